@@ -1,0 +1,82 @@
+"""The name of every file that a study keeps under its save_path."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """The files of one study. Results lie at the top of `save_path`, state in `.aimlhpo/`."""
+
+    save_path: Path
+    study_name: str
+
+    @property
+    def results(self) -> Path:
+        return self.save_path / "results.csv"
+
+    @property
+    def best(self) -> Path:
+        return self.save_path / "best.yml"
+
+    @property
+    def logs(self) -> Path:
+        return self.save_path / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.save_path / "checkpoints"
+
+    @property
+    def state(self) -> Path:
+        return self.save_path / ".aimlhpo"
+
+    @property
+    def snapshot(self) -> Path:
+        """Copies of both YAML files as they were when the study was last started."""
+        return self.state / "config"
+
+    @property
+    def hyperparameters(self) -> Path:
+        return self.snapshot / "hyperparameters.yml"
+
+    @property
+    def model(self) -> Path:
+        return self.snapshot / "model.yml"
+
+    @property
+    def lock(self) -> Path:
+        """The ledger's lock."""
+        return self.state / "ledger.lock"
+
+    @property
+    def leases(self) -> Path:
+        return self.state / "leases"
+
+    @property
+    def outbox(self) -> Path:
+        """Results that could not be delivered to the storage yet."""
+        return self.state / "outbox"
+
+    @property
+    def jobs(self) -> Path:
+        """One JSON file per submitted job array."""
+        return self.state / "jobs"
+
+    def checkpoint(self, number: int) -> Path:
+        """The directory that trial `number` keeps between its attempts."""
+        return self.checkpoints / f"trial-{number:05d}"
+
+    def worker_log(self, agent: str, slot: int) -> Path:
+        return self.logs / f"worker-{agent}-{slot}.log"
+
+    def create(self) -> None:
+        """Make the directories; state is readable by the user alone. Raises OSError."""
+        for directory in (self.save_path, self.logs):
+            directory.mkdir(parents=True, exist_ok=True)
+        for directory in (self.state, self.snapshot, self.leases, self.outbox, self.jobs):
+            directory.mkdir(parents=True, exist_ok=True)
+            os.chmod(directory, 0o700)
