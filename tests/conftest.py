@@ -1,0 +1,73 @@
+"""Fixtures for every test: storages of each kind, empty, on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import PostgreSQL, Redis
+
+STORAGE_KINDS = ("sqlite", "journal", "postgresql", "redis")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A cluster shared by the tests of one process; do not stop it."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A server shared by the tests of one process; do not stop it."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgreSQL]:
+    """A cluster of the test's own, which it may stop, kill and restart."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Redis]:
+    """A server of the test's own, which it may stop, kill and restart."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgreSQL) -> str:
+    return postgresql_server.url()
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    return redis_server.url()
+
+
+@pytest.fixture
+def make_storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Gives the URL of a new, empty storage of a kind: "sqlite", "journal", "postgresql" or "redis"."""
+    made = 0
+
+    def make(kind: str) -> str:
+        nonlocal made
+        made += 1
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/storage-{made}.db"
+        if kind == "journal":
+            return f"journal:///{tmp_path}/storage-{made}.journal"
+        return str(request.getfixturevalue(f"{kind}_server").url())
+
+    return make
+
+
+@pytest.fixture(params=STORAGE_KINDS)
+def storage_url(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> str:
+    """The URL of a new, empty storage; the test runs once with each kind."""
+    return make_storage_url(request.param)
