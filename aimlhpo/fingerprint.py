@@ -1,0 +1,92 @@
+"""What a study searches and optimizes, in a form that a later run is held against."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from aimlhpo.errors import Problem
+
+if TYPE_CHECKING:
+    import optuna
+
+    from aimlhpo.config import Config
+
+_RANGE_KEYS = {"low", "high", "step"}
+
+
+def of(config: Config) -> dict[str, Any]:
+    """Metrics, directions, and each parameter's distribution as Optuna's JSON."""
+    from aimlhpo.space import SearchSpace
+
+    return {
+        "metric": list(config.optuna.metric),
+        "direction": list(config.optuna.direction),
+        "space": SearchSpace.from_config(config).fingerprint(),
+    }
+
+
+def differences(study: optuna.Study, config: Config, *, allow_changes: bool = False) -> list[Problem]:
+    """Every way in which the configuration asks for another study than the stored one.
+
+    With `allow_changes`, ranges may change and parameters come and go; what Optuna itself cannot mix stays refused.
+    """
+    stored, wanted = _stored(study), of(config)
+    problems = [
+        Problem(f"optuna: {key}", f"is {_show(wanted[key])}, but the study was made with {_show(stored[key])}", _WAYS_OUT)
+        for key in ("direction", "metric")
+        if stored.get(key) and stored[key] != wanted[key]
+    ]
+    return problems + _space_differences(stored["space"], wanted["space"], allow_changes)
+
+
+_WAYS_OUT = "put the old value back, or give the new study another name"
+
+
+def _stored(study: optuna.Study) -> dict[str, Any]:
+    """The signature the study carries; for one that plain Optuna made, what its trials show."""
+    signed = study.user_attrs.get("aimlhpo", {}).get("fingerprint")
+    if signed:
+        return dict(signed)
+    return {
+        "metric": study.metric_names,
+        "direction": [direction.name.lower() for direction in study.directions],
+        "space": None,
+    }
+
+
+def _space_differences(
+    stored: dict[str, str] | None, wanted: dict[str, str], allow_changes: bool
+) -> list[Problem]:
+    if stored is None:
+        return []
+    problems = []
+    for name in sorted(stored.keys() | wanted.keys()):
+        before, after = stored.get(name), wanted.get(name)
+        if before != after and not (allow_changes and _can_mix(before, after)):
+            problems.append(_changed(name, before, after))
+    return problems
+
+
+def _changed(name: str, before: str | None, after: str | None) -> Problem:
+    ways = _WAYS_OUT + ("; or --allow-changes" if _can_mix(before, after) else "")
+    if before is None or after is None:
+        found = f"is new, the study was made without it: {after}" if before is None else f"is gone, the study has it: {before}"
+    else:
+        found = f"is {after}, but the study was made with {before}"
+    return Problem(f"optuna: parameters: {name}", found, ways)
+
+
+def _can_mix(before: str | None, after: str | None) -> bool:
+    """Whether Optuna takes both distributions under one name: only numeric ranges may move."""
+    if before is None or after is None:
+        return True
+    old, new = json.loads(before), json.loads(after)
+    if old["name"] != new["name"] or old["name"] == "CategoricalDistribution":
+        return False
+    fixed = old["attributes"].keys() - _RANGE_KEYS
+    return all(old["attributes"][key] == new["attributes"].get(key) for key in fixed)
+
+
+def _show(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)

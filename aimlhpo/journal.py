@@ -1,0 +1,95 @@
+"""Optuna's journal file under a kernel lock, and its repair after a writer died in the middle of a line.
+
+Optuna's own lock files outlive their holder, so everybody waits for 30 s when one is killed; and one half-written
+line makes a journal unreadable after the next append. Here the kernel frees the lock, and whoever takes it next
+first mends the last line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+
+from aimlhpo.locks import lock, open_lock_file
+
+_CHUNK = 1 << 16
+
+
+class JournalLock(BaseJournalFileLock):
+    """The lock that Optuna's backend holds while it appends; taking it repairs the file's last line."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._path = journal.with_name(journal.name + ".lock")
+        self._fd = -1
+
+    def acquire(self) -> bool:
+        self._fd = open_lock_file(self._path)
+        try:
+            lock(self._fd, self._path)
+            repair(self._journal)
+        except BaseException:
+            self.release()
+            raise
+        return True
+
+    def release(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+def journal_backend(path: Path) -> JournalFileBackend:
+    """Open the journal file at `path` (absolute), making it if it is not there."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    guard = JournalLock(path)
+    guard.acquire()
+    guard.release()
+    return JournalFileBackend(str(path), lock_obj=guard)
+
+
+def repair(path: Path) -> None:
+    """End the file with a whole line: a complete last record gets its newline, a torn one is cut off.
+
+    The caller holds the journal's lock.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0 or _read(file.fileno(), size - 1, 1) == b"\n":
+            return
+        start, tail = _last_line(file.fileno(), size)
+        if _is_record(tail):
+            file.seek(size)
+            file.write(b"\n")
+        else:
+            file.truncate(start)
+        os.fsync(file.fileno())
+
+
+def _last_line(fd: int, size: int) -> tuple[int, bytes]:
+    """Where the text after the last newline begins, and that text."""
+    tail = b""
+    position = size
+    while position > 0:
+        length = min(_CHUNK, position)
+        position -= length
+        chunk = _read(fd, position, length)
+        newline = chunk.rfind(b"\n")
+        if newline >= 0:
+            return position + newline + 1, chunk[newline + 1 :] + tail
+        tail = chunk + tail
+    return 0, tail
+
+
+def _read(fd: int, position: int, length: int) -> bytes:
+    return os.pread(fd, length, position)
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

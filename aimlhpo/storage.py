@@ -1,0 +1,210 @@
+"""Storage URL -> Optuna storage, and the one study in it: made, loaded, and held against the configuration."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import warnings
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+
+from aimlhpo import fingerprint
+from aimlhpo.errors import ConfigError, Problem, StorageError, StudyError
+from aimlhpo.journal import journal_backend
+from aimlhpo.locks import locked
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+    from aimlhpo.config import Config
+
+STUDY_ATTR = "aimlhpo"
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+_EXTRAS = {"postgresql+psycopg": "postgresql", "mysql+pymysql": "mysql", "redis": "redis"}
+_SQLITE_BUSY_TIMEOUT = 60  # seconds that a writer waits for another one
+
+
+def expand(url: str) -> str:
+    """Put the environment's values in place of `${NAME}`. Raises ConfigError naming a variable that is not set."""
+    missing = [name for name in _VARIABLE.findall(url) if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            Problem("optuna: storage", f"the environment has no variable {missing[0]}", f"export {missing[0]}=...")
+        )
+    return _VARIABLE.sub(lambda match: os.environ[match.group(1)], url)
+
+
+def file_of(url: str) -> Path | None:
+    """The file that a sqlite or journal storage lies in; None for a server's."""
+    scheme, _, rest = url.partition("://")
+    if scheme.split("+")[0] not in ("sqlite", "journal"):
+        return None
+    return Path(expand(rest).removeprefix("/").split("?")[0]) if scheme != "journal" else Path(expand(rest))
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open the storage, making its file or tables where they are missing.
+
+    Raises ConfigError for a URL that cannot mean a storage, StorageError where it cannot be reached.
+    """
+    with _told_as_storage_error(url), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        scheme = url.partition("://")[0]
+        if scheme == "journal":
+            return _journal(expand(url).removeprefix("journal://"))
+        if scheme in ("redis", "rediss"):
+            return JournalStorage(optuna.storages.journal.JournalRedisBackend(expand(url)))
+        return _rdb(expand(url))
+
+
+def _journal(path: str) -> BaseStorage:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(journal_backend(Path(path)))
+
+
+def _rdb(url: str) -> BaseStorage:
+    scheme, separator, rest = url.partition("://")
+    if scheme.startswith("sqlite"):
+        _make_private(file_of(url))
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_BUSY_TIMEOUT}})
+    else:
+        storage = RDBStorage(_DRIVERS.get(scheme, scheme) + separator + rest, engine_kwargs={"pool_pre_ping": True})
+    return optuna.storages.get_storage(storage)
+
+
+def _make_private(path: Path | None) -> None:
+    """Make the database file before SQLite does, so that its user alone can read it."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+@contextmanager
+def _told_as_storage_error(url: str) -> Iterator[None]:
+    """Say what failed without the URL's expanded secrets."""
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+    try:
+        yield
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ConfigError(Problem("optuna: storage", f"{url!r} is no storage URL", LEGAL_URLS)) from error
+    except ImportError as error:
+        raise ConfigError(_missing_driver(url)) from error
+    except (SQLAlchemyError, OSError, optuna.exceptions.StorageInternalError) as error:
+        raise StorageError(f"the storage {url} cannot be opened: {_first_line(error, url)}") from error
+    except Exception as error:
+        if type(error).__module__.startswith("redis"):
+            raise StorageError(f"the storage {url} cannot be opened: {_first_line(error, url)}") from error
+        raise
+
+
+LEGAL_URLS = (
+    "journal, journal:///abs/path, sqlite:///path.db, postgresql://user@host/db, mysql://user@host/db, redis://host:port"
+)
+
+
+def _missing_driver(url: str) -> Problem:
+    scheme = url.partition("://")[0]
+    extra = _EXTRAS.get(_DRIVERS.get(scheme, scheme))
+    advice = f"pip install 'aimlhpo[{extra}]'" if extra else "install the driver that the URL names"
+    return Problem("optuna: storage", f"the driver for {scheme}:// is not installed", advice)
+
+
+def _first_line(error: BaseException, url: str) -> str:
+    text = str(error.__cause__ or error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    for name in _VARIABLE.findall(url):
+        line = line.replace(os.environ[name], f"${{{name}}}") if os.environ[name] else line
+    return line
+
+
+def study_exists(config: Config) -> bool:
+    """Whether the study is in its storage; never makes a storage that is not there."""
+    path = file_of(config.optuna.storage)
+    if path is not None and not path.exists():
+        return False
+    return _has_study(open_storage(config.optuna.storage), config.optuna.study_name)
+
+
+def _has_study(storage: BaseStorage, name: str) -> bool:
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True
+
+
+def load_study(
+    config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
+) -> optuna.Study:
+    """Load the study. Raises StudyError where there is none, StorageError where the storage cannot be reached."""
+    if not study_exists(config):
+        raise StudyError(_no_such_study(config))
+    storage = open_storage(config.optuna.storage)
+    return optuna.load_study(study_name=config.optuna.study_name, storage=storage, sampler=sampler, pruner=pruner)
+
+
+def create_or_load_study(config: Config, *, allow_changes: bool = False) -> optuna.Study:
+    """The study that the configuration names, as `reload` says; made under a lock, so that many may ask at once.
+
+    Raises StudyError where `reload` and what is stored do not fit, naming both; nothing is touched then.
+    """
+    config.paths.create()
+    with locked(config.paths.lock):
+        problems = reload_problems(config, allow_changes=allow_changes)
+        if problems:
+            raise StudyError("\n".join(str(problem) for problem in problems))
+        study = load_study(config) if study_exists(config) else _create(config)
+        _sign(study, config)
+    return study
+
+
+def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Problem]:
+    """Why the configuration cannot be run on what the storage holds. Changes nothing."""
+    if not study_exists(config):
+        return [Problem("optuna: reload", _no_such_study(config))] if config.optuna.reload else []
+    study = load_study(config)
+    trials = len(study.get_trials(deepcopy=False))
+    if not config.optuna.reload and trials:
+        return [
+            Problem(
+                "optuna: reload",
+                f"is 0, and study {study.study_name!r} already has {trials} trials",
+                "reload: 1 to go on with it, or another name for a new study",
+            )
+        ]
+    return fingerprint.differences(study, config, allow_changes=allow_changes)
+
+
+def _create(config: Config) -> optuna.Study:
+    study = optuna.create_study(
+        study_name=config.optuna.study_name,
+        storage=open_storage(config.optuna.storage),
+        directions=config.optuna.direction,
+    )
+    study.set_metric_names(config.optuna.metric)
+    return study
+
+
+def _sign(study: optuna.Study, config: Config) -> None:
+    """Note in the study what it searches, and its seed: the configuration's, or one drawn once."""
+    known = study.user_attrs.get(STUDY_ATTR, {})
+    seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
+    signed = {"fingerprint": fingerprint.of(config), "seed": seed}
+    if signed != {key: known.get(key) for key in signed}:
+        study.set_user_attr(STUDY_ATTR, {**known, **signed})
+
+
+def _no_such_study(config: Config) -> str:
+    return (
+        f"there is no study {config.optuna.study_name!r} in {config.optuna.storage}; "
+        "to start it, set reload: 0 (or check name, storage and save_path)"
+    )
