@@ -1,7 +1,7 @@
 """Real database servers for the tests: each started in a directory of its own, on a free loopback port.
 
-A server is a child of the process that starts it and gets a signal from the kernel when that process dies, so that
-nothing is left running after a test run that was killed.
+A server is a child of the process that starts it and gets a signal from the kernel when that process dies,
+so that nothing is left running after a test run that was killed.
 """
 
 from __future__ import annotations
