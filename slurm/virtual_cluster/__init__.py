@@ -1,0 +1,1 @@
+"""A whole SLURM on one machine, for tests, demonstrations and developers. Standard library only."""
