@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import optuna
+import pytest
+import torch
+
+from aimlhpo.callbacks import LightningPruningCallback
+from aimlhpo.outcome import MissingMetric
+
+Reported = Callable[[], dict[int, float]]
+
+
+class Constant(pl.LightningModule):
+    """Its validation loss is what it is told."""
+
+    def __init__(self, loss: float) -> None:
+        super().__init__()
+        self.loss = loss
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        return self.weight.sum()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("val_loss", torch.tensor(self.loss))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder: Path, callback: LightningPruningCallback, loss: float, epochs: int = 3) -> None:
+    data = torch.utils.data.DataLoader(torch.ones(2, 1))
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[callback],
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Constant(loss), data, data)
+
+
+def test_it_reports_every_epoch(trial: optuna.Trial, reported: Reported, tmp_path: Path) -> None:
+    fit(tmp_path, LightningPruningCallback(trial, "val_loss"), 4.0)
+    assert reported() == {0: 4.0, 1: 4.0, 2: 4.0}
+
+
+def test_the_interval_is_kept(trial: optuna.Trial, reported: Reported, tmp_path: Path) -> None:
+    fit(tmp_path, LightningPruningCallback(trial, "val_loss", interval=3), 4.0, epochs=7)
+    assert reported() == {2: 4.0, 5: 4.0}
+
+
+def test_a_lagging_trial_is_pruned(trial: optuna.Trial, tmp_path: Path) -> None:
+    with pytest.raises(optuna.TrialPruned, match="step 1"):
+        fit(tmp_path, LightningPruningCallback(trial, "val_loss", interval=2), 81.0)
+
+
+def test_a_metric_that_is_never_logged_is_told(trial: optuna.Trial, tmp_path: Path) -> None:
+    with pytest.raises(MissingMetric, match="val_los'.*val_loss"):
+        fit(tmp_path, LightningPruningCallback(trial, "val_los"), 1.0)
