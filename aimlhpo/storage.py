@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import time
 import warnings
 from contextlib import contextmanager
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def open_storage(url: str) -> BaseStorage:
 
     Raises ConfigError for a URL that cannot mean a storage, StorageError where it cannot be reached.
     """
-    with _told_as_storage_error(url), warnings.catch_warnings():
+    with told_as_storage_error(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         scheme = url.partition("://")[0]
         if scheme == "journal":
@@ -71,13 +72,18 @@ def _journal(path: str) -> BaseStorage:
 
 
 def _rdb(url: str) -> BaseStorage:
-    scheme, separator, rest = url.partition("://")
-    if scheme.startswith("sqlite"):
+    if url.startswith("sqlite"):
         _make_private(file_of(url))
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_BUSY_TIMEOUT}})
     else:
-        storage = RDBStorage(_DRIVERS.get(scheme, scheme) + separator + rest, engine_kwargs={"pool_pre_ping": True})
+        storage = RDBStorage(engine_url(url), engine_kwargs={"pool_pre_ping": True})
     return optuna.storages.get_storage(storage)
+
+
+def engine_url(url: str) -> str:
+    """An expanded URL with the driver that we install for its database."""
+    scheme, separator, rest = url.partition("://")
+    return _DRIVERS.get(scheme, scheme) + separator + rest
 
 
 def _make_private(path: Path | None) -> None:
@@ -88,7 +94,7 @@ def _make_private(path: Path | None) -> None:
 
 
 @contextmanager
-def _told_as_storage_error(url: str) -> Iterator[None]:
+def told_as_storage_error(url: str) -> Iterator[None]:
     """Say what failed without the URL's expanded secrets."""
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -147,7 +153,7 @@ def load_study(
 ) -> optuna.Study:
     """Load the study. Raises StudyError where there is none, StorageError where the storage cannot be reached."""
     if not study_exists(config):
-        raise StudyError(_no_such_study(config))
+        raise StudyError(no_such_study(config))
     storage = open_storage(config.optuna.storage)
     return optuna.load_study(study_name=config.optuna.study_name, storage=storage, sampler=sampler, pruner=pruner)
 
@@ -170,7 +176,7 @@ def create_or_load_study(config: Config, *, allow_changes: bool = False) -> optu
 def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Problem]:
     """Why the configuration cannot be run on what the storage holds. Changes nothing."""
     if not study_exists(config):
-        return [Problem("optuna: reload", _no_such_study(config))] if config.optuna.reload else []
+        return [Problem("optuna: reload", no_such_study(config))] if config.optuna.reload else []
     study = load_study(config)
     trials = len(study.get_trials(deepcopy=False))
     if not config.optuna.reload and trials:
@@ -195,15 +201,14 @@ def _create(config: Config) -> optuna.Study:
 
 
 def _sign(study: optuna.Study, config: Config) -> None:
-    """Note in the study what it searches, and its seed: the configuration's, or one drawn once."""
+    """Note in the study what it searches, when it was last started, and its seed: the configuration's, or one drawn once."""
     known = study.user_attrs.get(STUDY_ATTR, {})
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
-    signed = {"fingerprint": fingerprint.of(config), "seed": seed}
-    if signed != {key: known.get(key) for key in signed}:
-        study.set_user_attr(STUDY_ATTR, {**known, **signed})
+    signed = {"fingerprint": fingerprint.of(config), "seed": seed, "started": time.time()}
+    study.set_user_attr(STUDY_ATTR, {**known, **signed})
 
 
-def _no_such_study(config: Config) -> str:
+def no_such_study(config: Config) -> str:
     return (
         f"there is no study {config.optuna.study_name!r} in {config.optuna.storage}; "
         "to start it, set reload: 0 (or check name, storage and save_path)"
