@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -41,10 +42,12 @@ class ServerMissingError(RuntimeError):
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that nobody listens on now; below those the kernel gives to clients."""
+    while True:
+        port = random.randrange(12000, 32000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 def find_program(name: str, *folders: str) -> str:
@@ -73,6 +76,7 @@ class Server:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.databases = 0
+        self.started = False
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -91,8 +95,11 @@ class Server:
         for _attempt in range(5):
             self._launch()
             if self._wait(self.answers):
+                self.started = True
                 return self
             self.stop()
+            if not self.started:  # clients know no port yet, and this one may have been taken meanwhile
+                self.port = free_port()
         raise RuntimeError(f"{type(self).__name__} does not start:\n{self.log()}")
 
     def _launch(self) -> None:

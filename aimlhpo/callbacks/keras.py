@@ -12,7 +12,8 @@ from aimlhpo.callbacks.decision import is_due, never_seen, prune, report_and_ask
 class KerasPruningCallback(keras.callbacks.Callback):
     """Reports `monitor` at the end of every `interval`-th epoch; ends the trial if it lags.
 
-    Raises optuna.TrialPruned when the pruner has decided so, and MissingMetric at the end of the training when no epoch logged `monitor`.
+    Raises optuna.TrialPruned when the pruner has decided so, and MissingMetric at the end of the training when no
+    epoch logged `monitor`.
     """
 
     def __init__(self, trial: Any, monitor: str, interval: int = 1) -> None:

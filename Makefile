@@ -1,0 +1,64 @@
+# One target a task. `make run` and `make test` set up everything they need, in .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SETUP := setup.cfg scripts/make-venv
+STARTED := $(shell date +%Y%m%d-%H%M%S)
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+
+.PHONY: help run keras test test-all check bench docs gpu-check slurm-demo clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/ready-run ## tune the torch example on this machine with 2 workers (SQLite, no SLURM)
+	$(BIN)/python optimize.py examples/torch/hyperparameters.yml examples/torch/model.yml --local 2 -s runs/torch-$(STARTED)
+	$(BIN)/python examples/torch/digits.py examples/torch/model.yml runs/torch-$(STARTED)/best.yml
+
+keras: $(VENV)/ready-test ## tune the Keras example on this machine with 2 workers
+	$(BIN)/python optimize.py examples/keras/hyperparameters.yml examples/keras/model.yml --local 2 -s runs/keras-$(STARTED)
+	$(BIN)/python examples/keras/tumours.py examples/keras/model.yml runs/keras-$(STARTED)/best.yml
+
+test: $(VENV)/ready-test servers ## run the tests, with real PostgreSQL, Redis and SLURM
+	$(PYTEST)
+
+test-all: $(VENV)/ready-test servers ## run the tests, the long ones included
+	$(PYTEST) -m "not gpu"
+
+check: $(VENV)/ready-test ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready-test servers ## run the benchmarks
+	for script in benchmarks/bench_*.py; do $(BIN)/python "$$script"; done
+
+docs: $(VENV)/ready-test ## write the generated parts of docs/
+	$(BIN)/python scripts/write-docs
+
+gpu-check: $(VENV)/ready-run ## tune the torch example on this machine's GPU and show who uses it
+	scripts/gpu-check $(BIN)/python
+
+slurm-demo: $(VENV)/ready-run servers ## tune the torch example on a virtual SLURM cluster
+	scripts/slurm-demo $(BIN)/python
+
+clean: ## remove what make made; studies in runs/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: servers
+servers:
+	scripts/install-test-servers
+
+$(VENV)/ready-run: $(SETUP)
+	scripts/make-venv $(PYTHON) $(VENV) torch,examples
+	touch $@
+
+$(VENV)/ready-test: $(SETUP) $(VENV)/ready-run
+	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,cmaes,test,dev
+	touch $@
