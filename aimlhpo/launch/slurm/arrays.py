@@ -1,0 +1,63 @@
+"""The record of each job array that was submitted for a study: one JSON file per array."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from aimlhpo.atomic import replace_file
+from aimlhpo.paths import StudyPaths
+
+
+@dataclass(frozen=True)
+class Array:
+    """One submitted array: elements `first` to `first + count - 1`; `submitted` is in seconds since 1970."""
+
+    array_id: str
+    count: int
+    first: int = 0
+    cluster: str | None = None
+    script: str | None = None
+    log: str | None = None
+    python: str | None = None
+    submitted: float = field(default_factory=time.time)
+
+    @property
+    def label(self) -> str:
+        """As SLURM writes it: `1234_[0-19]`."""
+        last = self.first + self.count - 1
+        elements = f"{self.first}" if self.count == 1 else f"[{self.first}-{last}]"
+        return f"{self.array_id}_{elements}"
+
+
+def write(paths: StudyPaths, array: Array) -> None:
+    """Keep the record of an array. Raises OSError."""
+    replace_file(_path(paths, array.array_id), json.dumps(asdict(array), indent=2) + "\n", mode=0o600)
+
+
+def adopt(paths: StudyPaths, array_id: str, count: int = 1, first: int = 0) -> None:
+    """Record an array from within one of its jobs, where the submitting command died before it could.
+
+    Raises OSError.
+    """
+    if not _path(paths, array_id).exists():
+        write(paths, Array(array_id, count, first))
+
+
+def recorded(paths: StudyPaths) -> list[Array]:
+    """All arrays of the study, oldest first; files that are no records are left out."""
+    found = (_read(path) for path in paths.jobs.glob("*.json"))
+    return sorted((array for array in found if array), key=lambda array: (array.submitted, array.array_id))
+
+
+def _path(paths: StudyPaths, array_id: str) -> Path:
+    return paths.jobs / f"{array_id}.json"
+
+
+def _read(path: Path) -> Array | None:
+    try:
+        return Array(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):  # not one of ours
+        return None

@@ -1,0 +1,91 @@
+"""What of sbatch's options a study's jobs can take: one agent on one node, submitted and left alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from aimlhpo.errors import Problem
+
+Value = str | Sequence[str] | None
+
+_REFUSED = {
+    "wait": "the command returns once the jobs are submitted; use `--wait` to follow the study to its end",
+    "wrap": "what a job runs is the agent; commands of your own go to `bash:`",
+    "test-only": "nothing would be submitted; use `--dry-run`, or `aimlhpo check`",
+    "help": "this only prints a text",
+    "usage": "this only prints a text",
+    "version": "this only prints a text",
+}
+_OURS = {"parsable", "quiet"}
+_NODES = re.compile(r"(?:(\d+)-)?(\d+)$")
+_ARRAY = re.compile(r"(?:0-(?P<last>\d+))?%(?P<at_once>\d+)$")
+_FILE_OPTIONS = ("output", "error")
+
+
+def values(value: Value) -> list[str | None]:
+    """The value of one key as a list: a repeated option has several."""
+    return [value] if value is None or isinstance(value, str) else list(value)
+
+
+def options(batch: Mapping[str, Value]) -> Iterator[tuple[str, str | None]]:
+    """The options as the script will hold them; those that only change what sbatch prints are left out."""
+    for name, value in batch.items():
+        if name not in _OURS and name != "array":
+            yield from ((name, one) for one in values(value))
+
+
+def at_once(batch: Mapping[str, Value]) -> int | None:
+    """The `%4` of `array: "%4"`: how many elements may run at the same time."""
+    match = _ARRAY.match(str(batch.get("array")))
+    return int(match["at_once"]) if match else None
+
+
+def check(batch: Mapping[str, Value], jobs: int) -> list[Problem]:
+    """Every option that cannot be part of a study's jobs, by name."""
+    found = [_problem(name, legal) for name, legal in _REFUSED.items() if name in batch]
+    for name, value in batch.items():
+        for one in values(value):
+            found += _unwritable(name, one)
+    return [*found, *_array(batch, jobs), *_nodes(batch), *_files(batch)]
+
+
+def unprintable(text: str) -> str | None:
+    """The first character that cannot stand in a line of a batch script, or None."""
+    return next((char for char in text if not (char.isprintable() or char == "\t")), None)
+
+
+def _problem(name: str, legal: str, found: str = "cannot be used for the jobs of a study") -> Problem:
+    return Problem(f"slurm:batch:{name}", found, legal)
+
+
+def _unwritable(name: str, value: str | None) -> list[Problem]:
+    char = unprintable(name + (value or ""))
+    if char is None:
+        return []
+    return [_problem(name, "one line of printable characters", f"holds the character {char!r}")]
+
+
+def _array(batch: Mapping[str, Value], jobs: int) -> list[Problem]:
+    if "array" not in batch:
+        return []
+    match = _ARRAY.match(str(batch["array"]))
+    if match and int(match["at_once"]) > 0 and (match["last"] is None or int(match["last"]) == jobs - 1):
+        return []
+    legal = "`%N` to run at most N jobs at the same time; how many jobs there are is said by `slurm: jobs`"
+    return [_problem("array", legal, f"{batch['array']!r} does not go with jobs: {jobs}")]
+
+
+def _nodes(batch: Mapping[str, Value]) -> list[Problem]:
+    match = _NODES.match(str(batch.get("nodes")))
+    if match is None or int(match[2]) <= 1:
+        return []
+    legal = "1: a job is one agent on one node; ask for more workers with `slurm: jobs`"
+    return [_problem("nodes", legal, f"{batch['nodes']!r} is more than one node per job")]
+
+
+def _files(batch: Mapping[str, Value]) -> Iterator[Problem]:
+    for name in _FILE_OPTIONS:
+        for one in values(batch.get(name)):
+            if one is not None and "\\" in one:
+                yield _problem(name, "no backslashes: they switch SLURM's patterns off", repr(one))

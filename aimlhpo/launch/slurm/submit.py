@@ -1,0 +1,118 @@
+"""Submitting a study's jobs: the last step, and the only one with a side effect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aimlhpo.errors import SubmissionError
+from aimlhpo.launch.slurm import arrays, logs, program, queue
+from aimlhpo.launch.slurm.arrays import Array
+from aimlhpo.launch.slurm.plan import plan
+from aimlhpo.launch.slurm.render import render
+from aimlhpo.launch.slurm.request import Submission
+from aimlhpo.paths import StudyPaths
+
+if TYPE_CHECKING:
+    from aimlhpo.config import Config
+
+_MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What was submitted, or, of a dry run, would be."""
+
+    submission: Submission
+    script: str
+    arrays: tuple[Array, ...] = ()
+
+
+def submit(config: Config, *, jobs: int | None = None, dry_run: bool = False) -> Submitted:
+    """Submit `jobs` jobs (by default the config's number), as one array where the cluster allows its size.
+
+    The caller has made the study. Raises ConfigError, SubmissionError, OSError.
+    """
+    submission = plan(config, jobs)
+    if dry_run:
+        return Submitted(submission, render(submission))
+    program.require("sbatch")
+    paths = config.paths
+    paths.create()
+    config.write_snapshot()
+    _make_log_directories(submission)
+    placed = _place(submission, paths)
+    return Submitted(placed, render(placed), tuple(_submit_parts(placed, paths)))
+
+
+def _place(submission: Submission, paths: StudyPaths) -> Submission:
+    """Beside living jobs the new ones go on counting, so that none writes into another's log file."""
+    if not arrays.recorded(paths):
+        return submission
+    taken = [job.index for job in queue.jobs(paths) or () if job.index is not None and not job.ended]
+    return submission.part(max(taken, default=-1) + 1, submission.jobs)
+
+
+def _submit_parts(submission: Submission, paths: StudyPaths) -> Iterator[Array]:
+    from aimlhpo.launch.slurm.sbatch import sbatch
+
+    done: list[Array] = []
+    for part in parts(submission, max_array_size(submission.value("clusters"))):
+        try:
+            accepted = sbatch(part, render(part), paths.jobs)
+        except SubmissionError as error:
+            raise _in_part(error, done, submission) from error
+        done.append(_record(part, accepted.job_id, accepted.cluster, accepted.script))
+        arrays.write(paths, done[-1])
+        yield done[-1]
+
+
+def parts(submission: Submission, limit: int) -> Iterator[Submission]:
+    """Arrays with indices below `limit`; more jobs than that count from 0 again, in an array of their own."""
+    left, first = submission.jobs, submission.first if submission.first + submission.jobs <= limit else 0
+    while left:
+        jobs = min(left, limit - first)
+        yield submission.part(first, jobs)
+        left, first = left - jobs, 0
+
+
+def max_array_size(cluster: str | None) -> int:
+    """How many elements an array can have. Raises SubmissionError where SLURM does not answer."""
+    answer = program.ask("scontrol", *program.on_cluster(cluster), "show", "config")
+    match = _MAX_ARRAY_SIZE.search(answer.out)
+    if not answer.ok or match is None:
+        raise SubmissionError(
+            f"SLURM does not answer: {answer.words or 'scontrol show config says nothing'}\n"
+            "    No job was submitted; the study is there, submit again when SLURM is back."
+        )
+    if int(match[1]) < 1:
+        raise SubmissionError("this cluster allows no job arrays (MaxArraySize is 0): ask its administrators")
+    return int(match[1])
+
+
+def _record(part: Submission, job_id: str, cluster: str | None, script: str) -> Array:
+    return Array(
+        array_id=job_id, count=part.jobs, first=part.first, cluster=cluster, script=script, log=part.log,
+        python=" ".join(part.python.command),
+    )  # fmt: skip
+
+
+def _in_part(error: SubmissionError, done: list[Array], submission: Submission) -> SubmissionError:
+    if not done:
+        return error
+    count = sum(array.count for array in done)
+    labels = ", ".join(array.label for array in done)
+    return SubmissionError(
+        f"{error}\n    Of {submission.jobs} jobs, {count} were submitted before: {labels}.\n"
+        f"    The others: aimlhpo submit {submission.save_path} --jobs {submission.jobs - count}"
+    )
+
+
+def _make_log_directories(submission: Submission) -> None:
+    """SLURM fails a job in silence when the directory of its output is missing."""
+    for name in (submission.log, submission.value("error")):
+        directory = logs.directory(name) if name else None
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,37 @@
+"""Requests and configs for the tests of the SLURM launcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from aimlhpo.launch.slurm.request import Python, Submission
+from aimlhpo.paths import StudyPaths
+
+DEFAULTS: dict[str, Any] = {
+    "jobs": 1, "batch": {}, "kernel": None, "bash": [], "python": None,
+    "workers_per_job": None, "trials_per_gpu": 1, "gpus_per_worker": 1, "requeue": True, "max_requeues": None,
+}  # fmt: skip
+
+
+def make_config(save_path: Path, name: str = "digits", **slurm: Any) -> Any:
+    """What the launcher reads of a config, without the YAML files that it comes from."""
+    return SimpleNamespace(
+        slurm=SimpleNamespace(**{**DEFAULTS, **slurm}),
+        optuna=SimpleNamespace(study_name=name, save_path=str(save_path)),
+        paths=StudyPaths(save_path, name),
+        write_snapshot=lambda: None,
+    )
+
+
+def make_submission(**changes: Any) -> Submission:
+    given: dict[str, Any] = {
+        "study": "digits",
+        "save_path": "/scratch/ada/digits",
+        "jobs": 1,
+        "options": (("job-name", "digits"), ("output", "/scratch/ada/digits/logs/job-%A_%a.log")),
+        "python": Python(("/opt/env/bin/python",)),
+        "log": "/scratch/ada/digits/logs/job-%A_%a.log",
+    }
+    return Submission(**{**given, **changes})

@@ -1,0 +1,15 @@
+#!/bin/bash -l
+#SBATCH --array=0-0
+#SBATCH --job-name=digits
+#SBATCH --output=/scratch/ada/digits/logs/job-%A_%a.log
+
+trap '' USR1 USR2
+
+export PYTHONPATH=/home/ada/aimlhpo${PYTHONPATH:+:$PYTHONPATH}
+
+export SLURM_NTASKS=1 SLURM_NPROCS=1 SLURM_TASKS_PER_NODE=1
+[ -z "${SLURM_CPUS_ON_NODE:-}" ] || export SLURM_CPUS_PER_TASK="$SLURM_CPUS_ON_NODE"
+unset SLURM_NTASKS_PER_NODE SLURM_NTASKS_PER_SOCKET SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_GPU
+unset SLURM_TRES_PER_TASK
+
+exec apptainer exec --nv 'my image.sif' python -u -P -m aimlhpo agent /scratch/ada/digits

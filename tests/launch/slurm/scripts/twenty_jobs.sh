@@ -1,0 +1,23 @@
+#!/bin/bash -l
+#SBATCH --array=0-19
+#SBATCH --job-name=echo
+#SBATCH --gres=gpu:v100:1
+#SBATCH --ntasks=8
+#SBATCH --time=12:00:00
+#SBATCH --mail-type=END
+#SBATCH --mail-type=FAIL
+#SBATCH --exclusive
+#SBATCH --comment="two \"quoted\" words"
+#SBATCH --nodes=1
+#SBATCH --signal=B:USR1@120
+#SBATCH --output=echo_%a.out
+#SBATCH --requeue
+
+trap '' USR1 USR2
+
+export SLURM_NTASKS=1 SLURM_NPROCS=1 SLURM_TASKS_PER_NODE=1
+[ -z "${SLURM_CPUS_ON_NODE:-}" ] || export SLURM_CPUS_PER_TASK="$SLURM_CPUS_ON_NODE"
+unset SLURM_NTASKS_PER_NODE SLURM_NTASKS_PER_SOCKET SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_GPU
+unset SLURM_TRES_PER_TASK
+
+exec /opt/env/bin/python -u -P -m aimlhpo agent /scratch/ada/digits
