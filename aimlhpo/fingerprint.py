@@ -33,7 +33,11 @@ def differences(study: optuna.Study, config: Config, *, allow_changes: bool = Fa
     """
     stored, wanted = _stored(study), of(config)
     problems = [
-        Problem(f"optuna: {key}", f"is {_show(wanted[key])}, but the study was made with {_show(stored[key])}", _WAYS_OUT)
+        Problem(
+            f"optuna: {key}",
+            f"is {_show(wanted[key])}, but the study was made with {_show(stored[key])}",
+            _WAYS_OUT,
+        )
         for key in ("direction", "metric")
         if stored.get(key) and stored[key] != wanted[key]
     ]
@@ -55,9 +59,7 @@ def _stored(study: optuna.Study) -> dict[str, Any]:
     }
 
 
-def _space_differences(
-    stored: dict[str, str] | None, wanted: dict[str, str], allow_changes: bool
-) -> list[Problem]:
+def _space_differences(stored: dict[str, str] | None, wanted: dict[str, str], allow_changes: bool) -> list[Problem]:
     if stored is None:
         return []
     problems = []
@@ -71,7 +73,11 @@ def _space_differences(
 def _changed(name: str, before: str | None, after: str | None) -> Problem:
     ways = _WAYS_OUT + ("; or --allow-changes" if _can_mix(before, after) else "")
     if before is None or after is None:
-        found = f"is new, the study was made without it: {after}" if before is None else f"is gone, the study has it: {before}"
+        found = (
+            f"is new, the study was made without it: {after}"
+            if before is None
+            else f"is gone, the study has it: {before}"
+        )
     else:
         found = f"is {after}, but the study was made with {before}"
     return Problem(f"optuna: parameters: {name}", found, ways)

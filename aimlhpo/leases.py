@@ -58,7 +58,9 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ended.set()
         self._thread.join()
         self.path.unlink(missing_ok=True)
@@ -129,7 +131,7 @@ class Registry:
         self._grace = grace_period
 
     def is_dead(self, agent: str) -> bool:
-        """Whether the agent is gone for good: no lease, its process ended, or silent for longer than the grace period."""
+        """Whether the agent is gone for good: no lease, its process ended, or silent beyond the grace period."""
         path = _path(self._directory, agent)
         try:
             age = self._file_system_time() - path.stat().st_mtime

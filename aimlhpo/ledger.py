@@ -26,10 +26,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from aimlhpo.leases import Registry
 from aimlhpo.locks import locked
 from aimlhpo.paths import StudyPaths
+from aimlhpo.records import ATTRIBUTE
 
 CLAIM = "aimlhpo:claim"
 RELEASED = "aimlhpo:released"
-RECORD = "aimlhpo"
+
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -69,7 +70,9 @@ class Nothing(Enum):
 class Ledger:
     """Claims, finishes and releases the trials of one study for one agent."""
 
-    def __init__(self, study: optuna.Study, paths: StudyPaths, n_trials: int | None, agent: str, grace_period: float) -> None:
+    def __init__(
+        self, study: optuna.Study, paths: StudyPaths, n_trials: int | None, agent: str, grace_period: float
+    ) -> None:
         self._study = study
         self._storage = study._storage
         self._paths = paths
@@ -112,9 +115,7 @@ class Ledger:
     def _as_claim(self, trial: FrozenTrial, token: str) -> Claim:
         return Claim(trial._trial_id, trial.number, token, attempt=attempts(trial) + 1)
 
-    def finish(
-        self, claim: Claim, state: TrialState, values: Sequence[float] | None, record: dict[str, Any]
-    ) -> bool:
+    def finish(self, claim: Claim, state: TrialState, values: Sequence[float] | None, record: dict[str, Any]) -> bool:
         """Write a trial's result. False if the claim was lost meanwhile: then nothing is written."""
         with locked(self._paths.lock):
             trial = self._storage.get_trial(claim.trial_id)
@@ -124,7 +125,7 @@ class Ledger:
                 return False
             if state == TrialState.PRUNED:
                 values = _last_report(trial, len(self._study.directions))
-            self._storage.set_trial_user_attr(claim.trial_id, RECORD, record)
+            self._storage.set_trial_user_attr(claim.trial_id, ATTRIBUTE, record)
             self._study.sampler.after_trial(self._study, trial, state, values)
             self._storage.set_trial_state_values(claim.trial_id, state, values)
         return True
@@ -140,7 +141,11 @@ class Ledger:
 
     def _give_back(self, trial: FrozenTrial, cause: str, seconds: float) -> None:
         history = trial.system_attrs.get(RELEASED, {"attempts": 0, "seconds": 0.0})
-        history = {"attempts": history["attempts"] + 1, "seconds": history["seconds"] + seconds, "cause": cause}
+        history = {
+            "attempts": history["attempts"] + 1,
+            "seconds": history["seconds"] + seconds,
+            "cause": cause,
+        }
         self._storage.set_trial_system_attr(trial._trial_id, RELEASED, history)
         self._storage.set_trial_system_attr(trial._trial_id, CLAIM, None)
         self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)

@@ -7,10 +7,10 @@ import re
 import secrets
 import time
 import warnings
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -112,9 +112,7 @@ def told_as_storage_error(url: str) -> Iterator[None]:
         raise
 
 
-LEGAL_URLS = (
-    "journal, journal:///abs/path, sqlite:///path.db, postgresql://user@host/db, mysql://user@host/db, redis://host:port"
-)
+LEGAL_URLS = "journal, journal:///abs/path, sqlite:///path.db, postgresql://user@host/db, mysql://user@host/db, redis://host:port"
 
 
 def _missing_driver(url: str) -> Problem:
@@ -148,9 +146,7 @@ def _has_study(storage: BaseStorage, name: str) -> bool:
     return True
 
 
-def load_study(
-    config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
-) -> optuna.Study:
+def load_study(config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
     """Load the study. Raises StudyError where there is none, StorageError where the storage cannot be reached."""
     if not study_exists(config):
         raise StudyError(no_such_study(config))
@@ -201,7 +197,7 @@ def _create(config: Config) -> optuna.Study:
 
 
 def _sign(study: optuna.Study, config: Config) -> None:
-    """Note in the study what it searches, when it was last started, and its seed: the configuration's, or one drawn once."""
+    """Note in the study what it searches, when it was last started, and its seed (drawn once where none is set)."""
     known = study.user_attrs.get(STUDY_ATTR, {})
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
     signed = {"fingerprint": fingerprint.of(config), "seed": seed, "started": time.time()}

@@ -1,0 +1,12 @@
+"""The process that runs a job's slots: it owns the job's only connection to the storage, and its workers.
+
+agent (main thread)   slots and workers: who is idle, who runs what, who died, when to stop
+  |-- clerk           one thread that does all storage work in order, and waits through outages
+  |     `-- bookkeeper    what that work is: claim and sample, report and decide, finish, release
+  |-- lease           one thread that keeps the agent known as alive
+  `-- worker processes    one per slot (aimlhpo.worker)
+"""
+
+from aimlhpo.agent.agent import Agent, Ending
+
+__all__ = ["Agent", "Ending"]

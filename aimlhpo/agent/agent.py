@@ -1,0 +1,371 @@
+"""The agent's main thread: it seats a worker in every slot, keeps them busy, and ends in good order."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING
+
+from aimlhpo.agent.bookkeeper import Bookkeeper, Standing, Work
+from aimlhpo.agent.clerk import Clerk
+from aimlhpo.agent.process import WorkerProcess
+from aimlhpo.agent.progress import Pace
+from aimlhpo.agent.reports import Flush, Reports
+from aimlhpo.agent.seat import Seat, State
+from aimlhpo.agent.signals import LOCAL, SignalTrap
+from aimlhpo.agent.waiter import Waiter
+from aimlhpo.devices import Slot
+from aimlhpo.errors import AimlhpoError, ObjectiveError, StudyFailed
+from aimlhpo.leases import Holder, Lease
+from aimlhpo.ledger import Claim, Ledger, Nothing, new_token
+from aimlhpo.protocol import (
+    FAIL,
+    Decision,
+    Finished,
+    LoadFailed,
+    Outcome,
+    Ready,
+    Report,
+    Setup,
+    StudyInfo,
+    Suggested,
+    SuggestRequest,
+    UserAttr,
+)  # fmt: skip
+from aimlhpo.storage import load_study
+from aimlhpo.strategies import make_pruner, make_sampler
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping
+
+    from aimlhpo.config import Config
+    from aimlhpo.launch.view import View
+
+_TICK = 0.5  # seconds between two looks at the clock
+_POLL = 1.0  # seconds until a slot asks again when all that is left is running elsewhere
+_TERM_PATIENCE = 5.0  # seconds that a worker has between SIGTERM and SIGKILL
+_OUTAGE_PATIENCE = 600.0  # seconds
+_MOST_EARLY_DEATHS = 3
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an agent ended: `cause` is None when no trial was left to claim, else the reason it stopped before."""
+
+    standing: Standing
+    trials_run: int
+    cause: str | None = None
+
+
+class Agent:
+    """Runs trials in `slots` until the budget is finished, a signal comes, or the study has to be given up."""
+
+    def __init__(
+        self,
+        config: Config,
+        slots: Sequence[Slot],
+        view: View,
+        *,
+        name: str | None = None,
+        causes: Mapping[signal.Signals, str] = LOCAL,
+        job: str | None = None,
+        restarts: int = 0,
+    ) -> None:
+        self._config, self._slots, self._view = config, slots, view
+        self._holder = Holder(name or secrets.token_hex(4), job=job, restarts=restarts)
+        self._causes = causes
+        self._seats: list[Seat] = []
+        self._reports = Reports()
+        self._pace = Pace(config.optuna.n_trials)
+        self._standing = Standing()
+        self._stale, self._refreshing = True, False
+        self._next_reap = 0.0
+        self._stop_cause: str | None = None
+        self._error: AimlhpoError | None = None
+        self._trials_run = 0
+        self._told: set[str] = set()
+
+    def run(self) -> Ending:
+        """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
+        options, paths = self._config.optuna, self._config.paths
+        paths.create()
+        study = load_study(
+            self._config,
+            sampler=make_sampler(options.sampler, options.seed),
+            pruner=make_pruner(options.pruner),
+        )
+        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, options.grace_period)
+        with ExitStack() as stack:
+            self._trap = stack.enter_context(SignalTrap(self._causes))
+            lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))
+            self._waiter = stack.enter_context(Waiter(paths.state / "waiter.lock"))
+            self._books = Bookkeeper(self._config, study, ledger, lease)
+            self._clerk = stack.enter_context(Clerk(self._view.log, _OUTAGE_PATIENCE))
+            stack.callback(self._end_workers)
+            self._loop()
+        if self._error is not None:
+            raise self._error
+        return Ending(self._standing, self._trials_run, self._stop_cause)
+
+    # --- the loop ---
+
+    def _loop(self) -> None:
+        self._tick()
+        self._seats = [Seat(slot, self._start_worker) for slot in self._slots]
+        while not self._over():
+            self._step()
+        self._end_workers()
+        self._clerk.submit(self._books.write_results)
+        self._clerk.submit(self._books.standing, self._note_standing)
+        while not self._clerk.idle:
+            wait([self._clerk.fileno()])
+            self._clerk.deliver()
+        self._show()
+
+    def _step(self) -> None:
+        for seat in self._seats:
+            if seat.state is State.IDLE and time.monotonic() >= seat.retry_at:
+                self._claim_for(seat)
+        for source in wait(self._sources(), timeout=_TICK):
+            self._serve(source)
+        self._tick()
+
+    def _over(self) -> bool:
+        ended = self._stop_cause is not None or all(seat.state is State.RETIRED for seat in self._seats)
+        return ended and self._clerk.idle
+
+    def _sources(self) -> list[Connection | int]:
+        connections = [seat.worker.connection for seat in self._seats if seat.state is not State.RETIRED]
+        return [self._clerk.fileno(), self._trap.fileno(), *connections]
+
+    def _serve(self, source: object) -> None:
+        if source == self._clerk.fileno():
+            self._clerk.deliver()
+        elif source == self._trap.fileno():
+            self._trap.clear()
+            self._stop(self._trap.cause or "stopped by user")
+        else:
+            for seat in self._seats:
+                if seat.worker.connection is source and seat.state is not State.RETIRED:
+                    self._listen(seat)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_reap:
+            self._next_reap = now + self._config.optuna.grace_period / 4
+            self._clerk.submit(self._books.reap, self._note_reaped)
+        if self._stale and not self._refreshing:
+            self._stale, self._refreshing = False, True
+            self._clerk.submit(self._books.standing, self._note_standing)
+        self._stop_overdue_trials()
+        self._show()
+
+    # --- claiming ---
+
+    def _claim_for(self, seat: Seat) -> None:
+        if self._stop_cause is not None or self._time_is_up():
+            seat.retire()
+            return
+        seat.state = State.CLAIMING
+        prepare = partial(self._books.prepare, seat.slot.index, seat.slot.label, new_token())
+        self._clerk.submit(prepare, partial(self._prepared, seat))
+
+    def _time_is_up(self) -> bool:
+        timeout = self._config.optuna.timeout
+        return timeout is not None and time.time() - self._books.started > timeout
+
+    def _prepared(self, seat: Seat, work: Work | Nothing) -> None:
+        if isinstance(work, Work):
+            if self._stop_cause is not None or seat.state is not State.CLAIMING:
+                self._release(work.claim, self._stop_cause or "its worker died", 0.0)
+            else:
+                seat.assign(work)
+        elif seat.state is State.CLAIMING:
+            self._rest(seat, work)
+
+    def _rest(self, seat: Seat, reason: Nothing) -> None:
+        """Ask again later where what runs now may still fail, here or (one agent of all waits) elsewhere."""
+        busy = any(other.state is State.BUSY for other in self._seats)
+        if reason is Nothing.WAIT and (busy or self._waiter.elected()):
+            seat.state, seat.retry_at = State.IDLE, time.monotonic() + _POLL
+        else:
+            seat.retire()
+
+    # --- what workers say ---
+
+    def _listen(self, seat: Seat) -> None:
+        try:
+            message = seat.worker.connection.recv()
+        except (EOFError, OSError):
+            self._worker_died(seat)
+        else:
+            self._hear(seat, message)
+
+    def _hear(self, seat: Seat, message: object) -> None:
+        match message:
+            case Ready():
+                seat.state, seat.early_deaths = State.IDLE, 0
+                self._clerk.submit(partial(self._books.note_provenance, message.provenance))
+            case LoadFailed():
+                self._give_up(ObjectiveError(message.message, message.detail))
+            case Report():
+                self._take_report(seat, message)
+            case SuggestRequest():
+                self._clerk.submit(partial(self._books.suggest, message), partial(_answer, seat.worker))
+            case UserAttr():
+                self._clerk.submit(partial(self._books.set_user_attr, message.number, message.key, message.value))
+            case Finished():
+                self._finish(seat, message.outcome)
+
+    def _take_report(self, seat: Seat, report: Report) -> None:
+        if seat.running is not None:
+            seat.running.last_report = report
+        if self._reports.add(report):
+            flush = Flush(self._reports, report.number, self._books.report)
+            self._clerk.submit(flush, partial(_answer, seat.worker))
+
+    def _finish(self, seat: Seat, outcome: Outcome) -> None:
+        running = seat.clear()
+        if running is None:
+            return
+        claim = running.work.claim
+        job = partial(self._books.finish, claim, outcome, self._whereabouts(seat, running.log_offset))
+        self._clerk.submit(job, partial(self._booked, claim, outcome, seat.worker.log.name))
+        for other in self._seats:
+            other.retry_at = 0.0
+        if outcome.cause == "out of memory":
+            # Only the end of the process gives all of a GPU's memory back for certain.
+            seat.replace_worker()
+
+    def _whereabouts(self, seat: Seat, log_offset: int) -> dict[str, object]:
+        return {
+            "worker": f"{self._holder.host}:{self._holder.agent}:{seat.slot.index}",
+            "host": self._holder.host,
+            "device": seat.slot.label,
+            "log": str(seat.worker.log.relative_to(self._config.paths.save_path)),
+            "log_offset": log_offset,
+        }
+
+    def _booked(self, claim: Claim, outcome: Outcome, log: str, written: bool) -> None:
+        self._stale = True
+        if not written:
+            self._view.log(f"trial {claim.number}: others took it over while this agent was silent; result dropped")
+            return
+        self._trials_run += 1
+        if outcome.state == FAIL:
+            self._view.log(f"trial {claim.number} failed: {outcome.cause} (logs/{log})")
+        for name in set(outcome.unread) - self._told if outcome.state != FAIL else ():
+            self._told.add(name)
+            self._view.log(f"parameter {name!r}: nothing read it in trial {claim.number}; it has no effect")
+
+    # --- endings of workers and trials ---
+
+    def _start_worker(self, slot: Slot) -> WorkerProcess:
+        options = self._config.optuna
+        info = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric))
+        setup = Setup(options.objective or "", self._config.conf(), slot.device, info)
+        return WorkerProcess(slot, setup, self._config.paths.worker_log(self._holder.agent, slot.index))
+
+    def _worker_died(self, seat: Seat) -> None:
+        cause = seat.worker.cause_of_death()
+        if seat.running is not None:
+            self._fail(seat, cause)
+        elif seat.state is State.STARTING:
+            self._count_early_death(seat, cause)
+        seat.replace_worker()
+
+    def _count_early_death(self, seat: Seat, cause: str) -> None:
+        seat.early_deaths += 1
+        if seat.early_deaths >= _MOST_EARLY_DEATHS:
+            lines = seat.worker.last_lines(0)
+            self._give_up(StudyFailed(f"the worker of {seat.slot.label} ends before it is ready ({cause}):\n{lines}"))
+
+    def _fail(self, seat: Seat, cause: str) -> None:
+        """Book the running trial as failed; its worker is dead."""
+        if seat.running is not None:
+            lines = seat.worker.last_lines(seat.running.log_offset)
+            self._finish(seat, Outcome(FAIL, cause=cause, error=lines, seconds=seat.running.seconds))
+
+    def _stop_overdue_trials(self) -> None:
+        limit = self._config.optuna.trial_timeout
+        for seat in self._seats:
+            if limit is not None and seat.running is not None and seat.running.seconds > limit:
+                seat.worker.kill()
+                self._drain(seat)
+                self._fail(seat, "timeout")
+                seat.replace_worker()
+
+    def _drain(self, seat: Seat) -> None:
+        """Take what a dead worker had still sent: a result among it counts."""
+        with suppress(EOFError, OSError):
+            while seat.worker.connection.poll():
+                self._hear(seat, seat.worker.connection.recv())
+
+    # --- stopping ---
+
+    def _give_up(self, error: AimlhpoError) -> None:
+        self._error = self._error or error
+        self._stop("study given up")
+
+    def _stop(self, cause: str) -> None:
+        """Stop all workers and give their trials back."""
+        if self._stop_cause is not None:
+            return
+        self._stop_cause = cause
+        self._view.log(f"stopping: {cause}")
+        self._end_workers()
+        for seat in self._seats:
+            self._drain(seat)
+            running = seat.clear()
+            if running is not None:
+                self._release(running.work.claim, cause, running.seconds)
+            seat.state = State.RETIRED
+
+    def _release(self, claim: Claim, cause: str, seconds: float) -> None:
+        self._stale = True
+        self._clerk.submit(partial(self._books.release, claim, cause, seconds))
+
+    def _end_workers(self) -> None:
+        for seat in self._seats:
+            seat.worker.terminate()
+        deadline = time.monotonic() + _TERM_PATIENCE
+        for seat in self._seats:
+            seat.worker.wait(max(0.0, deadline - time.monotonic()))
+
+    # --- news of the study ---
+
+    def _note_reaped(self, numbers: list[int]) -> None:
+        if numbers:
+            self._stale = True
+            listed = ", ".join(map(str, numbers))
+            self._view.log(f"trials given back because their agents are gone: {listed}")
+
+    def _note_standing(self, standing: Standing) -> None:
+        self._standing, self._refreshing = standing, False
+        limit = self._config.optuna.max_consecutive_failures
+        if limit and standing.failures >= limit and self._stop_cause is None:
+            self._give_up(StudyFailed(_too_many_failures(standing.failures, limit)))
+
+    def _show(self) -> None:
+        self._view.update(self._pace.progress(self._standing, (seat.show() for seat in self._seats)))
+
+
+def _answer(worker: WorkerProcess, message: Decision | Suggested | None) -> None:
+    """Send what the clerk found out to the worker that asked, which may have died or been replaced meanwhile."""
+    if message is not None and not worker.connection.closed:
+        with suppress(OSError):
+            worker.connection.send(message)
+
+
+def _too_many_failures(failures: int, limit: int) -> str:
+    return (
+        f"{failures} trials in a row have failed (max_consecutive_failures is {limit}), so the study was stopped.\n"
+        "    `aimlhpo status --failed` lists them with their causes and logs.\n"
+        "    When the objective is mended, the same command with reload: 1 goes on."
+    )

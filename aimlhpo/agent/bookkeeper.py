@@ -1,0 +1,219 @@
+"""The storage side of an agent's work; every method runs in the clerk's thread and is safe to repeat."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.pruners import NopPruner
+from optuna.trial import Trial, TrialState
+
+from aimlhpo.failures import consecutive_failures
+from aimlhpo.ledger import RELEASED, Claim, Counts, Ledger, Nothing, count
+from aimlhpo.protocol import (
+    COMPLETE,
+    FAIL,
+    PRUNED,
+    Assignment,
+    Decision,
+    Outcome,
+    Report,
+    Suggested,
+    SuggestRequest,
+)
+from aimlhpo.results import ResultsWriter
+from aimlhpo.space import SearchSpace
+from aimlhpo.storage import STUDY_ATTR
+from aimlhpo.strategies import reseed
+
+if TYPE_CHECKING:
+    import optuna
+
+    from aimlhpo.config import Config
+    from aimlhpo.leases import Lease
+
+_STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
+
+
+@dataclass
+class Work:
+    """A claimed trial with everything that a worker needs to run it."""
+
+    claim: Claim
+    assignment: Assignment
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The study as the bookkeeper last saw it."""
+
+    counts: Counts = field(default_factory=Counts)
+    best: tuple[int, float] | None = None
+    failures: int = 0
+
+
+class Bookkeeper:
+    """Claims, samples, reports, decides, finishes and releases for one agent."""
+
+    def __init__(self, config: Config, study: optuna.Study, ledger: Ledger, lease: Lease) -> None:
+        self._config, self._study, self._ledger, self._lease = config, study, ledger, lease
+        self._storage = study._storage
+        self._space = SearchSpace.from_config(config)
+        self._results = ResultsWriter(study, config)
+        self._signed = study.user_attrs[STUDY_ATTR]
+        self._held: dict[int, tuple[Claim, Trial]] = {}
+        self._provenance = ""
+        self._best = _best(study)
+
+    @property
+    def started(self) -> float:
+        """When the study was last started, in seconds since the epoch."""
+        return float(self._signed["started"])
+
+    # --- claiming ---
+
+    def prepare(self, slot: int, device: str, token: str) -> Work | Nothing:
+        """Claim the next trial and sample its parameters."""
+        claim = self._ledger.claim(slot, device, token)
+        if isinstance(claim, Nothing):
+            return claim
+        trial = Trial(self._study, claim.trial_id)
+        self._held[claim.number] = (claim, trial)
+        seed = self.seed_of(claim.number)
+        reseed(self._study.sampler, seed)
+        values = self._space.suggest(trial)
+        return Work(claim, self._assignment(claim, values, seed))
+
+    def seed_of(self, number: int) -> int:
+        """A trial's own seed, from the study's and its number: the same in every attempt, another for each trial."""
+        return int(np.random.SeedSequence([self._signed["seed"], number]).generate_state(1)[0] % 2**31)
+
+    def _assignment(self, claim: Claim, values: dict[str, Any], seed: int) -> Assignment:
+        frozen = self._storage.get_trial(claim.trial_id)
+        parameters = self._space.parameters
+        return Assignment(
+            number=claim.number,
+            attempt=claim.attempt,
+            conf=self._space.assign(self._config.conf(), values),
+            values=values,
+            names={parameter.key: parameter.name for parameter in parameters},
+            settings={parameter.name: dict(parameter.settings) for parameter in parameters},
+            plain=[parameter.name for parameter in parameters if parameter.path is None],
+            seed=seed,
+            checkpoint_dir=str(self._config.paths.checkpoint(claim.number)),
+            user_attrs=frozen.user_attrs,
+            intermediate_values=frozen.intermediate_values,
+            metrics=len(self._config.optuna.metric),
+            strict_pruning=self._config.optuna.pruning == "strict",
+        )
+
+    # --- while a trial runs ---
+
+    def report(self, reports: Sequence[Report]) -> Decision | None:
+        """Write a trial's reports, in order, and decide on the last; None if the trial is no longer this agent's."""
+        number, step = reports[-1].number, reports[-1].step
+        if not self._owns(number):
+            return None
+        claim, _ = self._held[number]
+        for report in reports:
+            self._storage.set_trial_intermediate_value(claim.trial_id, report.step, report.value)
+        return Decision(number, step, self._should_prune(claim))
+
+    def _should_prune(self, claim: Claim) -> bool:
+        if isinstance(self._study.pruner, NopPruner):
+            return False
+        return self._study.pruner.prune(self._study, self._storage.get_trial(claim.trial_id))
+
+    def suggest(self, request: SuggestRequest) -> Suggested:
+        """Answer a suggest call for a parameter that the YAML does not declare."""
+        if not self._owns(request.number):
+            return Suggested(error=RuntimeError("this trial has been given to another worker"))
+        _, trial = self._held[request.number]
+        try:
+            return Suggested(getattr(trial, request.method)(**request.arguments))
+        except (ValueError, TypeError) as error:
+            return Suggested(error=error)
+
+    def set_user_attr(self, number: int, key: str, value: Any) -> None:
+        if self._owns(number):
+            self._storage.set_trial_user_attr(self._held[number][0].trial_id, key, value)
+
+    def _owns(self, number: int) -> bool:
+        """Whether the trial is still ours; asked of the storage only if others may have thought us dead."""
+        if not self._lease.valid():
+            self._lease.restore()
+            kept = self._ledger.confirm([claim for claim, _ in self._held.values()])
+            self._held = {claim.number: self._held[claim.number] for claim in kept}
+        return number in self._held
+
+    # --- endings ---
+
+    def finish(self, claim: Claim, outcome: Outcome, record: dict[str, Any]) -> bool:
+        """Write a trial's result. False if the claim was lost: the result is dropped."""
+        record = {**record, **self._record(claim, outcome)}
+        written = self._ledger.finish(claim, _STATES[outcome.state], outcome.values, record)
+        self._held.pop(claim.number, None)
+        if written:
+            self._note_best(claim.number, outcome)
+            self._results.maybe_write()
+        return written
+
+    def _record(self, claim: Claim, outcome: Outcome) -> dict[str, Any]:
+        before = self._storage.get_trial(claim.trial_id).system_attrs.get(RELEASED, {"seconds": 0.0})
+        return {
+            "metrics": outcome.metrics,
+            "seconds": round(before["seconds"] + outcome.seconds, 3),
+            "cause": outcome.cause,
+            "error": outcome.error,
+            "updates": outcome.updates,
+            "unread": outcome.unread,
+            "seed": self.seed_of(claim.number),
+            "provenance": self._provenance,
+            "attempts": claim.attempt,
+        }
+
+    def release(self, claim: Claim, cause: str, seconds: float) -> bool:
+        self._held.pop(claim.number, None)
+        return self._ledger.release(claim, cause, seconds)
+
+    def reap(self) -> list[int]:
+        return self._ledger.reap()
+
+    def write_results(self) -> None:
+        self._results.write()
+
+    # --- the study ---
+
+    def note_provenance(self, provenance: dict[str, Any]) -> None:
+        """Keep what the trials run on once for the study; each trial names it by a digest."""
+        digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
+        key = f"{STUDY_ATTR}:provenance:{digest}"
+        if key not in self._study.user_attrs:
+            self._study.set_user_attr(key, provenance)
+        self._provenance = digest
+
+    def standing(self) -> Standing:
+        """Counts, the best trial, and how many trials in a row have failed since the study was last started."""
+        trials = self._study.get_trials(deepcopy=False)
+        return Standing(count(trials), self._best, consecutive_failures(trials, self._signed["started"]))
+
+    def _note_best(self, number: int, outcome: Outcome) -> None:
+        if outcome.state == COMPLETE and outcome.values is not None and len(outcome.values) == 1:
+            value = outcome.values[0]
+            better = max if self._config.optuna.direction[0] == "maximize" else min
+            if self._best is None or better(value, self._best[1]) != self._best[1]:
+                self._best = (number, value)
+
+
+def _best(study: optuna.Study) -> tuple[int, float] | None:
+    if len(study.directions) != 1:
+        return None
+    try:
+        trial = study.best_trial
+    except ValueError:
+        return None
+    return trial.number, float(trial.values[0])

@@ -1,0 +1,37 @@
+"""The study on this machine: one agent in the foreground, with a live view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aimlhpo.agent import Agent, Ending
+from aimlhpo.devices import plan_slots
+from aimlhpo.errors import Interrupted
+from aimlhpo.launch.live import make_view
+
+if TYPE_CHECKING:
+    from aimlhpo.config import Config
+
+
+def run(config: Config, workers: int | None = None) -> Ending:
+    """Run the study with `workers` workers; None: one for each GPU, or a single one on the CPU.
+
+    Raises DeviceError, ObjectiveError, StudyFailed, StorageError, and Interrupted after Ctrl-C.
+    """
+    slots = plan_slots(gpu=config.optuna.gpu, workers=workers)
+    view = make_view(config)
+    view.start()
+    try:
+        ending = Agent(config, slots, view).run()
+    finally:
+        view.stop()
+    if ending.cause is not None:
+        raise Interrupted(_stopped(ending))
+    return ending
+
+
+def _stopped(ending: Ending) -> str:
+    return (
+        f"{ending.cause}: {ending.standing.counts.finished} trials are finished, what was running was given back.\n"
+        "    The same command with reload: 1 (or -r 1) goes on where it ended."
+    )

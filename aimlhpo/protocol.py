@@ -1,0 +1,142 @@
+"""What an agent and its workers say to each other over a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+COMPLETE, PRUNED, FAIL = "complete", "pruned", "fail"
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """What a worker may know of the study; it holds no connection to the storage."""
+
+    study_name: str
+    directions: Sequence[str]
+    metric: Sequence[str]
+
+    @property
+    def direction(self) -> str:
+        return self.directions[0]
+
+
+# --- agent to worker ---
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Once, at the start: what to load."""
+
+    objective: str
+    conf: Mapping[str, Any]
+    device: str
+    study: StudyInfo
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One trial to run.
+
+    `values` are the declared parameters' values by the name they have in the study, `names` maps a parameter's key in
+    the YAML to that name, `settings` are the YAML's own arguments, and `plain` the names that stand at no path of
+    the model configuration: those that only the objective's own code can read.
+    """
+
+    number: int
+    attempt: int
+    conf: dict[str, Any]
+    values: dict[str, Any]
+    names: dict[str, str]
+    settings: dict[str, dict[str, Any]]
+    plain: Sequence[str]
+    seed: int
+    checkpoint_dir: str
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    intermediate_values: dict[int, float] = field(default_factory=dict)
+    metrics: int = 1
+    strict_pruning: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the trial should be pruned, seen from its report at `step`."""
+
+    number: int
+    step: int
+    prune: bool
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """The answer to a SuggestRequest; `error` is what Optuna refused it with."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """No more trials; the worker ends."""
+
+
+# --- worker to agent ---
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The objective is loaded."""
+
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    """The objective cannot be loaded or made; nothing can be run."""
+
+    message: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    number: int
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class SuggestRequest:
+    """A call of one of Optuna's suggest methods for a parameter that is not declared, or not declared like that."""
+
+    number: int
+    method: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class UserAttr:
+    number: int
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended in the worker; `seconds` is the time spent in the objective."""
+
+    state: str
+    values: list[float] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    cause: str | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    updates: dict[str, Any] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finished:
+    number: int
+    outcome: Outcome

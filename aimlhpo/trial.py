@@ -1,0 +1,202 @@
+"""The trial that user code sees in a worker: Optuna's trial interface, with the agent behind it.
+
+Nothing here waits for the storage. Reports leave by a pipe, `should_prune` gives the newest decision that has come
+back; only a suggestion of an undeclared parameter waits for its answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from aimlhpo.protocol import Assignment, Report, SuggestRequest, UserAttr
+
+
+class Channel(Protocol):
+    """The worker's end of the pipe."""
+
+    def send(self, message: object) -> None: ...
+
+    def request(self, message: SuggestRequest) -> Any: ...
+
+    def decision(self, number: int, step: int | None, *, wait: bool) -> bool: ...
+
+
+class Trial:
+    """One attempt at one trial.
+
+    Attributes:
+        number: the trial's number in the study; an interrupted trial keeps it.
+        attempt: 1 for the first attempt, 2 after one interruption, and so on.
+        conf: the model configuration with this trial's values in it; the objective may change it.
+        seed: an integer drawn from the study's seed and the trial's number.
+        user_attrs: what earlier attempts, and this one, set with `set_user_attr`.
+        intermediate_values: step -> value, everything reported so far, earlier attempts included.
+        results: the metrics that the objective recorded.
+    """
+
+    def __init__(self, assignment: Assignment, channel: Channel) -> None:
+        self.number = assignment.number
+        self.attempt = assignment.attempt
+        self.conf = assignment.conf
+        self.seed = assignment.seed
+        self.user_attrs = dict(assignment.user_attrs)
+        self.intermediate_values = dict(assignment.intermediate_values)
+        self.results: Mapping[str, Any] = {}
+        self.datetime_start = datetime.now()
+        self._assignment = assignment
+        self._channel = channel
+        self._values = _Watched(assignment.values)
+        self._last_step: int | None = None
+
+    # --- parameters ---
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The values of all parameters suggested so far, by their name in the study."""
+        return self._values
+
+    @property
+    def unread(self) -> list[str]:
+        """Declared parameters outside the model configuration that nothing has read."""
+        return [name for name in self._assignment.plain if name not in self._values.read]
+
+    def suggest(self, key: str) -> Any:
+        """The value of the parameter that the YAML declares under `key` (or under that `name`).
+
+        Raises KeyError, naming the declared keys, where there is none.
+        """
+        name = self._assignment.names.get(key, key)
+        if name not in self._values:
+            declared = ", ".join(self._assignment.names) or "none"
+            raise KeyError(
+                f"no parameter {key!r} is active in this trial; declared under optuna: parameters: {declared}"
+            )
+        return self._values[name]
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self._suggest("suggest_float", name, low=low, high=high, step=step, log=log))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self._suggest("suggest_int", name, low=low, high=high, step=step, log=log))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._suggest("suggest_categorical", name, choices=list(choices))
+
+    def suggest_uniform(self, name: str, low: float, high: float) -> float:
+        return self.suggest_float(name, low, high)
+
+    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
+        return self.suggest_float(name, low, high, log=True)
+
+    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
+        return self.suggest_float(name, low, high, step=q)
+
+    def _suggest(self, method: str, name: str, **arguments: Any) -> Any:
+        declared = self._assignment.settings.get(name)
+        if name not in self._values or _meaning(declared) != _meaning(arguments):
+            self._values[name] = self._channel.request(SuggestRequest(self.number, method, {"name": name, **arguments}))
+        return self._values[name]
+
+    # --- reports and pruning ---
+
+    def report(self, value: float, step: int) -> None:
+        """Send an intermediate value; returns at once.
+
+        Raises TypeError or ValueError, as Optuna does, for what is no number or a step below 0, and
+        NotImplementedError for a study with several metrics.
+        """
+        self._refuse_several_metrics("report")
+        number, position = _as_number(value), _as_step(step)
+        self._last_step = position
+        self.intermediate_values[position] = number
+        self._channel.send(Report(self.number, position, number))
+
+    def should_prune(self) -> bool:
+        """Whether to give this trial up, by the newest decision that the agent has sent.
+
+        Normally one report behind; with `pruning: strict` it waits for the decision on the last report.
+        """
+        self._refuse_several_metrics("should_prune")
+        return self._channel.decision(self.number, self._last_step, wait=self._assignment.strict_pruning)
+
+    def _refuse_several_metrics(self, method: str) -> None:
+        if self._assignment.metrics > 1:
+            raise NotImplementedError(f"trial.{method} needs a study with one metric")
+
+    # --- what is kept with the trial ---
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Keep a JSON value with the trial. Raises TypeError for what JSON cannot hold."""
+        json.dumps(value)
+        self.user_attrs[key] = value
+        self._channel.send(UserAttr(self.number, key, value))
+
+    def record_results(self, results: Any) -> None:
+        """Keep the dict that the objective returned, for the results table."""
+        self.results = dict(results) if isinstance(results, Mapping) else {}
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """A directory of the trial's own, kept until the trial is finished or longer; made when first asked for."""
+        path = Path(self._assignment.checkpoint_dir)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+class _Watched(dict[str, Any]):
+    """Remembers which of its keys were looked at."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        self.read.update(super().keys())
+        return super().__iter__()
+
+    def values(self) -> Any:
+        self.read.update(super().keys())
+        return super().values()
+
+    def items(self) -> Any:
+        self.read.update(super().keys())
+        return super().items()
+
+
+def _meaning(arguments: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Suggest arguments without those that say what is so anyway, so that two ways to write one thing compare equal."""
+    if arguments is None:
+        return None
+    silent = {"step": (None, 1), "log": (None, False)}
+    return {key: value for key, value in arguments.items() if key != "name" and value not in silent.get(key, ())}
+
+
+def _as_number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"trial.report takes a number, not {value!r} ({type(value).__name__})") from None
+
+
+def _as_step(step: Any) -> int:
+    try:
+        position = int(step)
+    except (TypeError, ValueError):
+        raise TypeError(f"trial.report takes a whole number as step, not {step!r}") from None
+    if position < 0:
+        raise ValueError(f"trial.report takes a step of 0 or more, not {step}")
+    return position

@@ -1,0 +1,1 @@
+"""The child process of an agent that trains: one trial after another, in one slot. It holds no storage."""

@@ -1,0 +1,41 @@
+"""What an objective changed in its configuration in place, as colon paths and values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_OURS = "optuna"
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Every path whose value was added or changed to plain data; the study's own part is left out."""
+    return {
+        path: value for path, value in _walk(before, after, "") if not path.startswith(_OURS + ":") and _is_plain(value)
+    }
+
+
+def _walk(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key, value in after.items():
+            inner = f"{path}:{key}" if path else str(key)
+            yield from _walk(before[key], value, inner) if key in before else [(inner, value)]
+    elif not _equal(before, after):
+        yield path, after
+
+
+def _equal(before: Any, after: Any) -> bool:
+    """Compare without tripping over values whose == gives no plain truth value, such as arrays."""
+    try:
+        return type(before) is type(after) and bool(before == after)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

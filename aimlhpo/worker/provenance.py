@@ -1,0 +1,53 @@
+"""What a trial ran on: Python, package versions, and the objective's very text."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_GIT_TIMEOUT = 5  # seconds
+
+
+def provenance(objective: str) -> dict[str, Any]:
+    """Versions of the packages that the objective has loaded, its file's hash, and its commit where it has one."""
+    path = Path(objective)
+    return {
+        "python": platform.python_version(),
+        "packages": _packages(),
+        "objective_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "git_commit": _commit(path.parent),
+    }
+
+
+def _packages() -> dict[str, str]:
+    owners = metadata.packages_distributions()
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    names = {owner for module in loaded for owner in owners.get(module, [])}
+    return {name: metadata.version(name) for name in sorted(names)}
+
+
+def _commit(directory: Path) -> str | None:
+    """The checked-out commit, `+` behind it where files differ from it."""
+    commit = _git(directory, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return commit + ("+" if _git(directory, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
