@@ -1,0 +1,105 @@
+"""Who is taken for dead, and who is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aimlhpo.leases import Holder, Lease, Registry, holders
+
+GRACE = 600.0
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from aimlhpo.leases import Holder, Lease
+with Lease(Path(sys.argv[1]), Holder("other"), 600.0):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> subprocess.Popen[str]:
+    """Another process that holds a lease."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_living_agent_is_not_dead(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    registry = Registry(tmp_path, GRACE)
+    assert not registry.is_dead("other")
+    assert [holder.pid for holder in registry.living()] == [other.pid]
+
+
+def test_killed_agent_is_dead_at_once(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    other.kill()
+    other.wait()
+    assert Registry(tmp_path, GRACE).is_dead("other")
+
+
+def test_stopped_agent_is_dead_after_the_grace_period(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    registry = Registry(tmp_path, GRACE)
+    other.send_signal(signal.SIGSTOP)
+    assert not registry.is_dead("other")
+    age(tmp_path / "other.json", GRACE + 1)
+    assert registry.is_dead("other")
+
+
+def test_agent_of_another_host_is_judged_by_its_age_alone(tmp_path: Path) -> None:
+    registry = Registry(tmp_path, GRACE)
+    with Lease(tmp_path, Holder("far", boot="another host"), GRACE) as lease:
+        lease._fd, held = os.dup(lease._fd), lease._fd
+        os.close(held)
+        assert not registry.is_dead("far")
+        age(lease.path, GRACE + 1)
+        assert registry.is_dead("far")
+
+
+def test_agent_without_lease_is_dead(tmp_path: Path) -> None:
+    assert Registry(tmp_path, GRACE).is_dead("nobody")
+
+
+def test_ended_agent_leaves_no_lease(tmp_path: Path) -> None:
+    with Lease(tmp_path, Holder("brief"), GRACE):
+        assert [holder.agent for holder in holders(tmp_path)] == ["brief"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_removes_the_dead_alone(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    registry = Registry(tmp_path, GRACE)
+    registry.sweep()
+    assert registry.living()
+    other.kill()
+    other.wait()
+    registry.sweep()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lease_lapses_when_it_was_not_renewed_and_can_be_restored(tmp_path: Path) -> None:
+    lease = Lease(tmp_path, Holder("slow"), GRACE)
+    with lease:
+        assert lease.valid()
+        lease._renewed -= GRACE + 1  # as after a long SIGSTOP
+        lease.renew()
+        assert not lease.valid(), "a renewal must not hide that others may have taken over"
+        lease.path.unlink()
+        lease.restore()
+        assert lease.valid()
+        assert not Registry(tmp_path, GRACE).is_dead("slow")

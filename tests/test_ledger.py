@@ -1,0 +1,128 @@
+"""The budget and the claims, on every storage: one contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from aimlhpo.leases import Holder, Lease
+from aimlhpo.ledger import Claim, Ledger, Nothing
+from aimlhpo.paths import StudyPaths
+from aimlhpo.storage import open_storage
+from tests.conftest import STORAGE_KINDS
+
+GRACE = 60.0
+
+Open = Callable[..., Ledger]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StudyPaths:
+    paths = StudyPaths(tmp_path / "study", "s")
+    paths.create()
+    return paths
+
+
+@pytest.fixture(params=STORAGE_KINDS)
+def study(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> optuna.Study:
+    storage = open_storage(make_storage_url(request.param))
+    return optuna.create_study(study_name="s", storage=storage)
+
+
+@pytest.fixture
+def ledger(study: optuna.Study, paths: StudyPaths) -> Ledger:
+    return Ledger(study, paths, n_trials=3, agent="here", grace_period=GRACE)
+
+
+def take(ledger: Ledger) -> Claim:
+    claim = ledger.claim(0, "cpu")
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def test_budget_is_handed_out_once(ledger: Ledger) -> None:
+    claims = [take(ledger) for _ in range(3)]
+    assert sorted(claim.number for claim in claims) == [0, 1, 2]
+    assert ledger.claim(0, "cpu") is Nothing.WAIT
+
+
+def test_finished_budget_gives_nothing(ledger: Ledger) -> None:
+    for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE):
+        assert ledger.finish(take(ledger), state, [1.0] if state == TrialState.COMPLETE else None, {})
+    assert ledger.claim(0, "cpu") is Nothing.DONE
+    assert ledger.counts().finished == 3
+
+
+def test_failed_trials_do_not_count(ledger: Ledger) -> None:
+    for _ in range(5):
+        assert ledger.finish(take(ledger), TrialState.FAIL, None, {"cause": "exception"})
+    assert take(ledger).number == 5
+
+
+def test_released_trial_goes_on_under_its_number(ledger: Ledger, study: optuna.Study) -> None:
+    claim = take(ledger)
+    trial = optuna.trial.Trial(study, claim.trial_id)
+    value = trial.suggest_float("x", 0, 1)
+    trial.report(0.5, step=3)
+    assert ledger.release(claim, "walltime", seconds=7.0)
+    again = take(ledger)
+    assert (again.number, again.attempt) == (claim.number, 2)
+    frozen = study.trials[claim.number]
+    assert frozen.params == {"x": value}
+    assert frozen.intermediate_values == {3: 0.5}
+
+
+def test_lost_claim_cannot_finish_or_release(ledger: Ledger, study: optuna.Study) -> None:
+    lost = take(ledger)
+    ledger.release(lost, "walltime")
+    kept = take(ledger)
+    assert not ledger.finish(lost, TrialState.COMPLETE, [1.0], {})
+    assert not ledger.release(lost, "walltime")
+    assert ledger.finish(kept, TrialState.COMPLETE, [2.0], {})
+    assert study.trials[kept.number].value == 2.0
+
+
+def test_repeated_finish_and_claim_change_nothing(ledger: Ledger, study: optuna.Study) -> None:
+    claim = ledger.claim(0, "cpu", token="t")
+    assert ledger.claim(0, "cpu", token="t") == claim
+    assert isinstance(claim, Claim)
+    assert ledger.finish(claim, TrialState.COMPLETE, [1.0], {})
+    assert ledger.finish(claim, TrialState.COMPLETE, [1.0], {})
+    assert len(study.trials) == 1
+
+
+def test_pruned_trial_keeps_its_last_report_as_value(ledger: Ledger, study: optuna.Study) -> None:
+    claim = take(ledger)
+    trial = optuna.trial.Trial(study, claim.trial_id)
+    trial.report(0.5, step=0)
+    trial.report(0.25, step=1)
+    ledger.finish(claim, TrialState.PRUNED, None, {})
+    assert study.trials[0].value == 0.25
+
+
+def test_reap_frees_the_trials_of_the_dead_alone(study: optuna.Study, paths: StudyPaths) -> None:
+    with Lease(paths.leases, Holder("living"), GRACE):
+        living = Ledger(study, paths, 5, "living", GRACE)
+        dead = Ledger(study, paths, 5, "dead", GRACE)
+        kept, lost = take(living), take(dead)
+        assert living.reap() == [lost.number]
+        assert study.trials[kept.number].state == TrialState.RUNNING
+        assert study.trials[lost.number].state == TrialState.WAITING
+        assert take(living).number == lost.number
+
+
+def test_trials_of_others_are_left_alone(ledger: Ledger, study: optuna.Study) -> None:
+    foreign = study.ask()
+    assert ledger.reap() == []
+    assert study.trials[foreign.number].state == TrialState.RUNNING
+    assert [take(ledger).number for _ in range(3)] == [1, 2, 3]
+
+
+def test_enqueued_trials_come_first(ledger: Ledger, study: optuna.Study) -> None:
+    study.enqueue_trial({"x": 0.25})
+    trial = optuna.trial.Trial(study, take(ledger).trial_id)
+    assert trial.suggest_float("x", 0, 1) == 0.25
