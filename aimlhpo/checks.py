@@ -1,0 +1,189 @@
+"""Everything that can be known before a GPU is spent. Nothing here makes or changes anything that stays."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aimlhpo.errors import AimlhpoError, ConfigError, Problem
+
+if TYPE_CHECKING:
+    from aimlhpo.config import Config
+
+Step = Callable[["Config"], Iterable[Problem]]
+
+
+def check(config: Config, *, local: bool | None = None, allow_changes: bool = False) -> list[Problem]:
+    """All problems of the configuration at once; the objective's, with its traceback, last.
+
+    `local`: the study will run on this machine (default: where there is no `slurm` section).
+    `allow_changes`: a reloaded study may have changed ranges and another model YAML.
+    """
+    here = config.slurm is None if local is None else local
+    steps: list[tuple[str, Step]] = [
+        ("optuna: metric", _metrics),
+        ("optuna: parameters", _space),
+        ("optuna: sampler", _strategies),
+        ("optuna: save_path", _save_path),
+        ("optuna: storage", lambda config: _storage(config, allow_changes)),
+        ("optuna: reload", lambda config: [] if allow_changes else _model(config)),
+        ("optuna: gpu", _gpus if here else lambda config: []),
+        ("slurm", lambda config: [] if here else _slurm(config)),
+        ("optuna: objective", _objective),
+    ]
+    found = [problem for where, step in steps for problem in _collect(where, step, config)]
+    return list(dict.fromkeys(found))
+
+
+def _collect(where: str, step: Step, config: Config) -> list[Problem]:
+    """The problems a step finds, whether it returns or raises them."""
+    try:
+        return list(step(config))
+    except ConfigError as error:
+        return error.problems
+    except AimlhpoError as error:
+        return [Problem(where, str(error))]
+
+
+def _metrics(config: Config) -> Iterator[Problem]:
+    names = config.optuna.metric
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        yield Problem("optuna: metric", f"{', '.join(repeated)} is named twice", "each metric once")
+    if len(config.optuna.direction) != len(names):
+        found = f"{len(config.optuna.direction)} directions for {len(names)} metrics"
+        yield Problem("optuna: direction", found, "one direction for each metric")
+    if len(names) > 1 and config.optuna.pruner is not None and config.optuna.pruner.type != "NopPruner":
+        found = f"{config.optuna.pruner.type} with {len(names)} metrics"
+        yield Problem("optuna: pruner", found, "no pruner: Optuna cannot prune with several metrics")
+
+
+def _space(config: Config) -> Iterable[Problem]:
+    from aimlhpo.space import SearchSpace
+
+    SearchSpace.from_config(config)
+    return []
+
+
+def _strategies(config: Config) -> list[Problem]:
+    from aimlhpo.strategies import check_strategy
+
+    sections = {"sampler": config.optuna.sampler, "pruner": config.optuna.pruner}
+    return [problem for kind, section in sections.items() for problem in check_strategy(kind, section)]
+
+
+def _save_path(config: Config) -> Iterator[Problem]:
+    path = config.paths.save_path
+    reason = _unwritable(path)
+    if reason:
+        yield Problem("optuna: save_path", reason, "a directory that you may write to")
+        return
+    owner = _owner(config)
+    if owner is not None and owner != config.optuna.study_name:
+        found = f"{path} belongs to the study {owner!r}, this one is {config.optuna.study_name!r}"
+        yield Problem("optuna: save_path", found, "a directory of the study's own")
+
+
+def _unwritable(path: Path) -> str | None:
+    """Why no file can be made at `path`: tried in the nearest directory that exists, with a file without a name."""
+    existing = next(parent for parent in (path, *path.parents) if parent.exists() or parent.is_symlink())
+    if not existing.is_dir():
+        return f"{existing} is not a directory"
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"x")
+    except OSError as error:
+        return f"{path} cannot be written: {error.strerror}" + (f" ({existing})" if existing != path else "")
+    return None
+
+
+def _snapshot(config: Config) -> Config | None:
+    """The configuration that the save_path was last used with."""
+    from aimlhpo.config import load_snapshot
+
+    with suppress(ConfigError):  # a damaged copy is written anew when the study starts
+        return load_snapshot(config.paths) if config.paths.hyperparameters.exists() else None
+    return None
+
+
+def _owner(config: Config) -> str | None:
+    snapshot = _snapshot(config)
+    return snapshot.optuna.study_name if snapshot else None
+
+
+def _storage(config: Config, allow_changes: bool) -> Iterator[Problem]:
+    from aimlhpo.storage_probe import holds_studies, literal_password
+
+    url = config.optuna.storage
+    safe = literal_password(url)
+    if safe is not None:
+        found = "the URL holds a password, which would end up in copies of the configuration"
+        yield Problem("optuna: storage", found, f"{safe}, and the password in the environment")
+        return
+    if holds_studies(url):
+        from aimlhpo.storage import reload_problems
+
+        yield from reload_problems(config, allow_changes=allow_changes)
+    else:
+        yield from _new_storage(config)
+
+
+def _new_storage(config: Config) -> Iterator[Problem]:
+    from aimlhpo.storage import file_of, no_such_study
+
+    if config.optuna.reload:
+        yield Problem("optuna: reload", no_such_study(config))
+    path = file_of(config.optuna.storage)
+    reason = _unwritable(path.parent) if path is not None else None
+    if reason:
+        yield Problem("optuna: storage", reason, "a file in a directory that you may write to")
+
+
+def _model(config: Config) -> Iterator[Problem]:
+    """A reloaded study that was begun with another model YAML mixes trials that cannot be compared."""
+    snapshot = _snapshot(config) if config.optuna.reload else None
+    if snapshot is None or snapshot.optuna.study_name != config.optuna.study_name:
+        return
+    for path, before, now in _differences(snapshot.model, config.model):
+        found = f"is {now}, but the study was made with {before}"
+        yield Problem(f"model: {path}", found, "put the old value back, or --allow-changes")
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Colon path, old value and new value of everything that differs."""
+    from aimlhpo.suggestions import show
+
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*before, *now)):
+            below = f"{path}:{key}" if path else str(key)
+            if key in before and key in now:
+                yield from _differences(before[key], now[key], below)
+            else:
+                yield below, show(before[key]) if key in before else "nothing", show(now[key]) if key in now else "gone"
+    elif before != now:
+        yield path, show(before), show(now)
+
+
+def _gpus(config: Config) -> list[Problem]:
+    from aimlhpo.devices import plan_slots
+
+    plan_slots(gpu=config.optuna.gpu)
+    return []
+
+
+def _slurm(config: Config) -> list[Problem]:
+    from aimlhpo.launch.slurm import plan
+
+    return plan.check(config, config.slurm.jobs) if config.slurm is not None else []
+
+
+def _objective(config: Config) -> list[Problem]:
+    from aimlhpo.objective_probe import probe_objective
+
+    if config.optuna.objective is None:
+        return [Problem("optuna: objective", "is missing", "the path of the Python file that holds class Objective")]
+    probe_objective(config.optuna.objective)
+    return []

@@ -1,0 +1,78 @@
+"""`aimlhpo check`: every mistake at once, before anything is started."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aimlhpo import readable
+from aimlhpo.cli import messages
+from aimlhpo.cli.parsing import add_config_arguments, config_flags, make_parser
+from aimlhpo.errors import ConfigError, ExitCode, Problem
+
+if TYPE_CHECKING:
+    from aimlhpo.config import Config
+
+_EXAMPLES = """\
+aimlhpo check hyperparameters.yml model.yml
+aimlhpo check hyperparameters.yml model.yml --json
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    arguments = _parse(argv)
+    config, problems = _check(arguments)
+    if arguments.json:
+        messages.as_json({"ok": not problems, "problems": [problem.as_dict() for problem in problems]})
+    elif problems:
+        raise ConfigError(problems)
+    elif config is not None:
+        print(messages.green("ok"), "nothing was started\n")
+        messages.rows(summary(config))
+    return ExitCode.CONFIG if problems else ExitCode.DONE
+
+
+def _parse(argv: Sequence[str]) -> Namespace:
+    parser = make_parser("check", "Find every mistake without starting or changing anything.", _EXAMPLES)
+    add_config_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the problems as JSON")
+    parser.add_argument("--allow-changes", action="store_true", help="let a reloaded study's ranges change")
+    return parser.parse_intermixed_args(argv)
+
+
+def _check(arguments: Namespace) -> tuple[Config | None, list[Problem]]:
+    from aimlhpo.checks import check
+    from aimlhpo.config import load_config
+
+    try:
+        config = load_config(arguments.hyperparameters, arguments.model, arguments.overrides, config_flags(arguments))
+    except ConfigError as error:
+        return None, error.problems
+    return config, check(config, allow_changes=arguments.allow_changes)
+
+
+def summary(config: Config) -> list[tuple[str, str]]:
+    """What would run, in names and values."""
+    section = config.optuna
+    goals = [f"{way} {metric}" for metric, way in zip(section.metric, section.direction, strict=True)]
+    return [
+        ("study", f"{section.study_name} ({'reloaded' if section.reload else 'new'})"),
+        ("storage", f"{readable.storage_kind(section.storage)}: {section.storage}"),
+        ("save_path", section.save_path),
+        ("objective", f"{section.objective}: {', '.join(goals)}"),
+        ("parameters", f"{len(section.parameters)}: {', '.join(p.name for p in section.parameters.values())}"),
+        ("n_trials", str(section.n_trials)),
+        ("sampler", section.sampler.type if section.sampler else "TPESampler (Optuna's default)"),
+        ("pruner", section.pruner.type if section.pruner else "MedianPruner (Optuna's default)"),
+        ("runs", _where(config)),
+    ]
+
+
+def _where(config: Config) -> str:
+    device = "a GPU each" if config.optuna.gpu else "no GPU"
+    if config.slurm is None:
+        return f"on this machine, {device}"
+    return (
+        f"in {config.slurm.jobs} SLURM job{'s' if config.slurm.jobs != 1 else ''} (--local: on this machine), {device}"
+    )

@@ -1,0 +1,149 @@
+"""`aimlhpo optimize`: the main command."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aimlhpo.cli import messages
+from aimlhpo.cli.parsing import UsageError, add_config_arguments, config_flags, fill_local, make_parser
+from aimlhpo.errors import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    import optuna
+
+    from aimlhpo.config import Config
+
+_SUMMARY = """\
+Search for the best configuration.
+
+Without a `slurm` section, or with --local, the study runs here; otherwise its jobs are submitted and
+the command returns."""
+_EXAMPLES = """\
+aimlhpo optimize hyperparameters.yml model.yml
+aimlhpo optimize hyperparameters.yml model.yml --local 2
+aimlhpo optimize hyperparameters.yml model.yml -r 1 -t 200
+aimlhpo optimize hyperparameters.yml model.yml optuna:sampler:type=TPESampler model:dropout=0.1
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    arguments = _parse(argv)
+    from aimlhpo.config import load_config
+
+    config = load_config(arguments.hyperparameters, arguments.model, arguments.overrides, config_flags(arguments))
+    here = config.slurm is None or arguments.local is not None
+    _check(config, arguments, here)
+    if arguments.dry_run:
+        return _dry_run(config, here)
+    study = _study(config, arguments)
+    if _finished(study, config):
+        return _nothing_to_do(study, config)
+    if arguments.create_only:
+        print(f"study {config.optuna.study_name} is ready in {config.optuna.storage}")
+        return ExitCode.DONE
+    return _run_here(config, arguments.local) if here else _submit(config, arguments)
+
+
+def _parse(argv: Sequence[str]) -> Namespace:
+    parser = make_parser("optimize", _SUMMARY, _EXAMPLES)
+    add_config_arguments(parser)
+    parser.add_argument("-c", "--create-only", action="store_true", help="create the study and run nothing")
+    parser.add_argument(
+        "--local",
+        nargs="?",
+        const="auto",
+        metavar="N",
+        help="run on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, show what would run, start nothing")
+    parser.add_argument("--wait", action="store_true", help="follow submitted jobs to their end")
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="go on with a study whose ranges or model YAML have changed"
+    )
+    arguments = parser.parse_intermixed_args(fill_local(argv))
+    arguments.local = _workers(arguments.local)
+    return arguments
+
+
+def _workers(text: str | None) -> int | str | None:
+    """The value of --local: a number of workers, "auto", or None where it was not given."""
+    if text is None or text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--local: {text!r} is not a number of workers; legal: a whole number from 1, or nothing")
+    return int(text)
+
+
+def _check(config: Config, arguments: Namespace, here: bool) -> None:
+    from aimlhpo.checks import check
+
+    problems = check(config, local=here, allow_changes=arguments.allow_changes)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _dry_run(config: Config, here: bool) -> int:
+    from aimlhpo.cli.check import summary
+
+    print(messages.green("ok"), "nothing was started\n")
+    messages.rows(summary(config))
+    if not here:
+        from aimlhpo.launch.slurm.submit import submit
+
+        print(f"\n{submit(config, dry_run=True).script}", end="")
+    return ExitCode.DONE
+
+
+def _study(config: Config, arguments: Namespace) -> optuna.Study:
+    from aimlhpo.storage import create_or_load_study
+
+    study = create_or_load_study(config, allow_changes=arguments.allow_changes)
+    config.write_snapshot()
+    return study
+
+
+def _finished(study: optuna.Study, config: Config) -> bool:
+    from aimlhpo.ledger import count
+
+    return count(study.get_trials(deepcopy=False)).finished >= config.optuna.n_trials
+
+
+def _nothing_to_do(study: optuna.Study, config: Config) -> int:
+    budget = config.optuna.n_trials
+    print(f"nothing to do: study {config.optuna.study_name} has finished its {budget} trials (n_trials) before")
+    _tell_results(study, config)
+    return ExitCode.NOTHING_TO_DO
+
+
+def _run_here(config: Config, workers: int | str | None) -> int:
+    from aimlhpo.launch.local import run as run_local
+    from aimlhpo.storage import load_study
+
+    run_local(config, workers if isinstance(workers, int) else None)
+    _tell_results(load_study(config), config)
+    return ExitCode.DONE
+
+
+def _tell_results(study: optuna.Study, config: Config) -> None:
+    from aimlhpo.cli.ending import print_results
+    from aimlhpo.results import write_results
+
+    print_results(study, config, write_results(study, config))
+
+
+def _submit(config: Config, arguments: Namespace) -> int:
+    from aimlhpo.launch.slurm.submit import submit
+
+    submitted = submit(config)
+    save_path = config.paths.save_path
+    print(f"study {config.optuna.study_name}: submitted {', '.join(array.label for array in submitted.arrays)}")
+    messages.rows(
+        [
+            ("logs", str(config.paths.logs)),
+            ("how it goes", f"aimlhpo status {save_path}"),
+            ("results", f"aimlhpo results {save_path}"),
+        ]
+    )
+    return ExitCode.DONE

@@ -1,0 +1,100 @@
+"""Argument parsers in the house's style, and the arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from aimlhpo.errors import AimlhpoError, ExitCode
+
+EXIT_CODES = """\
+exit codes:
+  0  done
+  1  a bug in aimlhpo
+  2  the configuration or the command line is wrong
+  3  nothing to do: the budget was reached before
+  4  the study had to be given up, or its storage cannot be reached
+  5  SLURM did not take the jobs
+  130  interrupted
+"""
+_WORKERS = re.compile(r"[+-]?\d+")
+
+
+class UsageError(AimlhpoError):
+    """The command line cannot be understood."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of ending the process; options and overrides may stand in any order."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{self.format_usage().rstrip()}\nMore: {self.prog} --help")
+
+
+def make_parser(verb: str, summary: str, examples: str) -> Parser:
+    """The parser of one verb; `examples` are whole command lines, one a line."""
+    shown = "\n".join(f"  {line}" for line in examples.strip().splitlines())
+    return Parser(
+        prog=f"aimlhpo {verb}",
+        description=summary,
+        epilog=f"examples:\n{shown}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Both YAML files, overrides, and the short flags for the keys that change most."""
+    parser.add_argument("hyperparameters", type=Path, metavar="HYPERPARAMETERS.yml", help="what to search, and how")
+    parser.add_argument("model", type=Path, metavar="MODEL.yml", help="the configuration that is tuned")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section:key=value",
+        help="set any key of either file, as optuna:sampler:type=TPESampler or optimizer:learning_rate=0.1",
+    )
+    keys = parser.add_argument_group("keys of the optuna section")
+    for short, long, key, text in _FLAGS:
+        keys.add_argument(short, long, dest=key, metavar=long.removeprefix("--").upper(), help=text)
+
+
+_FLAGS = (
+    ("-n", "--name", "name", "name of the study"),
+    ("-r", "--reload", "reload", "1: go on with the study, 0: it must be new"),
+    ("-o", "--objective", "objective", "the Python file that holds class Objective"),
+    ("-d", "--direction", "direction", "minimize or maximize"),
+    ("-m", "--metric", "metric", "the metric that train() returns"),
+    ("-t", "--n-trials", "n_trials", "number of trials to finish"),
+    ("-g", "--gpu", "gpu", "1: each worker has a GPU of its own, 0: no GPU is used"),
+    ("-s", "--save-path", "save_path", "directory for results, logs and state"),
+)
+
+
+def config_flags(arguments: argparse.Namespace) -> dict[str, str]:
+    """The flags that were given, as text: the configuration checks and converts them."""
+    values = {key: getattr(arguments, key) for _, _, key, _ in _FLAGS}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def add_study_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "study",
+        type=Path,
+        metavar="SAVE_PATH|HYPERPARAMETERS.yml",
+        help="the study's directory, or the file it was started with",
+    )
+
+
+def fill_local(argv: Sequence[str]) -> list[str]:
+    """Let `--local` stand in front of a file: only a number after it is its value."""
+    filled = list(argv)
+    for position, word in enumerate(argv):
+        following = argv[position + 1] if position + 1 < len(argv) else ""
+        if word == "--local" and not _WORKERS.fullmatch(following):
+            filled[position] = "--local=auto"
+    return filled

@@ -1,0 +1,18 @@
+"""`aimlhpo schema`: the JSON schema that editors complete and check the hyperparameter file with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aimlhpo.cli import messages
+from aimlhpo.cli.parsing import make_parser
+from aimlhpo.errors import ExitCode
+
+
+def run(argv: Sequence[str]) -> int:
+    summary = "Print the JSON schema of the hyperparameter file."
+    make_parser("schema", summary, "aimlhpo schema > hyperparameters.schema.json").parse_args(argv)
+    from aimlhpo.config.json_schema import json_schema
+
+    messages.as_json(json_schema())
+    return ExitCode.DONE

@@ -1,0 +1,125 @@
+"""`aimlhpo status`: how a study stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from aimlhpo import readable
+from aimlhpo.cli import messages
+from aimlhpo.cli.parsing import add_study_argument, make_parser
+from aimlhpo.errors import ExitCode
+
+if TYPE_CHECKING:
+    from aimlhpo.status import AgentStatus, FailedTrial, JobStatus, Status
+
+_EXAMPLES = """\
+aimlhpo status runs/digits
+aimlhpo status hyperparameters.yml --json
+aimlhpo status runs/digits --failed
+"""
+_LAST_FAILURES = 3
+
+
+def run(argv: Sequence[str]) -> int:
+    parser = make_parser("status", "How a study stands: trials, best value, agents, jobs, failures.", _EXAMPLES)
+    add_study_argument(parser)
+    parser.add_argument("--json", action="store_true", help="everything as JSON, for scripts")
+    parser.add_argument("--failed", action="store_true", help="list all failed trials with cause and log")
+    arguments = parser.parse_args(argv)
+
+    from aimlhpo.cli.target import load_target
+
+    config = load_target(arguments.study)
+    from aimlhpo.status import read_status
+    from aimlhpo.storage import load_study
+
+    status = read_status(load_study(config), config)
+    if arguments.json:
+        messages.as_json(status.as_dict())
+    elif arguments.failed:
+        print("\n".join(failures(status.failed)) or "no trial has failed")
+    else:
+        print("\n".join(screen(status)))
+    return ExitCode.DONE
+
+
+def screen(status: Status) -> Iterator[str]:
+    """The status as text, one screen for an ordinary study."""
+    counts = status.counts
+    yield f"{messages.bold(status.study)}  {messages.dim(status.save_path)}"
+    yield f"trials   {counts.finished} of {status.n_trials} done: " + ", ".join(
+        f"{number} {state}"
+        for number, state in (
+            (counts.complete, "complete"),
+            (counts.pruned, "pruned"),
+            (counts.running, "running"),
+            (counts.waiting, "waiting"),
+            (counts.failed, "failed"),
+        )
+    )
+    yield from _best(status)
+    if status.rate:
+        yield f"rate     {readable.rate(status.rate)}, {readable.duration(status.eta)} left"
+    if status.reaped:
+        yield f"note     agents are gone; their trials were given back: {', '.join(map(str, status.reaped))}"
+    yield from _jobs(status)
+    yield from _agents(status)
+    if status.failed:
+        last = status.failed[-_LAST_FAILURES:]
+        yield f"\nfailed trials (the last {len(last)} of {len(status.failed)}):"
+        yield from failures(last)
+
+
+def _best(status: Status) -> Iterator[str]:
+    if not status.best:
+        yield "best     -"
+    for best in status.best:
+        values = ", ".join(f"{name} {readable.number(value)}" for name, value in best.values.items())
+        yield f"best     {messages.green(values)} (trial {best.number})"
+
+
+def _agents(status: Status) -> Iterator[str]:
+    if not status.agents:
+        left = status.n_trials - status.counts.finished
+        yield "agents   none" + (f"; {left} trials are left, start again with reload: 1" if left > 0 else "")
+        return
+    yield f"\nagents ({len(status.agents)}):"
+    for agent in status.agents:
+        yield from _agent(agent)
+
+
+def _agent(agent: AgentStatus) -> Iterator[str]:
+    job = f"job {agent.job}  " if agent.job else ""
+    yield f"  {agent.agent}  {job}{agent.host}" + ("" if agent.trials else "  idle")
+    for trial in agent.trials:
+        report = ""
+        if trial.last_report is not None:
+            report = f"  step {trial.last_report[0]}: {readable.number(trial.last_report[1])}"
+        place = f"slot {trial.slot}, {trial.device}"
+        yield f"    trial {trial.number}  {place}  {readable.duration(trial.seconds)}{report}"
+
+
+def _jobs(status: Status) -> Iterator[str]:
+    if not status.slurm_answers:
+        yield "jobs     SLURM does not answer"
+    elif status.jobs is not None:
+        states = ", ".join(f"{number} {state.lower()}" for state, number in status.job_states.items())
+        yield f"jobs     {states or 'none in the queue'}"
+        for job in status.jobs:
+            yield _job(job)
+
+
+def _job(job: JobStatus) -> str:
+    left = f", {readable.duration(job.time_left)} left" if job.time_left is not None else ""
+    why = f" ({job.reason})" if job.reason else ""
+    return f"  {job.job}  {job.state.lower()}{why}" + (f" on {job.node}{left}" if job.node else "")
+
+
+def failures(trials: Sequence[FailedTrial]) -> Iterator[str]:
+    """Each failed trial with its cause and where its log lies."""
+    for trial in trials:
+        yield f"  trial {trial.number}: {trial.cause}"
+        if trial.log:
+            at = f" from byte {trial.log_offset}" if trial.log_offset else ""
+            yield f"    {trial.log}{at}"

@@ -1,0 +1,75 @@
+"""Load an objective file in a process of its own: what it prints, imports or breaks stays there.
+
+Run as `python -m aimlhpo.objective_probe FILE DESCRIPTOR`: the answer is JSON, written to that descriptor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from aimlhpo.errors import ObjectiveError
+
+_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+_LAST_LINES = 15
+
+
+def probe_objective(path: str | Path) -> None:
+    """Raises ObjectiveError when the file cannot be loaded as an objective, with its own traceback last."""
+    reader, writer = os.pipe()
+    with open(reader, encoding="utf-8") as answer:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "aimlhpo.objective_probe", str(path), str(writer)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[writer],
+            env=_environment(),
+        )
+        os.close(writer)
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        _judge(Path(path), answer.read(), process.returncode, output.decode(errors="replace"))
+
+
+def _environment() -> dict[str, str]:
+    """The environment, and the way to this very package where it is not installed."""
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(_PACKAGE_ROOT)]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def _judge(path: Path, answer: str, code: int, output: str) -> None:
+    if not answer:
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        last = "\n".join(output.splitlines()[-_LAST_LINES:])
+        raise ObjectiveError(f"{path}: Python {how} while importing it", last)
+    problem = json.loads(answer)
+    if problem is not None:
+        raise ObjectiveError(problem["message"], problem["detail"])
+
+
+def _main(path: str, descriptor: str) -> None:
+    from aimlhpo.base_objective import load_objective
+
+    problem = None
+    try:
+        load_objective(path)
+    except ObjectiveError as error:
+        message = str(error).removesuffix(f"\n\n{error.detail}") if error.detail else str(error)
+        problem = {"message": message, "detail": error.detail}
+    with open(int(descriptor), "w", encoding="utf-8") as answer:
+        json.dump(problem, answer)
+    sys.stdout.flush()
+    os._exit(0)  # what the file has started (threads, frameworks) need not be wound up
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,214 @@
+"""How a study stands, from its storage, its lease files and one question to SLURM."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.best import best_trials
+from aimlhpo.leases import Holder, Registry
+from aimlhpo.ledger import CLAIM, Counts, Ledger, count
+from aimlhpo.records import read_record
+
+if TYPE_CHECKING:
+    import optuna
+
+    from aimlhpo.config import Config
+    from aimlhpo.launch.slurm.queue import Job
+
+_WINDOW = 50  # trials that the rate is measured over
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial that an agent works on; `seconds` since this attempt began, `last_report` is (step, value)."""
+
+    number: int
+    slot: int | None
+    device: str | None
+    seconds: float | None
+    last_report: tuple[int, float] | None
+
+
+@dataclass(frozen=True)
+class AgentStatus:
+    """An agent that is alive, and its trials."""
+
+    agent: str
+    host: str
+    job: str | None
+    trials: tuple[RunningTrial, ...]
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial that failed, with the path of its log and the byte where its lines begin."""
+
+    number: int
+    cause: str
+    worker: str | None
+    log: str | None
+    log_offset: int | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    number: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """One job in SLURM's queue."""
+
+    job: str
+    state: str
+    reason: str | None
+    node: str | None
+    time_left: int | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """The study at one moment. `rate` is finished trials per second, `eta` seconds until the budget is reached.
+
+    `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say.
+    """
+
+    study: str
+    storage: str
+    save_path: str
+    n_trials: int
+    counts: Counts
+    best: tuple[BestTrial, ...]
+    rate: float | None
+    eta: float | None
+    agents: tuple[AgentStatus, ...]
+    failed: tuple[FailedTrial, ...]
+    reaped: tuple[int, ...]
+    jobs: tuple[JobStatus, ...] | None
+    slurm_answers: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def job_states(self) -> dict[str, int]:
+        return dict(Counter(job.state for job in self.jobs or ()))
+
+
+def read_status(study: optuna.Study, config: Config) -> Status:
+    """The status of the study, after the trials of dead agents were given back."""
+    registry = Registry(config.paths.leases, config.optuna.grace_period)
+    reaped = _reap(study, config)
+    trials = study.get_trials(deepcopy=False)
+    counts = count(trials)
+    rate = _rate(trials, study) if counts.running else None
+    left = max(0, config.optuna.n_trials - counts.finished)
+    jobs = _jobs(config)
+    return Status(
+        study=config.optuna.study_name,
+        storage=config.optuna.storage,
+        save_path=config.optuna.save_path,
+        n_trials=config.optuna.n_trials,
+        counts=counts,
+        best=_best(study, config),
+        rate=rate,
+        eta=left / rate if rate else None,
+        agents=_agents(_living(registry), trials),
+        failed=tuple(_failed(trials, config)),
+        reaped=tuple(reaped),
+        jobs=jobs,
+        slurm_answers=jobs is not None or not _submitted(config),
+    )
+
+
+def _reap(study: optuna.Study, config: Config) -> list[int]:
+    ledger = Ledger(study, config.paths, config.optuna.n_trials, "status", config.optuna.grace_period)
+    with suppress(PermissionError, FileNotFoundError):  # looking on is allowed where writing is not
+        return ledger.reap()
+    return []
+
+
+def _living(registry: Registry) -> list[Holder]:
+    with suppress(PermissionError, FileNotFoundError):
+        return registry.living()
+    return []
+
+
+def _best(study: optuna.Study, config: Config) -> tuple[BestTrial, ...]:
+    return tuple(
+        BestTrial(trial.number, dict(zip(config.optuna.metric, trial.values or (), strict=False)))
+        for trial in best_trials(study)
+    )
+
+
+def _rate(trials: Sequence[FrozenTrial], study: optuna.Study) -> float | None:
+    """Finished trials per second until now, over the newest ones since the study was last started."""
+    started = float(study.user_attrs.get("aimlhpo", {}).get("started", 0.0))
+    finished = (TrialState.COMPLETE, TrialState.PRUNED)
+    ends = sorted(t.datetime_complete.timestamp() for t in trials if t.state in finished and t.datetime_complete)
+    ends = [end for end in ends if end >= started]
+    if not ends:
+        return None
+    window = ends[-_WINDOW:]
+    begin = ends[-_WINDOW - 1] if len(ends) > _WINDOW else (started or window[0])
+    elapsed = time.time() - begin
+    return len(window) / elapsed if elapsed > 0 else None
+
+
+def _agents(living: Iterable[Holder], trials: Sequence[FrozenTrial]) -> tuple[AgentStatus, ...]:
+    running: dict[str, list[RunningTrial]] = {}
+    for trial in trials:
+        claim = trial.system_attrs.get(CLAIM) if trial.state == TrialState.RUNNING else None
+        if claim:
+            running.setdefault(claim["agent"], []).append(_running(trial, claim))
+    return tuple(
+        AgentStatus(holder.agent, holder.host, holder.job, tuple(running.get(holder.agent, ()))) for holder in living
+    )
+
+
+def _running(trial: FrozenTrial, claim: dict[str, Any]) -> RunningTrial:
+    begun = trial.datetime_start.timestamp() if trial.datetime_start else None
+    step = max(trial.intermediate_values, default=None)
+    return RunningTrial(
+        number=trial.number,
+        slot=claim.get("slot"),
+        device=claim.get("device"),
+        seconds=max(0.0, time.time() - begun) if begun is not None else None,
+        last_report=(step, trial.intermediate_values[step]) if step is not None else None,
+    )
+
+
+def _failed(trials: Sequence[FrozenTrial], config: Config) -> Iterable[FailedTrial]:
+    """Failed trials, the latest to end last."""
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    for trial in sorted(failed, key=lambda t: t.datetime_complete.timestamp() if t.datetime_complete else 0.0):
+        record = read_record(trial, config.optuna.metric)
+        log = str(config.paths.save_path / record.log) if record.log else None
+        cause = record.cause or "unknown"
+        yield FailedTrial(record.number, cause, record.worker, log, record.log_offset, record.error)
+
+
+def _submitted(config: Config) -> bool:
+    return config.paths.jobs.is_dir() and any(config.paths.jobs.glob("*.json"))
+
+
+def _jobs(config: Config) -> tuple[JobStatus, ...] | None:
+    if not _submitted(config):
+        return None
+    from aimlhpo.launch.slurm import queue
+
+    found = queue.jobs(config.paths)
+    return tuple(map(_job, found)) if found is not None else None
+
+
+def _job(job: Job) -> JobStatus:
+    return JobStatus(job.job_id, job.state, job.reason, job.node, job.time_left)
