@@ -12,56 +12,58 @@ from aimlhpo.errors import DeviceError
 
 _HIDDEN = ("", "-1", "NoDevFiles")
 _QUERY_TIMEOUT = 20  # seconds
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
 
 
 @dataclass(frozen=True)
 class Slot:
     """One place where a trial can run.
 
-    `gpus` are names as CUDA_VISIBLE_DEVICES takes them (indices, UUIDs, MIG names); none means the CPU. `threads` is
-    the number of CPU threads that its worker should use, None where nothing is known of the CPUs' share.
+    `gpus` are names as CUDA_VISIBLE_DEVICES takes them (indices, UUIDs, MIG names); the objective is told to use them
+    where `cuda` is set. `threads` is the slot's share of the CPUs.
     """
 
     index: int
     gpus: tuple[str, ...] = ()
-    threads: int | None = None
+    cuda: bool = False
+    threads: int = 1
 
     @property
     def device(self) -> str:
         """What the objective gets: within a worker its first GPU is always number 0."""
-        return "cuda:0" if self.gpus else "cpu"
+        return "cuda:0" if self.cuda else "cpu"
 
     @property
     def label(self) -> str:
         """The device as people know it from outside the worker."""
         return "gpu " + ",".join(self.gpus) if self.gpus else "cpu"
 
-    def environment(self) -> dict[str, str]:
-        """What a worker in this slot needs in its environment."""
-        variables = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
-        return variables | (_thread_variables(self.threads) if self.threads else {})
+    def environment(self, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """What a worker in this slot needs in its environment; numbers of threads that the user set are kept."""
+        threads = {name: str(self.threads) for name in _THREAD_VARIABLES if name not in given}
+        return threads | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})
 
 
-def _thread_variables(threads: int) -> dict[str, str]:
-    """Respect what the user has set; else share the CPUs out."""
-    names = [
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "TF_NUM_INTRAOP_THREADS",
-    ]
-    return {name: str(threads) for name in names if name not in os.environ}
-
-
-def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The GPUs this process was given: CUDA_VISIBLE_DEVICES where it is set, else all that nvidia-smi lists."""
+def listed_gpus(environment: Mapping[str, str] = os.environ) -> list[str] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, believed as they stand; None where it is not set."""
     listed = environment.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
-        return _all_gpus()
+        return None
     names = [name.strip() for name in listed.split(",")]
     hidden = next((position for position, name in enumerate(names) if name in _HIDDEN), len(names))
     return names[:hidden]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs this process was given: CUDA_VISIBLE_DEVICES where it is set, else all that nvidia-smi lists."""
+    listed = listed_gpus()
+    return _all_gpus() if listed is None else listed
 
 
 def _all_gpus() -> list[str]:
@@ -81,34 +83,36 @@ def cpus() -> int:
 
 
 def plan_slots(
+    gpus: Sequence[str],
     *,
-    gpu: bool,
+    cuda: bool,
     workers: int | None = None,
     trials_per_gpu: int = 1,
     gpus_per_worker: int = 1,
-    gpus: Sequence[str] | None = None,
     n_cpus: int | None = None,
 ) -> list[Slot]:
-    """Share the GPUs and CPUs out among workers: one worker a GPU, or as many as `workers` says.
+    """Share GPUs and CPUs out: a worker for every `gpus_per_worker` GPUs, times `trials_per_gpu`; else `workers`.
 
-    Raises DeviceError where GPUs were asked for and there are not enough.
+    Without GPUs there is one worker, or `workers`. Raises DeviceError where `cuda` is asked for and GPUs are missing.
     """
-    found = list(visible_gpus() if gpus is None else gpus) if gpu else []
-    if gpu and len(found) < gpus_per_worker:
-        raise DeviceError(_too_few(found, gpus_per_worker))
-    groups = [tuple(found[start : start + gpus_per_worker]) for start in range(0, len(found), gpus_per_worker)]
-    groups = [group for group in groups if len(group) == gpus_per_worker] if gpu else [()]
-    number = workers or len(groups) * (trials_per_gpu if gpu else 1)
+    if len(gpus) < gpus_per_worker and (cuda or gpus):
+        raise DeviceError(_too_few(gpus, gpus_per_worker))
+    whole = len(gpus) - len(gpus) % gpus_per_worker
+    groups = [tuple(gpus[start : start + gpus_per_worker]) for start in range(0, whole, gpus_per_worker)] or [()]
+    number = workers or len(groups) * (trials_per_gpu if gpus else 1)
     threads = max(1, (n_cpus or cpus()) // number)
-    return [Slot(index, groups[index % len(groups)], threads) for index in range(number)]
+    return [Slot(index, groups[index % len(groups)], cuda, threads) for index in range(number)]
 
 
 def _too_few(found: Sequence[str], wanted: int) -> str:
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    source = f"CUDA_VISIBLE_DEVICES is {listed!r}" if listed is not None else "nvidia-smi lists none"
     if found:
-        source = f"only {len(found)} of the {wanted} that gpus_per_worker asks for ({', '.join(found)})"
+        return (
+            f"slurm: gpus_per_worker is {wanted}, and there are only {len(found)} GPUs ({', '.join(found)}).\n"
+            "    Ask for more (batch: gres: gpu:N), or make gpus_per_worker smaller."
+        )
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = "nvidia-smi lists none" if listed is None else f"CUDA_VISIBLE_DEVICES is {listed!r}"
     return (
-        f"optuna: gpu: is true, and there is no GPU to use: {source}.\n"
+        f"optuna: gpu: is true, and there is no GPU to use: {seen}.\n"
         "    Run where there is one (in a SLURM job: batch: gres: gpu:1), or set gpu: false to train on the CPU."
     )

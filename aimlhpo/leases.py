@@ -13,6 +13,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,8 @@ from types import TracebackType
 from aimlhpo.locks import open_lock_file, try_lock
 
 _RENEWALS_PER_GRACE = 6
+_SUSPICIOUS = 0.5  # of the grace period: from then on the cluster is asked
+_STRETCH = 5  # grace periods that an agent has whose job runs by the cluster's word
 
 
 def boot_id() -> str:
@@ -123,12 +126,23 @@ def _read(path: Path) -> Holder | None:
         return None
 
 
-class Registry:
-    """Judges the leases under one directory."""
+Word = Callable[[Holder], bool | None]
+"""What the cluster says of an agent's job: runs (True), is gone (False), or nothing (None)."""
 
-    def __init__(self, directory: Path, grace_period: float) -> None:
+
+class Registry:
+    """Judges the leases under one directory.
+
+    `myself` is the agent that asks, None for a command; `word` asks the cluster, where there is one.
+    """
+
+    def __init__(
+        self, directory: Path, grace_period: float, myself: Holder | None = None, word: Word = lambda holder: None
+    ) -> None:
         self._directory = directory
         self._grace = grace_period
+        self._myself = myself
+        self._word = word
 
     def is_dead(self, agent: str) -> bool:
         """Whether the agent is gone for good: no lease, its process ended, or silent beyond the grace period."""
@@ -137,7 +151,24 @@ class Registry:
             age = self._file_system_time() - path.stat().st_mtime
         except FileNotFoundError:
             return True
-        return age > self._grace or _ended_on_this_host(path)
+        holder = _read(path)
+        if holder is None:
+            return age > self._grace
+        return self._is_superseded(holder) or _ended_on_this_host(holder, path) or self._is_silent(holder, age)
+
+    def _is_superseded(self, holder: Holder) -> bool:
+        """Whether the holder ran in this agent's own job, before the job was requeued."""
+        mine = self._myself
+        return mine is not None and mine.job is not None and mine.job == holder.job and mine.restarts > holder.restarts
+
+    def _is_silent(self, holder: Holder, age: float) -> bool:
+        """Whether the lease has run out; the cluster's word ends the wait sooner, or makes it longer."""
+        if age < _SUSPICIOUS * self._grace:
+            return False
+        word = self._word(holder)
+        if word is False:
+            return True
+        return age > self._grace * (_STRETCH if word else 1)
 
     def living(self) -> list[Holder]:
         return [holder for holder in holders(self._directory) if not self.is_dead(holder.agent)]
@@ -153,9 +184,8 @@ class Registry:
             return os.fstat(file.fileno()).st_mtime
 
 
-def _ended_on_this_host(path: Path) -> bool:
-    holder = _read(path)
-    if holder is None or holder.boot != boot_id():
+def _ended_on_this_host(holder: Holder, path: Path) -> bool:
+    if holder.boot != boot_id():
         return False
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

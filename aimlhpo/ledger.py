@@ -71,14 +71,14 @@ class Ledger:
     """Claims, finishes and releases the trials of one study for one agent."""
 
     def __init__(
-        self, study: optuna.Study, paths: StudyPaths, n_trials: int | None, agent: str, grace_period: float
+        self, study: optuna.Study, paths: StudyPaths, n_trials: int | None, agent: str, registry: Registry
     ) -> None:
         self._study = study
         self._storage = study._storage
         self._paths = paths
         self._n_trials = n_trials
         self._agent = agent
-        self._registry = Registry(paths.leases, grace_period)
+        self._registry = registry
 
     def claim(self, slot: int, device: str, token: str | None = None) -> Claim | Nothing:
         """The next trial for a slot: an interrupted or enqueued one before a new one.

@@ -103,3 +103,26 @@ def test_lease_lapses_when_it_was_not_renewed_and_can_be_restored(tmp_path: Path
         lease.restore()
         assert lease.valid()
         assert not Registry(tmp_path, GRACE).is_dead("slow")
+
+
+def test_requeued_job_takes_its_predecessor_for_dead(tmp_path: Path) -> None:
+    with Lease(tmp_path, Holder("before", boot="another host", job="7_1", restarts=0), GRACE):
+        assert Registry(tmp_path, GRACE, Holder("after", job="7_1", restarts=1)).is_dead("before")
+        assert not Registry(tmp_path, GRACE, Holder("beside", job="7_2", restarts=1)).is_dead("before")
+
+
+@pytest.mark.parametrize(
+    ("word", "age_in_graces", "dead"),
+    [
+        (True, 1.5, False),
+        (True, 5.5, True),
+        (False, 0.6, True),
+        (False, 0.1, False),
+        (None, 0.6, False),
+        (None, 1.5, True),
+    ],
+)
+def test_word_of_the_cluster(tmp_path: Path, word: bool | None, age_in_graces: float, dead: bool) -> None:
+    with Lease(tmp_path, Holder("far", boot="another host", job="7_1"), GRACE) as lease:
+        age(lease.path, age_in_graces * GRACE)
+        assert Registry(tmp_path, GRACE, word=lambda holder: word).is_dead("far") is dead

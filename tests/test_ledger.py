@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from aimlhpo.leases import Holder, Lease
+from aimlhpo.leases import Holder, Lease, Registry
 from aimlhpo.ledger import Claim, Ledger, Nothing
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage import open_storage
@@ -35,7 +35,7 @@ def study(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]
 
 @pytest.fixture
 def ledger(study: optuna.Study, paths: StudyPaths) -> Ledger:
-    return Ledger(study, paths, n_trials=3, agent="here", grace_period=GRACE)
+    return Ledger(study, paths, 3, "here", Registry(paths.leases, GRACE))
 
 
 def take(ledger: Ledger) -> Claim:
@@ -106,8 +106,8 @@ def test_pruned_trial_keeps_its_last_report_as_value(ledger: Ledger, study: optu
 
 def test_reap_frees_the_trials_of_the_dead_alone(study: optuna.Study, paths: StudyPaths) -> None:
     with Lease(paths.leases, Holder("living"), GRACE):
-        living = Ledger(study, paths, 5, "living", GRACE)
-        dead = Ledger(study, paths, 5, "dead", GRACE)
+        living = Ledger(study, paths, 5, "living", Registry(paths.leases, GRACE))
+        dead = Ledger(study, paths, 5, "dead", Registry(paths.leases, GRACE))
         kept, lost = take(living), take(dead)
         assert living.reap() == [lost.number]
         assert study.trials[kept.number].state == TrialState.RUNNING

@@ -19,9 +19,10 @@ from aimlhpo.agent.reports import Flush, Reports
 from aimlhpo.agent.seat import Seat, State
 from aimlhpo.agent.signals import LOCAL, SignalTrap
 from aimlhpo.agent.waiter import Waiter
+from aimlhpo.agent.walltime import Job, Walltime
 from aimlhpo.devices import Slot
 from aimlhpo.errors import AimlhpoError, ObjectiveError, StudyFailed
-from aimlhpo.leases import Holder, Lease
+from aimlhpo.leases import Holder, Lease, Registry, Word
 from aimlhpo.ledger import Claim, Ledger, Nothing, new_token
 from aimlhpo.protocol import (
     FAIL,
@@ -74,11 +75,13 @@ class Agent:
         *,
         name: str | None = None,
         causes: Mapping[signal.Signals, str] = LOCAL,
-        job: str | None = None,
-        restarts: int = 0,
+        job: Job | None = None,
+        word: Word = lambda holder: None,
     ) -> None:
         self._config, self._slots, self._view = config, slots, view
-        self._holder = Holder(name or secrets.token_hex(4), job=job, restarts=restarts)
+        self._holder = Holder(name or secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0)
+        self._walltime = Walltime(job.deadline if job else None)
+        self._word = word
         self._causes = causes
         self._seats: list[Seat] = []
         self._reports = Reports()
@@ -100,7 +103,8 @@ class Agent:
             sampler=make_sampler(options.sampler, options.seed),
             pruner=make_pruner(options.pruner),
         )
-        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, options.grace_period)
+        registry = Registry(paths.leases, options.grace_period, self._holder, self._word)
+        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry)
         with ExitStack() as stack:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))
@@ -164,12 +168,14 @@ class Agent:
             self._stale, self._refreshing = False, True
             self._clerk.submit(self._books.standing, self._note_standing)
         self._stop_overdue_trials()
+        if self._walltime.is_over():
+            self._stop("walltime")
         self._show()
 
     # --- claiming ---
 
     def _claim_for(self, seat: Seat) -> None:
-        if self._stop_cause is not None or self._time_is_up():
+        if self._stop_cause is not None or self._time_is_up() or not self._fits():
             seat.retire()
             return
         seat.state = State.CLAIMING
@@ -179,6 +185,9 @@ class Agent:
     def _time_is_up(self) -> bool:
         timeout = self._config.optuna.timeout
         return timeout is not None and time.time() - self._books.started > timeout
+
+    def _fits(self) -> bool:
+        return self._trials_run == 0 or self._walltime.leaves(self._standing.longest)
 
     def _prepared(self, seat: Seat, work: Work | Nothing) -> None:
         if isinstance(work, Work):

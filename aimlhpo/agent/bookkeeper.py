@@ -12,7 +12,7 @@ import numpy as np
 from optuna.pruners import NopPruner
 from optuna.trial import Trial, TrialState
 
-from aimlhpo.failures import consecutive_failures
+from aimlhpo.history import consecutive_failures, longest
 from aimlhpo.ledger import RELEASED, Claim, Counts, Ledger, Nothing, count
 from aimlhpo.protocol import (
     COMPLETE,
@@ -54,6 +54,7 @@ class Standing:
     counts: Counts = field(default_factory=Counts)
     best: tuple[int, float] | None = None
     failures: int = 0
+    longest: float = 0.0
 
 
 class Bookkeeper:
@@ -199,7 +200,8 @@ class Bookkeeper:
     def standing(self) -> Standing:
         """Counts, the best trial, and how many trials in a row have failed since the study was last started."""
         trials = self._study.get_trials(deepcopy=False)
-        return Standing(count(trials), self._best, consecutive_failures(trials, self._signed["started"]))
+        failures = consecutive_failures(trials, self.started)
+        return Standing(count(trials), self._best, failures, longest(trials))
 
     def _note_best(self, number: int, outcome: Outcome) -> None:
         if outcome.state == COMPLETE and outcome.values is not None and len(outcome.values) == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aimlhpo.agent import Agent, Ending
-from aimlhpo.devices import plan_slots
+from aimlhpo.devices import plan_slots, visible_gpus
 from aimlhpo.errors import Interrupted
 from aimlhpo.launch.live import make_view
 
@@ -18,7 +18,8 @@ def run(config: Config, workers: int | None = None) -> Ending:
 
     Raises DeviceError, ObjectiveError, StudyFailed, StorageError, and Interrupted after Ctrl-C.
     """
-    slots = plan_slots(gpu=config.optuna.gpu, workers=workers)
+    gpus = visible_gpus() if config.optuna.gpu else []
+    slots = plan_slots(gpus, cuda=config.optuna.gpu, workers=workers)
     view = make_view(config)
     view.start()
     try:
