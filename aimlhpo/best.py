@@ -8,11 +8,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from optuna.trial import FrozenTrial
 
 from aimlhpo.atomic import replace_file
-from aimlhpo.model_config import substitute
+from aimlhpo.config.yaml_loader import dump_yaml
 from aimlhpo.records import TrialRecord, read_record
 from aimlhpo.space import SearchSpace
 
@@ -56,38 +55,32 @@ def pareto_path(config: Config, number: int) -> Path:
 def best_text(trial: FrozenTrial, config: Config, space: SearchSpace) -> str:
     """The model YAML of one trial, below a comment that says where it comes from."""
     record = read_record(trial, config.optuna.metric)
-    model = best_model(record, config, space)
-    body = yaml.safe_dump(model, sort_keys=False, allow_unicode=True, default_flow_style=False)
     metrics = [f"# {_flat(name)}: {_one_line(record.metrics.get(name))}" for name in config.optuna.metric]
-    return "\n".join([_header(config), f"# trial: {trial.number}", *metrics, *_loose(record, space), "", body])
+    comment = [_header(config), f"# trial: {trial.number}", *metrics, *_loose(record, space)]
+    return "\n".join([*comment, "", dump_yaml(best_model(record, config, space))])
 
 
 def best_model(record: TrialRecord, config: Config, space: SearchSpace) -> dict[str, Any]:
     """The model config that the trial trained with, as plain data and without `optuna`."""
-    values = space.values(record.params)
-    paths = {p.key: values[p.name] for p in space.parameters if p.path is not None and p.name in values}
-    model = substitute(deepcopy(config.model), paths)
+    model = space.assign(deepcopy(config.model), space.values(record.params))
     for path, value in record.updates.items():
         _put(model, path.split(":"), value)
     model.pop("optuna", None)
     return model
 
 
-def _put(node: Any, path: list[str], value: Any) -> None:
-    """Set what custom_updates changed, making the keys that it made."""
-    for segment in path[:-1]:
-        node = node[int(segment)] if isinstance(node, list) else node.setdefault(_key(node, segment), {})
-    if not isinstance(node, list):
-        node[_key(node, path[-1])] = value
-    elif int(path[-1]) < len(node):
-        node[int(path[-1])] = value
-    else:
-        node.append(value)
+def _put(node: dict[Any, Any], path: list[str], value: Any) -> None:
+    """Set what custom_updates changed: below the keys that are there (which may hold colons), else as a new key."""
+    for length in range(1, len(path)):
+        below = node.get(_key(node, ":".join(path[:length])))
+        if isinstance(below, dict):
+            return _put(below, path[length:], value)
+    node[_key(node, ":".join(path))] = value
 
 
-def _key(node: Mapping[Any, Any], segment: str) -> Any:
-    """The mapping's own key behind a path segment: YAML keys may be numbers or booleans."""
-    return next((key for key in node if str(key) == segment), segment)
+def _key(node: Mapping[Any, Any], text: str) -> Any:
+    """The mapping's own key behind its text: YAML keys may be numbers or dates."""
+    return next((key for key in node if str(key) == text), text)
 
 
 def _loose(record: TrialRecord, space: SearchSpace) -> list[str]:

@@ -6,11 +6,16 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from aimlhpo.errors import StorageError
+from aimlhpo.errors import ConfigError, Problem, StorageError
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 CONNECT_TIMEOUT = 3  # seconds
+_PASSWORD_OPTION = re.compile(r"([?&]password=)(?!\$\{)[^&]+")
 _VARIABLE = re.compile(r"\$\{\w+\}")
 
 
@@ -31,11 +36,14 @@ def holds_studies(url: str) -> bool:
 
 def literal_password(url: str) -> str | None:
     """The URL with `${PASSWORD}` in place of a password that stands in it in plain text, or None."""
-    head, separator, _ = url.rpartition("@")
-    user, colon, password = head.partition("://")[2].partition(":")
-    if not separator or not colon or not password or _VARIABLE.search(password):
+    scheme, _, rest = url.partition("://")
+    if scheme.startswith(("sqlite", "journal")):
         return None
-    return url.replace(f"{user}:{password}@", f"{user}:${{PASSWORD}}@", 1)
+    user, colon, password = rest.rpartition("@")[0].partition(":")
+    if colon and password and not _VARIABLE.search(password):
+        return url.replace(f"{user}:{password}@", f"{user}:${{PASSWORD}}@", 1)
+    safe = _PASSWORD_OPTION.sub(r"\1${PASSWORD}", url)
+    return safe if safe != url else None
 
 
 def _sqlite(path: Path) -> bool:
@@ -61,11 +69,23 @@ def _redis(url: str) -> bool:
 
 
 def _server(url: str) -> bool:
-    from aimlhpo.storage import engine_url, expand, told_as_storage_error
+    from aimlhpo.storage import told_as_storage_error
 
     with told_as_storage_error(url):
         import sqlalchemy
 
         timeout = {"connect_timeout": CONNECT_TIMEOUT}
-        engine = sqlalchemy.create_engine(engine_url(expand(url)), connect_args=timeout, poolclass=sqlalchemy.NullPool)
+        engine = sqlalchemy.create_engine(_parse(url), connect_args=timeout, poolclass=sqlalchemy.NullPool)
         return sqlalchemy.inspect(engine).has_table("studies")
+
+
+def _parse(url: str) -> sqlalchemy.URL:
+    import sqlalchemy
+
+    from aimlhpo.storage import LEGAL_URLS, engine_url, expand
+
+    text = engine_url(expand(url))
+    try:
+        return sqlalchemy.make_url(text)
+    except ValueError as error:  # SQLAlchemy's word for a port that is no number
+        raise ConfigError(Problem("optuna: storage", f"{url!r} is no storage URL", LEGAL_URLS)) from error

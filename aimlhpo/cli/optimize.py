@@ -57,8 +57,7 @@ def _parse(argv: Sequence[str]) -> Namespace:
         metavar="N",
         help="run on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, show what would run, start nothing")
-    parser.add_argument("--wait", action="store_true", help="follow submitted jobs to their end")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, show what would run")
     parser.add_argument(
         "--allow-changes", action="store_true", help="go on with a study whose ranges or model YAML have changed"
     )

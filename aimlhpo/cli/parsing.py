@@ -59,25 +59,25 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         help="set any key of either file, as optuna:sampler:type=TPESampler or optimizer:learning_rate=0.1",
     )
     keys = parser.add_argument_group("keys of the optuna section")
-    for short, long, key, text in _FLAGS:
-        keys.add_argument(short, long, dest=key, metavar=long.removeprefix("--").upper(), help=text)
+    for short, long, key, value, text in _FLAGS:
+        keys.add_argument(short, long, dest=key, metavar=value, help=text)
 
 
 _FLAGS = (
-    ("-n", "--name", "name", "name of the study"),
-    ("-r", "--reload", "reload", "1: go on with the study, 0: it must be new"),
-    ("-o", "--objective", "objective", "the Python file that holds class Objective"),
-    ("-d", "--direction", "direction", "minimize or maximize"),
-    ("-m", "--metric", "metric", "the metric that train() returns"),
-    ("-t", "--n-trials", "n_trials", "number of trials to finish"),
-    ("-g", "--gpu", "gpu", "1: each worker has a GPU of its own, 0: no GPU is used"),
-    ("-s", "--save-path", "save_path", "directory for results, logs and state"),
+    ("-n", "--name", "name", "NAME", "name of the study"),
+    ("-r", "--reload", "reload", "1|0", "1: go on with the study, 0: it must be new"),
+    ("-o", "--objective", "objective", "FILE", "the Python file that holds class Objective"),
+    ("-d", "--direction", "direction", "WAY", "minimize or maximize"),
+    ("-m", "--metric", "metric", "NAME", "the metric that train() returns"),
+    ("-t", "--n-trials", "n_trials", "N", "number of trials to finish, complete and pruned"),
+    ("-g", "--gpu", "gpu", "1|0", "1: each worker has a GPU of its own, 0: no GPU is used"),
+    ("-s", "--save-path", "save_path", "DIR", "directory for results, logs and state"),
 )
 
 
 def config_flags(arguments: argparse.Namespace) -> dict[str, str]:
     """The flags that were given, as text: the configuration checks and converts them."""
-    values = {key: getattr(arguments, key) for _, _, key, _ in _FLAGS}
+    values = {key: getattr(arguments, key) for _, _, key, _, _ in _FLAGS}
     return {key: value for key, value in values.items() if value is not None}
 
 
