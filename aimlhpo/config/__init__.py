@@ -1,0 +1,19 @@
+"""The configuration of a study: schema, loading, overrides. Importing it loads no framework."""
+
+from __future__ import annotations
+
+from aimlhpo.config.load import load_config, load_paths, load_snapshot
+from aimlhpo.config.schema import LogSection, OptunaSection, ParameterSection, SlurmSection, StrategySection
+from aimlhpo.config.study_config import Config
+
+__all__ = [
+    "Config",
+    "LogSection",
+    "OptunaSection",
+    "ParameterSection",
+    "SlurmSection",
+    "StrategySection",
+    "load_config",
+    "load_paths",
+    "load_snapshot",
+]

@@ -1,0 +1,147 @@
+"""The `optuna:` section: the study, its storage, budget, strategies and search space."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from aimlhpo.config.values import (
+    Count,
+    CountFromZero,
+    Flag,
+    Mapping,
+    Seconds,
+    Section,
+    Seed,
+    Text,
+    Words,
+    illegal,
+    one_of,
+)
+from aimlhpo.suggestions import did_you_mean, listing, show
+
+DIRECTIONS = ("minimize", "maximize")
+
+
+class ParameterSection(Section):
+    """One parameter of the search space, under its key."""
+
+    type: Text = Field(description="The kind of parameter.")
+    settings: Mapping = Field(description="Arguments of that kind: name, low, high, log, step, q, choices.")
+    substitute: Flag = Field(
+        True,
+        description="Whether the value replaces the model YAML's at the key; false where only custom_updates reads it.",
+    )
+
+    @property
+    def name(self) -> str:
+        """The parameter's name in the study."""
+        return str(self.settings["name"])
+
+
+class StrategySection(Section):
+    """A sampler or pruner by its class name in Optuna; every other key is a keyword argument of the class."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: Text = Field(description="Class name in Optuna.")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of the class."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+def _strategy(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"type": value}
+    if not isinstance(value, dict):
+        raise illegal(f"{show(value)} is not a mapping", "type: CLASS, and keyword arguments of the class")
+    return value
+
+
+def _directions(value: Any) -> list[str]:
+    words = value if isinstance(value, list) else [value]
+    for word in words:
+        if word not in DIRECTIONS:
+            raise illegal(f"{show(word)} is not a direction", listing(DIRECTIONS), did_you_mean(word, DIRECTIONS, 0.4))
+    return list(words)
+
+
+def _parameters(value: Any) -> Any:
+    """Give every entry without a name its key as the name."""
+    if not isinstance(value, dict):
+        raise illegal(f"{show(value)} is not a mapping", "one entry per parameter")
+    return {str(key): _named(str(key), entry) for key, entry in value.items()}
+
+
+def _named(key: str, entry: Any) -> Any:
+    if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
+        return entry
+    return {**entry, "settings": {"name": key, **entry["settings"]}}
+
+
+def _entries(value: Any) -> Any:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise illegal(f"{show(value)} is not a list of mappings", "a list of parameter: value mappings")
+    return value
+
+
+Strategy = Annotated[StrategySection, BeforeValidator(_strategy)]
+
+
+class OptunaSection(Section):
+    """The study."""
+
+    study_name: Text = Field(description="Name of the study; `name` is the same key.")
+    storage: Text = Field(
+        "",
+        description="sqlite:///FILE, journal (a file in save_path), journal:///ABSOLUTE/FILE, or a postgresql://, mysql:// "
+        "or redis:// URL; ${VARIABLE} is taken from the environment when the storage is opened. "
+        "Default: an SQLite file in save_path, named after the study.",
+    )
+    reload: Flag = Field(False, description="Go on with a study that exists, up to n_trials; otherwise make a new one.")
+    objective: Text | None = Field(None, description="Path of the Python file that holds `class Objective`.")
+    metric: Words = Field(["val_loss"], description="Metric that train() returns; a list for several objectives.")
+    direction: Annotated[list[str], BeforeValidator(_directions)] = Field(
+        ["minimize"], description="minimize or maximize; one for each metric."
+    )
+    n_trials: Count = Field(description="Trials that must finish: complete and pruned ones count, failed ones do not.")
+    timeout: Seconds | None = Field(None, description="Seconds after which no more trials are started.")
+    gpu: Flag = Field(False, description="Whether each worker gets a GPU of its own.")
+    save_path: Text = Field(".", description="Directory of the study's files.")
+    seed: Seed | None = Field(
+        None, description="Seed of the sampler; each trial's own seed comes from it and the number."
+    )
+    sampler: Strategy | None = Field(None, description="Sampler by Optuna class name, with its keyword arguments.")
+    pruner: Strategy | None = Field(None, description="Pruner by Optuna class name, with its keyword arguments.")
+    parameters: Annotated[dict[str, ParameterSection], BeforeValidator(_parameters)] = Field(
+        default_factory=dict,
+        description="The search space: colon path into the model YAML, or a plain name, to a parameter.",
+    )
+    enqueue: Annotated[list[dict[str, Any]], BeforeValidator(_entries)] = Field(
+        default_factory=list, description="Trials to run first: parameter values by name or key."
+    )
+    grace_period: Seconds = Field(
+        120.0, description="Seconds without a sign of life after which a dead agent's trials are given to others."
+    )
+    trial_timeout: Seconds | None = Field(None, description="Seconds after which a trial that still runs is failed.")
+    max_retries: CountFromZero = Field(
+        0, description="How often a trial that its objective failed is tried again with the same parameters."
+    )
+    max_consecutive_failures: Count = Field(10, description="Failed trials in a row that stop the study.")
+    on_oom: Annotated[str, one_of("fail", "prune", "retry_alone")] = Field(
+        "fail", description="What becomes of a trial that ran out of GPU memory: fail, prune or retry_alone."
+    )
+    pruning: Annotated[str, one_of("fast", "strict")] = Field(
+        "fast", description="fast: the newest decision at hand, never waiting; strict: exactly as in Optuna."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _direction_for_each_metric(cls, data: Any) -> Any:
+        """Without `direction`, every metric is minimized."""
+        if isinstance(data, dict) and "direction" not in data and isinstance(data.get("metric"), list):
+            return {**data, "direction": ["minimize"] * len(data["metric"])}
+        return data

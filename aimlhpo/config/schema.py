@@ -1,0 +1,49 @@
+"""The hyperparameter YAML: every section with its keys. The models here hold checked values and no logic."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from aimlhpo.config.optuna_section import OptunaSection, ParameterSection, StrategySection
+from aimlhpo.config.slurm_section import SlurmSection
+from aimlhpo.config.values import Section, Text, illegal
+from aimlhpo.suggestions import show
+
+__all__ = [
+    "HyperparameterFile",
+    "LogSection",
+    "OptunaSection",
+    "ParameterSection",
+    "SlurmSection",
+    "StrategySection",
+]
+
+
+class LogSection(Section):
+    """Where logs and results are written."""
+
+    save_path: Text | None = Field(
+        None, description="Directory of the study's files, used where `optuna: save_path` is not given."
+    )
+
+
+def _log(value: Any) -> Any:
+    if value is True or value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise illegal(f"{show(value)} is not a mapping", "true, or save_path: DIRECTORY")
+    return value
+
+
+class HyperparameterFile(Section):
+    """The whole file."""
+
+    log: Annotated[LogSection, BeforeValidator(_log)] = Field(
+        default_factory=lambda: LogSection(), description="Where logs and results are written; `true` for the defaults."
+    )
+    slurm: SlurmSection | None = Field(
+        None, description="The jobs that run the study on a SLURM cluster; without it the study runs here."
+    )
+    optuna: OptunaSection = Field(description="The study: its storage, budget, strategies and search space.")

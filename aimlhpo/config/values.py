@@ -1,0 +1,136 @@
+"""The kinds of values that keys hold, each with its own words for what is wrong."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
+
+from aimlhpo.suggestions import did_you_mean, listing, show
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Section(BaseModel):
+    """A mapping of the YAML file with a fixed set of keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def illegal(found: str, legal: str, suggestion: str | None = None) -> PydanticCustomError:
+    """The error that a validator raises; it becomes a Problem."""
+    return PydanticCustomError("aimlhpo", "{found}", {"found": found, "legal": legal, "suggestion": suggestion})
+
+
+def as_number(value: Any) -> int | float | None:
+    """The number that a value is or spells, or None; booleans are not numbers."""
+    if isinstance(value, str):
+        try:
+            value = float(value) if not value.strip().lstrip("+-").isdecimal() else int(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _whole(minimum: int, maximum: int | None = None) -> Callable[[Any], Any]:
+    legal = f"a whole number, {minimum} or more" if maximum is None else f"a whole number from {minimum} to {maximum}"
+
+    def check(value: Any) -> Any:
+        number = as_number(value)
+        if not isinstance(number, int):
+            raise illegal(f"{show(value)} is not a whole number", legal)
+        if number < minimum or (maximum is not None and number > maximum):
+            raise illegal(f"{show(value)} is too {'small' if number < minimum else 'large'}", legal)
+        return number
+
+    return check
+
+
+def _seconds(value: Any) -> float:
+    number = as_number(value)
+    legal = "seconds, more than 0"
+    if number is None:
+        raise illegal(f"{show(value)} is not a number of seconds", legal)
+    if number <= 0:
+        raise illegal(f"{show(value)} is too small", legal)
+    return float(number)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off"):
+        return value.lower() in ("true", "yes", "on")
+    number = as_number(value) if not isinstance(value, bool) else int(value)
+    if number not in (0, 1):
+        raise illegal(f"{show(value)} is not yes or no", "true, false, 1 or 0")
+    return bool(number)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise illegal(f"{show(value)} is not text", "text")
+    text = str(value)
+    if CONTROL.search(text):
+        raise illegal("holds a line break or another control character", "text in one line")
+    if not text.strip():
+        raise illegal("is empty", "text")
+    return text
+
+
+def _words(value: Any) -> list[str]:
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise illegal("is an empty list", "at least one entry")
+    return [_text(item) for item in items]
+
+
+def _lines(value: Any) -> list[str]:
+    items = value if isinstance(value, list) else [value]
+    for item in items:
+        if not isinstance(item, str) or "\0" in item:
+            raise illegal(f"{show(item)} is not a line of a shell script", "a list of lines")
+    return list(items)
+
+
+def _script(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise illegal(f"{show(value)} is not a line of a shell script", "text")
+    return value
+
+
+def _mapping(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise illegal(f"{show(value)} is not a mapping", "key: value pairs")
+    return value
+
+
+def one_of(*words: str) -> BeforeValidator:
+    """A validator for a closed set of words."""
+
+    def check(value: Any) -> str:
+        if value not in words:
+            raise illegal(f"{show(value)} is not known", listing(words), did_you_mean(value, words))
+        return str(value)
+
+    return BeforeValidator(check)
+
+
+def _seed(value: Any) -> Any:
+    return _whole(0, 2**32 - 1)(value)
+
+
+Count = Annotated[int, BeforeValidator(_whole(1))]
+CountFromZero = Annotated[int, BeforeValidator(_whole(0))]
+Seed = Annotated[int, BeforeValidator(_seed)]
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Text = Annotated[str, BeforeValidator(_text)]
+Words = Annotated[list[str], BeforeValidator(_words)]
+Lines = Annotated[list[str], BeforeValidator(_lines)]
+Script = Annotated[str, BeforeValidator(_script)]
+Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]

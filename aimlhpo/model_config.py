@@ -1,0 +1,116 @@
+"""Colon paths into the model config: `optimizer:learning_rate`, and list positions too, `layers:0:units`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from itertools import islice
+from typing import Any
+
+from aimlhpo.errors import ConfigError, Problem
+
+MOST_COMPARED = 5000
+
+
+class ModelPathError(ConfigError):
+    """A colon path that the model config does not have."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+
+    def __reduce__(self) -> tuple[type[ModelPathError], tuple[Problem]]:
+        return type(self), (self.problems[0],)
+
+
+def split(path: str) -> tuple[str, ...]:
+    """The segments of a colon path."""
+    return tuple(path.split(":"))
+
+
+def exists(conf: Any, path: str) -> bool:
+    """Whether the model config has something at `path`."""
+    return _find(conf, path) is not None
+
+
+def lookup(conf: Any, path: str) -> Any:
+    """What stands at `path`. Raises ModelPathError, which names the nearest path that exists."""
+    found = _find(conf, path)
+    if found is None:
+        raise ModelPathError(missing(conf, path))
+    container, key = found
+    return container[key]
+
+
+def substitute(conf: Mapping[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `conf` with every assigned path replaced. Raises ModelPathError for a path that is not there."""
+    changed = copy.deepcopy(dict(conf))
+    for path, value in assignments.items():
+        found = _find(changed, path)
+        if found is None:
+            raise ModelPathError(missing(conf, path))
+        container, key = found
+        container[key] = copy.deepcopy(value)
+    return changed
+
+
+def missing(conf: Any, path: str) -> Problem:
+    """The problem of a path that is not in the model config."""
+    legal = "a path that the model YAML has"
+    return Problem(f"model: {path}", "not in the model YAML", legal, nearest(conf, path))
+
+
+def nearest(conf: Any, path: str) -> str | None:
+    """The existing path that looks most like `path`; one with the same last segment is preferred."""
+    scored = [(_likeness(path, candidate), candidate) for candidate in islice(paths(conf), MOST_COMPARED)]
+    score, best = max(scored, default=(0.0, None), key=lambda pair: pair[0])
+    return best if score >= 0.5 else None
+
+
+def paths(conf: Any) -> Iterator[str]:
+    """Every path of the model config, mappings and lists included, in the order of the file."""
+    for segments in _walk(conf, ()):
+        yield ":".join(segments)
+
+
+def _walk(value: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for key, item in _items(value):
+        here = (*above, str(key))
+        yield here
+        yield from _walk(item, here)
+
+
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, list):
+        yield from enumerate(value)
+
+
+def _likeness(path: str, candidate: str) -> float:
+    ratio = SequenceMatcher(None, path.lower(), candidate.lower()).ratio()
+    return ratio + 0.3 * (split(path)[-1] == split(candidate)[-1])
+
+
+def _find(conf: Any, path: str) -> tuple[Any, Any] | None:
+    """The container and the key in it that `path` names, or None."""
+    container: Any = None
+    key: Any = None
+    value = conf
+    for segment in split(path):
+        container, key = value, _key(value, segment)
+        if key is None:
+            return None
+        value = container[key]
+    return container, key
+
+
+def _key(container: Any, segment: str) -> Any:
+    """The key of `container` that a segment names: text first, then a number that is written alike."""
+    if isinstance(container, dict):
+        if segment in container:
+            return segment
+        return next((key for key in container if key is not None and str(key) == segment), None)
+    if isinstance(container, list) and segment.isdecimal() and int(segment) < len(container):
+        return int(segment)
+    return None
