@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from virtual_cluster import lifecycle
-from virtual_cluster.control import Control, wait_until
+from virtual_cluster import faults, lifecycle
+from virtual_cluster.control import Control
 from virtual_cluster.errors import ClusterError
 from virtual_cluster.layout import Layout, default_directory
 from virtual_cluster.options import Options, free_ports
@@ -43,7 +43,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _up(arguments: argparse.Namespace, layout: Layout) -> None:
     options = Options(
         nodes=arguments.nodes, cpus=arguments.cpus, gpus=arguments.gpus, accounting=arguments.accounting,
-        ports=free_ports(arguments.nodes), max_array_size=arguments.max_array_size, requeue=not arguments.no_requeue,
+        ports=free_ports(arguments.nodes), max_array_size=arguments.max_array_size,
+        requeue=not arguments.no_requeue,
     )
     lifecycle.up(layout, options, arguments.watch_pid, arguments.timeout)
     print(f"{options.nodes} nodes are idle in {layout.root}")
@@ -61,46 +62,27 @@ def _env(arguments: argparse.Namespace, layout: Layout) -> None:
 
 
 def _kill_controller(arguments: argparse.Namespace, layout: Layout) -> None:
-    Control(layout).kill("slurmctld")
+    faults.kill_controller(Control(layout), arguments.now)
 
 
 def _start_controller(arguments: argparse.Namespace, layout: Layout) -> None:
-    control = Control(layout)
-    control.start("slurmctld")
-    ended = control.ended
-    wait_until(lambda: control.controller_answers() or ended("slurmctld"), "slurmctld does not answer")
-    if ended("slurmctld"):
-        raise ClusterError(f"slurmctld ended\n\n{lifecycle.tails(layout)}")
+    faults.start_controller(Control(layout))
 
 
 def _down_node(arguments: argparse.Namespace, layout: Layout) -> None:
-    _scontrol(Control(layout), "update", f"NodeName={arguments.node}", "State=DOWN", "Reason=test")
-
-
-def _resume_node(arguments: argparse.Namespace, layout: Layout) -> None:
-    control = Control(layout)
-    control.start(_known(control, arguments.node))
-    if "down" in control.node_states().get(arguments.node, ""):
-        _scontrol(control, "update", f"NodeName={arguments.node}", "State=RESUME")
-    wait_until(lambda: control.node_states().get(arguments.node) in ("idle", "mixed", "allocated"),
-               f"{arguments.node} does not come back")
+    faults.down_node(Control(layout), arguments.node)
 
 
 def _kill_node(arguments: argparse.Namespace, layout: Layout) -> None:
-    control = Control(layout)
-    control.kill_node(_known(control, arguments.node))
+    faults.kill_node(Control(layout), arguments.node)
 
 
-def _known(control: Control, node: str) -> str:
-    if node not in control.options.node_names:
-        raise ClusterError(f"no node {node}; there are {', '.join(control.options.node_names)}")
-    return node
+def _resume_node(arguments: argparse.Namespace, layout: Layout) -> None:
+    faults.resume_node(Control(layout), arguments.node)
 
 
-def _scontrol(control: Control, *argv: str) -> None:
-    done = control.command("scontrol", *argv)
-    if done.returncode != 0:
-        raise ClusterError(f"scontrol: {done.stderr.strip() or done.stdout.strip()}")
+def _reset(arguments: argparse.Namespace, layout: Layout) -> None:
+    faults.reset(Control(layout))
 
 
 def _supervise(arguments: argparse.Namespace, layout: Layout) -> None:
@@ -114,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_up(verbs)
     _add(verbs, "down", _down, "end every process of the cluster and remove its directory")
     _add(verbs, "env", _env, "print the shell lines that point SLURM's commands at the cluster")
-    _add(verbs, "kill-controller", _kill_controller, "SIGKILL slurmctld")
+    kill = _add(verbs, "kill-controller", _kill_controller, "SIGKILL slurmctld, once it has saved its jobs")
+    kill.add_argument("--now", action="store_true", help="do not wait: the jobs of the last seconds are forgotten")
     _add(verbs, "start-controller", _start_controller, "start slurmctld again, with the jobs that it knew")
     for name, handler, text in (
         ("down-node", _down_node, "set a node DOWN: its jobs are requeued or fail"),
@@ -122,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         ("resume-node", _resume_node, "bring a node back from either"),
     ):
         _add(verbs, name, handler, text).add_argument("node")
+    _add(verbs, "reset", _reset, "end all jobs, start what was killed, resume every node")
     # What `up` starts in the background; no help text, because nobody types it.
     supervise = verbs.add_parser("supervise")
     _common(supervise, _supervise)

@@ -44,17 +44,14 @@ class Control:
 
     def kill_node(self, name: str) -> None:
         """End a node's slurmd with every step and job below it, as a power cut would."""
-        pid = self.pid(name)
-        if pid is None:
-            return
-        steps = set(processes.descendants([pid])) | self._steps(name)
-        processes.kill(lambda: processes.descendants(steps))
+        processes.kill(lambda: self.processes_of(name))
         wait_until(lambda: self.pid(name) is None, f"{name} does not end")
 
-    def _steps(self, name: str) -> set[int]:
-        """Steps leave slurmd's process tree; they are known by their spool directory or node name."""
-        return {pid for pid in processes.marked(self.layout.root)
-                if f"SLURMD_NODENAME={name}".encode() in processes.environment(pid)}
+    def processes_of(self, node: str) -> set[int]:
+        """slurmd and the steps, which leave its process tree, with all that they started."""
+        mark = f"{processes.DAEMON}={node}".encode()
+        found = processes.marked(self.layout.root)
+        return processes.descendants(pid for pid in found if mark in processes.environment(pid))
 
     def pid(self, name: str) -> int | None:
         """The daemon's process id while it lives."""
@@ -98,6 +95,11 @@ class Control:
             return {}
         answer = self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T", timeout=10).stdout
         return dict(re.findall(r"^(\S+) (\S+)$", answer, re.MULTILINE))
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits, runs or ends, and all nodes are idle."""
+        answer = self.command("squeue", "-h")
+        return answer.returncode == 0 and not answer.stdout.strip() and self.nodes_are_idle()
 
     def nodes_are_idle(self) -> bool:
         states = self.node_states()

@@ -43,7 +43,7 @@ class PortTaken(ClusterError):
 
 def _attempt(layout: Layout, options: Options, watched: int | None, timeout: float) -> None:
     if is_running(layout):
-        raise ClusterError(f"a cluster runs in {layout.root} already; `cluster down --dir {layout.root}` stops it")
+        raise ClusterError(f"a cluster runs in {layout.root} already; stop it with `cluster down`")
     down(layout)
     layout.create()
     _write(layout, options)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 # In the environment of every daemon, and so of every step: the cluster's directory.
 MARKER = "AIMLHPO_VIRTUAL_CLUSTER"
+# Likewise: the daemon's name, which is how the steps of one node are known.
+DAEMON = "AIMLHPO_VIRTUAL_DAEMON"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 

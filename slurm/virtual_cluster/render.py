@@ -50,18 +50,19 @@ def _timings(layout: Layout) -> str:
 AuthInfo=socket={layout.munge_socket},cred_expire=5
 # SIGTERM, then SIGKILL after this many seconds, at the time limit and at preemption (default 30).
 KillWait=5
-# Minutes a job may outrun its limit. slurmctld looks every 30 s, so a limit of 1 minute ends a job after 60 to 90 s.
+# Minutes a job may outrun its limit. slurmctld looks every 30 s, so 1 minute ends a job after 60 to 90 s.
 OverTimeLimit=0
 # Seconds until a finished job is forgotten (default 300); slurmctld sweeps once a minute.
 MinJobAge=10
 # Seconds until a silent node is DOWN; long enough for a busy machine.
 SlurmdTimeout=30
 SlurmctldTimeout=10
-MessageTimeout=20
+# A command asks a silent slurmctld for this many seconds before it gives up (default 10).
+MessageTimeout=10
 InactiveLimit=0
 Waittime=0
-# A node that comes back is used again, whatever it was down for.
-ReturnToService=2
+# A node that was silent and comes back is used again; one that was set DOWN waits for `cluster resume-node`.
+ReturnToService=1
 """
 
 

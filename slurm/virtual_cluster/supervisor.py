@@ -1,8 +1,8 @@
 """The parent of a cluster's daemons: starts what is wanted, and leaves nothing when it ends.
 
 It ends on SIGTERM (`cluster down`), when the process that it watches is gone, and when `cluster up` dies
-before the cluster is ready. Being a subreaper, it stays an ancestor of every step and job, however they detach
-themselves.
+before the cluster is ready. Being a subreaper, it stays an ancestor of every step and job, however they
+detach themselves.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Supervisor:
     def _start(self, name: str, what: Command) -> subprocess.Popen[bytes]:
         layout = self._layout
         conf = layout.slurmdbd_conf if name == "slurmdbd" else layout.slurm_conf
-        environment = {**os.environ, processes.MARKER: str(layout.root), "SLURM_CONF": str(conf)}
+        marks = {processes.MARKER: str(layout.root), processes.DAEMON: name}
+        environment = {**os.environ, **marks, "SLURM_CONF": str(conf)}
         with open(layout.log(name), "ab") as log:
             return subprocess.Popen(
                 what.argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",

@@ -1,0 +1,94 @@
+"""Breaking a cluster on purpose, and mending it."""
+
+from __future__ import annotations
+
+import time
+
+from virtual_cluster import processes
+from virtual_cluster.control import Control, wait_until
+from virtual_cluster.errors import ClusterError
+from virtual_cluster.lifecycle import tails
+
+SAVE_INTERVAL = 6.0  # seconds after which slurmctld has surely written its jobs down
+USABLE = ("idle", "mixed", "allocated")
+
+
+def kill_controller(control: Control, at_once: bool) -> None:
+    """SIGKILL slurmctld, once it has saved its jobs; `at_once` it forgets what came in the last seconds.
+
+    A forgotten job may run on, and its id is given to the next one: SLURM drains the node where they meet.
+    """
+    if not at_once:
+        _wait_for_save(control)
+    control.kill("slurmctld")
+
+
+def _wait_for_save(control: Control) -> None:
+    """Until the jobs' file is newer than this call, or was not worth a write."""
+    asked, jobs = time.time(), control.layout.state / "job_state"
+    while time.time() < asked + SAVE_INTERVAL:
+        if jobs.exists() and jobs.stat().st_mtime > asked:
+            return
+        time.sleep(0.05)
+
+
+def start_controller(control: Control) -> None:
+    """Start slurmctld with the jobs that it saved. Raises ClusterError with its last words."""
+    control.start("slurmctld")
+    wait_until(lambda: control.controller_answers() or control.ended("slurmctld"), "slurmctld does not answer")
+    if control.ended("slurmctld"):
+        raise ClusterError(f"slurmctld ended\n\n{tails(control.layout)}")
+
+
+def down_node(control: Control, node: str) -> None:
+    """What an administrator does to a broken node."""
+    _scontrol(control, "update", f"NodeName={_known(control, node)}", "State=DOWN", "Reason=test")
+
+
+def kill_node(control: Control, node: str) -> None:
+    """What a power cut does: slurmd, steps and jobs end, and nobody tells slurmctld."""
+    control.kill_node(_known(control, node))
+
+
+def resume_node(control: Control, node: str) -> None:
+    """Make a node usable again, whatever was done to it; returns when it is."""
+    control.start(_known(control, node))
+
+    def usable() -> bool:
+        state = control.node_states().get(node, "")
+        if state.startswith(("down", "drain")):
+            _scontrol(control, "update", f"NodeName={node}", "State=RESUME")
+        return state in USABLE
+
+    wait_until(usable, f"{node} does not come back")
+
+
+def reset(control: Control) -> None:
+    """As new, but for the job ids: all daemons run, no job is known to run, every node is idle."""
+    start_controller(control)
+    for node in control.options.node_names:
+        control.start(node)
+    _scontrol(control, "update", "PartitionName=main", "State=UP")
+    control.command("scancel", "--user", control.options.user)
+    for node in control.options.node_names:
+        _end_steps(control, node)
+        resume_node(control, node)
+    wait_until(control.is_empty, "the jobs do not end")
+
+
+def _end_steps(control: Control, node: str) -> None:
+    """A step that slurmctld forgot would hold its job id on the node."""
+    slurmd = control.pid(node)
+    processes.kill(lambda: control.processes_of(node) - {slurmd or 0})
+
+
+def _known(control: Control, node: str) -> str:
+    if node not in control.options.node_names:
+        raise ClusterError(f"no node {node}; there are {', '.join(control.options.node_names)}")
+    return node
+
+
+def _scontrol(control: Control, *argv: str) -> None:
+    done = control.command("scontrol", *argv)
+    if done.returncode != 0:
+        raise ClusterError(f"scontrol: {done.stderr.strip() or done.stdout.strip()}")
