@@ -1,4 +1,4 @@
-"""The search space: from YAML parameters to Optuna's distributions, and from suggestions to values in the model config."""
+"""The search space: from YAML parameters to Optuna's distributions, and from suggestions to the model config."""
 
 from __future__ import annotations
 

@@ -47,8 +47,7 @@ def _range(settings: Settings, step: str, whole: bool) -> Iterator[Found]:
     if found:
         return
     low, high = as_number(settings["low"]), as_number(settings["high"])
-    assert low is not None and high is not None
-    if low > high:
+    if low is not None and high is not None and low > high:
         yield "low", f"{show(low)} is greater than high, {show(high)}", "low <= high"
     width = as_number(settings.get(step))
     if width is not None and width <= 0:

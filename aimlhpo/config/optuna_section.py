@@ -30,7 +30,7 @@ class ParameterSection(Section):
     type: Text = Field(description="The kind of parameter.")
     settings: Mapping = Field(description="Arguments of that kind: name, low, high, log, step, q, choices.")
     substitute: Flag = Field(
-        True,
+        default=True,
         description="Whether the value replaces the model YAML's at the key; false where only custom_updates reads it.",
     )
 
@@ -96,26 +96,34 @@ class OptunaSection(Section):
 
     study_name: Text = Field(description="Name of the study; `name` is the same key.")
     storage: Text = Field(
-        "",
-        description="sqlite:///FILE, journal (a file in save_path), journal:///ABSOLUTE/FILE, or a postgresql://, mysql:// "
-        "or redis:// URL; ${VARIABLE} is taken from the environment when the storage is opened. "
+        default="",
+        description="sqlite:///FILE, journal (a file in save_path), journal:///ABSOLUTE/FILE, or a postgresql://, "
+        "mysql:// or redis:// URL; ${VARIABLE} is taken from the environment when the storage is opened. "
         "Default: an SQLite file in save_path, named after the study.",
     )
-    reload: Flag = Field(False, description="Go on with a study that exists, up to n_trials; otherwise make a new one.")
-    objective: Text | None = Field(None, description="Path of the Python file that holds `class Objective`.")
-    metric: Words = Field(["val_loss"], description="Metric that train() returns; a list for several objectives.")
+    reload: Flag = Field(
+        default=False, description="Go on with a study that exists, up to n_trials; otherwise make a new one."
+    )
+    objective: Text | None = Field(default=None, description="Path of the Python file that holds `class Objective`.")
+    metric: Words = Field(
+        default=["val_loss"], description="Metric that train() returns; a list for several objectives."
+    )
     direction: Annotated[list[str], BeforeValidator(_directions)] = Field(
-        ["minimize"], description="minimize or maximize; one for each metric."
+        default=["minimize"], description="minimize or maximize; one for each metric."
     )
     n_trials: Count = Field(description="Trials that must finish: complete and pruned ones count, failed ones do not.")
-    timeout: Seconds | None = Field(None, description="Seconds after which no more trials are started.")
-    gpu: Flag = Field(False, description="Whether each worker gets a GPU of its own.")
-    save_path: Text = Field(".", description="Directory of the study's files.")
+    timeout: Seconds | None = Field(default=None, description="Seconds after which no more trials are started.")
+    gpu: Flag = Field(default=False, description="Whether each worker gets a GPU of its own.")
+    save_path: Text = Field(default=".", description="Directory of the study's files.")
     seed: Seed | None = Field(
-        None, description="Seed of the sampler; each trial's own seed comes from it and the number."
+        default=None, description="Seed of the sampler; each trial's own seed comes from it and the number."
     )
-    sampler: Strategy | None = Field(None, description="Sampler by Optuna class name, with its keyword arguments.")
-    pruner: Strategy | None = Field(None, description="Pruner by Optuna class name, with its keyword arguments.")
+    sampler: Strategy | None = Field(
+        default=None, description="Sampler by Optuna class name, with its keyword arguments."
+    )
+    pruner: Strategy | None = Field(
+        default=None, description="Pruner by Optuna class name, with its keyword arguments."
+    )
     parameters: Annotated[dict[str, ParameterSection], BeforeValidator(_parameters)] = Field(
         default_factory=dict,
         description="The search space: colon path into the model YAML, or a plain name, to a parameter.",
@@ -124,18 +132,21 @@ class OptunaSection(Section):
         default_factory=list, description="Trials to run first: parameter values by name or key."
     )
     grace_period: Seconds = Field(
-        120.0, description="Seconds without a sign of life after which a dead agent's trials are given to others."
+        default=120.0,
+        description="Seconds without a sign of life after which a dead agent's trials are given to others.",
     )
-    trial_timeout: Seconds | None = Field(None, description="Seconds after which a trial that still runs is failed.")
+    trial_timeout: Seconds | None = Field(
+        default=None, description="Seconds after which a trial that still runs is failed."
+    )
     max_retries: CountFromZero = Field(
-        0, description="How often a trial that its objective failed is tried again with the same parameters."
+        default=0, description="How often a trial that its objective failed is tried again with the same parameters."
     )
-    max_consecutive_failures: Count = Field(10, description="Failed trials in a row that stop the study.")
+    max_consecutive_failures: Count = Field(default=10, description="Failed trials in a row that stop the study.")
     on_oom: Annotated[str, one_of("fail", "prune", "retry_alone")] = Field(
-        "fail", description="What becomes of a trial that ran out of GPU memory: fail, prune or retry_alone."
+        default="fail", description="What becomes of a trial that ran out of GPU memory: fail, prune or retry_alone."
     )
     pruning: Annotated[str, one_of("fast", "strict")] = Field(
-        "fast", description="fast: the newest decision at hand, never waiting; strict: exactly as in Optuna."
+        default="fast", description="fast: the newest decision at hand, never waiting; strict: exactly as in Optuna."
     )
 
     @model_validator(mode="before")

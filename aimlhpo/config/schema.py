@@ -25,7 +25,7 @@ class LogSection(Section):
     """Where logs and results are written."""
 
     save_path: Text | None = Field(
-        None, description="Directory of the study's files, used where `optuna: save_path` is not given."
+        default=None, description="Directory of the study's files, used where `optuna: save_path` is not given."
     )
 
 
@@ -41,9 +41,9 @@ class HyperparameterFile(Section):
     """The whole file."""
 
     log: Annotated[LogSection, BeforeValidator(_log)] = Field(
-        default_factory=lambda: LogSection(), description="Where logs and results are written; `true` for the defaults."
+        default_factory=LogSection, description="Where logs and results are written; `true` for the defaults."
     )
     slurm: SlurmSection | None = Field(
-        None, description="The jobs that run the study on a SLURM cluster; without it the study runs here."
+        default=None, description="The jobs that run the study on a SLURM cluster; without it the study runs here."
     )
     optuna: OptunaSection = Field(description="The study: its storage, budget, strategies and search space.")

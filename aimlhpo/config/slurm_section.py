@@ -21,23 +21,27 @@ def _batch(value: Any) -> Any:
 class SlurmSection(Section):
     """Jobs, their sbatch options, and what runs in them before Python."""
 
-    jobs: Count = Field(1, description="Number of jobs, submitted as one array; each runs one agent.")
+    jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
     batch: Annotated[dict[str, BatchValue], BeforeValidator(_batch)] = Field(
         default_factory=dict,
         description="Options of sbatch, by long name or short letter; null or true for options without a value, "
         "a list for repeated ones.",
     )
-    kernel: Script | None = Field(None, description="Shell command that runs last before Python, in a login shell.")
+    kernel: Script | None = Field(
+        default=None, description="Shell command that runs last before Python, in a login shell."
+    )
     bash: Lines = Field(default_factory=list, description="Shell lines that run first in each job, in a login shell.")
     python: Text | None = Field(
-        None, description="Python interpreter of the jobs; the one that submits where it is not given."
+        default=None, description="Python interpreter of the jobs; the one that submits where it is not given."
     )
     workers_per_job: Count | None = Field(
-        None, description="Workers in each job; one per GPU of the job (or one without GPUs) where not given."
+        default=None, description="Workers in each job; one per GPU of the job (or one without GPUs) where not given."
     )
-    trials_per_gpu: Count = Field(1, description="Trials that share one GPU.")
-    gpus_per_worker: Count = Field(1, description="GPUs that one trial trains on.")
-    requeue: Flag = Field(True, description="Whether a job queues itself again at its walltime while work is left.")
+    trials_per_gpu: Count = Field(default=1, description="Trials that share one GPU.")
+    gpus_per_worker: Count = Field(default=1, description="GPUs that one trial trains on.")
+    requeue: Flag = Field(
+        default=True, description="Whether a job queues itself again at its walltime while work is left."
+    )
     max_requeues: CountFromZero | None = Field(
-        None, description="How often one job may be queued again; no limit where not given."
+        default=None, description="How often one job may be queued again; no limit where not given."
     )

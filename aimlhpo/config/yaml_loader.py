@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -34,7 +34,8 @@ _FLOAT = re.compile(
 )
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 _DATE = re.compile(
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ]+[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::[0-9]{2})?))?)?$"
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?:[Tt ]+[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::[0-9]{2})?))?)?$"
 )
 _PLAIN_TAGS = frozenset(
     _TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "timestamp")
@@ -44,7 +45,7 @@ _PLAIN_TAGS = frozenset(
 class _Loader(yaml.SafeLoader):
     """The safe loader with the scalars of this module."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         return super().construct_object(node, deep=True)
@@ -53,7 +54,7 @@ class _Loader(yaml.SafeLoader):
 class _DatedLoader(_Loader):
     """The same, with dates."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
 
 def _install(loader: type[yaml.SafeLoader], dates: bool) -> None:
@@ -254,10 +255,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    if "\n" in text:
-        style = '"'
-    else:
-        style = "'" if _ambiguous(text) else None  # type: ignore[assignment]
+    style = '"' if "\n" in text else "'" if _ambiguous(text) else None
     return dumper.represent_scalar(_TAG + "str", text, style=style)
 
 
