@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -45,8 +45,6 @@ _PLAIN_TAGS = frozenset(
 class _Loader(yaml.SafeLoader):
     """The safe loader with the scalars of this module."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         return super().construct_object(node, deep=True)
 
@@ -54,10 +52,9 @@ class _Loader(yaml.SafeLoader):
 class _DatedLoader(_Loader):
     """The same, with dates."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
 
 def _install(loader: type[yaml.SafeLoader], dates: bool) -> None:
+    loader.yaml_implicit_resolvers = {}
     loader.add_implicit_resolver(_TAG + "bool", _BOOL, list("tTfFyYnNoO"))
     loader.add_implicit_resolver(_TAG + "int", _INT, list("-+0123456789"))
     loader.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))
