@@ -1,0 +1,81 @@
+"""A bad trial costs one trial: it fails with its cause, and the slot lives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aimlhpo.errors import ExitCode
+from tests.project import Project
+
+FIRST_IS_BAD = """
+    import os, signal, sys, time
+    import numpy
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            if trial.number == 0:
+                {bad}
+            return {{"val_loss": 1.0}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("bad", "cause"),
+    [
+        ("raise ValueError('no such layer')", "exception: ValueError: no such layer"),
+        ("sys.exit(0)", "exception: SystemExit: 0"),
+        ("os._exit(7)", "exit code 7"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by signal 11"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by signal 9"),
+        ("raise MemoryError", "out of memory"),
+        ("return None", "bad value"),
+        ("return {'val_loss': float('nan')}", "nan"),
+        ("return {'val_loss': float('inf')}", "bad value"),
+        ("return {'val_loss': '0.5'}", "bad value"),
+        ("return {'val_loss': True}", "bad value"),
+        ("return {'val_loss': 1j}", "bad value"),
+        ("return {'val_loss': [1.0]}", "bad value"),
+        ("return {'loss': 1.0}", "missing metric"),
+    ],
+)
+def test_bad_trial_fails_with_its_cause(tmp_path: Path, bad: str, cause: str) -> None:
+    project = Project(tmp_path, FIRST_IS_BAD.format(bad=bad), n_trials=2)
+    project.run()
+    assert project.states() == {"COMPLETE": 2, "FAIL": 1}
+    record = project.records()[0]
+    assert record["cause"].startswith(cause)
+    assert (project.save_path / record["log"]).exists()
+
+
+def test_numpy_scalars_are_numbers(tmp_path: Path) -> None:
+    project = Project(tmp_path, FIRST_IS_BAD.format(bad="return {'val_loss': numpy.float32(0.5)}"), n_trials=2)
+    project.run()
+    assert project.study().trials[0].value == 0.5
+
+
+def test_hung_trial_is_stopped_at_its_limit(tmp_path: Path) -> None:
+    project = Project(tmp_path, FIRST_IS_BAD.format(bad="time.sleep(600)"), n_trials=2, trial_timeout=1)
+    project.run()
+    assert project.states() == {"COMPLETE": 2, "FAIL": 1}
+    assert project.records()[0]["cause"] == "timeout"
+
+
+def test_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
+    project = Project(
+        tmp_path, FIRST_IS_BAD.format(bad="pass").replace("== 0", ">= 0").replace("pass", "raise ValueError('x')"),
+        max_consecutive_failures=4,
+    )  # fmt: skip
+    failed = project.run(expect=ExitCode.STUDY_FAILED)
+    assert "max_consecutive_failures" in failed.stderr
+    assert project.states()["FAIL"] >= 4
+    assert "RUNNING" not in project.states()
+
+
+def test_objective_that_fails_to_start_in_the_worker_is_told_once(tmp_path: Path) -> None:
+    project = Project(tmp_path, FIRST_IS_BAD.format(bad="pass") + "\n        def __init__(self, **given):\n            1 / 0\n")
+    failed = project.run("--local", "2", expect=ExitCode.CONFIG)
+    assert "ZeroDivisionError" in failed.stderr
+    assert "RUNNING" not in project.states()
