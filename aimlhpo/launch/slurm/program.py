@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -12,6 +13,11 @@ from aimlhpo.errors import SubmissionError
 
 TIMEOUT = 30.0
 """Seconds to wait for an answer of squeue, scontrol and scancel."""
+
+_UNREACHABLE = re.compile(
+    "unable to contact|connection refused|timed out|zero bytes|standby mode|configuration source|communication",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,11 @@ def ask(*command: str, timeout: float = TIMEOUT) -> Answer:
     except subprocess.TimeoutExpired:
         return Answer(None, "", f"{command[0]} got no answer from SLURM in {timeout:.0f} s")
     return Answer(done.returncode, done.stdout, done.stderr.strip())
+
+
+def is_silence(answer: Answer) -> bool:
+    """Whether SLURM was not there to answer, as against saying no."""
+    return answer.code is None or bool(_UNREACHABLE.search(answer.words))
 
 
 def require(program: str) -> None:

@@ -56,24 +56,24 @@ class Job:
         return not self.ended and not self.running and self.state != "COMPLETING"
 
 
-def jobs(paths: StudyPaths) -> list[Job] | None:
+def jobs(paths: StudyPaths, timeout: float = program.TIMEOUT) -> list[Job] | None:
     """The jobs that SLURM still knows, those that ended lately included; None: SLURM does not answer."""
     recorded = arrays.recorded(paths)
     found: list[Job] = []
     for cluster in {array.cluster for array in recorded}:
         mine = {array.array_id: array for array in recorded if array.cluster == cluster}
-        asked = ask(mine, cluster)
+        asked = ask(mine, cluster, timeout)
         if asked is None:
             return None
         found += (job for job in asked if _is_of(mine.get(job.array_id), job))
     return sorted(found, key=lambda job: (int(job.array_id), job.index or 0))
 
 
-def ask(job_ids: Iterable[str], cluster: str | None = None) -> list[Job] | None:
+def ask(job_ids: Iterable[str], cluster: str | None = None, timeout: float = program.TIMEOUT) -> list[Job] | None:
     """What squeue says of these jobs or arrays; an empty list: they are gone; None: SLURM does not answer."""
     wanted = f"--jobs={','.join(job_ids)}"
     shown = ("--noheader", "--array", "--states=all", f"--Format={_FORMAT}")
-    answer = program.ask("squeue", *program.on_cluster(cluster), *shown, wanted)
+    answer = program.ask("squeue", *program.on_cluster(cluster), *shown, wanted, timeout=timeout)
     if not answer.ok:
         return [] if answer.code is not None and _UNKNOWN_ID.search(answer.words) else None
     return list(_read(answer.out))
@@ -82,12 +82,17 @@ def ask(job_ids: Iterable[str], cluster: str | None = None) -> list[Job] | None:
 def is_job_alive(job_id: str, restarts: int, cluster: str | None = None) -> bool | None:
     """Whether the job runs, in the same start of it; None: SLURM's silence, or a job that is just ending."""
     asked = ask([job_id], cluster)
-    if asked is None:
-        return None
-    mine = [job for job in asked if job_id in (job.job_id, job.raw_id)]
-    if not mine or mine[0].restarts != restarts or mine[0].ended:
+    return None if asked is None else alive(asked, job_id, restarts)
+
+
+def alive(known: Iterable[Job], job_id: str, restarts: int) -> bool | None:
+    """The same, from what squeue has said."""
+    job = next((job for job in known if job_id in (job.job_id, job.raw_id)), None)
+    if job is None or job.ended:
         return False
-    return mine[0].running or None
+    if job.state == "COMPLETING":  # its processes may still be there, whatever its next start is
+        return None
+    return job.restarts == restarts if job.running else False
 
 
 def _is_of(array: arrays.Array | None, job: Job) -> bool:
