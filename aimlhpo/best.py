@@ -65,8 +65,7 @@ def best_model(record: TrialRecord, config: Config, space: SearchSpace) -> dict[
     model = space.assign(deepcopy(config.model), space.values(record.params))
     for path, value in record.updates.items():
         _put(model, path.split(":"), value)
-    model.pop("optuna", None)
-    return model
+    return {key: value for key, value in model.items() if str(key).partition(":")[0] != "optuna"}
 
 
 def _put(node: dict[Any, Any], path: list[str], value: Any) -> None:

@@ -168,9 +168,9 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, s
 
 
 def _gpus(config: Config) -> list[Problem]:
-    from aimlhpo.devices import plan_slots
+    from aimlhpo.devices import plan_slots, visible_gpus
 
-    plan_slots(gpu=config.optuna.gpu)
+    plan_slots(visible_gpus() if config.optuna.gpu else [], cuda=config.optuna.gpu)
     return []
 
 

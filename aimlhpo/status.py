@@ -131,7 +131,7 @@ def read_status(study: optuna.Study, config: Config) -> Status:
 
 
 def _reap(study: optuna.Study, config: Config) -> list[int]:
-    ledger = Ledger(study, config.paths, config.optuna.n_trials, "status", config.optuna.grace_period)
+    ledger = Ledger(study, config.paths, config.optuna.n_trials, "status", Registry(config.paths.leases, config.optuna.grace_period))
     with suppress(PermissionError, FileNotFoundError):  # looking on is allowed where writing is not
         return ledger.reap()
     return []

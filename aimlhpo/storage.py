@@ -192,7 +192,9 @@ def _create(config: Config) -> optuna.Study:
         storage=open_storage(config.optuna.storage),
         directions=config.optuna.direction,
     )
-    study.set_metric_names(config.optuna.metric)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(config.optuna.metric)
     return study
 
 

@@ -24,14 +24,15 @@ def holds_studies(url: str) -> bool:
 
     Raises ConfigError for a URL that cannot mean a storage or lacks a driver, StorageError where nothing answers.
     """
-    from aimlhpo.storage import file_of
+    from aimlhpo.storage import expand, file_of
 
-    path = file_of(url)
+    expanded = expand(url)
+    path = file_of(expanded)
     if path is None:
-        return _redis(url) if url.startswith(("redis:", "rediss:")) else _server(url)
+        return _redis(url) if expanded.startswith(("redis:", "rediss:")) else _server(url)
     if not path.exists():
         return False
-    return path.stat().st_size > 0 if url.startswith("journal:") else _sqlite(path)
+    return path.stat().st_size > 0 if expanded.startswith("journal:") else _sqlite(path)
 
 
 def literal_password(url: str) -> str | None:

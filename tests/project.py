@@ -49,7 +49,7 @@ class Project:
             hyperparameters["slurm"] = slurm
         self.hyperparameters = folder / "hyperparameters.yml"
         self.model = folder / "model.yml"
-        self.hyperparameters.write_text(yaml.safe_dump(hyperparameters))
+        self.hyperparameters.write_text(yaml.safe_dump(hyperparameters, sort_keys=False))
         self.model.write_text(yaml.safe_dump({"model": {"x": 0.9, "units": 4}}))
 
     def command(self, *arguments: str, verb: str = "optimize") -> list[str]:

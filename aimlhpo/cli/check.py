@@ -24,11 +24,14 @@ def run(argv: Sequence[str]) -> int:
     arguments = _parse(argv)
     config, problems = _check(arguments)
     if arguments.json:
-        messages.as_json({"ok": not problems, "problems": [problem.as_dict() for problem in problems]})
+        shown = dict(summary(config)) if config is not None and not problems else None
+        messages.as_json(
+            {"ok": not problems, "problems": [problem.as_dict() for problem in problems], "summary": shown}
+        )
     elif problems:
         raise ConfigError(problems)
     elif config is not None:
-        print(messages.green("ok"), "nothing was started\n")
+        print(messages.green("ok:"), "the study can start; nothing was started or changed\n")
         messages.rows(summary(config))
     return ExitCode.CONFIG if problems else ExitCode.DONE
 

@@ -86,7 +86,7 @@ def _check(config: Config, arguments: Namespace, here: bool) -> None:
 def _dry_run(config: Config, here: bool) -> int:
     from aimlhpo.cli.check import summary
 
-    print(messages.green("ok"), "nothing was started\n")
+    print(messages.green("ok:"), "nothing was started\n")
     messages.rows(summary(config))
     if not here:
         from aimlhpo.launch.slurm.submit import submit
@@ -96,8 +96,11 @@ def _dry_run(config: Config, here: bool) -> int:
 
 
 def _study(config: Config, arguments: Namespace) -> optuna.Study:
+    import optuna
+
     from aimlhpo.storage import create_or_load_study
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = create_or_load_study(config, allow_changes=arguments.allow_changes)
     config.write_snapshot()
     return study

@@ -49,7 +49,7 @@ class Dashboard:
             line.append(shown.number(state.best[1]), style="bold green")
             line.append(f" (trial {state.best[0]})")
         line.append(f"   {shown.rate(state.rate)}", style="dim")
-        if state.eta is not None:
+        if state.eta:
             line.append(f"   {shown.duration(state.eta)} left", style="dim")
         return line
 

@@ -59,6 +59,6 @@ def summary(snapshot: Progress) -> str:
         parts.append(f"best {shown.number(snapshot.best[1])} (trial {snapshot.best[0]})")
     if snapshot.rate:
         parts.append(shown.rate(snapshot.rate))
-    if snapshot.eta is not None:
+    if snapshot.eta:
         parts.append(f"{shown.duration(snapshot.eta)} left")
     return "; ".join(parts)

@@ -146,21 +146,3 @@ def test_the_module_runs_as_the_command() -> None:
     done = command("--version")
     assert done.returncode == 0
     assert done.stdout.startswith("aimlhpo ")
-
-
-@pytest.mark.parametrize("code", ["import aimlhpo", "from aimlhpo.cli.main import main; main(['--help'])"])
-def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
-    heavy = ("torch", "tensorflow", "pandas", "optuna", "sqlalchemy", "submitit", "numpy", "rich")
-    script = f"{code}\nimport sys\nprint('LOADED', [name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "LOADED []"
-
-
-@pytest.mark.parametrize("verb", ["optimize", "check"])
-def test_help_of_a_verb_loads_nothing_heavy(verb: str) -> None:
-    script = (
-        f"from aimlhpo.cli.main import main; main([{verb!r}, '--help'])\n"
-        "import sys\nprint('LOADED', [n for n in ('torch', 'pandas', 'optuna', 'pydantic') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "LOADED []"
