@@ -9,6 +9,8 @@ import pytest
 
 from tests.servers import PostgreSQL, Redis
 
+pytest_plugins = ["tests.slurm.plugin"]
+
 STORAGE_KINDS = ("sqlite", "journal", "postgresql", "redis")
 
 

@@ -49,9 +49,12 @@ class Control:
 
     def processes_of(self, node: str) -> set[int]:
         """slurmd and the steps, which leave its process tree, with all that they started."""
+        return processes.descendants(self.daemons_of(node))
+
+    def daemons_of(self, node: str) -> set[int]:
+        """slurmd and the steps alone: a job does not inherit their environment."""
         mark = f"{processes.DAEMON}={node}".encode()
-        found = processes.marked(self.layout.root)
-        return processes.descendants(pid for pid in found if mark in processes.environment(pid))
+        return {pid for pid in processes.marked(self.layout.root) if mark in processes.environment(pid)}
 
     def pid(self, name: str) -> int | None:
         """The daemon's process id while it lives."""

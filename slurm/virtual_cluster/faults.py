@@ -71,15 +71,14 @@ def reset(control: Control) -> None:
     _scontrol(control, "update", "PartitionName=main", "State=UP")
     control.command("scancel", "--user", control.options.user)
     for node in control.options.node_names:
-        _end_steps(control, node)
+        _end_jobs(control, node)
         resume_node(control, node)
     wait_until(control.is_empty, "the jobs do not end")
 
 
-def _end_steps(control: Control, node: str) -> None:
-    """A step that slurmctld forgot would hold its job id on the node."""
-    slurmd = control.pid(node)
-    processes.kill(lambda: control.processes_of(node) - {slurmd or 0})
+def _end_jobs(control: Control, node: str) -> None:
+    """Wait neither for those that ignore SIGTERM nor for those that slurmctld forgot; steps end with them."""
+    processes.kill(lambda: control.processes_of(node) - control.daemons_of(node))
 
 
 def _known(control: Control, node: str) -> str:

@@ -58,7 +58,7 @@ MinJobAge=10
 SlurmdTimeout=30
 SlurmctldTimeout=10
 # A command asks a silent slurmctld for this many seconds before it gives up (default 10).
-MessageTimeout=10
+MessageTimeout=6
 InactiveLimit=0
 Waittime=0
 # A node that was silent and comes back is used again; one that was set DOWN waits for `cluster resume-node`.
