@@ -147,9 +147,17 @@ def _model(config: Config) -> Iterator[Problem]:
     snapshot = _snapshot(config) if config.optuna.reload else None
     if snapshot is None or snapshot.optuna.study_name != config.optuna.study_name:
         return
-    for path, before, now in _differences(snapshot.model, config.model):
+    for path, before, now in _differences(_unsearched(snapshot.model, config), _unsearched(config.model, config)):
         found = f"is {now}, but the study was made with {before}"
         yield Problem(f"model: {path}", found, "put the old value back, or --allow-changes")
+
+
+def _unsearched(model: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The model config without the values that trials replace."""
+    from aimlhpo.model_config import exists, substitute
+
+    searched = (key for key, parameter in config.optuna.parameters.items() if parameter.substitute)
+    return substitute(model, {key: None for key in searched if exists(model, key)})
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
