@@ -17,6 +17,9 @@ VERBS = {
     "optimize": "search for the best configuration, here or on the SLURM cluster",
     "check": "find every mistake before a GPU is spent",
     "status": "how a study stands",
+    "watch": "the same, live, until the study ends",
+    "submit": "more SLURM jobs for a study that is under way",
+    "stop": "cancel a study's SLURM jobs",
     "results": "rebuild results.csv and best.yml from the storage",
     "schema": "print the JSON schema of the hyperparameter file",
 }

@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.create_only:
         print(f"study {config.optuna.study_name} is ready in {config.optuna.storage}")
         return ExitCode.DONE
-    return _run_here(config, arguments.local) if here else _submit(config, arguments)
+    return _run_here(config, arguments.local) if here else _submit(config, wait=arguments.wait)
 
 
 def _parse(argv: Sequence[str]) -> Namespace:
@@ -58,6 +58,7 @@ def _parse(argv: Sequence[str]) -> Namespace:
         help="run on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, show what would run")
+    parser.add_argument("--wait", action="store_true", help="follow submitted jobs to the end of the study")
     parser.add_argument(
         "--allow-changes", action="store_true", help="go on with a study whose ranges or model YAML have changed"
     )
@@ -88,11 +89,12 @@ def _dry_run(config: Config, here: bool) -> int:
 
     print(messages.green("ok:"), "nothing was started\n")
     messages.rows(summary(config))
-    if not here:
-        from aimlhpo.launch.slurm.submit import submit
+    if here:
+        return ExitCode.DONE
+    from aimlhpo.cli.submit import show
 
-        print(f"\n{submit(config, dry_run=True).script}", end="")
-    return ExitCode.DONE
+    print()
+    return show(config)
 
 
 def _study(config: Config, arguments: Namespace) -> optuna.Study:
@@ -135,17 +137,7 @@ def _tell_results(study: optuna.Study, config: Config) -> None:
     print_results(study, config, write_results(study, config))
 
 
-def _submit(config: Config, arguments: Namespace) -> int:
-    from aimlhpo.launch.slurm.submit import submit
+def _submit(config: Config, *, wait: bool) -> int:
+    from aimlhpo.cli.submit import submit
 
-    submitted = submit(config)
-    save_path = config.paths.save_path
-    print(f"study {config.optuna.study_name}: submitted {', '.join(array.label for array in submitted.arrays)}")
-    messages.rows(
-        [
-            ("logs", str(config.paths.logs)),
-            ("how it goes", f"aimlhpo status {save_path}"),
-            ("results", f"aimlhpo results {save_path}"),
-        ]
-    )
-    return ExitCode.DONE
+    return submit(config, wait=wait)

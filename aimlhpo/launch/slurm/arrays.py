@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -34,7 +36,7 @@ class Array:
 
 def write(paths: StudyPaths, array: Array) -> None:
     """Keep the record of an array. Raises OSError."""
-    replace_file(_path(paths, array.array_id), json.dumps(asdict(array), indent=2) + "\n", mode=0o600)
+    replace_file(_path(paths, array.array_id), _text(array), mode=0o600)
 
 
 def adopt(paths: StudyPaths, array_id: str, count: int = 1, first: int = 0) -> None:
@@ -42,14 +44,22 @@ def adopt(paths: StudyPaths, array_id: str, count: int = 1, first: int = 0) -> N
 
     Raises OSError.
     """
-    if not _path(paths, array_id).exists():
-        write(paths, Array(array_id, count, first))
+    with suppress(FileExistsError), open(_path(paths, array_id), "x", encoding="utf-8", opener=_private) as file:
+        file.write(_text(Array(array_id, count, first)))
 
 
 def recorded(paths: StudyPaths) -> list[Array]:
     """All arrays of the study, oldest first; files that are no records are left out."""
     found = (_read(path) for path in paths.jobs.glob("*.json"))
     return sorted((array for array in found if array), key=lambda array: (array.submitted, array.array_id))
+
+
+def _text(array: Array) -> str:
+    return json.dumps(asdict(array), indent=2) + "\n"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _path(paths: StudyPaths, array_id: str) -> Path:

@@ -17,7 +17,7 @@ _COLUMNS = {
 }  # fmt: skip
 _FORMAT = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
 _UNKNOWN_ID = re.compile(r"invalid job id", re.IGNORECASE)
-_ENDED = frozenset({
+ENDED = frozenset({
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
     "REVOKED", "TIMEOUT",
 })  # fmt: skip
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return self.state in _ENDED
+        return self.state in ENDED
 
     @property
     def running(self) -> bool:

@@ -1,0 +1,87 @@
+"""`aimlhpo stop`: end a study's jobs, and no others."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aimlhpo.cli.parsing import UsageError, add_study_argument, make_parser
+from aimlhpo.errors import ExitCode, SubmissionError
+
+if TYPE_CHECKING:
+    from aimlhpo.config import Config
+    from aimlhpo.launch.slurm.cancel import Living
+
+_SUMMARY = """\
+Cancel the jobs of a study; what they were running is given back, and can go on later.
+
+Only jobs that were submitted for this study are touched."""
+_EXAMPLES = """\
+aimlhpo stop runs/digits
+aimlhpo stop hyperparameters.yml --yes
+"""
+_PATIENCE = 120.0  # seconds until the jobs must be gone; SLURM's KillWait is 30 s by default
+_POLL = 1.0  # seconds
+
+
+def run(argv: Sequence[str]) -> int:
+    parser = make_parser("stop", _SUMMARY, _EXAMPLES)
+    add_study_argument(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    arguments = parser.parse_args(argv)
+
+    from aimlhpo.cli.target import load_target
+    from aimlhpo.launch.slurm import cancel
+
+    config = load_target(arguments.study)
+    found = cancel.living(config.paths)
+    if not found:
+        print(f"study {config.optuna.study_name} has no jobs in the queue")
+        return ExitCode.NOTHING_TO_DO
+    if not (arguments.yes or _agrees(config, found)):
+        print("nothing was stopped")
+        return ExitCode.DONE
+    stopped = cancel.stop(config.paths)
+    print(f"cancelled {_count(stopped)}", flush=True)
+    _await_end(config)
+    _give_back(config)
+    return ExitCode.DONE
+
+
+def _count(found: Living) -> str:
+    running, waiting = len(found.running), len(found.waiting)
+    return f"{running + waiting} jobs ({running} running, {waiting} waiting)"
+
+
+def _agrees(config: Config, found: Living) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to be asked; say --yes to stop the jobs")
+    answer = input(f"Stop {_count(found)} of study {config.optuna.study_name}? [y/N] ")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _await_end(config: Config) -> None:
+    """Wait until the jobs are gone: their agents give back what they run, and may not be overtaken."""
+    from aimlhpo.launch.slurm import cancel
+
+    deadline = time.monotonic() + _PATIENCE
+    while cancel.living(config.paths):
+        if time.monotonic() > deadline:
+            raise SubmissionError(
+                f"the jobs were cancelled, but are still in the queue after {_PATIENCE:.0f} s: see squeue.\n"
+                f"    What they ran is given back once they are gone: aimlhpo status {config.paths.save_path}"
+            )
+        time.sleep(_POLL)
+
+
+def _give_back(config: Config) -> None:
+    """Release what agents that were killed have left behind, and say where the study stands."""
+    from aimlhpo.status import read_status
+    from aimlhpo.storage import load_study
+
+    status = read_status(load_study(config), config)
+    left = max(0, status.n_trials - status.counts.finished)
+    print(f"{status.counts.finished} of {status.n_trials} trials are finished", end="")
+    print(f"; the others: aimlhpo submit {config.paths.save_path}" if left else "")
