@@ -99,10 +99,13 @@ class Control:
         answer = self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T", timeout=10).stdout
         return dict(re.findall(r"^(\S+) (\S+)$", answer, re.MULTILINE))
 
-    def is_empty(self) -> bool:
-        """Whether nothing waits, runs or ends, and all nodes are idle."""
+    def queue_is_empty(self) -> bool:
+        """Whether nothing waits, runs or ends."""
         answer = self.command("squeue", "-h")
-        return answer.returncode == 0 and not answer.stdout.strip() and self.nodes_are_idle()
+        return answer.returncode == 0 and not answer.stdout.strip()
+
+    def is_empty(self) -> bool:
+        return self.queue_is_empty() and self.nodes_are_idle()
 
     def nodes_are_idle(self) -> bool:
         states = self.node_states()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from virtual_cluster import processes
@@ -69,15 +70,20 @@ def reset(control: Control) -> None:
     for node in control.options.node_names:
         control.start(node)
     _scontrol(control, "update", "PartitionName=main", "State=UP")
-    control.command("scancel", "--user", control.options.user)
+    # What waits goes first. Jobs are killed, not cancelled: SLURM would wait for those that ignore SIGTERM.
+    control.command("scancel", "--state=PENDING", "--user", control.options.user)
     for node in control.options.node_names:
         _end_jobs(control, node)
+    with contextlib.suppress(ClusterError):
+        wait_until(control.queue_is_empty, "the jobs do not end", 2)
+    control.command("scancel", "--user", control.options.user)
+    for node in control.options.node_names:
         resume_node(control, node)
     wait_until(control.is_empty, "the jobs do not end")
 
 
 def _end_jobs(control: Control, node: str) -> None:
-    """Wait neither for those that ignore SIGTERM nor for those that slurmctld forgot; steps end with them."""
+    """Those too that slurmctld forgot; the steps end with their jobs."""
     processes.kill(lambda: control.processes_of(node) - control.daemons_of(node))
 
 
