@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aimlhpo.launch.slurm import program
+from aimlhpo.launch.slurm import program, queue
 
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "SLURM_JOB_GPUS")
 _NO_GPU = frozenset({"", "-1", "NoDevFiles"})
@@ -80,6 +80,8 @@ def requeue(job: JobEnvironment, patience: float = program.TIMEOUT) -> str | Non
     None when SLURM took it, else SLURM's reason not to. Takes `patience` seconds at most.
     """
     deadline, words = time.monotonic() + patience, ""
+    if _is_ending(job):
+        return "SLURM is ending it already"  # queued again, a job that the user cancelled would come back
     for _ in range(_ATTEMPTS):
         answer = program.ask("scontrol", "requeue", job.job_id, timeout=max(1.0, deadline - time.monotonic()))
         if answer.ok:
@@ -88,6 +90,11 @@ def requeue(job: JobEnvironment, patience: float = program.TIMEOUT) -> str | Non
         if not program.is_silence(answer) or time.monotonic() > deadline:
             break
     return words
+
+
+def _is_ending(job: JobEnvironment) -> bool:
+    known = queue.ask([job.raw_id])
+    return known is not None and queue.alive(known, job.raw_id, job.restarts) is not True
 
 
 def _gpus(listed: str) -> tuple[str, ...]:
