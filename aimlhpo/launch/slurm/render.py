@@ -45,7 +45,6 @@ def render(submission: Submission) -> str:
         "trap '' USR1 USR2\n",
         _before(submission.python),
         _lines(submission.bash),
-        _before_kernel(submission),
         _lines(submission.kernel),
         _python_path(submission.python),
         ONE_TASK,
@@ -82,11 +81,6 @@ def _lines(lines: tuple[str, ...]) -> str:
 def _before(python: Python) -> str:
     """Note the Python that is there before the user's lines, to see whether they activate another."""
     return f"aimlhpo_before={_ON_PATH}\n" if python.prefer_activated else ""
-
-
-def _before_kernel(submission: Submission) -> str:
-    # What `kernel:` activates is meant, even where the login shell had the same.
-    return "aimlhpo_before=\n" if submission.python.prefer_activated and submission.kernel else ""
 
 
 def _python_path(python: Python) -> str:

@@ -10,8 +10,6 @@ aimlhpo_before=$(command -v python || command -v python3 || :)
 module load cuda
 export NCCL_DEBUG=INFO
 
-aimlhpo_before=
-
 conda activate torch
 
 export SLURM_NTASKS=1 SLURM_NPROCS=1 SLURM_TASKS_PER_NODE=1

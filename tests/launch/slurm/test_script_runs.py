@@ -1,0 +1,126 @@
+"""The rendered script, run by bash: what happens before the agent, and which Python becomes the agent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aimlhpo.launch.slurm.plan import plan
+from aimlhpo.launch.slurm.render import render
+from tests.launch.slurm.requests import make_config
+
+CAN_IMPORT, CANNOT_IMPORT = 0, 1
+
+
+def fake_python(directory: Path, name: str, imports: int = CAN_IMPORT) -> Path:
+    """A `python` that says its name and its last argument, and can or cannot import aimlhpo."""
+    directory.mkdir(parents=True)
+    python = directory / "python"
+    python.write_text(
+        f'#!/bin/bash\nfor word; do [ "$word" = -c ] && {{ echo "No module named x" >&2; exit {imports}; }}; done\n'
+        f'echo "{name}: ${{@: -1}} ntasks=${{SLURM_NTASKS}} cpus=${{SLURM_CPUS_PER_TASK}}"\n'
+    )
+    python.chmod(0o755)
+    return python
+
+
+@pytest.fixture
+def submitting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    python = fake_python(tmp_path / "submitting", "submitting")
+    monkeypatch.setattr(sys, "executable", str(python))
+    return python
+
+
+def run(config: Any, tmp_path: Path, **variables: str) -> list[str]:
+    """Run the script as a job would, in a login shell with a home of its own; the lines it writes."""
+    (tmp_path / "home").mkdir(exist_ok=True)
+    done = subprocess.run(
+        ["bash", "-l"], input=render(plan(config)), text=True, capture_output=True, cwd=tmp_path, check=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), **variables},
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+def test_bash_then_kernel_then_the_agent_in_a_login_shell(tmp_path: Path, submitting: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".bash_profile").write_text("module() { echo module $1; }\n")
+    config = make_config(tmp_path / "run", bash=["echo one", "echo two\necho three"], kernel="module cuda")
+    lines = run(config, tmp_path)
+    assert lines == ["one", "two", "three", "module cuda", f"submitting: {tmp_path}/run ntasks=1 cpus="]
+
+
+def test_the_agent_is_one_task_with_all_cpus(tmp_path: Path, submitting: Path) -> None:
+    given = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "8", "SLURM_CPUS_ON_NODE": "16", "SLURM_CPUS_PER_TASK": "2"}
+    lines = run(make_config(tmp_path / "run"), tmp_path, **given)
+    assert lines == [f"submitting: {tmp_path}/run ntasks=1 cpus=16"]
+
+
+def test_kernel_activates_another_python(tmp_path: Path, submitting: Path) -> None:
+    other = fake_python(tmp_path / "env", "activated")
+    lines = run(make_config(tmp_path / "run", kernel=f"export PATH={other.parent}:$PATH"), tmp_path)
+    assert lines[-1].startswith("activated: ")
+
+
+def test_bash_activates_another_python(tmp_path: Path, submitting: Path) -> None:
+    other = fake_python(tmp_path / "env", "activated")
+    lines = run(make_config(tmp_path / "run", bash=[f"export PATH={other.parent}:$PATH"]), tmp_path)
+    assert lines[-1].startswith("activated: ")
+
+
+def test_lines_that_activate_nothing_leave_the_submitting_python(tmp_path: Path, submitting: Path) -> None:
+    there = fake_python(tmp_path / "there", "there before")
+    config = make_config(tmp_path / "run", bash=["export X=1"], kernel="export Y=1")
+    lines = run(config, tmp_path, PATH=f"{there.parent}:/usr/bin:/bin")
+    assert lines[-1].startswith("submitting: ")
+
+
+def test_a_python_that_cannot_import_aimlhpo_is_passed_over_and_named(tmp_path: Path, submitting: Path) -> None:
+    other = fake_python(tmp_path / "env", "activated", CANNOT_IMPORT)
+    lines = run(make_config(tmp_path / "run", kernel=f"export PATH={other.parent}:$PATH"), tmp_path)
+    assert lines[-2] == f"aimlhpo: {other} cannot run aimlhpo: No module named x"
+    assert lines[-1].startswith("submitting: ")
+
+
+def test_python_of_the_config_comes_before_all(tmp_path: Path, submitting: Path) -> None:
+    other = fake_python(tmp_path / "env", "activated")
+    named = fake_python(tmp_path / "named env", "named")
+    config = make_config(tmp_path / "run", kernel=f"export PATH={other.parent}:$PATH", python=f"'{named}' -X dev")
+    assert run(config, tmp_path)[-1].startswith("named: ")
+
+
+@pytest.mark.parametrize("line", ["set -e", "set -u", "set -euo pipefail"])
+def test_strict_shells_are_no_obstacle(tmp_path: Path, submitting: Path, line: str) -> None:
+    lines = run(make_config(tmp_path / "run", bash=[line], kernel=":"), tmp_path)
+    assert lines[-1].startswith("submitting: ")
+
+
+def test_early_signals_do_not_end_the_job(tmp_path: Path, submitting: Path) -> None:
+    lines = run(make_config(tmp_path / "run", bash=["kill -USR1 $$", "kill -USR2 $$"]), tmp_path)
+    assert lines[-1].startswith("submitting: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two words", "it's", 'a"b', "a;touch canary", "$(touch canary)", "`touch canary`", "a&touch canary&", "-n", "é*?"],
+)
+def test_no_path_or_name_runs_a_command(tmp_path: Path, submitting: Path, name: str) -> None:
+    lines = run(make_config(tmp_path / name, name=name, batch={"job-name": name, "comment": name}), tmp_path)
+    assert lines == [f"submitting: {tmp_path}/{name} ntasks=1 cpus="]
+    assert not list(tmp_path.rglob("canary"))
+
+
+def test_a_source_checkout_is_on_the_path_of_the_job(tmp_path: Path) -> None:
+    script = render(plan(make_config(tmp_path / "run")))
+    line = next(line for line in script.splitlines() if line.startswith("exec "))
+    importing = script.replace(line, f"exec {sys.executable} -P -c 'import aimlhpo; print(aimlhpo.__file__)'")
+    done = subprocess.run(
+        ["bash", "-l"], input=importing, text=True, capture_output=True, cwd=tmp_path, check=True,
+        env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    import aimlhpo
+
+    assert done.stdout.strip() == aimlhpo.__file__
