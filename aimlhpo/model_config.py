@@ -88,8 +88,12 @@ def _items(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _likeness(path: str, candidate: str) -> float:
+    """How near two paths are: by letters, and more so where only one segment differs."""
+    wanted, given = split(path.lower()), split(candidate.lower())
+    same = sum(one == other for one, other in zip(wanted, given, strict=False))
     ratio = SequenceMatcher(None, path.lower(), candidate.lower()).ratio()
-    return ratio + 0.3 * (split(path)[-1] == split(candidate)[-1])
+    short = wanted[-1] in ("".join(word[:1] for word in given[-1].split("_")), given[-1])
+    return ratio + 0.3 * (len(wanted) == len(given) and same == len(wanted) - 1) + 0.2 * short
 
 
 def _find(conf: Any, path: str) -> tuple[Any, Any] | None:

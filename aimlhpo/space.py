@@ -1,10 +1,9 @@
-"""The search space: from YAML parameters to Optuna's distributions, and from suggestions to the model config."""
+"""The search space: parameters of the YAML, what a trial suggests for them, and where the values go."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.distributions import (
@@ -15,8 +14,8 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from aimlhpo.config.domains import duplicate_names, parameter_problems
-from aimlhpo.config.values import as_number
+from aimlhpo.config.parameter_checks import duplicate_names, parameter_problems
+from aimlhpo.distributions import Codec, distribution
 from aimlhpo.errors import ConfigError
 from aimlhpo.model_config import exists, substitute
 
@@ -40,7 +39,11 @@ class Suggester(Protocol):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One searched parameter."""
+    """One searched parameter.
+
+    `key` is the key in the YAML, `name` the name in the study; `path` says where the value stands in the model
+    config, and is None where custom_updates or the objective reads it.
+    """
 
     key: str
     name: str
@@ -48,21 +51,11 @@ class Parameter:
     settings: Mapping[str, Any]
     distribution: BaseDistribution
     path: tuple[str, ...] | None
-    """Where it stands in the model config; None where custom_updates or the objective reads it."""
-    codes: Mapping[Any, Any] = field(default_factory=dict)
-    """What the storage holds, to the choice, for choices that a storage cannot hold."""
-
-    def decode(self, stored: Any) -> Any:
-        """The user's value for what the storage holds."""
-        return self.codes.get(stored, stored) if self.codes else stored
-
-    def encode(self, value: Any) -> Any:
-        """What the storage holds for the user's value."""
-        return next((code for code, choice in self.codes.items() if choice == value), value)
+    codec: Codec
 
     def suggest(self, trial: Suggester) -> Any:
         """The user's value in this trial."""
-        return self.decode(_suggest(trial, self.name, self.distribution))
+        return self.codec.decode(_suggest(trial, self.name, self.distribution))
 
 
 class SearchSpace:
@@ -95,14 +88,14 @@ class SearchSpace:
     def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The user's values for what a trial's `params` hold; names that are not declared pass as they are."""
         return {
-            name: self._by_name[name].decode(stored) if name in self._by_name else stored
+            name: self._by_name[name].codec.decode(stored) if name in self._by_name else stored
             for name, stored in params.items()
         }
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the storage holds for the user's values, by study name."""
+        """What the storage holds for the user's values, by study name; what Optuna's `enqueue_trial` takes."""
         return {
-            name: self._by_name[name].encode(value) if name in self._by_name else value
+            name: self._by_name[name].codec.encode(value) if name in self._by_name else value
             for name, value in values.items()
         }
 
@@ -117,42 +110,15 @@ class SearchSpace:
 
 
 def _parameter(key: str, section: ParameterSection, model: Mapping[str, Any]) -> Parameter:
-    distribution, codes = _distribution(section.type, section.settings)
+    stored, codec = distribution(section.type, section.settings)
     path = tuple(key.split(":")) if section.substitute and exists(model, key) else None
-    return Parameter(key, section.name, section.type, section.settings, distribution, path, codes)
+    return Parameter(key, section.name, section.type, section.settings, stored, path, codec)
 
 
-def _distribution(kind: str, settings: Mapping[str, Any]) -> tuple[BaseDistribution, dict[Any, Any]]:
-    if kind == "categorical":
-        return _categorical(settings["choices"])
-    low, high = _number(settings["low"]), _number(settings["high"])
-    step = as_number(settings.get("q" if kind == "discrete_uniform" else "step"))
-    log = kind == "loguniform" or bool(settings.get("log", False))
-    if kind == "int":
-        return IntDistribution(int(low), int(high), log=log, step=int(step or 1)), {}
-    return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step)), {}
-
-
-def _number(value: Any) -> float:
-    number = as_number(value)
-    return number if number is not None else float("nan")
-
-
-def _categorical(choices: list[Any]) -> tuple[BaseDistribution, dict[Any, Any]]:
-    """Choices that are lists or mappings are stored as JSON text: storages hold scalars only."""
-    if all(choice is None or isinstance(choice, bool | int | float | str) for choice in choices):
-        return CategoricalDistribution(choices), {}
-    codes = {json.dumps(choice, sort_keys=True, default=str): choice for choice in choices}
-    return CategoricalDistribution(list(codes)), codes
-
-
-def _suggest(trial: Suggester, name: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, FloatDistribution):
-        low, high, step = distribution.low, distribution.high, distribution.step
-        return trial.suggest_float(name, low, high, step=step, log=distribution.log)
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    assert isinstance(distribution, CategoricalDistribution)
-    return trial.suggest_categorical(name, distribution.choices)
+def _suggest(trial: Suggester, name: str, stored: BaseDistribution) -> Any:
+    if isinstance(stored, FloatDistribution):
+        return trial.suggest_float(name, stored.low, stored.high, step=stored.step, log=stored.log)
+    if isinstance(stored, IntDistribution):
+        return trial.suggest_int(name, stored.low, stored.high, step=stored.step, log=stored.log)
+    choices = stored.choices if isinstance(stored, CategoricalDistribution) else ()
+    return trial.suggest_categorical(name, choices)

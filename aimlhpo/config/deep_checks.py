@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aimlhpo.config.domains import duplicate_names, parameter_problems
 from aimlhpo.config.locations import variable_problems
+from aimlhpo.config.parameter_checks import duplicate_names, outside, parameter_problems
 from aimlhpo.errors import Problem
 from aimlhpo.model_config import exists, missing
 from aimlhpo.suggestions import did_you_mean, key_path, listing, show
@@ -34,16 +34,20 @@ def _reserved(model: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _search_space(optuna: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Problem]:
-    parameters = optuna.get("parameters")
+    parameters = optuna.get("parameters", {})
     if not isinstance(parameters, Mapping):
         return
     entries = {str(key): entry for key, entry in parameters.items() if isinstance(entry, Mapping)}
+    sound = {}
     for key, entry in entries.items():
-        yield from parameter_problems((*PARAMETERS, key), entry.get("type"), entry.get("settings"))
+        problems = parameter_problems((*PARAMETERS, key), entry.get("type"), entry.get("settings"))
+        yield from problems
         yield from _path_problems(key, entry, model)
+        if not problems and isinstance(entry.get("settings"), Mapping) and entry.get("type"):
+            sound[key] = sound[name_of(key, entry)] = entry
     names = {key: name_of(key, entry) for key, entry in entries.items()}
     yield from duplicate_names(PARAMETERS, names)
-    yield from _enqueue(optuna.get("enqueue"), names)
+    yield from _enqueue(optuna.get("enqueue"), [*names.values(), *names], sound)
 
 
 def name_of(key: str, entry: Mapping[str, Any]) -> str:
@@ -60,13 +64,17 @@ def _path_problems(key: str, entry: Mapping[str, Any], model: Mapping[str, Any])
     yield Problem(key_path(*PARAMETERS, key), absent.found, legal, absent.suggestion)
 
 
-def _enqueue(entries: Any, names: Mapping[str, str]) -> Iterator[Problem]:
-    known = [*names.values(), *names]
-    for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        for key in entry if isinstance(entry, Mapping) else ():
-            if key not in known:
-                where = key_path("optuna", "enqueue", index, key)
-                yield Problem(where, "no parameter of this name or key", listing(known), did_you_mean(key, known))
+def _enqueue(trials: Any, known: list[str], sound: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    for index, trial in enumerate(trials if isinstance(trials, list) else []):
+        for key, value in trial.items() if isinstance(trial, Mapping) else ():
+            where = key_path("optuna", "enqueue", index, key)
+            if str(key) not in known:
+                legal = listing(dict.fromkeys(known)) or "none: no parameters are declared"
+                yield Problem(where, "no parameter of this name or key", legal, did_you_mean(key, known))
+            elif str(key) in sound:
+                legal_value = outside(sound[str(key)]["type"], sound[str(key)]["settings"], value)
+                if legal_value:
+                    yield Problem(where, f"{show(value)} is not in the search space", legal_value)
 
 
 def _objective(optuna: Mapping[str, Any]) -> Iterator[Problem]:

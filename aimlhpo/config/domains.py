@@ -8,21 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from aimlhpo.config.values import as_number
-from aimlhpo.errors import Problem
-from aimlhpo.suggestions import did_you_mean, key_path, listing, show
+from aimlhpo.suggestions import show
 
 Settings = Mapping[str, Any]
 Found = tuple[str, str, str | None]  # the setting, what was found, what is legal
+MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
 class Domain:
-    """One kind: its settings beside `name`, and a check of settings that are all there."""
+    """One kind: its settings beside `name`, a check of settings that are all there, and what it means."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
     check: Callable[[Settings], Iterator[Found]]
     meaning: str
+    values: Callable[[Settings], list[Any]] | None = None
+    """All values of a finite kind that is searched by position or by choice."""
+    number: type = float
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -64,11 +67,14 @@ def _log(settings: Settings, smallest: float) -> Iterator[Found]:
         yield "low", f"{show(low)} has no place on a logarithmic scale", bound
 
 
+def _yes_or_no(settings: Settings, key: str) -> Iterator[Found]:
+    if settings.get(key, False) not in (True, False):
+        yield key, f"{show(settings[key])} is not yes or no", "true or false"
+
+
 def _maybe_log(settings: Settings, smallest: float) -> Iterator[Found]:
-    log = settings.get("log", False)
-    if log not in (True, False):
-        yield "log", f"{show(log)} is not yes or no", "true or false"
-    elif log:
+    yield from _yes_or_no(settings, "log")
+    if settings.get("log", False) in (1, True):
         yield from _log(settings, smallest)
         if as_number(settings.get("step")) not in (None, 1 if smallest else None):
             yield "step", "a logarithmic scale has no steps", "log or step, not both"
@@ -82,6 +88,11 @@ def _float(settings: Settings) -> Iterator[Found]:
 def _int(settings: Settings) -> Iterator[Found]:
     yield from _range(settings, "step", whole=True)
     yield from _maybe_log(settings, 1)
+
+
+def _log_int(settings: Settings) -> Iterator[Found]:
+    yield from _range(settings, "step", whole=True)
+    yield from _log(settings, 1)
 
 
 def _loguniform(settings: Settings) -> Iterator[Found]:
@@ -109,66 +120,111 @@ def _categorical(settings: Settings) -> Iterator[Found]:
             yield "choices", "nan is not a choice", "strings, numbers, booleans, null or lists"
         elif choice in choices[:index]:
             first = choices[choices.index(choice)]
-            same = "is given twice" if _alike(first, choice) else f"equals {show(first)}"
+            same = "is given twice" if type(first) is type(choice) else f"equals {show(first)}"
             yield "choices", f"{show(choice)} {same}", "each value once"
 
 
-def _alike(one: Any, other: Any) -> bool:
-    return type(one) is type(other)
+def _ordinal(settings: Settings) -> Iterator[Found]:
+    found = list(_categorical(settings))
+    yield from found
+    if found:
+        return
+    numbers = [as_number(choice) for choice in settings["choices"]]
+    for choice, number in zip(settings["choices"], numbers, strict=True):
+        if number is None or isinstance(choice, str):
+            yield "choices", f"{show(choice)} is not a number", "numbers in order, or the type categorical"
+            return
+    if numbers != sorted(number for number in numbers if number is not None):
+        yield "choices", f"{show(settings['choices'])} is not in order", "numbers in rising order"
 
+
+def _log_ordinal(settings: Settings) -> Iterator[Found]:
+    found = list(_ordinal(settings))
+    yield from found
+    if not found and settings["choices"][0] <= 0:
+        yield "choices", f"{show(settings['choices'][0])} has no place on a logarithmic scale", "numbers more than 0"
+
+
+def _finrange(settings: Settings) -> Iterator[Found]:
+    yield from _yes_or_no(settings, "cast_int")
+    found = [*_range(settings, "step", whole=False), *_numbers(settings, ("size",), whole=True)]
+    yield from found
+    size = as_number(settings["size"])
+    if found or size is None:
+        return
+    if not 2 <= size <= MOST_VALUES:
+        yield "size", f"{show(size)} is too {'small' if size < 2 else 'large'}", f"from 2 to {MOST_VALUES}"
+    elif settings.get("cast_int") and len(set(linear_values(settings))) < size:
+        yield "size", f"{show(size)} whole numbers do not fit between low and high", "fewer values"
+
+
+def _logfinrange(settings: Settings) -> Iterator[Found]:
+    found = [*_finrange({**settings, "cast_int": False}), *_yes_or_no(settings, "cast_int")]
+    found = found or list(_log(settings, 0))
+    yield from found
+    if not found and settings.get("cast_int") and len(set(log_values(settings))) < len(log_values(settings)):
+        yield "size", f"{show(settings['size'])} whole numbers do not fit on this scale", "fewer values"
+
+
+def _constant(settings: Settings) -> Iterator[Found]:
+    yield from ()
+
+
+def choices(settings: Settings) -> list[Any]:
+    """The values as they are listed."""
+    return list(settings["choices"])
+
+
+def _evenly(low: float, high: float, size: int) -> list[float]:
+    inner = [low + (high - low) * index / (size - 1) for index in range(1, size - 1)]
+    return [low, *inner, high]
+
+
+def linear_values(settings: Settings) -> list[Any]:
+    """`size` values from low to high, both included."""
+    low, high, size = (as_number(settings[key]) or 0 for key in ("low", "high", "size"))
+    values = _evenly(float(low), float(high), int(size))
+    return [round(value) for value in values] if settings.get("cast_int") else values
+
+
+def log_values(settings: Settings) -> list[Any]:
+    """`size` values from low to high, both included, with the same factor between neighbours."""
+    low, high, size = (as_number(settings[key]) or 0 for key in ("low", "high", "size"))
+    inner = [math.exp(value) for value in _evenly(math.log(low), math.log(high), int(size))[1:-1]]
+    values = [float(low), *inner, float(high)]
+    return [round(value) for value in values] if settings.get("cast_int") else values
+
+
+def _value(settings: Settings) -> list[Any]:
+    return [settings["value"]]
+
+
+_RANGE = ("low", "high")
+_SIZED = ("low", "high", "size")
 
 DOMAINS: dict[str, Domain] = {
     "categorical": Domain(
-        ("choices",), (), _categorical, "one of `choices`: strings, numbers, booleans, null or lists"
+        ("choices",), (), _categorical, "one of `choices`: strings, numbers, booleans, null or lists", choices
     ),
-    "float": Domain(("low", "high"), ("log", "step"), _float, "a number from `low` to `high`"),
-    "int": Domain(("low", "high"), ("log", "step"), _int, "a whole number from `low` to `high`"),
-    "loguniform": Domain(("low", "high"), (), _loguniform, "a number from `low` to `high` on a logarithmic scale"),
-    "uniform": Domain(("low", "high"), (), _uniform, "a number from `low` to `high`"),
-    "discrete_uniform": Domain(("low", "high", "q"), (), _discrete, "a number from `low` to `high` in steps of `q`"),
+    "float": Domain(_RANGE, ("log", "step"), _float, "a number from `low` to `high`"),
+    "int": Domain(_RANGE, ("log", "step"), _int, "a whole number from `low` to `high`", number=int),
+    "loguniform": Domain(_RANGE, (), _loguniform, "a number from `low` to `high` on a logarithmic scale"),
+    "uniform": Domain(_RANGE, (), _uniform, "a number from `low` to `high`"),
+    "discrete_uniform": Domain((*_RANGE, "q"), (), _discrete, "a number from `low` to `high` in steps of `q`"),
+    "log_int": Domain(_RANGE, (), _log_int, "a whole number from `low` to `high` on a logarithmic scale", number=int),
+    "ordinal": Domain(("choices",), (), _ordinal, "one of `choices`, numbers in order: near ones are alike", choices),
+    "log_ordinal": Domain(
+        ("choices",), (), _log_ordinal, "one of `choices`, numbers in order, near ones on a logarithmic scale", choices
+    ),
+    "finrange": Domain(
+        _SIZED, ("cast_int",), _finrange, "one of `size` numbers from `low` to `high`, evenly spaced", linear_values
+    ),
+    "logfinrange": Domain(
+        _SIZED,
+        ("cast_int",),
+        _logfinrange,
+        "one of `size` numbers from `low` to `high`, evenly on a log scale",
+        log_values,
+    ),
+    "constant": Domain(("value",), (), _constant, "always `value`", _value),
 }
-
-
-def parameter_problems(above: tuple[str, ...], kind: Any, settings: Any) -> list[Problem]:
-    """Every mistake in one parameter's `type` and `settings`; `above` is the key path of the parameter."""
-    if kind is None or settings is None:
-        return []
-    if kind not in DOMAINS:
-        where = key_path(*above, "type")
-        return [Problem(where, f"{show(kind)} is not known", listing(DOMAINS), did_you_mean(kind, DOMAINS, 0.5))]
-    if not isinstance(settings, Mapping):
-        return []
-    here = (*above, "settings")
-    problems = list(_key_problems(here, DOMAINS[kind], settings)) + list(_name_problems(here, settings))
-    if all(key in settings for key in DOMAINS[kind].required):
-        found = DOMAINS[kind].check(settings)
-        problems += [Problem(key_path(*here, key), what, legal) for key, what, legal in found]
-    return problems
-
-
-def _key_problems(here: tuple[str, ...], domain: Domain, settings: Settings) -> Iterator[Problem]:
-    for key in settings:
-        if key not in domain.settings:
-            near = did_you_mean(key, domain.settings)
-            yield Problem(key_path(*here, key), "unknown key", listing(domain.settings), near)
-    for key in domain.required:
-        if key not in settings:
-            yield Problem(key_path(*here, key), "is missing", domain.meaning)
-
-
-def _name_problems(here: tuple[str, ...], settings: Settings) -> Iterator[Problem]:
-    name = settings.get("name", "x")
-    if not isinstance(name, str) or not name.strip():
-        yield Problem(key_path(*here, "name"), f"{show(name)} is not a name", "text: the parameter's name in the study")
-
-
-def duplicate_names(above: tuple[str, ...], names: Mapping[str, str]) -> list[Problem]:
-    """Parameters (key to name) that share a name."""
-    first: dict[str, str] = {}
-    problems = []
-    for key, name in names.items():
-        if name in first:
-            found = f"the name {show(name)} is taken by {first[name]}"
-            problems.append(Problem(key_path(*above, key, "settings", "name"), found, "a name of its own"))
-        first.setdefault(name, key)
-    return problems
