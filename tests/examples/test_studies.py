@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["OMP_NUM_THREADS"] = "1"  # sums come out the same in every process
     return subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
@@ -62,7 +63,7 @@ def test_torch(tmp_path: Path) -> None:
         "examples/torch/digits.py", ROOT / "examples/torch/model.yml", tmp_path / "best.yml"
     )
     assert tuned < start
-    assert tuned == pytest.approx(float(best_row["val_loss"]), rel=0.05)
+    assert tuned == pytest.approx(float(best_row["val_loss"]), rel=1e-3)
 
     again = optimize("torch", tmp_path, "--local", "2", "-r", "1")
     assert again.returncode == 3
