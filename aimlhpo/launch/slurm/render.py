@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 from aimlhpo.launch.slurm.request import Python, Submission
+from aimlhpo.paths import StudyPaths
 
 _SAFE = re.compile(r"[A-Za-z0-9_./:,@%+=\-\[\]*]+")
 _DIRECTIVE = re.compile("(het|pack)(job)", re.IGNORECASE)
@@ -48,6 +50,7 @@ def render(submission: Submission) -> str:
         _lines(submission.kernel),
         _python_path(submission.python),
         ONE_TASK,
+        _same_path_everywhere(submission),
         _agent(submission),
     ]
     return "\n".join(part for part in parts if part)
@@ -87,6 +90,17 @@ def _python_path(python: Python) -> str:
     if python.path is None:
         return ""
     return f"export PYTHONPATH={shlex.quote(python.path)}${{PYTHONPATH:+:$PYTHONPATH}}\n"
+
+
+def _same_path_everywhere(submission: Submission) -> str:
+    """The study has to be there on every node; said in plain words before Python starts."""
+    snapshot = StudyPaths(Path(submission.save_path), submission.study).hyperparameters
+    return (
+        f"[ -r {shlex.quote(str(snapshot))} ] || {{\n"
+        f"    echo aimlhpo: {shlex.quote(submission.save_path)} does not hold the study on node"
+        ' "${SLURMD_NODENAME:-$HOSTNAME}". save_path must lead to the same directory on every node. >&2\n'
+        "    exit 2\n}\n"
+    )
 
 
 def _agent(submission: Submission) -> str:

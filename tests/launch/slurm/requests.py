@@ -17,11 +17,12 @@ DEFAULTS: dict[str, Any] = {
 
 def make_config(save_path: Path, name: str = "digits", **slurm: Any) -> Any:
     """What the launcher reads of a config, without the YAML files that it comes from."""
+    paths = StudyPaths(save_path, name)
     return SimpleNamespace(
         slurm=SimpleNamespace(**{**DEFAULTS, **slurm}),
         optuna=SimpleNamespace(study_name=name, save_path=str(save_path)),
-        paths=StudyPaths(save_path, name),
-        write_snapshot=lambda: None,
+        paths=paths,
+        write_snapshot=lambda: _snapshot(paths),
     )
 
 
@@ -35,3 +36,8 @@ def make_submission(**changes: Any) -> Submission:
         "log": "/scratch/ada/digits/logs/job-%A_%a.log",
     }
     return Submission(**{**given, **changes})
+
+
+def _snapshot(paths: StudyPaths) -> None:
+    paths.create()
+    paths.hyperparameters.touch()

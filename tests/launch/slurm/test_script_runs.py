@@ -38,6 +38,7 @@ def submitting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(config: Any, tmp_path: Path, **variables: str) -> list[str]:
     """Run the script as a job would, in a login shell with a home of its own; the lines it writes."""
     (tmp_path / "home").mkdir(exist_ok=True)
+    config.write_snapshot()
     done = subprocess.run(
         ["bash", "-l"], input=render(plan(config)), text=True, capture_output=True, cwd=tmp_path, check=True,
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), **variables},
@@ -92,6 +93,16 @@ def test_python_of_the_config_comes_before_all(tmp_path: Path, submitting: Path)
     assert run(config, tmp_path)[-1].startswith("named: ")
 
 
+def test_a_node_that_does_not_see_the_study_says_so(tmp_path: Path, submitting: Path) -> None:
+    script = render(plan(make_config(tmp_path / "it's here")))
+    done = subprocess.run(
+        ["bash", "-l"], input=script, text=True, capture_output=True, env={"SLURMD_NODENAME": "gpu7"}, check=False
+    )
+    assert done.returncode == 2
+    assert f"{tmp_path}/it's here does not hold the study on node gpu7" in done.stderr
+    assert done.stdout == ""
+
+
 @pytest.mark.parametrize("line", ["set -e", "set -u", "set -euo pipefail"])
 def test_strict_shells_are_no_obstacle(tmp_path: Path, submitting: Path, line: str) -> None:
     lines = run(make_config(tmp_path / "run", bash=[line], kernel=":"), tmp_path)
@@ -114,7 +125,9 @@ def test_no_path_or_name_runs_a_command(tmp_path: Path, submitting: Path, name: 
 
 
 def test_a_source_checkout_is_on_the_path_of_the_job(tmp_path: Path) -> None:
-    script = render(plan(make_config(tmp_path / "run")))
+    config = make_config(tmp_path / "run")
+    config.write_snapshot()
+    script = render(plan(config))
     line = next(line for line in script.splitlines() if line.startswith("exec "))
     importing = script.replace(line, f"exec {sys.executable} -P -c 'import aimlhpo; print(aimlhpo.__file__)'")
     done = subprocess.run(

@@ -17,6 +17,11 @@ export SLURM_NTASKS=1 SLURM_NPROCS=1 SLURM_TASKS_PER_NODE=1
 unset SLURM_NTASKS_PER_NODE SLURM_NTASKS_PER_SOCKET SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_GPU
 unset SLURM_TRES_PER_TASK
 
+[ -r /scratch/ada/digits/.aimlhpo/config/hyperparameters.yml ] || {
+    echo aimlhpo: /scratch/ada/digits does not hold the study on node "${SLURMD_NODENAME:-$HOSTNAME}". save_path must lead to the same directory on every node. >&2
+    exit 2
+}
+
 aimlhpo_python=/opt/env/bin/python
 aimlhpo_found=$(command -v python || command -v python3 || :)
 if [ -z "$aimlhpo_found" ] || [ "$aimlhpo_found" = "$aimlhpo_before" ]; then
