@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aimlhpo.config.json_schema import json_schema, reference
 from aimlhpo.config.load import load_config, load_paths, load_snapshot
 from aimlhpo.config.schema import LogSection, OptunaSection, ParameterSection, SlurmSection, StrategySection
 from aimlhpo.config.study_config import Config
@@ -13,7 +14,9 @@ __all__ = [
     "ParameterSection",
     "SlurmSection",
     "StrategySection",
+    "json_schema",
     "load_config",
     "load_paths",
     "load_snapshot",
+    "reference",
 ]

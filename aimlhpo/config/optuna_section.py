@@ -17,11 +17,15 @@ from aimlhpo.config.values import (
     Text,
     Words,
     illegal,
+    in_editors,
     one_of,
 )
 from aimlhpo.suggestions import did_you_mean, listing, show
 
 DIRECTIONS = ("minimize", "maximize")
+ON_OOM = ("fail", "prune", "retry_alone")
+PRUNING = ("fast", "strict")
+_DIRECTION = {"enum": DIRECTIONS}
 
 
 class ParameterSection(Section):
@@ -88,6 +92,9 @@ def _entries(value: Any) -> Any:
     return value
 
 
+Directions = Annotated[
+    list[str], BeforeValidator(_directions), in_editors(_DIRECTION, {"type": "array", "items": _DIRECTION})
+]
 Strategy = Annotated[StrategySection, BeforeValidator(_strategy)]
 
 
@@ -108,9 +115,7 @@ class OptunaSection(Section):
     metric: Words = Field(
         default=["val_loss"], description="Metric that train() returns; a list for several objectives."
     )
-    direction: Annotated[list[str], BeforeValidator(_directions)] = Field(
-        default=["minimize"], description="minimize or maximize; one for each metric."
-    )
+    direction: Directions = Field(default=["minimize"], description="minimize or maximize; one for each metric.")
     n_trials: Count = Field(description="Trials that must finish: complete and pruned ones count, failed ones do not.")
     timeout: Seconds | None = Field(default=None, description="Seconds after which no more trials are started.")
     gpu: Flag = Field(default=False, description="Whether each worker gets a GPU of its own.")
@@ -142,10 +147,10 @@ class OptunaSection(Section):
         default=0, description="How often a trial that its objective failed is tried again with the same parameters."
     )
     max_consecutive_failures: Count = Field(default=10, description="Failed trials in a row that stop the study.")
-    on_oom: Annotated[str, one_of("fail", "prune", "retry_alone")] = Field(
+    on_oom: Annotated[str, one_of(*ON_OOM), in_editors({"enum": ON_OOM})] = Field(
         default="fail", description="What becomes of a trial that ran out of GPU memory: fail, prune or retry_alone."
     )
-    pruning: Annotated[str, one_of("fast", "strict")] = Field(
+    pruning: Annotated[str, one_of(*PRUNING), in_editors({"enum": PRUNING})] = Field(
         default="fast", description="fast: the newest decision at hand, never waiting; strict: exactly as in Optuna."
     )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from aimlhpo.suggestions import did_you_mean, listing, show
@@ -120,17 +120,21 @@ def one_of(*words: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _seed(value: Any) -> Any:
-    return _whole(0, 2**32 - 1)(value)
+def in_editors(*kinds: dict[str, Any]) -> WithJsonSchema:
+    """What editors are told that a key takes."""
+    return WithJsonSchema(kinds[0] if len(kinds) == 1 else {"anyOf": list(kinds)})
 
 
-Count = Annotated[int, BeforeValidator(_whole(1))]
-CountFromZero = Annotated[int, BeforeValidator(_whole(0))]
-Seed = Annotated[int, BeforeValidator(_seed)]
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Text = Annotated[str, BeforeValidator(_text)]
-Words = Annotated[list[str], BeforeValidator(_words)]
-Lines = Annotated[list[str], BeforeValidator(_lines)]
-Script = Annotated[str, BeforeValidator(_script)]
-Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+LIST_OF_TEXT = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+TEXT = {"type": "string"}
+
+Count = Annotated[int, BeforeValidator(_whole(1)), in_editors({"type": "integer", "minimum": 1})]
+CountFromZero = Annotated[int, BeforeValidator(_whole(0)), in_editors({"type": "integer", "minimum": 0})]
+Seed = Annotated[int, BeforeValidator(_whole(0, 2**32 - 1)), in_editors({"type": "integer", "minimum": 0})]
+Seconds = Annotated[float, BeforeValidator(_seconds), in_editors({"type": "number", "exclusiveMinimum": 0})]
+Flag = Annotated[bool, BeforeValidator(_flag), in_editors({"type": "boolean"}, {"enum": [0, 1]})]
+Text = Annotated[str, BeforeValidator(_text), in_editors(TEXT)]
+Words = Annotated[list[str], BeforeValidator(_words), in_editors(TEXT, LIST_OF_TEXT)]
+Lines = Annotated[list[str], BeforeValidator(_lines), in_editors(TEXT, LIST_OF_TEXT)]
+Script = Annotated[str, BeforeValidator(_script), in_editors(TEXT)]
+Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping), in_editors({"type": "object"})]

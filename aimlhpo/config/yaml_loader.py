@@ -22,7 +22,7 @@ import yaml
 from aimlhpo.errors import ConfigError, Problem
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 100_000
+MAX_NODES = 50_000
 MAX_DEPTH = 100
 
 _TAG = "tag:yaml.org,2002:"
@@ -43,7 +43,15 @@ _PLAIN_TAGS = frozenset(
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with the scalars of this module."""
+    """The safe loader with the scalars of this module; gives up on documents that are too large while it reads."""
+
+    composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.composed += 1
+        if self.composed > MAX_NODES:
+            raise yaml.YAMLError(f"holds more than {MAX_NODES:,} values")
+        return super().compose_node(parent, index)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         return super().construct_object(node, deep=True)
@@ -131,7 +139,7 @@ def parse_yaml(text: str, where: str, *, dates: bool = False) -> Any:
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_syntax_problem(error, where, text)) from error
     except yaml.YAMLError as error:
-        raise ConfigError(Problem(where, _one_line(str(error)), "printable YAML text")) from error
+        raise ConfigError(Problem(where, _one_line(str(error)), "YAML that a person wrote")) from error
     except RecursionError as error:
         raise ConfigError(_too_deep(where)) from error
     except ValueError as error:

@@ -126,8 +126,9 @@ def test_two_documents_are_refused() -> None:
         "[" * 50_000,
         "x: " + "{a: " * 5000,
         "x: 1" + "0" * 10_000,
+        "- [[1],[2]]\n" * 60_000,
     ],
-    ids=["lists", "mappings", "merge circle", "circle", "nested lists", "nested mappings", "huge number"],
+    ids=["lists", "mappings", "merge circle", "circle", "nested lists", "nested mappings", "huge number", "many values"],
 )  # fmt: skip
 def test_bombs_are_refused(bomb: str) -> None:
     assert len(refusal(bomb)) < 2000
