@@ -36,7 +36,7 @@ check: $(VENV)/ready-test ## lint, format and types
 	$(BIN)/mypy
 
 bench: $(VENV)/ready-test servers ## run the benchmarks
-	for script in benchmarks/bench_*.py; do $(BIN)/python "$$script"; done
+	for script in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$script" .py)"; done
 
 docs: $(VENV)/ready-test ## write the generated parts of docs/
 	$(BIN)/python scripts/write-docs
