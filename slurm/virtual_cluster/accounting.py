@@ -29,17 +29,25 @@ def prepare(layout: Layout, options: Options) -> None:
 
 
 def _install(data: Path, user: str | None) -> None:
-    argv = [find("mariadb-install-db"), "--no-defaults", f"--datadir={data}", "--skip-test-db",
-            "--auth-root-authentication-method=socket", *([f"--user={user}"] if user else [])]
+    argv = [
+        find("mariadb-install-db"),
+        "--no-defaults",
+        f"--datadir={data}",
+        "--skip-test-db",
+        "--auth-root-authentication-method=socket",
+        *([f"--user={user}"] if user else []),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise ClusterError(f"mariadb-install-db failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
 def _init_sql(password: str) -> str:
-    return (f"CREATE DATABASE IF NOT EXISTS slurm_acct;\n"
-            f"CREATE USER IF NOT EXISTS '{DATABASE_USER}'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
-            f"GRANT ALL ON slurm_acct.* TO '{DATABASE_USER}'@'127.0.0.1';\n")
+    return (
+        f"CREATE DATABASE IF NOT EXISTS slurm_acct;\n"
+        f"CREATE USER IF NOT EXISTS '{DATABASE_USER}'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
+        f"GRANT ALL ON slurm_acct.* TO '{DATABASE_USER}'@'127.0.0.1';\n"
+    )
 
 
 def _private(file: Path, text: str) -> None:

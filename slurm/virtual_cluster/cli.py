@@ -42,13 +42,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _up(arguments: argparse.Namespace, layout: Layout) -> None:
     options = Options(
-        nodes=arguments.nodes, cpus=arguments.cpus, gpus=arguments.gpus, accounting=arguments.accounting,
-        ports=free_ports(arguments.nodes), max_array_size=arguments.max_array_size,
+        nodes=arguments.nodes,
+        cpus=arguments.cpus,
+        gpus=arguments.gpus,
+        accounting=arguments.accounting,
+        ports=free_ports(arguments.nodes),
+        max_array_size=arguments.max_array_size,
         requeue=not arguments.no_requeue,
     )
     lifecycle.up(layout, options, arguments.watch_pid, arguments.timeout)
     print(f"{options.nodes} nodes are idle in {layout.root}")
-    print(f"use it:   eval \"$({shlex.quote(sys.argv[0])} env --dir {layout.root})\"; sinfo")
+    print(f'use it:   eval "$({shlex.quote(sys.argv[0])} env --dir {layout.root})"; sinfo')
     print(f"stop it:  {shlex.quote(sys.argv[0])} down --dir {layout.root}")
 
 
@@ -129,16 +133,21 @@ def _watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch-pid", type=_positive, metavar="PID", help="go down when this process ends")
 
 
-def _add(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, handler: Handler,
-         text: str) -> argparse.ArgumentParser:
+def _add(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, handler: Handler, text: str
+) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=text, description=text)
     _common(parser, handler)
     return parser
 
 
 def _common(parser: argparse.ArgumentParser, handler: Handler) -> None:
-    parser.add_argument("--dir", type=Path, default=default_directory(),
-                        help="where all of the cluster's files lie (default: %(default)s)")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=default_directory(),
+        help="where all of the cluster's files lie (default: %(default)s)",
+    )
     parser.set_defaults(handler=handler)
 
 

@@ -74,8 +74,14 @@ class Control:
     def command(self, *argv: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run one of SLURM's commands against this cluster; never raises for its exit status."""
         try:
-            return subprocess.run([find(argv[0]), *argv[1:]], env={**os.environ, **self.environment()},
-                                  text=True, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL)
+            return subprocess.run(
+                [find(argv[0]), *argv[1:]],
+                env={**os.environ, **self.environment()},
+                text=True,
+                capture_output=True,
+                timeout=timeout,
+                stdin=subprocess.DEVNULL,
+            )
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(argv, 124, "", f"{argv[0]} gave no answer in {timeout:g} s")
 

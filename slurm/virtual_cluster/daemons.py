@@ -11,8 +11,13 @@ from virtual_cluster.layout import Layout
 from virtual_cluster.options import Options
 
 PACKAGES = {
-    "munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client",
-    "slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "mariadb-install-db": "mariadb-server",
+    "munged": "munge",
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "sbatch": "slurm-client",
+    "slurmdbd": "slurmdbd",
+    "mariadbd": "mariadb-server",
+    "mariadb-install-db": "mariadb-server",
 }
 ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db")
 
@@ -44,8 +49,10 @@ def check_packages(accounting: bool) -> None:
             missing.append(PACKAGES[program])
     if missing:
         packages = " ".join(dict.fromkeys(missing))
-        raise ClusterError(f"missing programs; on Debian and Ubuntu, as root: apt-get install {packages}\n"
-                           "(the packages' own daemons need not run; systemctl disable them if they do)")
+        raise ClusterError(
+            f"missing programs; on Debian and Ubuntu, as root: apt-get install {packages}\n"
+            "(the packages' own daemons need not run; systemctl disable them if they do)"
+        )
 
 
 def command(layout: Layout, options: Options, name: str) -> Command:
@@ -73,9 +80,20 @@ def database_user() -> str | None:
 
 def _mariadbd(layout: Layout, options: Options) -> Command:
     data = layout.database
-    return Command((
-        find("mariadbd"), "--no-defaults", f"--datadir={data / 'data'}", f"--socket={data / 'socket'}",
-        f"--pid-file={data / 'pid'}", f"--init-file={data / 'init.sql'}", f"--port={options.ports.database}",
-        "--bind-address=127.0.0.1", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0",
-        "--innodb-lock-wait-timeout=900", "--innodb-buffer-pool-size=64M",
-    ), database_user())
+    return Command(
+        (
+            find("mariadbd"),
+            "--no-defaults",
+            f"--datadir={data / 'data'}",
+            f"--socket={data / 'socket'}",
+            f"--pid-file={data / 'pid'}",
+            f"--init-file={data / 'init.sql'}",
+            f"--port={options.ports.database}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-lock-wait-timeout=900",
+            "--innodb-buffer-pool-size=64M",
+        ),
+        database_user(),
+    )

@@ -82,9 +82,15 @@ def _start_supervisor(layout: Layout, watched: int | None) -> subprocess.Popen[b
     watch = ["--watch-pid", str(watched)] if watched else []
     environment = {**os.environ, processes.MARKER: str(layout.root)}
     with open(layout.log("supervisor"), "ab") as log:
-        return subprocess.Popen([sys.executable, str(script), "supervise", "--dir", str(layout.root), *watch],
-                                stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, cwd="/",
-                                start_new_session=True)
+        return subprocess.Popen(
+            [sys.executable, str(script), "supervise", "--dir", str(layout.root), *watch],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
 
 
 def _start_daemons(control: Control, deadline: float) -> None:
@@ -107,9 +113,7 @@ def _start_accounting(control: Control, deadline: float) -> None:
     control.command("sacctmgr", "-i", "add", "cluster", "virtual")
 
 
-def _wait(
-    answers: Callable[[], bool], deadline: float, complaint: str, control: Control, names: list[str]
-) -> None:
+def _wait(answers: Callable[[], bool], deadline: float, complaint: str, control: Control, names: list[str]) -> None:
     """Ask until the answer is yes, a daemon ends, or the time is over."""
     while not answers():
         ended = [name for name in names if control.ended(name)]

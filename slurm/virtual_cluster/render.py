@@ -10,10 +10,17 @@ DATABASE_USER = "slurm"
 
 def slurm_conf(layout: Layout, options: Options) -> str:
     """The configuration that all daemons and commands of this cluster share."""
-    return "\n".join([
-        _identity(options), _files(layout), _timings(layout), _scheduling(options),
-        _accounting(layout, options), _nodes(options), "",
-    ])
+    return "\n".join(
+        [
+            _identity(options),
+            _files(layout),
+            _timings(layout),
+            _scheduling(options),
+            _accounting(layout, options),
+            _nodes(options),
+            "",
+        ]
+    )
 
 
 def _identity(options: Options) -> str:

@@ -66,9 +66,17 @@ class Supervisor:
         environment = {**os.environ, **marks, "SLURM_CONF": str(conf)}
         with open(layout.log(name), "ab") as log:
             return subprocess.Popen(
-                what.argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
-                user=what.user, group=what.user, extra_groups=[] if what.user else None,
-                preexec_fn=_die_with_parent, start_new_session=True,
+                what.argv,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                user=what.user,
+                group=what.user,
+                extra_groups=[] if what.user else None,
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
             )
 
     def _reap(self) -> None:

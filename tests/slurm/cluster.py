@@ -17,8 +17,17 @@ from tests.waiting import wait_until
 
 COMMAND = Path(__file__).resolve().parents[2] / "slurm" / "cluster"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "gone")
-QUEUE = {"id": "JobID", "array_id": "ArrayJobID", "index": "ArrayTaskID", "state": "State", "reason": "Reason",
-         "restarts": "RestartCnt", "node": "NodeList", "time_limit": "TimeLimit", "name": "Name"}
+QUEUE = {
+    "id": "JobID",
+    "array_id": "ArrayJobID",
+    "index": "ArrayTaskID",
+    "state": "State",
+    "reason": "Reason",
+    "restarts": "RestartCnt",
+    "node": "NodeList",
+    "time_limit": "TimeLimit",
+    "name": "Name",
+}
 WIDTH = 60
 
 
@@ -39,8 +48,9 @@ class Job:
 
 def run_cluster(*argv: str, check: bool = True, timeout: float = 150) -> subprocess.CompletedProcess[str]:
     """`slurm/cluster VERB ...`; its words are in the exception when it fails."""
-    done = subprocess.run([sys.executable, str(COMMAND), *argv], text=True, timeout=timeout, capture_output=True,
-                          stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, str(COMMAND), *argv], text=True, timeout=timeout, capture_output=True, stdin=subprocess.DEVNULL
+    )
     if check and done.returncode != 0:
         raise AssertionError(f"cluster {' '.join(argv)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     return done
@@ -84,11 +94,24 @@ class Cluster:
         outer = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
         return {**outer, **self.settings}
 
-    def run(self, *argv: str, check: bool = True, timeout: float = 60, cwd: Path | None = None,
-            env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self,
+        *argv: str,
+        check: bool = True,
+        timeout: float = 60,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
         """Any command, with this cluster as its SLURM."""
-        done = subprocess.run(argv, env={**self.env, **(env or {})}, text=True, capture_output=True, cwd=cwd,
-                              timeout=timeout, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            argv,
+            env={**self.env, **(env or {})},
+            text=True,
+            capture_output=True,
+            cwd=cwd,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
         if check and done.returncode != 0:
             raise AssertionError(f"{argv}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
@@ -174,6 +197,6 @@ class Cluster:
 
 
 def _job(line: str) -> Job:
-    cells = [line[start:start + WIDTH].strip() for start in range(0, WIDTH * len(QUEUE), WIDTH)]
+    cells = [line[start : start + WIDTH].strip() for start in range(0, WIDTH * len(QUEUE), WIDTH)]
     fields = dict(zip(QUEUE, cells, strict=True))
     return Job(**{**fields, "id": int(fields["id"]), "restarts": int(fields["restarts"])})  # type: ignore[arg-type]

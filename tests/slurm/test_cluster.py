@@ -145,8 +145,11 @@ def test_it_goes_down_with_the_process_it_watches(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_start_leaves_nothing(number: signal.Signals) -> None:
     directory = Path(f"/tmp/aimlhpo-slurm-interrupt-{os.getpid()}")
-    up = subprocess.Popen([sys.executable, str(COMMAND), "up", "--dir", str(directory)],
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    up = subprocess.Popen(
+        [sys.executable, str(COMMAND), "up", "--dir", str(directory)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_until(lambda: (directory / "run" / "slurmctld.pid").exists(), "slurmctld's start")
     up.send_signal(number)
     up.wait()
@@ -161,12 +164,15 @@ def test_a_killed_cluster_is_replaced() -> None:
         assert len(cluster.run("sinfo", "-hN", "-p", "main").stdout.splitlines()) == 2
 
 
-@pytest.mark.parametrize(("argv", "words"), [
-    (["env", "--dir", "/nowhere"], "no cluster in /nowhere"),
-    (["up", "--dir", "/etc"], "holds other files"),
-    (["up", "--dir", "/tmp/with space"], "can hold no space"),
-    (["up", "--dir", f"/tmp/{'x' * 100}"], "too long"),
-])
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["env", "--dir", "/nowhere"], "no cluster in /nowhere"),
+        (["up", "--dir", "/etc"], "holds other files"),
+        (["up", "--dir", "/tmp/with space"], "can hold no space"),
+        (["up", "--dir", f"/tmp/{'x' * 100}"], "too long"),
+    ],
+)
 def test_mistakes_are_told(argv: list[str], words: str) -> None:
     done = run_cluster(*argv, check=False)
     assert done.returncode == 1
