@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
@@ -42,13 +45,36 @@ class JournalLock(BaseJournalFileLock):
         self._fd = -1
 
 
-def journal_backend(path: Path) -> JournalFileBackend:
+class BatchingBackend(JournalFileBackend):
+    """A journal file to which several records can be appended at once: one lock, one write, one sync to the disk."""
+
+    _gathered: list[dict[str, Any]] | None = None
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if self._gathered is None:
+            super().append_logs(logs)
+        else:
+            self._gathered.extend(logs)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Hold back what is appended inside, and append it in the end; nothing of it after an error."""
+        records: list[dict[str, Any]] = []
+        self._gathered = records
+        try:
+            yield
+        finally:
+            self._gathered = None
+        super().append_logs(records)
+
+
+def journal_backend(path: Path) -> BatchingBackend:
     """Open the journal file at `path` (absolute), making it if it is not there."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     guard = JournalLock(path)
     guard.acquire()
     guard.release()
-    return JournalFileBackend(str(path), lock_obj=guard)
+    return BatchingBackend(str(path), lock_obj=guard)
 
 
 def repair(path: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -23,20 +23,18 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from aimlhpo.backends import OpenTrial, Overview, OwnedStorage, own
+from aimlhpo.backends.backend import CLAIM, RELEASED
+from aimlhpo.backends.operations import SetState, SetSystemAttr
 from aimlhpo.leases import Registry
 from aimlhpo.locks import locked
 from aimlhpo.paths import StudyPaths
 from aimlhpo.records import ATTRIBUTE
 
-CLAIM = "aimlhpo:claim"
-RELEASED = "aimlhpo:released"
-
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-
 
 @dataclass(frozen=True)
 class Counts:
-    """Trials of the study by state."""
+    """Trials of the study by state; `running` are those that agents hold."""
 
     complete: int = 0
     pruned: int = 0
@@ -74,7 +72,9 @@ class Ledger:
         self, study: optuna.Study, paths: StudyPaths, n_trials: int | None, agent: str, registry: Registry
     ) -> None:
         self._study = study
-        self._storage = study._storage
+        storage = study._storage
+        self._storage = storage if isinstance(storage, OwnedStorage) else own(storage)
+        self._backend = self._storage.backend
         self._paths = paths
         self._n_trials = n_trials
         self._agent = agent
@@ -88,106 +88,119 @@ class Ledger:
         token = token or new_token()
         owner = {"agent": self._agent, "token": token, "slot": slot, "device": device}
         with locked(self._paths.lock):
-            trials = self._trials()
-            mine = next((trial for trial in trials if _holds(trial, token)), None)
-            return self._as_claim(mine, token) if mine else self._claim_next(trials, owner)
+            overview = self._overview()
+            mine = next((trial for trial in overview.open if trial.held_with(token)), None)
+            return self._hold(mine, token) if mine else self._claim_next(overview, owner)
 
-    def _claim_next(self, trials: Sequence[FrozenTrial], owner: dict[str, Any]) -> Claim | Nothing:
-        counts = count(trials)
+    def _claim_next(self, overview: Overview, owner: dict[str, Any]) -> Claim | Nothing:
+        counts = _count(overview)
         if self._n_trials is not None and counts.finished >= self._n_trials:
             return Nothing.DONE
         if self._n_trials is not None and counts.finished + counts.running >= self._n_trials:
             return Nothing.WAIT
-        waiting = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
+        waiting = next((trial for trial in overview.open if trial.state == TrialState.WAITING), None)
         return self._take(waiting, owner) if waiting else self._create(owner)
 
-    def _take(self, trial: FrozenTrial, owner: dict[str, Any]) -> Claim:
-        self._storage.set_trial_system_attr(trial._trial_id, CLAIM, owner)
-        self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-        return self._as_claim(trial, owner["token"])
+    def _take(self, trial: OpenTrial, owner: dict[str, Any]) -> Claim:
+        claimed = SetSystemAttr(trial.trial_id, CLAIM, owner)
+        self._backend.apply([claimed, SetState(trial.trial_id, TrialState.RUNNING)])
+        return self._hold(trial, owner["token"])
+
+    def _hold(self, trial: OpenTrial, token: str) -> Claim:
+        self._storage.hold(trial.trial_id)
+        return Claim(trial.trial_id, trial.number, token, attempt=trial.attempts + 1)
 
     def _create(self, owner: dict[str, Any]) -> Claim:
-        template = create_trial(state=TrialState.RUNNING, system_attrs={CLAIM: owner})
-        template.datetime_start = datetime.now()
-        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
-        return Claim(trial_id, self._storage.get_trial_number_from_id(trial_id), owner["token"], attempt=1)
-
-    def _as_claim(self, trial: FrozenTrial, token: str) -> Claim:
-        return Claim(trial._trial_id, trial.number, token, attempt=attempts(trial) + 1)
+        trial = create_trial(state=TrialState.RUNNING, system_attrs={CLAIM: owner})
+        trial.datetime_start = datetime.now()
+        trial._trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=trial)
+        trial.number = self._storage.get_trial_number_from_id(trial._trial_id)
+        self._storage.hold(trial._trial_id, trial)
+        return Claim(trial._trial_id, trial.number, owner["token"], attempt=1)
 
     def finish(self, claim: Claim, state: TrialState, values: Sequence[float] | None, record: dict[str, Any]) -> bool:
         """Write a trial's result. False if the claim was lost meanwhile: then nothing is written."""
         with locked(self._paths.lock):
-            trial = self._storage.get_trial(claim.trial_id)
-            if trial.state.is_finished() and _token(trial) == claim.token:
+            stored = self._backend.open_trial(claim.trial_id)
+            if stored.state.is_finished() and stored.token == claim.token:
                 return True
-            if not _holds(trial, claim.token):
+            if not stored.held_with(claim.token):
                 return False
-            if state == TrialState.PRUNED:
-                values = _last_report(trial, len(self._study.directions))
-            self._storage.set_trial_user_attr(claim.trial_id, ATTRIBUTE, record)
-            self._study.sampler.after_trial(self._study, trial, state, values)
-            self._storage.set_trial_state_values(claim.trial_id, state, values)
+            with self._storage.batch():
+                self._write_result(claim, state, values, record)
+        self._storage.let_go(claim.trial_id)
         return True
+
+    def _write_result(
+        self, claim: Claim, state: TrialState, values: Sequence[float] | None, record: dict[str, Any]
+    ) -> None:
+        trial = self._storage.get_trial(claim.trial_id)
+        if state == TrialState.PRUNED:
+            values = _last_report(trial, len(self._study.directions))
+        self._storage.set_trial_user_attr(claim.trial_id, ATTRIBUTE, record)
+        self._study.sampler.after_trial(self._study, trial, state, values)
+        self._storage.set_trial_state_values(claim.trial_id, state, values)
 
     def release(self, claim: Claim, cause: str, seconds: float = 0.0) -> bool:
         """Give an unfinished trial back, to be continued by whoever claims it next. False if the claim was lost."""
+        self._storage.let_go(claim.trial_id)
         with locked(self._paths.lock):
-            trial = self._storage.get_trial(claim.trial_id)
-            if not _holds(trial, claim.token):
+            trial = self._backend.open_trial(claim.trial_id)
+            if not trial.held_with(claim.token):
                 return False
             self._give_back(trial, cause, seconds)
         return True
 
-    def _give_back(self, trial: FrozenTrial, cause: str, seconds: float) -> None:
-        history = trial.system_attrs.get(RELEASED, {"attempts": 0, "seconds": 0.0})
-        history = {
-            "attempts": history["attempts"] + 1,
-            "seconds": history["seconds"] + seconds,
-            "cause": cause,
-        }
-        self._storage.set_trial_system_attr(trial._trial_id, RELEASED, history)
-        self._storage.set_trial_system_attr(trial._trial_id, CLAIM, None)
-        self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+    def _give_back(self, trial: OpenTrial, cause: str, seconds: float) -> None:
+        before = trial.released or {"attempts": 0, "seconds": 0.0}
+        history = {"attempts": before["attempts"] + 1, "seconds": before["seconds"] + seconds, "cause": cause}
+        self._backend.apply(
+            [
+                SetSystemAttr(trial.trial_id, RELEASED, history),
+                SetSystemAttr(trial.trial_id, CLAIM, None),
+                SetState(trial.trial_id, TrialState.WAITING),
+            ]
+        )
 
     def confirm(self, claims: Sequence[Claim]) -> list[Claim]:
         """Those of the claims that are still held."""
         with locked(self._paths.lock):
-            return [claim for claim in claims if _holds(self._storage.get_trial(claim.trial_id), claim.token)]
+            return [claim for claim in claims if self._backend.open_trial(claim.trial_id).held_with(claim.token)]
 
     def reap(self) -> list[int]:
         """Release the trials whose agents are dead; returns their numbers."""
         with locked(self._paths.lock):
             dead: dict[str, bool] = {}
-            lost = [trial for trial in self._trials() if self._is_orphan(trial, dead)]
+            lost = [trial for trial in self._overview().open if self._is_orphan(trial, dead)]
             for trial in lost:
                 self._give_back(trial, "node failure", 0.0)
             self._registry.sweep()
         return [trial.number for trial in lost]
 
-    def _is_orphan(self, trial: FrozenTrial, dead: dict[str, bool]) -> bool:
-        owner = trial.system_attrs.get(CLAIM) if trial.state == TrialState.RUNNING else None
-        if not owner:
+    def _is_orphan(self, trial: OpenTrial, dead: dict[str, bool]) -> bool:
+        if trial.state != TrialState.RUNNING or not trial.claim:
             return False
-        agent = owner["agent"]
+        agent = trial.claim["agent"]
         if agent not in dead:
             dead[agent] = self._registry.is_dead(agent)
         return dead[agent]
 
     def counts(self) -> Counts:
-        return count(self._trials())
+        return _count(self._overview())
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._study._study_id, deepcopy=False)
+    def _overview(self) -> Overview:
+        return self._backend.overview(self._study._study_id)
 
 
 def new_token() -> str:
     return secrets.token_hex(8)
 
 
-def count(trials: Sequence[FrozenTrial]) -> Counts:
+def count(trials: Iterable[FrozenTrial]) -> Counts:
     """Count by state; a RUNNING trial that no agent claimed belongs to somebody else and is left out."""
-    states = Counter(trial.state for trial in trials if trial.state != TrialState.RUNNING or _token(trial))
+    states = Counter(
+        trial.state for trial in trials if trial.state != TrialState.RUNNING or trial.system_attrs.get(CLAIM)
+    )
     return Counts(
         complete=states[TrialState.COMPLETE],
         pruned=states[TrialState.PRUNED],
@@ -197,17 +210,14 @@ def count(trials: Sequence[FrozenTrial]) -> Counts:
     )
 
 
-def attempts(trial: FrozenTrial) -> int:
-    """How often the trial was begun and given back."""
-    return int(trial.system_attrs.get(RELEASED, {}).get("attempts", 0))
-
-
-def _token(trial: FrozenTrial) -> str | None:
-    return (trial.system_attrs.get(CLAIM) or {}).get("token")
-
-
-def _holds(trial: FrozenTrial, token: str) -> bool:
-    return trial.state == TrialState.RUNNING and _token(trial) == token
+def _count(overview: Overview) -> Counts:
+    return Counts(
+        complete=overview.complete,
+        pruned=overview.pruned,
+        failed=overview.failed,
+        running=sum(trial.state == TrialState.RUNNING and bool(trial.claim) for trial in overview.open),
+        waiting=sum(trial.state == TrialState.WAITING for trial in overview.open),
+    )
 
 
 def _last_report(trial: FrozenTrial, directions: int) -> list[float] | None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.backends.backend import CLAIM
 from aimlhpo.best import best_trials
 from aimlhpo.leases import Holder, Registry
-from aimlhpo.ledger import CLAIM, Counts, Ledger, count
+from aimlhpo.ledger import Counts, Ledger, count
 from aimlhpo.records import read_record
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.study import StudyDirection
 
 from aimlhpo import fingerprint
 from aimlhpo.errors import ConfigError, Problem, StorageError, StudyError
@@ -56,8 +57,8 @@ def open_storage(url: str) -> BaseStorage:
 
     Raises ConfigError for a URL that cannot mean a storage, StorageError where it cannot be reached.
     """
-    with told_as_storage_error(url), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with told_as_storage_error(url), _quiet():
         scheme = url.partition("://")[0]
         if scheme == "journal":
             return _journal(expand(url).removeprefix("journal://"))
@@ -91,6 +92,14 @@ def _make_private(path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves which of Optuna's calls it marks as experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 @contextmanager
@@ -190,10 +199,9 @@ def _create(config: Config) -> optuna.Study:
     study = optuna.create_study(
         study_name=config.optuna.study_name,
         storage=open_storage(config.optuna.storage),
-        directions=config.optuna.direction,
+        directions=[StudyDirection[direction.upper()] for direction in config.optuna.direction],
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with _quiet():
         study.set_metric_names(config.optuna.metric)
     return study
 

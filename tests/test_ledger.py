@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from aimlhpo.backends import own
 from aimlhpo.leases import Holder, Lease, Registry
 from aimlhpo.ledger import Claim, Ledger, Nothing
 from aimlhpo.paths import StudyPaths
@@ -29,7 +30,7 @@ def paths(tmp_path: Path) -> StudyPaths:
 
 @pytest.fixture(params=STORAGE_KINDS)
 def study(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> optuna.Study:
-    storage = open_storage(make_storage_url(request.param))
+    storage = own(open_storage(make_storage_url(request.param)))
     return optuna.create_study(study_name="s", storage=storage)
 
 

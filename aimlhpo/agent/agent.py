@@ -20,6 +20,7 @@ from aimlhpo.agent.seat import Seat, State
 from aimlhpo.agent.signals import LOCAL, SignalTrap
 from aimlhpo.agent.waiter import Waiter
 from aimlhpo.agent.walltime import Job, Walltime
+from aimlhpo.backends import own
 from aimlhpo.devices import Slot
 from aimlhpo.errors import AimlhpoError, ObjectiveError, StudyFailed
 from aimlhpo.leases import Holder, Lease, Registry, Word
@@ -79,7 +80,9 @@ class Agent:
         word: Word = lambda holder: None,
     ) -> None:
         self._config, self._slots, self._view = config, slots, view
-        self._holder = Holder(name or secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0)
+        self._holder = Holder(
+            name or secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0
+        )
         self._walltime = Walltime(job.deadline if job else None)
         self._word = word
         self._causes = causes
@@ -98,18 +101,16 @@ class Agent:
         """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
         options, paths = self._config.optuna, self._config.paths
         paths.create()
-        study = load_study(
-            self._config,
-            sampler=make_sampler(options.sampler, options.seed),
-            pruner=make_pruner(options.pruner),
-        )
+        sampler, pruner = make_sampler(options.sampler, options.seed), make_pruner(options.pruner)
+        study = load_study(self._config, sampler=sampler, pruner=pruner)
+        study._storage = storage = own(study._storage)
         registry = Registry(paths.leases, options.grace_period, self._holder, self._word)
         ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry)
         with ExitStack() as stack:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))
             self._waiter = stack.enter_context(Waiter(paths.state / "waiter.lock"))
-            self._books = Bookkeeper(self._config, study, ledger, lease)
+            self._books = Bookkeeper(self._config, study, storage, ledger, lease)
             self._clerk = stack.enter_context(Clerk(self._view.log, _OUTAGE_PATIENCE))
             stack.callback(self._end_workers)
             self._loop()

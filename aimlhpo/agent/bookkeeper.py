@@ -12,8 +12,10 @@ import numpy as np
 from optuna.pruners import NopPruner
 from optuna.trial import Trial, TrialState
 
+from aimlhpo.backends import OwnedStorage
+from aimlhpo.backends.backend import RELEASED
 from aimlhpo.history import consecutive_failures, longest
-from aimlhpo.ledger import RELEASED, Claim, Counts, Ledger, Nothing, count
+from aimlhpo.ledger import Claim, Counts, Ledger, Nothing, count
 from aimlhpo.protocol import (
     COMPLETE,
     FAIL,
@@ -60,9 +62,11 @@ class Standing:
 class Bookkeeper:
     """Claims, samples, reports, decides, finishes and releases for one agent."""
 
-    def __init__(self, config: Config, study: optuna.Study, ledger: Ledger, lease: Lease) -> None:
+    def __init__(
+        self, config: Config, study: optuna.Study, storage: OwnedStorage, ledger: Ledger, lease: Lease
+    ) -> None:
         self._config, self._study, self._ledger, self._lease = config, study, ledger, lease
-        self._storage = study._storage
+        self._storage = storage
         self._space = SearchSpace.from_config(config)
         self._results = ResultsWriter(study, config)
         self._signed = study.user_attrs[STUDY_ATTR]
@@ -86,7 +90,8 @@ class Bookkeeper:
         self._held[claim.number] = (claim, trial)
         seed = self.seed_of(claim.number)
         reseed(self._study.sampler, seed)
-        values = self._space.suggest(trial)
+        with self._storage.batch():
+            values = self._space.suggest(trial)
         return Work(claim, self._assignment(claim, values, seed))
 
     def seed_of(self, number: int) -> int:
@@ -120,8 +125,9 @@ class Bookkeeper:
         if not self._owns(number):
             return None
         claim, _ = self._held[number]
-        for report in reports:
-            self._storage.set_trial_intermediate_value(claim.trial_id, report.step, report.value)
+        with self._storage.batch():
+            for report in reports:
+                self._storage.set_trial_intermediate_value(claim.trial_id, report.step, report.value)
         return Decision(number, step, self._should_prune(claim))
 
     def _should_prune(self, claim: Claim) -> bool:
@@ -148,6 +154,10 @@ class Bookkeeper:
         if not self._lease.valid():
             self._lease.restore()
             kept = self._ledger.confirm([claim for claim, _ in self._held.values()])
+            for claim, _ in self._held.values():
+                self._storage.let_go(claim.trial_id)
+            for claim in kept:
+                self._storage.hold(claim.trial_id)
             self._held = {claim.number: self._held[claim.number] for claim in kept}
         return number in self._held
 

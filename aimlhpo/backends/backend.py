@@ -1,0 +1,60 @@
+"""What the ledger needs to know of a study, and how writes reach the storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from optuna.trial import TrialState
+
+from aimlhpo.backends.operations import Operation
+
+CLAIM = "aimlhpo:claim"
+RELEASED = "aimlhpo:released"
+
+
+@dataclass(frozen=True)
+class OpenTrial:
+    """A trial as the ledger sees it: who holds it, and how often it was given back."""
+
+    trial_id: int
+    number: int
+    state: TrialState
+    claim: dict[str, Any] | None = None
+    released: dict[str, Any] | None = None
+
+    @property
+    def token(self) -> str | None:
+        return (self.claim or {}).get("token")
+
+    @property
+    def attempts(self) -> int:
+        """How often the trial was begun and given back."""
+        return int((self.released or {}).get("attempts", 0))
+
+    def held_with(self, token: str) -> bool:
+        return self.state == TrialState.RUNNING and self.token == token
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Finished trials by state, and the RUNNING and WAITING ones, by number."""
+
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    open: Sequence[OpenTrial] = field(default_factory=list)
+
+
+class Backend(Protocol):
+    """One storage."""
+
+    def overview(self, study_id: int) -> Overview:
+        """The study as it is now."""
+
+    def open_trial(self, trial_id: int) -> OpenTrial:
+        """One trial as it is now. Raises KeyError where there is none."""
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        """Write all of a batch, in order; a storage that can do so writes all or nothing."""

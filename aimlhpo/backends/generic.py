@@ -1,0 +1,48 @@
+"""Any storage of Optuna's, by its public interface."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.backends.backend import CLAIM, RELEASED, OpenTrial, Overview
+from aimlhpo.backends.operations import Operation
+from aimlhpo.journal import BatchingBackend
+
+
+class GenericBackend:
+    """Reads what there is and picks; for storages that keep the study in memory, as the journals do."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def overview(self, study_id: int) -> Overview:
+        trials = self._storage.get_all_trials(study_id, deepcopy=False)
+        states = Counter(trial.state for trial in trials)
+        return Overview(
+            complete=states[TrialState.COMPLETE],
+            pruned=states[TrialState.PRUNED],
+            failed=states[TrialState.FAIL],
+            open=[_open_trial(trial) for trial in trials if not trial.state.is_finished()],
+        )
+
+    def open_trial(self, trial_id: int) -> OpenTrial:
+        return _open_trial(self._storage.get_trial(trial_id))
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        with self._at_once():
+            for operation in operations:
+                operation.replay(self._storage)
+
+    def _at_once(self) -> AbstractContextManager[None]:
+        backend = getattr(self._storage, "_backend", None)
+        return backend.batch() if isinstance(backend, BatchingBackend) else nullcontext()
+
+
+def _open_trial(trial: FrozenTrial) -> OpenTrial:
+    claim, released = trial.system_attrs.get(CLAIM), trial.system_attrs.get(RELEASED)
+    return OpenTrial(trial._trial_id, trial.number, trial.state, claim, released)

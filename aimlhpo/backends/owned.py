@@ -1,0 +1,132 @@
+"""Optuna's storage interface with a memory for the trials that this process holds, and writes in batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.backends.operations import Operation, SetIntermediate, SetParam, SetState, SetSystemAttr, SetUserAttr
+
+if TYPE_CHECKING:
+    from aimlhpo.backends.backend import Backend
+
+
+def _passing_on(name: str) -> Callable[..., Any]:
+    def method(self: OwnedStorage, *arguments: Any, **named: Any) -> Any:
+        return getattr(self.inner, name)(*arguments, **named)
+
+    return method
+
+
+# All that BaseStorage asks for goes to the storage inside, but for what OwnedStorage itself defines.
+_PassingOn: type[BaseStorage] = type(
+    "_PassingOn", (BaseStorage,), {name: _passing_on(name) for name in BaseStorage.__abstractmethods__}
+)
+
+
+class OwnedStorage(_PassingOn):  # type: ignore[valid-type, misc]
+    """Reads held trials from memory, which is right because nobody else may write to them.
+
+    After a write that failed, what was remembered of its trials is forgotten: it is read anew when it is next needed.
+    Used by one thread.
+    """
+
+    def __init__(self, inner: BaseStorage, backend: Backend) -> None:
+        self.inner = inner
+        self.backend = backend
+        self._held: dict[int, FrozenTrial | None] = {}
+        self._known: dict[str, BaseDistribution] = {}
+        self._batch: list[Operation] | None = None
+
+    def hold(self, trial_id: int, trial: FrozenTrial | None = None) -> None:
+        """From now on the trial is this process's; `trial` is what is known of it already."""
+        self._held[trial_id] = trial
+
+    def let_go(self, trial_id: int) -> None:
+        self._held.pop(trial_id, None)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Gather the writes to held trials, and write them at once in the end; nothing is written after an error."""
+        if self._batch is not None:
+            yield
+            return
+        operations: list[Operation] = []
+        self._batch = operations
+        try:
+            yield
+            self._batch = None
+            self._apply(operations)
+        except BaseException:
+            self._forget(operations)
+            raise
+        finally:
+            self._batch = None
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return copy.deepcopy(self._remembered(trial_id)) if trial_id in self._held else self.inner.get_trial(trial_id)
+
+    def set_trial_param(self, trial_id: int, name: str, internal: float, distribution: BaseDistribution) -> None:
+        """Raises ValueError where the study has another kind of parameter under the name."""
+        operation = SetParam(trial_id, name, internal, distribution)
+        if trial_id in self._held and name in self._known:
+            check_distribution_compatibility(self._known[name], distribution)
+            self._write(operation)
+            return
+        operation.replay(self.inner)
+        self._known[name] = distribution
+        if trial_id in self._held:
+            operation.remember(self._remembered(trial_id))
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, value: float) -> None:
+        self._write(SetIntermediate(trial_id, step, value))
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._write(SetUserAttr(trial_id, key, value))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._write(SetSystemAttr(trial_id, key, value))
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        if trial_id not in self._held:
+            return self.inner.set_trial_state_values(trial_id, state, values)
+        self._write(SetState(trial_id, state, values))
+        return True
+
+    def _write(self, operation: Operation) -> None:
+        if operation.trial_id not in self._held:
+            operation.replay(self.inner)
+            return
+        operation.remember(self._remembered(operation.trial_id))
+        if self._batch is not None:
+            self._batch.append(operation)
+            return
+        try:
+            self._apply([operation])
+        except BaseException:
+            self._forget([operation])
+            raise
+
+    def _apply(self, operations: Sequence[Operation]) -> None:
+        if operations:
+            self.backend.apply(operations)
+
+    def _remembered(self, trial_id: int) -> FrozenTrial:
+        trial = self._held[trial_id]
+        if trial is None:
+            trial = self._held[trial_id] = copy.deepcopy(self.inner.get_trial(trial_id))
+        return trial
+
+    def _forget(self, operations: Sequence[Operation]) -> None:
+        for trial_id in {operation.trial_id for operation in operations}:
+            self._forget_one(trial_id)
+
+    def _forget_one(self, trial_id: int) -> None:
+        if trial_id in self._held:
+            self._held[trial_id] = None

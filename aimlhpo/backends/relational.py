@@ -1,0 +1,145 @@
+"""SQLite, PostgreSQL and MySQL: Optuna's own tables, one transaction where its calls take one for each value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from optuna.distributions import distribution_to_json
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from aimlhpo.backends.backend import CLAIM, RELEASED, OpenTrial, Overview
+from aimlhpo.backends.operations import (
+    Operation,
+    SetIntermediate,
+    SetParam,
+    SetState,
+    SetSystemAttr,
+    SetUserAttr,
+)  # fmt: skip
+
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_Trial, _Attr = models.TrialModel, models.TrialSystemAttributeModel
+_Value, _Step = models.TrialValueModel, models.TrialIntermediateValueModel
+
+
+class RelationalBackend:
+    """Reads with two small queries; writes a batch in one transaction: all of it, or nothing."""
+
+    def __init__(self, storage: BaseStorage, rdb: RDBStorage) -> None:
+        self._storage = storage
+        self._engine = rdb.engine
+
+    def overview(self, study_id: int) -> Overview:
+        with self._engine.connect() as connection:
+            finished = _count_finished(connection, study_id)
+            rows = connection.execute(_open_trials().where(_Trial.study_id == study_id)).all()
+        return Overview(
+            complete=finished.get(TrialState.COMPLETE, 0),
+            pruned=finished.get(TrialState.PRUNED, 0),
+            failed=finished.get(TrialState.FAIL, 0),
+            open=_gather(rows),
+        )
+
+    def open_trial(self, trial_id: int) -> OpenTrial:
+        with self._engine.connect() as connection:
+            rows = connection.execute(_trials_with_claims().where(_Trial.trial_id == trial_id)).all()
+        if not rows:
+            raise KeyError(f"no trial has the id {trial_id}")
+        return _gather(rows)[0]
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        with Session(self._engine) as session, session.begin():
+            _write_values(
+                session, _Step, "step", [_step_row(op) for op in operations if isinstance(op, SetIntermediate)]
+            )
+            params = [_param_row(op) for op in operations if isinstance(op, SetParam)]
+            _write_values(session, models.TrialParamModel, "param_name", params)
+            for model, kind in ((_Attr, SetSystemAttr), (models.TrialUserAttributeModel, SetUserAttr)):
+                rows = [_attr_row(op) for op in operations if isinstance(op, kind)]
+                _write_values(session, model, "key", rows)
+            for operation in operations:
+                if isinstance(operation, SetState):
+                    _set_state(session, operation)
+
+
+def _count_finished(connection: Connection, study_id: int) -> dict[TrialState, int]:
+    query = select(_Trial.state, func.count()).where(_Trial.study_id == study_id, _Trial.state.in_(_FINISHED))
+    return {row[0]: row[1] for row in connection.execute(query.group_by(_Trial.state))}
+
+
+def _trials_with_claims() -> Any:
+    ours = and_(_Attr.trial_id == _Trial.trial_id, or_(_Attr.key == CLAIM, _Attr.key == RELEASED))
+    columns = (_Trial.trial_id, _Trial.number, _Trial.state, _Attr.key, _Attr.value_json)
+    return select(*columns).outerjoin(_Attr, ours).order_by(_Trial.number)
+
+
+def _open_trials() -> Any:
+    return _trials_with_claims().where(_Trial.state.in_((TrialState.RUNNING, TrialState.WAITING)))
+
+
+def _gather(rows: Iterable[Any]) -> list[OpenTrial]:
+    """One trial from its up to two rows, one for each of our attributes."""
+    attrs: dict[tuple[int, int, TrialState], dict[str, Any]] = {}
+    for trial_id, number, state, key, value in rows:
+        known = attrs.setdefault((trial_id, number, state), {})
+        if key is not None:
+            known[key] = json.loads(value)
+    return [OpenTrial(*trial, claim=known.get(CLAIM), released=known.get(RELEASED)) for trial, known in attrs.items()]
+
+
+def _write_values(session: Session, model: Any, key: str, rows: list[dict[str, Any]]) -> None:
+    """Insert the rows, or bring those up to date that are there; the last of several with one key counts."""
+    latest = {(row["trial_id"], row[key]): row for row in rows}
+    if not latest:
+        return
+    column = getattr(model, key)
+    trial_ids, keys = {trial_id for trial_id, _ in latest}, {name for _, name in latest}
+    query = select(model.trial_id, column).where(model.trial_id.in_(trial_ids), column.in_(keys))
+    there = {(trial_id, name) for trial_id, name in session.execute(query)}
+    new = [row for place, row in latest.items() if place not in there]
+    if new:
+        session.execute(insert(model), new)
+    for place in there & latest.keys():
+        session.execute(update(model).where(model.trial_id == place[0], column == place[1]).values(**latest[place]))
+
+
+def _step_row(operation: SetIntermediate) -> dict[str, Any]:
+    value, kind = _Step.intermediate_value_to_stored_repr(operation.value)
+    return {
+        "trial_id": operation.trial_id, "step": operation.step,
+        "intermediate_value": value, "intermediate_value_type": kind,
+    }  # fmt: skip
+
+
+def _param_row(operation: SetParam) -> dict[str, Any]:
+    return {
+        "trial_id": operation.trial_id, "param_name": operation.name,
+        "param_value": operation.internal, "distribution_json": distribution_to_json(operation.distribution),
+    }  # fmt: skip
+
+
+def _attr_row(operation: SetSystemAttr | SetUserAttr) -> dict[str, Any]:
+    return {"trial_id": operation.trial_id, "key": operation.key, "value_json": json.dumps(operation.value)}
+
+
+def _set_state(session: Session, operation: SetState) -> None:
+    trial = session.get_one(_Trial, operation.trial_id)
+    trial.state = operation.state
+    if operation.state == TrialState.RUNNING:
+        trial.datetime_start = datetime.now()
+    if operation.state.is_finished():
+        trial.datetime_complete = datetime.now()
+    rows = [_value_row(operation.trial_id, place, value) for place, value in enumerate(operation.values or ())]
+    _write_values(session, _Value, "objective", rows)
+
+
+def _value_row(trial_id: int, objective: int, value: float) -> dict[str, Any]:
+    stored, kind = _Value.value_to_stored_repr(value)
+    return {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
