@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimlhpo.cli import messages
@@ -105,7 +108,20 @@ def _study(config: Config, arguments: Namespace) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = create_or_load_study(config, allow_changes=arguments.allow_changes)
     config.write_snapshot()
+    _tell_changed_objective(study, config)
     return study
+
+
+def _tell_changed_objective(study: optuna.Study, config: Config) -> None:
+    """The objective is read live: trials of a reloaded study may have been made with another text of it."""
+    stored = (value for key, value in study.user_attrs.items() if key.startswith("aimlhpo:provenance:"))
+    known = {provenance.get("objective_sha256") for provenance in stored}
+    if known and config.optuna.objective and _sha256(config.optuna.objective) not in known:
+        print(f"note: {config.optuna.objective} has changed since the study's trials were made", file=sys.stderr)
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _finished(study: optuna.Study, config: Config) -> bool:

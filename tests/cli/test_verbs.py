@@ -85,6 +85,14 @@ def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
     assert project.states() == {"COMPLETE": 4}
 
 
+def test_a_changed_objective_is_told_when_the_study_goes_on(tmp_path: Path) -> None:
+    project = Project(tmp_path, n_trials=1)
+    assert "note:" not in project.run().stderr
+    assert "note:" not in project.run("-r", "1", "-t", "2").stderr
+    (tmp_path / "objective.py").write_text((tmp_path / "objective.py").read_text() + "\n# another text\n")
+    assert "objective.py has changed" in project.run("-r", "1", "-t", "3").stderr
+
+
 def test_optimize_with_create_only_makes_the_study(tmp_path: Path) -> None:
     project = Project(tmp_path)
     assert run(project, "optimize", "-c") == 0
