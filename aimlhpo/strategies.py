@@ -25,6 +25,7 @@ NEEDS = {
 }
 _BASES = {"BaseSampler": "sampler", "BasePruner": "pruner", "BaseCrossover": "crossover", "BaseMutation": "mutation"}
 _FROM_CODE = ("Callable", "FrozenTrial")  # arguments that a YAML file cannot hold
+_WITHOUT_EFFECT = ("restart_strategy", "inc_popsize")  # Optuna 5 takes and ignores them
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "None": (type(None),),
     "dict": (dict,), "Mapping": (dict,), "Sequence": (list,), "list": (list,), "np": (list,),
@@ -55,7 +56,7 @@ def options(cls: type) -> dict[str, inspect.Parameter]:
     return {
         name: parameter
         for name, parameter in parameters.items()
-        if not any(word in str(parameter.annotation) for word in _FROM_CODE)
+        if not any(word in str(parameter.annotation) for word in _FROM_CODE) and name not in _WITHOUT_EFFECT
     }
 
 
@@ -90,7 +91,7 @@ def strategy_problems(kind: str, entry: Mapping[str, Any], where: str) -> list[P
     if not problems:
         try:
             _build(kind, entry, None)
-        except (ValueError, TypeError, ImportError) as error:
+        except (ValueError, TypeError, ImportError, ArithmeticError, LookupError, AttributeError) as error:
             problems.append(Problem(where, " ".join(str(error).split()), f"arguments that {entry['type']} takes"))
     return problems
 
@@ -110,6 +111,7 @@ def _build(kind: str, entry: Mapping[str, Any], seed: int | None) -> Any:
         arguments.setdefault("seed", seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # for arguments that a later Optuna will refuse
         return cls(**arguments)
 
 
@@ -131,16 +133,16 @@ def _as_entry(value: Any) -> Any:
 def _entry_problems(kind: str, entry: Mapping[str, Any], where: str) -> Iterator[Problem]:
     known = classes(kind)
     name = entry.get("type")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         found = "is missing" if name is None else f"{show(name)} is not a {kind} of Optuna"
         near = did_you_mean(name, known) or did_you_mean(f"{name}{kind}", known)
         yield Problem(key_path(where, "type"), found, listing(known), near)
         return
-    yield from _missing_packages(str(name), where)
-    legal = options(known[str(name)])
+    yield from _missing_packages(name, where)
+    legal = options(known[name])
     for key, value in entry.items():
         if key != "type":
-            yield from _argument_problems(str(name), legal, key, value, key_path(where, key))
+            yield from _argument_problems(name, legal, key, value, key_path(where, key))
     for key, parameter in legal.items():
         if parameter.default is parameter.empty and key not in entry:
             yield Problem(key_path(where, key), "is missing", f"{name} needs it")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -33,7 +33,7 @@ def as_number(value: Any) -> int | float | None:
             value = float(value) if not value.strip().lstrip("+-").isdecimal() else int(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return None
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
