@@ -39,12 +39,13 @@ def submit(config: Config, *, jobs: int | None = None, dry_run: bool = False) ->
     if dry_run:
         return Submitted(submission, render(submission))
     program.require("sbatch")
+    limit = max_array_size(submission.value("clusters"))
     paths = config.paths
     paths.create()
     config.write_snapshot()
     _make_log_directories(submission)
     placed = _place(submission, paths)
-    return Submitted(placed, render(placed), tuple(_submit_parts(placed, paths)))
+    return Submitted(placed, render(placed), tuple(_submit_parts(placed, limit, paths)))
 
 
 def _place(submission: Submission, paths: StudyPaths) -> Submission:
@@ -55,11 +56,11 @@ def _place(submission: Submission, paths: StudyPaths) -> Submission:
     return submission.part(max(taken, default=-1) + 1, submission.jobs)
 
 
-def _submit_parts(submission: Submission, paths: StudyPaths) -> Iterator[Array]:
+def _submit_parts(submission: Submission, limit: int, paths: StudyPaths) -> Iterator[Array]:
     from aimlhpo.launch.slurm.sbatch import sbatch
 
     done: list[Array] = []
-    for part in parts(submission, max_array_size(submission.value("clusters"))):
+    for part in parts(submission, limit):
         try:
             accepted = sbatch(part, render(part), paths.jobs)
         except SubmissionError as error:
