@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from itertools import islice
 from typing import Any
@@ -51,6 +51,15 @@ def substitute(conf: Mapping[str, Any], assignments: Mapping[str, Any]) -> dict[
             raise ModelPathError(missing(conf, path))
         container, key = found
         container[key] = copy.deepcopy(value)
+    return changed
+
+
+def remove(conf: Mapping[str, Any], gone: Iterable[str]) -> dict[str, Any]:
+    """A copy of `conf` without these paths; those that are not there are passed over."""
+    changed = copy.deepcopy(dict(conf))
+    found = [place for place in (_find(changed, path) for path in gone) if place is not None]
+    for container, key in sorted(found, key=lambda place: place[1] if isinstance(place[0], list) else 0, reverse=True):
+        del container[key]  # the last positions of a list first, so that the others stay where they are
     return changed
 
 

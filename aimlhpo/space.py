@@ -1,7 +1,8 @@
-"""The search space: parameters of the YAML, what a trial suggests for them, and where the values go."""
+"""The search space: parameters of both YAML files, what a trial suggests for them, and where the values go."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,15 +15,12 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from aimlhpo.config.parameter_checks import duplicate_names, parameter_problems
+from aimlhpo.config.dependencies import NOTHING, Dependency, order, parse, resolve
 from aimlhpo.distributions import Codec, distribution
-from aimlhpo.errors import ConfigError
-from aimlhpo.model_config import exists, substitute
+from aimlhpo.model_config import exists, remove, substitute
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config, ParameterSection
-
-PARAMETERS = ("optuna", "parameters")
 
 
 class Suggester(Protocol):
@@ -35,6 +33,19 @@ class Suggester(Protocol):
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
 
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Link:
+    """A dependency with what it names: the study name of another parameter, or a fixed value of the model config."""
+
+    dependency: Dependency
+    name: str | None
+    fixed: Any
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """The other's value in a trial, NOTHING where it is left out."""
+        return self.fixed if self.name is None else values.get(self.name, NOTHING)
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,32 @@ class Parameter:
     distribution: BaseDistribution
     path: tuple[str, ...] | None
     codec: Codec
+    links: tuple[Link, ...] = ()
 
-    def suggest(self, trial: Suggester) -> Any:
-        """The user's value in this trial."""
-        return self.codec.decode(_suggest(trial, self.name, self.distribution))
+    @property
+    def conditional(self) -> bool:
+        """Whether some trials are without it."""
+        return bool(self.links)
+
+    @property
+    def otherwise(self) -> Any:
+        """What stands in its place where it is not searched, or NOTHING."""
+        given = (link.dependency.otherwise for link in self.links)
+        return next((value for value in given if value is not NOTHING), NOTHING)
+
+    def active(self, values: Mapping[str, Any]) -> bool:
+        """Whether it is searched, given the values of those that it depends on."""
+        others = [(link.dependency, link.value(values)) for link in self.links]
+        return all(value is not NOTHING and dependency.holds(value) for dependency, value in others)
+
+    def finish(self, stored: Any, values: Mapping[str, Any]) -> Any:
+        """The user's value for what the storage holds, multiplied by what it depends on."""
+        value = self.codec.decode(stored)
+        for link in self.links:
+            factor = link.value(values)
+            if link.dependency.type == "multiply" and factor is not NOTHING:
+                value = value * factor
+        return value
 
 
 class SearchSpace:
@@ -64,17 +97,15 @@ class SearchSpace:
     def __init__(self, parameters: tuple[Parameter, ...]) -> None:
         self.parameters = parameters
         self._by_name = {parameter.name: parameter for parameter in parameters}
+        needs = {p.name: [link.name for link in p.links if link.name is not None] for p in parameters}
+        self._order = [self._by_name[name] for name in order(needs)] if any(needs.values()) else list(parameters)
 
     @classmethod
     def from_config(cls, config: Config) -> SearchSpace:
-        """Raises ConfigError for parameters that make no sense."""
+        """From a checked configuration."""
         sections = config.optuna.parameters
-        problems = duplicate_names(PARAMETERS, {key: section.name for key, section in sections.items()})
-        for key, section in sections.items():
-            problems += parameter_problems((*PARAMETERS, key), section.type, section.settings)
-        if problems:
-            raise ConfigError(problems)
-        return cls(tuple(_parameter(key, section, config.model) for key, section in sections.items()))
+        names = {key: section.name for key, section in sections.items()}
+        return cls(tuple(_parameter(key, section, names, config.model) for key, section in sections.items()))
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -82,37 +113,71 @@ class SearchSpace:
         return {parameter.name: parameter.distribution for parameter in self.parameters}
 
     def suggest(self, trial: Suggester) -> dict[str, Any]:
-        """Values by study name, each active parameter suggested on the trial, in the declared order."""
-        return {parameter.name: parameter.suggest(trial) for parameter in self.parameters}
+        """Values by study name, each active parameter suggested on the trial; in the declared order.
+
+        Inactive parameters are left out, or have the value of their `otherwise`.
+        """
+        values: dict[str, Any] = {}
+        for parameter in self._order:
+            if parameter.active(values):
+                stored = _suggest(trial, parameter.name, parameter.distribution)
+                values[parameter.name] = parameter.finish(stored, values)
+            elif parameter.otherwise is not NOTHING:
+                values[parameter.name] = copy.deepcopy(parameter.otherwise)
+        return {parameter.name: values[parameter.name] for parameter in self.parameters if parameter.name in values}
 
     def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The user's values for what a trial's `params` hold; names that are not declared pass as they are."""
-        return {
-            name: self._by_name[name].codec.decode(stored) if name in self._by_name else stored
-            for name, stored in params.items()
-        }
+        known = {p.name: p.otherwise for p in self.parameters if p.name not in params and p.otherwise is not NOTHING}
+        for parameter in self._order:
+            if parameter.name in params:
+                known[parameter.name] = parameter.finish(params[parameter.name], known)
+        return {name: known.get(name, stored) for name, stored in params.items()}
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the storage holds for the user's values, by study name; what Optuna's `enqueue_trial` takes."""
+        """What the storage holds for the user's values, by study name; what Optuna's `enqueue_trial` takes.
+
+        The values are the suggested ones, before any multiplication.
+        """
         return {
             name: self._by_name[name].codec.encode(value) if name in self._by_name else value
             for name, value in values.items()
         }
 
     def assign(self, conf: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of `conf` with every value at its parameter's path. Raises ModelPathError."""
-        placed = {p.key: values[p.name] for p in self.parameters if p.path is not None and p.name in values}
-        return substitute(conf, placed)
+        """A copy of `conf` with every value at its parameter's path, and without the parameters that are inactive.
+
+        Raises ModelPathError.
+        """
+        placed = {p.key: self._place(p, values) for p in self.parameters if p.path is not None}
+        gone = [key for key, value in placed.items() if value is NOTHING and key in self._conditional_keys]
+        changed = substitute(conf, {key: value for key, value in placed.items() if value is not NOTHING})
+        return remove(changed, gone)
+
+    def _place(self, parameter: Parameter, values: Mapping[str, Any]) -> Any:
+        if parameter.name in values:
+            return values[parameter.name]
+        return parameter.otherwise
+
+    @property
+    def _conditional_keys(self) -> set[str]:
+        return {parameter.key for parameter in self.parameters if parameter.conditional}
 
     def fingerprint(self) -> dict[str, str]:
         """Study name to the distribution as JSON: what must not change when a study goes on."""
         return {parameter.name: distribution_to_json(parameter.distribution) for parameter in self.parameters}
 
 
-def _parameter(key: str, section: ParameterSection, model: Mapping[str, Any]) -> Parameter:
+def _parameter(key: str, section: ParameterSection, names: Mapping[str, str], model: Mapping[str, Any]) -> Parameter:
     stored, codec = distribution(section.type, section.settings)
     path = tuple(key.split(":")) if section.substitute and exists(model, key) else None
-    return Parameter(key, section.name, section.type, section.settings, stored, path, codec)
+    links = tuple(_link(dependency, names, model) for dependency in parse(section.dependency))
+    return Parameter(key, section.name, section.type, section.settings, stored, path, codec, links)
+
+
+def _link(dependency: Dependency, names: Mapping[str, str], model: Mapping[str, Any]) -> Link:
+    key, fixed = resolve(dependency.on, names, model)
+    return Link(dependency, None if key is None else names[key], fixed)
 
 
 def _suggest(trial: Suggester, name: str, stored: BaseDistribution) -> Any:

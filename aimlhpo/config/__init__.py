@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aimlhpo.config.hints import hints
 from aimlhpo.config.json_schema import json_schema, reference
 from aimlhpo.config.load import load_config, load_paths, load_snapshot
 from aimlhpo.config.schema import LogSection, OptunaSection, ParameterSection, SlurmSection, StrategySection
@@ -14,6 +15,7 @@ __all__ = [
     "ParameterSection",
     "SlurmSection",
     "StrategySection",
+    "hints",
     "json_schema",
     "load_config",
     "load_paths",

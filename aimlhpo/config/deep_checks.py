@@ -1,4 +1,4 @@
-"""What the types of single keys cannot tell: the search space against the model, files, strategies, sums.
+"""What the types of single keys cannot tell: the search space against the model, files, strategies, lengths.
 
 These checks read the plain data, so that they run whatever else is wrong with the file.
 """
@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from aimlhpo.config.locations import variable_problems
-from aimlhpo.config.parameter_checks import duplicate_names, outside, parameter_problems
+from aimlhpo.config.space_checks import search_space_problems
 from aimlhpo.errors import Problem
-from aimlhpo.model_config import exists, missing
-from aimlhpo.suggestions import did_you_mean, key_path, listing, show
-
-PARAMETERS = ("optuna", "parameters")
+from aimlhpo.suggestions import key_path, show
 
 
 def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> list[Problem]:
@@ -23,7 +20,7 @@ def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> li
     optuna = hyperparameters.get("optuna")
     found = list(_reserved(model))
     if isinstance(optuna, Mapping):
-        found += [*_search_space(optuna, model), *_objective(optuna), *_lengths(optuna), *_strategies(optuna)]
+        found += [*search_space_problems(optuna, model), *_objective(optuna), *_lengths(optuna), *_strategies(optuna)]
     return found
 
 
@@ -31,50 +28,6 @@ def _reserved(model: Mapping[str, Any]) -> Iterator[Problem]:
     if "optuna" in model:
         legal = "another key: objectives find the study's own section under conf['optuna']"
         yield Problem("model: optuna", "this key is taken", legal)
-
-
-def _search_space(optuna: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Problem]:
-    parameters = optuna.get("parameters", {})
-    if not isinstance(parameters, Mapping):
-        return
-    entries = {str(key): entry for key, entry in parameters.items() if isinstance(entry, Mapping)}
-    sound = {}
-    for key, entry in entries.items():
-        problems = parameter_problems((*PARAMETERS, key), entry.get("type"), entry.get("settings"))
-        yield from problems
-        yield from _path_problems(key, entry, model)
-        if not problems and isinstance(entry.get("settings"), Mapping) and entry.get("type"):
-            sound[key] = sound[name_of(key, entry)] = entry
-    names = {key: name_of(key, entry) for key, entry in entries.items()}
-    yield from duplicate_names(PARAMETERS, names)
-    yield from _enqueue(optuna.get("enqueue"), [*names.values(), *names], sound)
-
-
-def name_of(key: str, entry: Mapping[str, Any]) -> str:
-    """A parameter's name in the study: `settings: name`, or its key."""
-    settings = entry.get("settings")
-    return str(settings.get("name", key)) if isinstance(settings, Mapping) else key
-
-
-def _path_problems(key: str, entry: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Problem]:
-    if ":" not in key or entry.get("substitute", True) in (False, 0) or exists(model, key):
-        return
-    absent = missing(model, key)
-    legal = "a path that the model YAML has; or `substitute: false` where only custom_updates reads the value"
-    yield Problem(key_path(*PARAMETERS, key), absent.found, legal, absent.suggestion)
-
-
-def _enqueue(trials: Any, known: list[str], sound: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    for index, trial in enumerate(trials if isinstance(trials, list) else []):
-        for key, value in trial.items() if isinstance(trial, Mapping) else ():
-            where = key_path("optuna", "enqueue", index, key)
-            if str(key) not in known:
-                legal = listing(dict.fromkeys(known)) or "none: no parameters are declared"
-                yield Problem(where, "no parameter of this name or key", legal, did_you_mean(key, known))
-            elif str(key) in sound:
-                legal_value = outside(sound[str(key)]["type"], sound[str(key)]["settings"], value)
-                if legal_value:
-                    yield Problem(where, f"{show(value)} is not in the search space", legal_value)
 
 
 def _objective(optuna: Mapping[str, Any]) -> Iterator[Problem]:

@@ -10,13 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aimlhpo.config import deep_checks
+from aimlhpo.config import deep_checks, model_space
 from aimlhpo.config.locations import absolute, default_storage, resolve_storage, storage_problems
 from aimlhpo.config.overrides import Overridden, apply
 from aimlhpo.config.problems import annotate, translate
 from aimlhpo.config.schema import HyperparameterFile
 from aimlhpo.config.slurm_options import normalise
 from aimlhpo.config.study_config import Config
+from aimlhpo.config.values import as_number
 from aimlhpo.config.yaml_loader import load_yaml
 from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.paths import StudyPaths
@@ -96,7 +97,9 @@ def _resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
     if not isinstance(name, str) or not isinstance(optuna["save_path"], str):
         return storage is not None
     if storage is None:
-        optuna["study_name"], optuna["storage"] = default_storage(optuna["save_path"], name)
+        optuna["study_name"], optuna["storage"] = default_storage(
+            optuna["save_path"], name, _several_jobs(hyperparameters)
+        )
         if os.sep in name:
             problems.append(
                 Problem("optuna: study_name", f"{show(name)} is a path", "a name; the file lies in save_path")
@@ -105,6 +108,13 @@ def _resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
         problems += storage_problems(storage)
         optuna["storage"] = resolve_storage(storage, optuna["save_path"], name)
     return storage is not None
+
+
+def _several_jobs(hyperparameters: Mapping[str, Any]) -> bool:
+    """Whether the study runs on more than one node."""
+    slurm = hyperparameters.get("slurm")
+    jobs = as_number(slurm.get("jobs")) if isinstance(slurm, dict) else None
+    return jobs is not None and jobs > 1
 
 
 def _resolve_name(optuna: dict[str, Any], problems: list[Problem]) -> None:
@@ -130,6 +140,7 @@ def _validate(
     hyperparameters: dict[str, Any], model: dict[str, Any], storage_named: bool
 ) -> tuple[Config | None, list[Problem]]:
     checked, problems = _with_options(hyperparameters)
+    checked = _with_model_space(checked, model)
     try:
         file = HyperparameterFile.model_validate(checked)
     except ValidationError as error:
@@ -147,3 +158,13 @@ def _with_options(hyperparameters: dict[str, Any]) -> tuple[dict[str, Any], list
     checked = copy.copy(hyperparameters)
     checked["slurm"] = {**hyperparameters["slurm"], "batch": options}
     return checked, problems
+
+
+def _with_model_space(hyperparameters: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """The file with the search space that the model config holds in its own."""
+    inside = model_space.entries(model)
+    optuna = hyperparameters.get("optuna")
+    parameters = optuna.get("parameters", {}) if isinstance(optuna, dict) else None
+    if not inside or not isinstance(parameters, dict):
+        return hyperparameters
+    return {**hyperparameters, "optuna": {**hyperparameters["optuna"], "parameters": {**parameters, **inside}}}

@@ -39,10 +39,17 @@ def variable_problems(where: str, text: Any) -> list[Problem]:
     return [Problem(where, f"${{{name}}} is not set", legal) for name in unset_variables(text)]
 
 
-def default_storage(save_path: str, name: str) -> tuple[str, str]:
-    """Study name and URL where no storage is named: an SQLite file in save_path."""
+def default_storage(save_path: str, name: str, shared: bool = False) -> tuple[str, str]:
+    """Study name and URL where no storage is named: what is there already, else a new file in save_path.
+
+    Jobs on several nodes (`shared`) begin with a journal file, which needs no server and may lie on a network file
+    system; everything else begins with SQLite.
+    """
     stem = name.removesuffix(".db") or name
-    return stem, f"sqlite:///{os.path.join(save_path, stem)}.db"
+    sqlite, journal = (os.path.join(save_path, f"{stem}.{ending}") for ending in ("db", "journal"))
+    if not os.path.exists(sqlite) and (shared or os.path.exists(journal)):
+        return stem, f"journal://{journal}"
+    return stem, f"sqlite:///{sqlite}"
 
 
 def resolve_storage(url: str, save_path: str, name: str) -> str:

@@ -38,6 +38,12 @@ class ParameterSection(Section):
         description="Whether the value replaces the model YAML's at the key; false where only custom_updates reads it.",
     )
 
+    dependency: Any = Field(
+        default=None,
+        description="What the value has to do with another: {type: multiply, on: OTHER}, or {type: optimize_iff, "
+        "on: OTHER, conditions: [{type: equal, compare_value: VALUE}], otherwise: VALUE}; a list for several.",
+    )
+
     @property
     def name(self) -> str:
         """The parameter's name in the study."""

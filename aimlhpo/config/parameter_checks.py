@@ -11,16 +11,18 @@ from aimlhpo.errors import Problem
 from aimlhpo.suggestions import did_you_mean, key_path, listing, show
 
 
-def parameter_problems(above: tuple[str, ...], kind: Any, settings: Any) -> list[Problem]:
-    """Every mistake in one parameter's `type` and `settings`; `above` is the key path of the parameter."""
+def parameter_problems(
+    above: tuple[str, ...], kind: Any, settings: Any, words: tuple[str, str] = ("type", "settings")
+) -> list[Problem]:
+    """Every mistake in one parameter's kind and settings; `above` is its key path, `words` what the two are called."""
     if kind is None or settings is None:
         return []
     if not isinstance(kind, str) or kind not in DOMAINS:
-        where = key_path(*above, "type")
+        where = key_path(*above, words[0])
         return [Problem(where, f"{show(kind)} is not known", listing(DOMAINS), did_you_mean(kind, DOMAINS, 0.5))]
     if not isinstance(settings, Mapping):
         return []
-    return _settings_problems((*above, "settings"), DOMAINS[kind], settings)
+    return _settings_problems((*above, words[1]), DOMAINS[kind], settings)
 
 
 def _settings_problems(here: tuple[str, ...], domain: Domain, settings: Settings) -> list[Problem]:
@@ -44,18 +46,6 @@ def _name_problems(here: tuple[str, ...], settings: Settings) -> Iterator[Proble
     name = settings.get("name", "x")
     if not isinstance(name, str) or not name.strip():
         yield Problem(key_path(*here, "name"), f"{show(name)} is not a name", "text: the parameter's name in the study")
-
-
-def duplicate_names(above: tuple[str, ...], names: Mapping[str, str]) -> list[Problem]:
-    """Parameters (key to name) that share a name."""
-    first: dict[str, str] = {}
-    problems = []
-    for key, name in names.items():
-        if name in first:
-            found = f"the name {show(name)} is taken by {first[name]}"
-            problems.append(Problem(key_path(*above, key, "settings", "name"), found, "a name of its own"))
-        first.setdefault(name, key)
-    return problems
 
 
 def outside(kind: str, settings: Settings, value: Any) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from aimlhpo.config.json_loader import parse_json
 from aimlhpo.errors import ConfigError, Problem
 
 MAX_BYTES = 1_000_000
@@ -77,7 +78,9 @@ _install(_DatedLoader, dates=True)
 
 
 def load_yaml(path: Path, *, dates: bool = False) -> Any:
-    """Read one YAML file. Raises ConfigError with the file, line and column of every mistake."""
+    """Read one YAML file, or JSON where its name says so. Raises ConfigError with the place of every mistake."""
+    if path.suffix.lower() == ".json":
+        return parse_json(read_text(path), str(path))
     return parse_yaml(read_text(path), str(path), dates=dates)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aimlhpo.config import load_paths, load_snapshot
+from aimlhpo.config import hints, load_paths, load_snapshot
 from aimlhpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -384,3 +384,23 @@ def test_enqueued_values_on_the_edge_and_on_the_grid_are_in_the_space(files: Fil
         enqueue: [{a: 0.3, b: 1e-1, c: [1, 2]}, {a: 1, b: 1e-5, c: true}, {c: null}]
         """
     ).load()
+
+
+def test_ordered_numbers_get_a_hint(files: Files) -> None:
+    kinds = {"a": "[8, 16, 32]", "b": "[8, 32, 16]", "c": "['8', '16', '32']", "d": "[false, true]", "e": "[1, 2]"}
+    lines = "".join(f"  {k}: {{type: categorical, settings: {{choices: {v}}}}}\n" for k, v in kinds.items())
+    (hint,) = hints(files.write(f"parameters:\n{lines}").load())
+    assert hint.startswith("optuna: parameters: a: [8, 16, 32]")
+    assert "ordinal" in hint
+
+
+def test_a_model_in_json(files: Files, tmp_path: Path) -> None:
+    files.model = tmp_path / "model.json"
+    files.model.write_text('{\n\t"optimizer": {"learning_rate": 1e-3}\n}')
+    assert files.load().model == {"optimizer": {"learning_rate": 0.001}}
+    files.model.write_text('{\n"a": 1,\n"a": 2}')
+    assert "'a' is given twice" in files.problems()[str(files.model)].found
+    files.model.write_text('{\n"a": }')
+    assert f"{files.model}, line 2, column 6" in files.problems()
+    files.model.write_text("[" * 100_000)
+    assert files.problems()
