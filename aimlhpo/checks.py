@@ -31,7 +31,7 @@ def check(config: Config, *, local: bool | None = None, allow_changes: bool = Fa
         ("optuna: storage", lambda config: _storage(config, allow_changes)),
         ("optuna: reload", lambda config: [] if allow_changes else _model(config)),
         ("optuna: gpu", _gpus if here else lambda config: []),
-        ("slurm", lambda config: [] if here else _slurm(config)),
+        ("slurm", lambda config: [] if here else [*_slurm(config), *_shared_sqlite(config)]),
         ("optuna: objective", _objective),
     ]
     found = [problem for where, step in steps for problem in _collect(where, step, config)]
@@ -186,6 +186,22 @@ def _slurm(config: Config) -> list[Problem]:
     from aimlhpo.launch.slurm import plan
 
     return plan.check(config, config.slurm.jobs) if config.slurm is not None else []
+
+
+def _shared_sqlite(config: Config) -> Iterator[Problem]:
+    """SQLite's locks do not hold between nodes."""
+    from aimlhpo.file_systems import network
+    from aimlhpo.storage import file_of
+
+    url = config.optuna.storage
+    path = file_of(url) if url.startswith("sqlite") else None
+    kind = network(path) if path is not None else None
+    if kind is not None and config.slurm is not None and config.slurm.jobs > 1:
+        found = (
+            f"{path} is an SQLite file on a network file system ({kind}), and {config.slurm.jobs} jobs would share it"
+        )
+        legal = "storage: journal (a file too, which needs no server), or a postgresql:// URL"
+        yield Problem("optuna: storage", found, legal)
 
 
 def _objective(config: Config) -> list[Problem]:

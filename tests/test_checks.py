@@ -198,6 +198,35 @@ def test_slurm_options_that_cannot_work_are_told_unless_it_runs_here(tmp_path: P
     assert check(project.config, local=True) == []
 
 
+def test_sqlite_on_a_network_file_system_is_refused_for_several_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aimlhpo.file_systems.MOUNTS", tmp_path / "mountinfo")
+    (tmp_path / "mountinfo").write_text("22 1 259:1 / / rw - nfs4 server:/ rw\n")
+    sqlite = f"sqlite:///{tmp_path}/s.db"
+    found = told(check(Project(tmp_path, slurm={"jobs": 2}, storage=sqlite).config))
+    assert "nfs4" in found
+    assert "journal" in found
+    assert "postgresql" in found
+    assert check(Project(tmp_path, slurm={"jobs": 1}, storage=sqlite).config) == []
+    assert check(Project(tmp_path, slurm={"jobs": 2}, storage="journal").config) == []
+    assert check(Project(tmp_path, slurm={"jobs": 2}).config) == []
+
+
+def test_several_jobs_begin_with_a_journal_and_go_on_with_what_is_there(tmp_path: Path) -> None:
+    assert Project(tmp_path).config.optuna.storage.startswith("sqlite:")
+    assert Project(tmp_path, slurm={"jobs": 1}).config.optuna.storage.startswith("sqlite:")
+    several = Project(tmp_path, slurm={"jobs": 2})
+    assert several.config.optuna.storage == f"journal://{several.save_path}/s.journal"
+    begun(several)
+    assert Project(tmp_path).config.optuna.storage.startswith("journal:")
+
+
+def test_several_jobs_go_on_with_an_sqlite_file(tmp_path: Path) -> None:
+    begun(Project(tmp_path))
+    assert Project(tmp_path, slurm={"jobs": 2}).config.optuna.storage.startswith("sqlite:")
+
+
 def test_a_damaged_copy_of_the_configuration_is_no_obstacle(tmp_path: Path) -> None:
     project = Project(tmp_path)
     begun(project, trials=0)

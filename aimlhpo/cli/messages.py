@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import traceback
@@ -54,8 +55,16 @@ def bug() -> None:
 
 
 def as_json(data: Any) -> None:
-    """The data as JSON on standard output; what JSON does not know becomes text."""
-    print(json.dumps(data, indent=2, default=str, allow_nan=True))
+    """The data as JSON on standard output; what JSON does not know becomes text, nan and infinities null."""
+    print(json.dumps(_finite(data), indent=2, default=str, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def rows(pairs: list[tuple[str, str]]) -> None:

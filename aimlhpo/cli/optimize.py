@@ -36,6 +36,7 @@ def run(argv: Sequence[str]) -> int:
     from aimlhpo.config import load_config
 
     config = load_config(arguments.hyperparameters, arguments.model, arguments.overrides, config_flags(arguments))
+    _tell_default_storage(config)
     here = config.slurm is None or arguments.local is not None
     _check(config, arguments, here)
     if arguments.dry_run:
@@ -77,6 +78,14 @@ def _workers(text: str | None) -> int | str | None:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"--local: {text!r} is not a number of workers; legal: a whole number from 1, or nothing")
     return int(text)
+
+
+def _tell_default_storage(config: Config) -> None:
+    """Several jobs get another default than one machine: say so."""
+    storage = config.optuna.storage
+    if not config.storage_named and storage.startswith("journal:"):
+        file = storage.removeprefix("journal://")
+        print(f"note: no storage is named; jobs on several nodes share a journal file, {file}", file=sys.stderr)
 
 
 def _check(config: Config, arguments: Namespace, here: bool) -> None:

@@ -82,7 +82,8 @@ def _best(status: Status) -> Iterator[str]:
 def _agents(status: Status) -> Iterator[str]:
     if not status.agents:
         left = status.n_trials - status.counts.finished
-        yield "agents   none" + (f"; {left} trials are left, start again with reload: 1" if left > 0 else "")
+        if left > 0:
+            yield f"agents   none; {left} trials are left, start again with reload: 1"
         return
     yield f"\nagents ({len(status.agents)}):"
     for agent in status.agents:
