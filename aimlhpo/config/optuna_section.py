@@ -32,7 +32,9 @@ class ParameterSection(Section):
     """One parameter of the search space, under its key."""
 
     type: Text = Field(description="The kind of parameter.")
-    settings: Mapping = Field(description="`name` (in the study; the key where not given) and the arguments of that kind.")
+    settings: Mapping = Field(
+        description="The name in the study (the key where not given), and arguments of that kind."
+    )
     substitute: Flag = Field(
         default=True,
         description="Whether the value replaces the model YAML's at the key; false where only custom_updates reads it.",
