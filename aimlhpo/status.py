@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import CLAIM
+from aimlhpo.backends.backend import CLAIM, RELEASED
 from aimlhpo.best import best_trials
 from aimlhpo.leases import Holder, Registry
 from aimlhpo.ledger import Counts, Ledger, count
@@ -60,6 +60,15 @@ class FailedTrial:
 
 
 @dataclass(frozen=True)
+class InterruptedTrial:
+    """A trial that was given back and waits to go on; `attempts` is how often it was begun."""
+
+    number: int
+    cause: str
+    attempts: int
+
+
+@dataclass(frozen=True)
 class BestTrial:
     number: int
     values: dict[str, float]
@@ -96,6 +105,7 @@ class Status:
     reaped: tuple[int, ...]
     jobs: tuple[JobStatus, ...] | None
     slurm_answers: bool
+    interrupted: tuple[InterruptedTrial, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -128,11 +138,13 @@ def read_status(study: optuna.Study, config: Config) -> Status:
         reaped=tuple(reaped),
         jobs=jobs,
         slurm_answers=jobs is not None or not _submitted(config),
+        interrupted=tuple(_interrupted(trials)),
     )
 
 
 def _reap(study: optuna.Study, config: Config) -> list[int]:
-    ledger = Ledger(study, config.paths, config.optuna.n_trials, "status", Registry(config.paths.leases, config.optuna.grace_period))
+    registry = Registry(config.paths.leases, config.optuna.grace_period)
+    ledger = Ledger(study, config.paths, config.optuna.n_trials, "status", registry)
     with suppress(PermissionError, FileNotFoundError):  # looking on is allowed where writing is not
         return ledger.reap()
     return []
@@ -196,6 +208,13 @@ def _failed(trials: Sequence[FrozenTrial], config: Config) -> Iterable[FailedTri
         log = str(config.paths.save_path / record.log) if record.log else None
         cause = record.cause or "unknown"
         yield FailedTrial(record.number, cause, record.worker, log, record.log_offset, record.error)
+
+
+def _interrupted(trials: Iterable[FrozenTrial]) -> Iterable[InterruptedTrial]:
+    for trial in trials:
+        history = trial.system_attrs.get(RELEASED) if trial.state == TrialState.WAITING else None
+        if history:
+            yield InterruptedTrial(trial.number, history["cause"], history["attempts"])
 
 
 def _submitted(config: Config) -> bool:

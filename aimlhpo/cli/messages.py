@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import Any, TextIO
 
-from aimlhpo.errors import AimlhpoError, ConfigError
+from aimlhpo.errors import AimlhpoError, ConfigError, Interrupted
 
 _RED, _GREEN, _BOLD, _DIM = "31", "32", "1", "2"
 
@@ -43,6 +43,8 @@ def failure(problem: AimlhpoError) -> None:
     """An error of aimlhpo's own; several problems each begin on a line of their own."""
     if isinstance(problem, ConfigError) and len(problem.problems) > 1:
         error(f"{len(problem.problems)} problems in the configuration")
+        print(problem, file=sys.stderr)
+    elif isinstance(problem, Interrupted):
         print(problem, file=sys.stderr)
     else:
         error(str(problem))

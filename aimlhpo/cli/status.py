@@ -25,7 +25,9 @@ def run(argv: Sequence[str]) -> int:
     parser = make_parser("status", "How a study stands: trials, best value, agents, jobs, failures.", _EXAMPLES)
     add_study_argument(parser)
     parser.add_argument("--json", action="store_true", help="everything as JSON, for scripts")
-    parser.add_argument("--failed", action="store_true", help="list all failed trials with cause and log")
+    parser.add_argument(
+        "--failed", action="store_true", help="list all failed and interrupted trials with cause and log"
+    )
     arguments = parser.parse_args(argv)
 
     from aimlhpo.cli.target import load_target
@@ -38,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json:
         messages.as_json(status.as_dict())
     elif arguments.failed:
-        print("\n".join(failures(status.failed)) or "no trial has failed")
+        print("\n".join([*failures(status.failed), *interruptions(status)]) or "no trial has failed")
     else:
         print("\n".join(screen(status)))
     return ExitCode.DONE
@@ -124,3 +126,9 @@ def failures(trials: Sequence[FailedTrial]) -> Iterator[str]:
         if trial.log:
             at = f" from byte {trial.log_offset}" if trial.log_offset else ""
             yield f"    {trial.log}{at}"
+
+
+def interruptions(status: Status) -> Iterator[str]:
+    """Each trial that was given back before its end, and why."""
+    for trial in status.interrupted:
+        yield f"  trial {trial.number}: interrupted ({trial.cause}), waits to go on"

@@ -240,7 +240,9 @@ def status_of(project: Project) -> dict[str, Any]:
     return answer
 
 
-def test_status_shows_agents_and_their_trials_and_reaps_when_they_die(tmp_path: Path) -> None:
+def test_status_shows_agents_and_their_trials_and_reaps_when_they_die(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     project = Project(tmp_path, objective=SLOW, n_trials=2)
     process = project.start("--local", "2")
     wait_until((project.save_path / ".aimlhpo" / "config" / "model.yml").exists, "the study")
@@ -255,6 +257,9 @@ def test_status_shows_agents_and_their_trials_and_reaps_when_they_die(tmp_path: 
     after = status_of(project)
     assert after["agents"] == []
     assert sorted(after["reaped"]) == [0, 1]
+    assert [(trial["number"], trial["attempts"]) for trial in after["interrupted"]] == [(0, 1), (1, 1)]
+    assert main(["status", str(project.save_path), "--failed"]) == 0
+    assert "trial 1: interrupted (" in capsys.readouterr().out
     assert project.states() == {"WAITING": 2}
 
 
