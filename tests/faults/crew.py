@@ -1,0 +1,176 @@
+"""Several agents of one study, each on a host of its own as far as the leases can tell, and the ways to hurt them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aimlhpo.status import Status, read_status
+from aimlhpo.storage import create_or_load_study
+from tests.faults import evidence
+from tests.project import Project
+from tests.servers import find_program
+from tests.waiting import wait_until
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+ELSEWHERE = f'mount --bind "$1" {BOOT_ID} && shift && exec "$@"'
+
+
+def children(pid: int) -> list[int]:
+    """The process's living children, whichever of its threads started them."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
+
+
+class Crew:
+    """`agents` processes that each run an agent with `slots` workers; whoever dies can be replaced.
+
+    Everything is killed with the `with` block, and with this process.
+    """
+
+    def __init__(
+        self, folder: Path, agents: int, slots: int, *, seconds: float = 0.4, seed: int = 0, **optuna_keys: Any
+    ) -> None:
+        keys = {"grace_period": 2.0, "max_consecutive_failures": 100_000, **optuna_keys}
+        self.project = Project(folder, evidence.objective(seconds), **keys)
+        self.random = random.Random(seed)
+        self.killed: dict[int, float] = {}
+        self.seen: dict[int, float] = {}
+        self.log = folder / "agents.log"
+        self._agents, self._slots = agents, slots
+        self._alive: list[subprocess.Popen[bytes]] = []
+        self.study = create_or_load_study(self.project.config)
+        self.project.config.write_snapshot()
+
+    # --- agents ---
+
+    def __enter__(self) -> Self:
+        self.staff()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill_all()
+
+    def staff(self) -> None:
+        """Start as many agents as are missing."""
+        self._alive = [agent for agent in self._alive if agent.poll() is None]
+        while len(self._alive) < self._agents:
+            self._alive.append(self._start())
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        host = self.project.folder / f"boot-{uuid.uuid4()}"
+        host.write_text(f"{uuid.uuid4()}\n")
+        command = [find_program("setpriv"), "--pdeathsig", "KILL", "--", *_unshare(), "sh", "-c", ELSEWHERE, "sh", host]
+        command += [sys.executable, "-m", "tests.faults.agent", self.project.save_path, self._slots]
+        with self.log.open("ab") as log:
+            words = list(map(str, command))
+            return subprocess.Popen(words, cwd=evidence.ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    @property
+    def agents(self) -> list[int]:
+        """The pids of living agents."""
+        return [agent.pid for agent in self._alive if agent.poll() is None]
+
+    @property
+    def workers(self) -> list[int]:
+        return [worker for agent in self.agents for worker in children(agent)]
+
+    def exit_codes(self) -> list[int]:
+        """Wait for the agents' ends."""
+        return [agent.wait(120) for agent in self._alive]
+
+    # --- faults ---
+
+    def kill_worker(self) -> None:
+        """SIGKILL a worker that trains or idles, chosen at random."""
+        workers = self.workers
+        if workers:
+            self._kill(self.random.choice(workers))
+
+    def kill_agent(self) -> None:
+        """SIGKILL an agent; the kernel ends its workers."""
+        agents = self.agents
+        if agents:
+            self._kill(self.random.choice(agents))
+
+    def kill_all(self) -> None:
+        for agent in self.agents:
+            self._kill(agent)
+        for process in self._alive:
+            process.wait()
+
+    def _kill(self, pid: int) -> None:
+        now = time.monotonic()
+        self.killed.update(dict.fromkeys([pid, *children(pid)], now))
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    def signal_all_of(self, agent: int, number: signal.Signals) -> None:
+        """Signal an agent and its workers."""
+        for pid in (agent, *children(agent)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    # --- looking on ---
+
+    def watch(self) -> None:
+        """Remember the results that the storage holds now."""
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state.name == "COMPLETE":
+                self.seen[trial.number] = float(trial.value or 0.0)
+
+    def status(self) -> Status:
+        """As `aimlhpo status` does: looks, and gives back what the dead have held."""
+        return read_status(self.study, self.project.config)
+
+    @property
+    def lines(self) -> list[evidence.Line]:
+        return evidence.read(self.project.folder / "evidence")
+
+    def running(self, at_least: int = 1) -> None:
+        """Wait until that many trials have begun."""
+        folder = self.project.folder / "evidence"
+        wait_until(lambda: len(list(folder.glob("*"))) >= at_least, f"{at_least} trials to begin", 120)
+
+    def finish(self, seconds: float = 240) -> None:
+        """Replace the dead until the agents have ended because the budget is reached."""
+        end = time.monotonic() + seconds
+        for _ in self.ticks():
+            if time.monotonic() > end:
+                raise AssertionError(f"not finished in {seconds:g} s: {self.project.states()}\n{self.tail()}")
+
+    def ticks(self) -> Iterator[None]:
+        """Goes on, with all agents there, until the budget is reached and they have ended."""
+        n_trials = self.project.config.optuna.n_trials
+        while True:
+            self.watch()
+            if len(self.seen) >= n_trials and not self.agents:
+                return
+            if len(self.seen) < n_trials:
+                self.staff()
+            yield
+            time.sleep(0.3)
+
+    def tail(self) -> str:
+        return self.log.read_text()[-3000:]
+
+
+def _unshare() -> list[str]:
+    """A mount namespace of its own; where this user is not root, in a user namespace of its own."""
+    own_user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return [find_program("unshare"), "--mount", *own_user]
