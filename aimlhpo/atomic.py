@@ -12,29 +12,32 @@ from pathlib import Path
 ABANDONED_AFTER = 3600.0  # seconds; a temporary file this old was left by a writer that was killed
 
 
-def replace_file(path: Path, text: str, mode: int = 0o644) -> None:
+def replace_file(path: Path, text: str, mode: int = 0o644, *, lasting: bool = True) -> None:
     """Replace `path` by a file that holds `text` (UTF-8). Any number of writers may do so at once.
 
+    A `lasting` file is on the disk when this returns; one that is not survives the process, but not the machine.
     Raises OSError, for example when the disk is full; the old file is then still there, whole.
     """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{uuid.uuid4().hex}.tmp")
     try:
-        _write(temporary, text, mode)
+        _write(temporary, text, mode, lasting)
         os.replace(temporary, path)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    _sync_directory(path.parent)
-    _sweep(path)
+    if lasting:
+        _sync_directory(path.parent)
+        _sweep(path)
 
 
-def _write(path: Path, text: str, mode: int) -> None:
+def _write(path: Path, text: str, mode: int, lasting: bool) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with open(descriptor, "wb") as file:
         file.write(text.encode("utf-8", errors="backslashreplace"))
-        file.flush()
-        os.fsync(file.fileno())
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _sync_directory(directory: Path) -> None:

@@ -23,13 +23,17 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from aimlhpo import interruptions
 from aimlhpo.backends import OpenTrial, Overview, OwnedStorage, own
 from aimlhpo.backends.backend import CLAIM, RELEASED
-from aimlhpo.backends.operations import SetState, SetSystemAttr
+from aimlhpo.backends.operations import Operation, SetState, SetSystemAttr, SetUserAttr
 from aimlhpo.leases import Registry
 from aimlhpo.locks import locked
+from aimlhpo.outbox import Outbox
 from aimlhpo.paths import StudyPaths
 from aimlhpo.records import ATTRIBUTE
+
+RETRY = "aimlhpo:retry"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Claim:
     number: int
     token: str
     attempt: int
+    seconds_before: float = 0.0
 
 
 class Nothing(Enum):
@@ -69,7 +74,13 @@ class Ledger:
     """Claims, finishes and releases the trials of one study for one agent."""
 
     def __init__(
-        self, study: optuna.Study, paths: StudyPaths, n_trials: int | None, agent: str, registry: Registry
+        self,
+        study: optuna.Study,
+        paths: StudyPaths,
+        n_trials: int | None,
+        agent: str,
+        registry: Registry,
+        max_retries: int = 0,
     ) -> None:
         self._study = study
         storage = study._storage
@@ -79,6 +90,8 @@ class Ledger:
         self._n_trials = n_trials
         self._agent = agent
         self._registry = registry
+        self._max_retries = max_retries
+        self._outbox = Outbox(paths.outbox)
 
     def claim(self, slot: int, device: str, token: str | None = None) -> Claim | Nothing:
         """The next trial for a slot: an interrupted or enqueued one before a new one.
@@ -108,7 +121,7 @@ class Ledger:
 
     def _hold(self, trial: OpenTrial, token: str) -> Claim:
         self._storage.hold(trial.trial_id)
-        return Claim(trial.trial_id, trial.number, token, attempt=trial.attempts + 1)
+        return Claim(trial.trial_id, trial.number, token, trial.attempts + 1, trial.seconds)
 
     def _create(self, owner: dict[str, Any]) -> Claim:
         trial = create_trial(state=TrialState.RUNNING, system_attrs={CLAIM: owner})
@@ -118,18 +131,48 @@ class Ledger:
         self._storage.hold(trial._trial_id, trial)
         return Claim(trial._trial_id, trial.number, owner["token"], attempt=1)
 
-    def finish(self, claim: Claim, state: TrialState, values: Sequence[float] | None, record: dict[str, Any]) -> bool:
-        """Write a trial's result. False if the claim was lost meanwhile: then nothing is written."""
+    def finish(
+        self,
+        claim: Claim,
+        state: TrialState,
+        values: Sequence[float] | None,
+        record: dict[str, Any],
+        reports: Iterable[tuple[int, float]] = (),
+    ) -> bool:
+        """Write a trial's result, and those of its reports that are not stored yet.
+
+        False if the claim was lost meanwhile: then nothing is written.
+        """
         with locked(self._paths.lock):
-            stored = self._backend.open_trial(claim.trial_id)
-            if stored.state.is_finished() and stored.token == claim.token:
-                return True
-            if not stored.held_with(claim.token):
-                return False
-            with self._storage.batch():
-                self._write_result(claim, state, values, record)
+            return self._finish(claim, state, values, record, reports)
+
+    def _finish(
+        self,
+        claim: Claim,
+        state: TrialState,
+        values: Sequence[float] | None,
+        record: dict[str, Any],
+        reports: Iterable[tuple[int, float]],
+    ) -> bool:
+        stored = self._backend.open_trial(claim.trial_id)
+        if stored.state.is_finished() and stored.token == claim.token:
+            return True
+        if not stored.held_with(claim.token):
+            return False
+        self._storage.hold(claim.trial_id)
+        with self._storage.batch():
+            self._write_reports(claim, reports)
+            self._write_result(claim, state, values, record)
         self._storage.let_go(claim.trial_id)
+        if state == TrialState.FAIL:
+            self._retry(claim)
         return True
+
+    def _write_reports(self, claim: Claim, reports: Iterable[tuple[int, float]]) -> None:
+        stored = self._storage.get_trial(claim.trial_id).intermediate_values
+        for step, value in reports:
+            if stored.get(step) != value:
+                self._storage.set_trial_intermediate_value(claim.trial_id, step, value)
 
     def _write_result(
         self, claim: Claim, state: TrialState, values: Sequence[float] | None, record: dict[str, Any]
@@ -140,6 +183,18 @@ class Ledger:
         self._storage.set_trial_user_attr(claim.trial_id, ATTRIBUTE, record)
         self._study.sampler.after_trial(self._study, trial, state, values)
         self._storage.set_trial_state_values(claim.trial_id, state, values)
+
+    def _retry(self, claim: Claim) -> None:
+        """Enqueue a failed trial's parameters again, as often as `max_retries` says, linked to the first trial."""
+        if self._max_retries == 0:
+            return
+        trial = self._storage.get_trial(claim.trial_id)
+        before = trial.system_attrs.get(RETRY, {"of": trial.number, "count": 0})
+        if before["count"] < self._max_retries:
+            link = {"of": before["of"], "count": before["count"] + 1}
+            attrs = {"fixed_params": trial.params, RETRY: link}
+            template = create_trial(state=TrialState.WAITING, system_attrs=attrs)
+            self._storage.create_new_trial(self._study._study_id, template_trial=template)
 
     def release(self, claim: Claim, cause: str, seconds: float = 0.0) -> bool:
         """Give an unfinished trial back, to be continued by whoever claims it next. False if the claim was lost."""
@@ -152,15 +207,18 @@ class Ledger:
         return True
 
     def _give_back(self, trial: OpenTrial, cause: str, seconds: float) -> None:
-        before = trial.released or {"attempts": 0, "seconds": 0.0}
-        history = {"attempts": before["attempts"] + 1, "seconds": before["seconds"] + seconds, "cause": cause}
-        self._backend.apply(
-            [
-                SetSystemAttr(trial.trial_id, RELEASED, history),
-                SetSystemAttr(trial.trial_id, CLAIM, None),
-                SetState(trial.trial_id, TrialState.WAITING),
-            ]
-        )
+        history = interruptions.after(trial.released, cause, seconds, self._progress(trial))
+        ending: list[Operation] = [SetState(trial.trial_id, TrialState.WAITING)]
+        if interruptions.are_too_many(history):
+            record = interruptions.record(history)
+            ending = [SetUserAttr(trial.trial_id, ATTRIBUTE, record), SetState(trial.trial_id, TrialState.FAIL)]
+        released = SetSystemAttr(trial.trial_id, RELEASED, history)
+        self._backend.apply([released, SetSystemAttr(trial.trial_id, CLAIM, None), *ending])
+
+    def _progress(self, trial: OpenTrial) -> list[float]:
+        """A trial's visible progress: how much it reported, and when it last wrote a checkpoint."""
+        reports = len(self._storage.get_trial(trial.trial_id).intermediate_values)
+        return [reports, interruptions.newest_file(self._paths.checkpoint(trial.number))]
 
     def confirm(self, claims: Sequence[Claim]) -> list[Claim]:
         """Those of the claims that are still held."""
@@ -168,22 +226,32 @@ class Ledger:
             return [claim for claim in claims if self._backend.open_trial(claim.trial_id).held_with(claim.token)]
 
     def reap(self) -> list[int]:
-        """Release the trials whose agents are dead; returns their numbers."""
+        """Deliver the results that dead agents left behind, then release their trials; returns those numbers."""
         with locked(self._paths.lock):
             dead: dict[str, bool] = {}
+            self._deliver(dead)
             lost = [trial for trial in self._overview().open if self._is_orphan(trial, dead)]
             for trial in lost:
                 self._give_back(trial, "node failure", 0.0)
             self._registry.sweep()
         return [trial.number for trial in lost]
 
+    def _deliver(self, dead: dict[str, bool]) -> None:
+        for result in self._outbox.results():
+            if self._is_dead(result.agent, dead):
+                claim = Claim(result.trial_id, result.number, result.token, attempt=1)
+                self._finish(claim, TrialState[result.state], result.values, result.record, result.reports)
+                self._outbox.remove(result.token)
+
     def _is_orphan(self, trial: OpenTrial, dead: dict[str, bool]) -> bool:
         if trial.state != TrialState.RUNNING or not trial.claim:
             return False
-        agent = trial.claim["agent"]
-        if agent not in dead:
-            dead[agent] = self._registry.is_dead(agent)
-        return dead[agent]
+        return self._is_dead(trial.claim["agent"], dead)
+
+    def _is_dead(self, agent: str, known: dict[str, bool]) -> bool:
+        if agent not in known:
+            known[agent] = agent != self._agent and self._registry.is_dead(agent)
+        return known[agent]
 
     def counts(self) -> Counts:
         return _count(self._overview())

@@ -175,6 +175,7 @@ def create_or_load_study(config: Config, *, allow_changes: bool = False) -> optu
             raise StudyError("\n".join(str(problem) for problem in problems))
         study = load_study(config) if study_exists(config) else _create(config)
         _sign(study, config)
+        _enqueue(study, config)
     return study
 
 
@@ -212,6 +213,16 @@ def _sign(study: optuna.Study, config: Config) -> None:
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
     signed = {"fingerprint": fingerprint.of(config), "seed": seed, "started": time.time()}
     study.set_user_attr(STUDY_ATTR, {**known, **signed})
+
+
+def _enqueue(study: optuna.Study, config: Config) -> None:
+    """Queue the trials that the configuration asks for, each once over all starts."""
+    from aimlhpo.space import SearchSpace
+
+    space = SearchSpace.from_config(config)
+    with _quiet():
+        for values in config.enqueued():
+            study.enqueue_trial(space.encode(values), skip_if_exists=True)
 
 
 def no_such_study(config: Config) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.agent.bookkeeper import Bookkeeper, Standing, Work
 from aimlhpo.agent.clerk import Clerk
+from aimlhpo.agent.memory import OUT_OF_MEMORY, after_out_of_memory
 from aimlhpo.agent.process import WorkerProcess
 from aimlhpo.agent.progress import Pace
+from aimlhpo.agent.records import provenance_id, result
 from aimlhpo.agent.reports import Flush, Reports
-from aimlhpo.agent.seat import Seat, State
+from aimlhpo.agent.seat import Running, Seat, State, shares_gpu
 from aimlhpo.agent.signals import LOCAL, SignalTrap
 from aimlhpo.agent.waiter import Waiter
 from aimlhpo.agent.walltime import Job, Walltime
@@ -25,6 +28,8 @@ from aimlhpo.devices import Slot
 from aimlhpo.errors import AimlhpoError, ObjectiveError, StudyFailed
 from aimlhpo.leases import Holder, Lease, Registry, Word
 from aimlhpo.ledger import Claim, Ledger, Nothing, new_token
+from aimlhpo.outbox import Outbox, Result
+from aimlhpo.patience import Patience
 from aimlhpo.protocol import (
     FAIL,
     Decision,
@@ -51,8 +56,9 @@ if TYPE_CHECKING:
 
 _TICK = 0.5  # seconds between two looks at the clock
 _POLL = 1.0  # seconds until a slot asks again when all that is left is running elsewhere
+_SIGNAL_PATIENCE = 1.0  # seconds for a signal that has reached a worker to reach the agent, too
 _TERM_PATIENCE = 5.0  # seconds that a worker has between SIGTERM and SIGKILL
-_OUTAGE_PATIENCE = 600.0  # seconds
+_IDLE_PATIENCE, _STOPPING_PATIENCE = 600.0, 20.0  # seconds that the storage may be away
 _MOST_EARLY_DEATHS = 3
 
 
@@ -96,22 +102,24 @@ class Agent:
         self._error: AimlhpoError | None = None
         self._trials_run = 0
         self._told: set[str] = set()
+        self._outbox = Outbox(config.paths.outbox)
 
     def run(self) -> Ending:
         """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
         options, paths = self._config.optuna, self._config.paths
         paths.create()
         sampler, pruner = make_sampler(options.sampler, options.seed), make_pruner(options.pruner)
-        study = load_study(self._config, sampler=sampler, pruner=pruner)
+        patience = Patience(self._view.log, self._patience)
+        study = patience.run(partial(load_study, self._config, sampler=sampler, pruner=pruner))
         study._storage = storage = own(study._storage)
         registry = Registry(paths.leases, options.grace_period, self._holder, self._word)
-        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry)
+        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, options.max_retries)
         with ExitStack() as stack:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))
             self._waiter = stack.enter_context(Waiter(paths.state / "waiter.lock"))
             self._books = Bookkeeper(self._config, study, storage, ledger, lease)
-            self._clerk = stack.enter_context(Clerk(self._view.log, _OUTAGE_PATIENCE))
+            self._clerk = stack.enter_context(Clerk(patience))
             stack.callback(self._end_workers)
             self._loop()
         if self._error is not None:
@@ -135,8 +143,8 @@ class Agent:
 
     def _step(self) -> None:
         for seat in self._seats:
-            if seat.state is State.IDLE and time.monotonic() >= seat.retry_at:
-                self._claim_for(seat)
+            if seat.state is State.IDLE:
+                self._employ(seat)
         for source in wait(self._sources(), timeout=_TICK):
             self._serve(source)
         self._tick()
@@ -174,6 +182,15 @@ class Agent:
         self._show()
 
     # --- claiming ---
+
+    def _employ(self, seat: Seat) -> None:
+        neighbours = [other for other in self._seats if shares_gpu(seat, other)]
+        if seat.for_itself is not None:
+            if not any(other.is_occupied for other in neighbours):
+                work, seat.for_itself = seat.for_itself, None
+                seat.assign(work, alone=True)
+        elif time.monotonic() >= seat.retry_at and not any(other.wants_to_be_alone for other in neighbours):
+            self._claim_for(seat)
 
     def _claim_for(self, seat: Seat) -> None:
         if self._stop_cause is not None or self._time_is_up() or not self._fits():
@@ -221,6 +238,7 @@ class Agent:
         match message:
             case Ready():
                 seat.state, seat.early_deaths = State.IDLE, 0
+                seat.provenance = provenance_id(message.provenance)
                 self._clerk.submit(partial(self._books.note_provenance, message.provenance))
             case LoadFailed():
                 self._give_up(ObjectiveError(message.message, message.detail))
@@ -235,23 +253,53 @@ class Agent:
 
     def _take_report(self, seat: Seat, report: Report) -> None:
         if seat.running is not None:
-            seat.running.last_report = report
+            seat.running.reports.append(report)
         if self._reports.add(report):
             flush = Flush(self._reports, report.number, self._books.report)
             self._clerk.submit(flush, partial(_answer, seat.worker))
 
     def _finish(self, seat: Seat, outcome: Outcome) -> None:
+        if outcome.state == FAIL and self._is_being_stopped():
+            return  # stopping gives the trial back
         running = seat.clear()
         if running is None:
             return
-        claim = running.work.claim
-        job = partial(self._books.finish, claim, outcome, self._whereabouts(seat, running.log_offset))
-        self._clerk.submit(job, partial(self._booked, claim, outcome, seat.worker.log.name))
-        for other in self._seats:
-            other.retry_at = 0.0
-        if outcome.cause == "out of memory":
+        if outcome.cause == OUT_OF_MEMORY:
             # Only the end of the process gives all of a GPU's memory back for certain.
             seat.replace_worker()
+            if self._retries_alone(seat, running):
+                seat.for_itself = running.work
+                return
+            outcome = after_out_of_memory(outcome, self._config.optuna.on_oom)
+        for other in self._seats:
+            other.retry_at = 0.0
+        self._hand_in(seat, running, outcome)
+
+    def _retries_alone(self, seat: Seat, running: Running) -> bool:
+        wanted = self._config.optuna.on_oom == "retry_alone" and not running.alone and self._stop_cause is None
+        return wanted and any(shares_gpu(seat, other) for other in self._seats)
+
+    def _hand_in(self, seat: Seat, running: Running, outcome: Outcome) -> None:
+        claim = running.work.claim
+        where = self._whereabouts(seat, running.log_offset)
+        seed = running.work.assignment.seed
+        ended = result(self._holder.agent, claim, outcome, where, running.reports, seed)
+        if outcome.state != FAIL:
+            self._keep(ended)
+        then = partial(self._booked, claim, outcome, seat.worker.log.name)
+        self._clerk.submit(partial(self._books.finish, claim, ended), then)
+
+    def _keep(self, ended: Result) -> None:
+        """Put the result into the outbox, so that it outlives this agent."""
+        try:
+            self._outbox.put(ended)
+        except OSError as error:
+            self._view.log(f"trial {ended.number}: its result is in memory alone until the storage has it ({error})")
+
+    def _is_being_stopped(self) -> bool:
+        """Whether a signal has come. SLURM signals a job's processes one by one, and workers may be hit first."""
+        patience = _SIGNAL_PATIENCE if self._holder.job is not None else 0.0
+        return self._stop_cause is not None or bool(wait([self._trap.fileno()], timeout=patience))
 
     def _whereabouts(self, seat: Seat, log_offset: int) -> dict[str, object]:
         return {
@@ -260,10 +308,12 @@ class Agent:
             "device": seat.slot.label,
             "log": str(seat.worker.log.relative_to(self._config.paths.save_path)),
             "log_offset": log_offset,
+            "provenance": seat.provenance,
         }
 
     def _booked(self, claim: Claim, outcome: Outcome, log: str, written: bool) -> None:
         self._stale = True
+        self._outbox.remove(claim.token)
         if not written:
             self._view.log(f"trial {claim.number}: others took it over while this agent was silent; result dropped")
             return
@@ -335,6 +385,8 @@ class Agent:
             running = seat.clear()
             if running is not None:
                 self._release(running.work.claim, cause, running.seconds)
+            if seat.for_itself is not None:
+                self._release(seat.for_itself.claim, cause, 0.0)
             seat.state = State.RETIRED
 
     def _release(self, claim: Claim, cause: str, seconds: float) -> None:
@@ -347,6 +399,12 @@ class Agent:
         deadline = time.monotonic() + _TERM_PATIENCE
         for seat in self._seats:
             seat.worker.wait(max(0.0, deadline - time.monotonic()))
+
+    def _patience(self) -> float:
+        """Seconds to wait for the storage: nothing that trains is given up for it."""
+        if self._stop_cause is not None:
+            return _STOPPING_PATIENCE
+        return math.inf if any(seat.state is State.BUSY for seat in self._seats) else _IDLE_PATIENCE
 
     # --- news of the study ---
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,21 +10,12 @@ import numpy as np
 from optuna.pruners import NopPruner
 from optuna.trial import Trial, TrialState
 
+from aimlhpo.agent.records import provenance_id
 from aimlhpo.backends import OwnedStorage
-from aimlhpo.backends.backend import RELEASED
 from aimlhpo.history import consecutive_failures, longest
 from aimlhpo.ledger import Claim, Counts, Ledger, Nothing, count
-from aimlhpo.protocol import (
-    COMPLETE,
-    FAIL,
-    PRUNED,
-    Assignment,
-    Decision,
-    Outcome,
-    Report,
-    Suggested,
-    SuggestRequest,
-)
+from aimlhpo.outbox import Result
+from aimlhpo.protocol import Assignment, Decision, Report, Suggested, SuggestRequest
 from aimlhpo.results import ResultsWriter
 from aimlhpo.space import SearchSpace
 from aimlhpo.storage import STUDY_ATTR
@@ -37,8 +26,6 @@ if TYPE_CHECKING:
 
     from aimlhpo.config import Config
     from aimlhpo.leases import Lease
-
-_STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
 
 
 @dataclass
@@ -71,7 +58,6 @@ class Bookkeeper:
         self._results = ResultsWriter(study, config)
         self._signed = study.user_attrs[STUDY_ATTR]
         self._held: dict[int, tuple[Claim, Trial]] = {}
-        self._provenance = ""
         self._best = _best(study)
 
     @property
@@ -163,29 +149,15 @@ class Bookkeeper:
 
     # --- endings ---
 
-    def finish(self, claim: Claim, outcome: Outcome, record: dict[str, Any]) -> bool:
+    def finish(self, claim: Claim, result: Result) -> bool:
         """Write a trial's result. False if the claim was lost: the result is dropped."""
-        record = {**record, **self._record(claim, outcome)}
-        written = self._ledger.finish(claim, _STATES[outcome.state], outcome.values, record)
+        state = TrialState[result.state]
+        written = self._ledger.finish(claim, state, result.values, result.record, result.reports)
         self._held.pop(claim.number, None)
         if written:
-            self._note_best(claim.number, outcome)
+            self._note_best(result)
             self._results.maybe_write()
         return written
-
-    def _record(self, claim: Claim, outcome: Outcome) -> dict[str, Any]:
-        before = self._storage.get_trial(claim.trial_id).system_attrs.get(RELEASED, {"seconds": 0.0})
-        return {
-            "metrics": outcome.metrics,
-            "seconds": round(before["seconds"] + outcome.seconds, 3),
-            "cause": outcome.cause,
-            "error": outcome.error,
-            "updates": outcome.updates,
-            "unread": outcome.unread,
-            "seed": self.seed_of(claim.number),
-            "provenance": self._provenance,
-            "attempts": claim.attempt,
-        }
 
     def release(self, claim: Claim, cause: str, seconds: float) -> bool:
         self._held.pop(claim.number, None)
@@ -200,12 +172,10 @@ class Bookkeeper:
     # --- the study ---
 
     def note_provenance(self, provenance: dict[str, Any]) -> None:
-        """Keep what the trials run on once for the study; each trial names it by a digest."""
-        digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
-        key = f"{STUDY_ATTR}:provenance:{digest}"
+        """Keep what the trials run on, once for the study; each trial names it by its id."""
+        key = f"{STUDY_ATTR}:provenance:{provenance_id(provenance)}"
         if key not in self._study.user_attrs:
             self._study.set_user_attr(key, provenance)
-        self._provenance = digest
 
     def standing(self) -> Standing:
         """Counts, the best trial, and how many trials in a row have failed since the study was last started."""
@@ -213,12 +183,12 @@ class Bookkeeper:
         failures = consecutive_failures(trials, self.started)
         return Standing(count(trials), self._best, failures, longest(trials))
 
-    def _note_best(self, number: int, outcome: Outcome) -> None:
-        if outcome.state == COMPLETE and outcome.values is not None and len(outcome.values) == 1:
-            value = outcome.values[0]
+    def _note_best(self, result: Result) -> None:
+        if result.state == "COMPLETE" and result.values is not None and len(result.values) == 1:
+            value = result.values[0]
             better = max if self._config.optuna.direction[0] == "maximize" else min
             if self._best is None or better(value, self._best[1]) != self._best[1]:
-                self._best = (number, value)
+                self._best = (result.number, value)
 
 
 def _best(study: optuna.Study) -> tuple[int, float] | None:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
-import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 15.0  # seconds between tries while the storage is away
-_OUTAGE_ERRNOS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ENOTCONN,
-}  # fmt: skip
+from aimlhpo.patience import Patience
 
 Job = Callable[[], Any]
 Then = Callable[[Any], None]
@@ -23,17 +18,16 @@ Then = Callable[[Any], None]
 class Clerk:
     """Runs jobs one after another in a thread; what follows from each runs in the thread that calls `deliver`.
 
-    A job that fails because the storage is away is tried again, with growing pauses, for as long as `patience`
-    (seconds) lasts; jobs must be safe to repeat. Any other error is raised by `deliver`.
+    Jobs must be safe to repeat: they are, while the storage is away. Other errors are raised by `deliver`.
     """
 
-    def __init__(self, log: Callable[[str], None], patience: float) -> None:
+    def __init__(self, patience: Patience) -> None:
         self._jobs: SimpleQueue[tuple[Job, Then] | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[Then, Any]] = SimpleQueue()
         self._wake_read, self._wake_write = os.pipe()
-        self._log, self._patience = log, patience
+        self._patience = patience
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
-        self._hurry = threading.Event()
+        self._broken = threading.Event()
         self._open = 0
 
     def __enter__(self) -> Clerk:
@@ -43,7 +37,9 @@ class Clerk:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hurry.set()
+        if kind is not None:
+            self._broken.set()
+            self._patience.give_up()
         self._jobs.put(None)
         self._thread.join()
         os.close(self._wake_read)
@@ -78,30 +74,16 @@ class Clerk:
     def _run(self) -> None:
         while (task := self._jobs.get()) is not None:
             job, then = task
-            try:
-                result = self._patiently(job)
-            except Exception as error:  # noqa: BLE001 -- raised again by deliver
-                result = _Failure(error)
-            self._done.put((then, result))
+            self._done.put((then, self._result(job)))
             os.write(self._wake_write, b".")
 
-    def _patiently(self, job: Job) -> Any:
-        began, pause = None, _FIRST_PAUSE
-        while True:
-            try:
-                result = job()
-            except Exception as error:
-                began = began or time.monotonic()
-                if not is_outage(error) or time.monotonic() - began > self._patience or self._hurry.is_set():
-                    raise
-                if pause == _FIRST_PAUSE:
-                    self._log(f"the storage does not answer, trying again: {_first_line(error)}")
-                self._hurry.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            else:
-                if began is not None:
-                    self._log(f"the storage answers again after {time.monotonic() - began:.0f} s")
-                return result
+    def _result(self, job: Job) -> Any:
+        if self._broken.is_set():
+            return None
+        try:
+            return self._patience.run(job)
+        except Exception as error:  # noqa: BLE001 -- raised again by deliver
+            return _Failure(error)
 
 
 class _Failure:
@@ -109,27 +91,3 @@ class _Failure:
 
     def __init__(self, error: Exception) -> None:
         self.error = error
-
-
-def is_outage(error: BaseException | None) -> bool:
-    """Whether the storage is away for a while (a stopped server, a full disk), by the error or what caused it."""
-    if error is None:
-        return False
-    if isinstance(error, OSError) and error.errno in _OUTAGE_ERRNOS:
-        return True
-    return _is_database_outage(error) or is_outage(error.__cause__)
-
-
-def _is_database_outage(error: BaseException) -> bool:
-    module, names = type(error).__module__, {kind.__name__ for kind in type(error).__mro__}
-    if module.startswith("sqlalchemy"):
-        return bool(names & {"OperationalError", "InterfaceError", "TimeoutError"}) or _disconnected(error)
-    return module.startswith("redis") and bool(names & {"ConnectionError", "TimeoutError", "BusyLoadingError"})
-
-
-def _disconnected(error: BaseException) -> bool:
-    return bool(getattr(error, "connection_invalidated", False))
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from aimlhpo.agent.bookkeeper import Work
@@ -32,7 +32,8 @@ class Running:
     work: Work
     started: float
     log_offset: int
-    last_report: Report | None = None
+    reports: list[Report] = field(default_factory=list)
+    alone: bool = False
 
     @property
     def seconds(self) -> float:
@@ -48,12 +49,15 @@ class Seat:
         self.running: Running | None = None
         self.retry_at = 0.0
         self.early_deaths = 0
+        self.for_itself: Work | None = None
+        self.provenance = ""
         self._start = start
         self.worker = start(slot)
 
-    def assign(self, work: Work) -> None:
+    def assign(self, work: Work, *, alone: bool = False) -> None:
+        """Run the trial; `alone` keeps the other slots of this GPU empty meanwhile."""
         self.state = State.BUSY
-        self.running = Running(work, time.monotonic(), self.worker.log_size())
+        self.running = Running(work, time.monotonic(), self.worker.log_size(), alone=alone)
         with suppress(OSError):  # a worker that has just died: the end of its pipe tells
             self.worker.connection.send(work.assignment)
 
@@ -76,10 +80,24 @@ class Seat:
         self.worker = self._start(self.slot)
         self.state = State.STARTING
 
+    @property
+    def is_occupied(self) -> bool:
+        return self.state in (State.BUSY, State.CLAIMING)
+
+    @property
+    def wants_to_be_alone(self) -> bool:
+        """Whether the slots that share its GPU should stay empty."""
+        return self.for_itself is not None or (self.running is not None and self.running.alone)
+
     def show(self) -> SlotState:
         running = self.running
         if running is None:
             return SlotState(self.slot.index, self.slot.label)
-        last = running.last_report
+        last = running.reports[-1] if running.reports else None
         report = (last.step, last.value) if last else None
         return SlotState(self.slot.index, self.slot.label, running.work.claim.number, running.seconds, report)
+
+
+def shares_gpu(one: Seat, other: Seat) -> bool:
+    """Whether two seats have a GPU in common."""
+    return one is not other and bool(set(one.slot.gpus) & set(other.slot.gpus))

@@ -33,6 +33,11 @@ class OpenTrial:
         """How often the trial was begun and given back."""
         return int((self.released or {}).get("attempts", 0))
 
+    @property
+    def seconds(self) -> float:
+        """Time spent in earlier attempts."""
+        return float((self.released or {}).get("seconds", 0.0))
+
     def held_with(self, token: str) -> bool:
         return self.state == TrialState.RUNNING and self.token == token
 
