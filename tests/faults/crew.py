@@ -22,7 +22,9 @@ from tests.project import Project
 from tests.servers import find_program
 from tests.waiting import wait_until
 
+GRACE = 2.0  # seconds
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+RUN = (sys.executable, "-m", "tests.faults.agent")
 ELSEWHERE = f'mount --bind "$1" {BOOT_ID} && shift && exec "$@"'
 
 
@@ -44,7 +46,7 @@ class Crew:
     def __init__(
         self, folder: Path, agents: int, slots: int, *, seconds: float = 0.4, seed: int = 0, **optuna_keys: Any
     ) -> None:
-        keys = {"grace_period": 2.0, "max_consecutive_failures": 100_000, **optuna_keys}
+        keys = {"grace_period": GRACE, "max_consecutive_failures": 100_000, **optuna_keys}
         self.project = Project(folder, evidence.objective(seconds), **keys)
         self.random = random.Random(seed)
         self.killed: dict[int, float] = {}
@@ -52,14 +54,23 @@ class Crew:
         self.log = folder / "agents.log"
         self._agents, self._slots = agents, slots
         self._alive: list[subprocess.Popen[bytes]] = []
-        self.study = create_or_load_study(self.project.config)
+        self.project.config.paths.create()
         self.project.config.write_snapshot()
 
     # --- agents ---
 
     def __enter__(self) -> Self:
+        self.study = create_or_load_study(self.project.config)
         self.staff()
         return self
+
+    def start_at_once(self, agents: int) -> int:
+        """Start that many agents at the same instant, on an empty store; how many of them ended badly."""
+        command = [*RUN, str(self.project.save_path), str(self._slots), str(agents)]
+        with self.log.open("ab") as log:
+            failed = subprocess.run(command, cwd=evidence.ROOT, stdout=log, stderr=log, timeout=300).returncode
+        self.study = self.project.study()
+        return failed
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -76,7 +87,7 @@ class Crew:
         host = self.project.folder / f"boot-{uuid.uuid4()}"
         host.write_text(f"{uuid.uuid4()}\n")
         command = [find_program("setpriv"), "--pdeathsig", "KILL", "--", *_unshare(), "sh", "-c", ELSEWHERE, "sh", host]
-        command += [sys.executable, "-m", "tests.faults.agent", self.project.save_path, self._slots]
+        command += [*RUN, self.project.save_path, self._slots]
         with self.log.open("ab") as log:
             words = list(map(str, command))
             return subprocess.Popen(words, cwd=evidence.ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -117,14 +128,19 @@ class Crew:
     def _kill(self, pid: int) -> None:
         now = time.monotonic()
         self.killed.update(dict.fromkeys([pid, *children(pid)], now))
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        _signal(pid, signal.SIGKILL)
 
-    def signal_all_of(self, agent: int, number: signal.Signals) -> None:
-        """Signal an agent and its workers."""
-        for pid in (agent, *children(agent)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+    def freeze_agent(self, seconds: float) -> None:
+        """SIGSTOP an agent and its workers for a while."""
+        agent = self.random.choice(self.agents)
+        frozen = [agent, *children(agent)]
+        for pid in frozen:
+            _signal(pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            for pid in frozen:
+                _signal(pid, signal.SIGCONT)
 
     # --- looking on ---
 
@@ -168,6 +184,11 @@ class Crew:
 
     def tail(self) -> str:
         return self.log.read_text()[-3000:]
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _unshare() -> list[str]:

@@ -5,14 +5,27 @@ The tests call them with small numbers, `make chaos` with large ones.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.faults import verdict
-from tests.faults.crew import Crew
+from tests.faults.crew import GRACE, Crew
+from tests.faults.evidence import ROOT
 from tests.faults.verdict import History, Verdict
 from tests.waiting import wait_until
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from aimlhpo.locks import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def judge(crew: Crew, fault: str, injected: int, faults: list[float] | None = None, note: str = "") -> Verdict:
@@ -34,44 +47,84 @@ def judge(crew: Crew, fault: str, injected: int, faults: list[float] | None = No
     )
 
 
-def _repeat(crew: Crew, times: int, pause: float, inject: Callable[[], None]) -> int:
+def _inject(crew: Crew, times: int, pause: float, fault: Callable[[], object]) -> int:
     """Inject at random moments, `pause` seconds apart on average, until the study has ended or `times` is reached."""
     done = 0
     for _ in crew.ticks():
         if done >= times:
             break
         time.sleep(crew.random.uniform(0, 2 * pause))
-        inject()
+        fault()
         done += 1
-    crew.finish()
     return done
 
 
 def worker_kills(folder: Path, url: str, times: int, workers: int = 8, pause: float = 0.2) -> Verdict:
     """SIGKILL of single workers of one agent."""
-    with Crew(folder, 1, workers, storage=url, n_trials=3 * times) as crew:
+    with Crew(folder, 1, workers, storage=url, n_trials=2 * times) as crew:
         crew.running(workers)
-        done = _repeat(crew, times, pause, crew.kill_worker)
+        done = _inject(crew, times, pause, crew.kill_worker)
+        crew.finish()
         return judge(crew, "SIGKILL of a worker", done)
 
 
 def agent_kills(folder: Path, url: str, times: int, agents: int = 4, slots: int = 2, pause: float = 1.5) -> Verdict:
     """SIGKILL of whole agents, each on a host of its own, and in the end of all of them at once."""
-    with Crew(folder, agents, slots, storage=url, n_trials=6 * times + agents * slots) as crew:
+    with Crew(folder, agents, slots, storage=url, n_trials=5 * times + agents * slots) as crew:
         crew.running(slots)
-        done = _killing_until(crew, times, pause)
+        done = _inject(crew, times, pause, crew.kill_agent)
         crew.kill_all()
-        wait_until(lambda: crew.status().counts.running == 0, "the dead agents' trials", 2.0 + 10)
+        wait_until(lambda: crew.status().counts.running == 0, "the dead agents' trials", GRACE + 10)
         crew.finish()
         return judge(crew, "SIGKILL of an agent, then of all", done + agents)
 
 
-def _killing_until(crew: Crew, times: int, pause: float) -> int:
-    done = 0
-    for _ in crew.ticks():
-        if done >= times:
-            break
-        time.sleep(crew.random.uniform(0, 2 * pause))
-        crew.kill_agent()
-        done += 1
-    return done
+def lock_holders(folder: Path, url: str, times: int, held: float = 1.5) -> Verdict:
+    """SIGKILL of a process that holds the ledger's lock, or the journal's, for so long that everybody waits for it."""
+    freed: list[float] = []
+    with Crew(folder, 2, 2, storage=url, n_trials=12 * times) as crew:
+        crew.running(2)
+        locks = [crew.project.config.paths.lock, *crew.project.folder.glob("*.journal.lock")]
+        _inject(crew, times, 0.2, lambda: freed.append(_hold_and_die(crew.random.choice(locks), held)))
+        crew.finish()
+        return judge(crew, "lock holder killed", len(freed), freed)
+
+
+def _hold_and_die(lock: Path, seconds: float) -> float:
+    """Hold the lock, then die; the moment of it."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, cwd=ROOT) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        time.sleep(seconds)
+        holder.kill()
+        return time.monotonic()
+
+
+def frozen_agents(folder: Path, url: str, times: int, agents: int = 2) -> Verdict:
+    """SIGSTOP of an agent with its workers for three grace periods, while the others go on; then SIGCONT."""
+    with Crew(folder, agents, 2, storage=url, seconds=0.8, n_trials=agents * 8 * times) as crew:
+        crew.running(agents * 2)
+        done = _inject(crew, times, 0.2, lambda: crew.freeze_agent(3 * GRACE))
+        crew.finish()
+        return judge(crew, "SIGSTOP for 3 grace periods", done, [])
+
+
+def starts(folder: Path, make_url: Callable[[], str], times: int, agents: int = 32) -> Verdict:
+    """Many agents start at the same instant on an empty store."""
+    verdicts = []
+    for turn in range(times):
+        place = folder / str(turn)
+        place.mkdir()
+        crew = Crew(place, 0, 1, seconds=0.1, storage=make_url(), n_trials=2 * agents)
+        died = crew.start_at_once(agents)
+        verdicts.append(judge(crew, f"{agents} agents start at once", 1, [], f"{died} died"))
+        assert died == 0, crew.tail()
+    return total(verdicts)
+
+
+def total(verdicts: Sequence[Verdict]) -> Verdict:
+    """Several runs as one row."""
+    counted = ("injected", "lost", "twice", "running", "missed")
+    sums = {name: sum(getattr(one, name) for one in verdicts) for name in counted}
+    slowest = max((one.resumed for one in verdicts if one.resumed is not None), default=None)
+    return replace(verdicts[0], **sums, resumed=slowest)

@@ -16,7 +16,7 @@ SETTLED = 1.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """A row of the table. `resumed` is the longest time, in seconds, from a fault until any trial began or ended."""
+    """A row of the table. `resumed` is the longest time, in seconds, from a fault until a trial began."""
 
     fault: str
     storage: str
@@ -67,8 +67,8 @@ def twice(history: History) -> list[int]:
 
 
 def resumed(history: History, faults: Iterable[float]) -> float | None:
-    """The longest time from a fault until something happened in another process than those that were killed."""
-    times = [line.at for line in history.lines]
+    """The longest time from a fault until the next trial began; faults after the last one do not count."""
+    times = [line.at for line in history.lines if line.event == "begin"]
     gaps = [min(at for at in times if at > fault) - fault for fault in faults if any(at > fault for at in times)]
     return max(gaps, default=None)
 
