@@ -205,9 +205,13 @@ def _shared_sqlite(config: Config) -> Iterator[Problem]:
 
 
 def _objective(config: Config) -> list[Problem]:
+    from aimlhpo.command.probe import probe_command
     from aimlhpo.objective_probe import probe_objective
 
+    if config.optuna.command is not None:
+        return list(probe_command(config))
     if config.optuna.objective is None:
-        return [Problem("optuna: objective", "is missing", "the path of the Python file that holds class Objective")]
+        legal = "the path of the Python file that holds class Objective; or `command`: a program to run"
+        return [Problem("optuna: objective", "is missing", legal)]
     probe_objective(config.optuna.objective)
     return []

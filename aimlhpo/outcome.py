@@ -21,6 +21,10 @@ class OutcomeError(AimlhpoError):
         return type(self), (self.cause, str(self))
 
 
+class Pruned(AimlhpoError):
+    """A trial was pruned: what `optuna.TrialPruned` says, without loading Optuna."""
+
+
 class MissingMetric(OutcomeError):
     """The returned dict lacks a metric of the study."""
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aimlhpo.command.spec import CommandSpec
 
 COMPLETE, PRUNED, FAIL = "complete", "pruned", "fail"
 
@@ -27,12 +30,13 @@ class StudyInfo:
 
 @dataclass(frozen=True)
 class Setup:
-    """Once, at the start: what to load."""
+    """Once, at the start: what to load. `command` is a program to run in place of the file `objective`."""
 
     objective: str
     conf: Mapping[str, Any]
     device: str
     study: StudyInfo
+    command: CommandSpec | None = None
 
 
 @dataclass(frozen=True)

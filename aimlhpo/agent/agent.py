@@ -24,6 +24,7 @@ from aimlhpo.agent.signals import LOCAL, SignalTrap
 from aimlhpo.agent.waiter import Waiter
 from aimlhpo.agent.walltime import Job, Walltime
 from aimlhpo.backends import own
+from aimlhpo.command.spec import command_spec
 from aimlhpo.devices import Slot
 from aimlhpo.errors import AimlhpoError, ObjectiveError, StudyFailed
 from aimlhpo.leases import Holder, Lease, Registry, Word
@@ -329,7 +330,7 @@ class Agent:
     def _start_worker(self, slot: Slot) -> WorkerProcess:
         options = self._config.optuna
         info = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric))
-        setup = Setup(options.objective or "", self._config.conf(), slot.device, info)
+        setup = Setup(options.objective or "", self._config.conf(), slot.device, info, command_spec(self._config))
         return WorkerProcess(slot, setup, self._config.paths.worker_log(self._holder.agent, slot.index))
 
     def _worker_died(self, seat: Seat) -> None:

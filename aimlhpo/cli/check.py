@@ -63,7 +63,7 @@ def summary(config: Config) -> list[tuple[str, str]]:
         ("study", f"{section.study_name} ({'reloaded' if section.reload else 'new'})"),
         ("storage", f"{readable.storage_kind(section.storage)}: {section.storage}"),
         ("save_path", section.save_path),
-        ("objective", f"{section.objective}: {', '.join(goals)}"),
+        ("objective", f"{section.objective or section.command}: {', '.join(goals)}"),
         ("parameters", f"{len(section.parameters)}: {', '.join(p.name for p in section.parameters.values())}"),
         ("n_trials", str(section.n_trials)),
         ("sampler", section.sampler.type if section.sampler else "TPESampler (Optuna's default)"),

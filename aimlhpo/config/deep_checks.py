@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aimlhpo.config.command_checks import command_problems
 from aimlhpo.config.locations import variable_problems
 from aimlhpo.config.space_checks import search_space_problems
 from aimlhpo.errors import Problem
@@ -20,7 +21,13 @@ def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> li
     optuna = hyperparameters.get("optuna")
     found = list(_reserved(model))
     if isinstance(optuna, Mapping):
-        found += [*search_space_problems(optuna, model), *_objective(optuna), *_lengths(optuna), *_strategies(optuna)]
+        found += [
+            *search_space_problems(optuna, model),
+            *_objective(optuna),
+            *command_problems(optuna, model),
+            *_lengths(optuna),
+            *_strategies(optuna),
+        ]
     return found
 
 

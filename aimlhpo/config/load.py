@@ -93,6 +93,8 @@ def _resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
     optuna["save_path"] = _save_path(hyperparameters.get("log"), optuna)
     if isinstance(optuna.get("objective"), str):
         optuna["objective"] = absolute(optuna["objective"])
+    if isinstance(optuna.get("command"), str) and isinstance(optuna.get("working_directory", "."), str):
+        optuna["working_directory"] = absolute(optuna.get("working_directory", "."))
     name, storage = optuna.get("study_name"), optuna.get("storage")
     if not isinstance(name, str) or not isinstance(optuna["save_path"], str):
         return storage is not None

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from aimlhpo.config.values import (
+    Command,
     Count,
     CountFromZero,
     Flag,
@@ -15,6 +16,7 @@ from aimlhpo.config.values import (
     Section,
     Seed,
     Text,
+    Variables,
     Words,
     illegal,
     in_editors,
@@ -40,6 +42,12 @@ class ParameterSection(Section):
         description="Whether the value replaces the model YAML's at the key; false where only custom_updates reads it.",
     )
 
+    pass_as: Text | None = Field(
+        default=None,
+        alias="pass-as",
+        description="How `command` gets the value, with {v} in its place. Default: --NAME={v}; "
+        "booleans as --NAME or --no-NAME.",
+    )
     dependency: Any = Field(
         default=None,
         description="What the value has to do with another: {type: multiply, on: OTHER}, or {type: optimize_iff, "
@@ -120,6 +128,15 @@ class OptunaSection(Section):
         default=False, description="Go on with a study that exists, up to n_trials; otherwise make a new one."
     )
     objective: Text | None = Field(default=None, description="Path of the Python file that holds `class Objective`.")
+    command: Command | None = Field(
+        default=None,
+        description="A program to run for each trial in place of `objective`, with placeholders such as {parameters} "
+        "and {config}; no shell is involved.",
+    )
+    working_directory: Text | None = Field(
+        default=None, description="Directory that `command` runs in. Default: the one that the study is started in."
+    )
+    environment: Variables = Field(default_factory=dict, description="Environment variables for `command`.")
     metric: Words = Field(
         default=["val_loss"], description="Metric that train() returns; a list for several objectives."
     )

@@ -44,7 +44,7 @@ def unknown_key(above: Iterable[str | int], key: str, known: Iterable[str]) -> P
 def fields_at(location: Location) -> list[str]:
     """The keys that are legal in the section at `location`."""
     section = _section(location)
-    return list(section.model_fields) if section else []
+    return [field.alias or name for name, field in section.model_fields.items()] if section else []
 
 
 def _description(location: Location) -> str | None:

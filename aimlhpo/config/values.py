@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -109,6 +110,23 @@ def _mapping(value: Any) -> Any:
     return value
 
 
+def _command(value: Any) -> str:
+    """A command line; YAML may fold it over several lines."""
+    if not isinstance(value, str):
+        raise illegal(f"{show(value)} is not text", 'a program and its arguments, as in "python train.py {parameters}"')
+    return _text(" ".join(value.splitlines()).strip())
+
+
+def _variables(value: Any) -> dict[str, str]:
+    """Names and values of environment variables."""
+    for name, content in _mapping(value).items():
+        if not isinstance(name, str) or not name or "=" in name or CONTROL.search(name):
+            raise illegal(f"{show(name)} is not the name of a variable", "NAME: value pairs")
+        if not isinstance(content, str | int | float) or "\0" in str(content):
+            raise illegal(f"{name} is {show(content)}", "text or a number for each variable")
+    return {name: content if isinstance(content, str) else json.dumps(content) for name, content in value.items()}
+
+
 def one_of(*words: str) -> BeforeValidator:
     """A validator for a closed set of words."""
 
@@ -137,4 +155,10 @@ Text = Annotated[str, BeforeValidator(_text), in_editors(TEXT)]
 Words = Annotated[list[str], BeforeValidator(_words), in_editors(TEXT, LIST_OF_TEXT)]
 Lines = Annotated[list[str], BeforeValidator(_lines), in_editors(TEXT, LIST_OF_TEXT)]
 Script = Annotated[str, BeforeValidator(_script), in_editors(TEXT)]
+Command = Annotated[str, BeforeValidator(_command), in_editors(TEXT)]
+Variables = Annotated[
+    dict[str, str],
+    BeforeValidator(_variables),
+    in_editors({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
+]
 Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping), in_editors({"type": "object"})]

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from aimlhpo.outcome import OutcomeError, extract_values, scalars
+from aimlhpo.outcome import OutcomeError, Pruned, extract_values, scalars
 from aimlhpo.protocol import COMPLETE, FAIL, PRUNED, Assignment, Outcome
 from aimlhpo.trial import Channel, Trial
 from aimlhpo.worker.changes import changes
@@ -75,7 +75,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _is_pruned(error: BaseException) -> bool:
     """By name: Optuna is loaded here only where user code loads it."""
-    return any(kind.__name__ == "TrialPruned" and kind.__module__.startswith("optuna") for kind in type(error).__mro__)
+    return isinstance(error, Pruned) or any(
+        kind.__name__ == "TrialPruned" and kind.__module__.startswith("optuna") for kind in type(error).__mro__
+    )
 
 
 def _headline(text: str) -> None:
