@@ -125,9 +125,7 @@ def make_objective(
     try:
         objective = build(**arguments)
     except Exception as error:
-        raise ObjectiveError(
-            f"{_file_of(cls)}: Objective(...) failed", _trim(error, _file_of(cls))
-        ) from error
+        raise ObjectiveError(f"{_file_of(cls)}: Objective(...) failed", _trim(error, _file_of(cls))) from error
     if not hasattr(objective, "metric"):
         raise ObjectiveError(f"{_file_of(cls)}: Objective.__init__ must call BaseObjective.__init__ (super)")
     return objective

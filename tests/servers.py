@@ -105,9 +105,7 @@ class Server:
     def _launch(self) -> None:
         with (self.folder / "log").open("ab") as log:
             command = self.as_account(self.command())
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/"
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/")
 
     def _wait(self, ready: Callable[[], bool]) -> bool:
         """True once `ready`; False when the process ended first or the time is over."""

@@ -43,9 +43,7 @@ class TestConstruction:
             ((), {"study": "study", "config": CONFIG, "metric": "loss", "device": "cuda:0"}),
         ],
     )
-    def test_with_and_without_the_study_in_front(
-        self, arguments: tuple[Any, ...], named: dict[str, Any]
-    ) -> None:
+    def test_with_and_without_the_study_in_front(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         if arguments and arguments[0] is CONFIG:
             objective = Echo(*arguments)
             assert objective.study is None
@@ -139,9 +137,7 @@ class TestLoading:
         assert objective(proxy(conf={})) == 10
 
     def test_two_files_of_one_name_stay_apart(self, tmp_path: Path) -> None:
-        text = (
-            "from aimlhpo import BaseObjective\nclass Objective(BaseObjective):\n    train = lambda *_: {}\n"
-        )
+        text = "from aimlhpo import BaseObjective\nclass Objective(BaseObjective):\n    train = lambda *_: {}\n"
         for name in ("a", "b"):
             (tmp_path / name).mkdir()
             write(tmp_path / name, f"{text}    NAME = {name!r}\n")

@@ -15,9 +15,7 @@ from aimlhpo.outcome import MissingMetric
 Reported = Callable[[], dict[int, float]]
 
 
-def fit(
-    trial: optuna.Trial, target: float, epochs: int = 4, monitor: str = "val_loss", interval: int = 1
-) -> None:
+def fit(trial: optuna.Trial, target: float, epochs: int = 4, monitor: str = "val_loss", interval: int = 1) -> None:
     """A model that can only answer 0, so that its loss is the square of the target."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Rescaling(0.0)])
     model.compile(loss="mse")

@@ -67,9 +67,7 @@ def test_all_ranks_act_on_the_answer_of_rank_0(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    assert [rank.communicate(timeout=120)[0].strip() for rank in ranks] == [
-        f"{r} pruned at step 1" for r in range(2)
-    ]
+    assert [rank.communicate(timeout=120)[0].strip() for rank in ranks] == [f"{r} pruned at step 1" for r in range(2)]
 
 
 def test_importing_it_loads_no_framework() -> None:
