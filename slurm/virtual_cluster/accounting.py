@@ -23,6 +23,8 @@ def prepare(layout: Layout, options: Options) -> None:
     _private(layout.database / "init.sql", _init_sql(password))
     _private(layout.slurmdbd_conf, slurmdbd_conf(layout, options, password))
     user = database_user()
+    if user:
+        _check_reachable(layout.root)
     _own(layout.database, user)
     _own(layout.database / "init.sql", user)
     _install(data, user)
@@ -53,6 +55,13 @@ def _init_sql(password: str) -> str:
 def _private(file: Path, text: str) -> None:
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write(text)
+
+
+def _check_reachable(directory: Path) -> None:
+    """The database's user must be able to walk to its files."""
+    for parent in (directory, *directory.parents):
+        if not parent.stat().st_mode & 0o001:
+            raise ClusterError(f"--dir {directory}: {parent} is closed to the mysql user; name a directory under /tmp")
 
 
 def _own(file: Path, user: str | None) -> None:

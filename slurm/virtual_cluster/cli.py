@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        arguments.handler(arguments, Layout(arguments.dir.absolute()))
+        arguments.handler(arguments, Layout(arguments.dir.resolve()))
     except (ClusterError, OSError) as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 1

@@ -38,7 +38,7 @@ def start_controller(control: Control) -> None:
     control.start("slurmctld")
     wait_until(lambda: control.controller_answers() or control.ended("slurmctld"), "slurmctld does not answer")
     if control.ended("slurmctld"):
-        raise ClusterError(f"slurmctld ended\n\n{tails(control.layout)}")
+        raise ClusterError(f"slurmctld ended\n\n{tails(control.layout, ['slurmctld'])}")
 
 
 def down_node(control: Control, node: str) -> None:

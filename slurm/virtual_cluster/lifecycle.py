@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from virtual_cluster import accounting, processes
 from virtual_cluster.control import Control
@@ -22,6 +24,7 @@ from virtual_cluster.options import Options, free_ports
 from virtual_cluster.render import gres_conf, slurm_conf
 from virtual_cluster.supervisor import READY
 
+_NOISE = re.compile("mpi|MPI|hwloc|CPU frequency")
 ATTEMPTS = 3  # a port that was free a moment ago may be somebody's now
 
 
@@ -46,21 +49,13 @@ def _attempt(layout: Layout, options: Options, watched: int | None, timeout: flo
         raise ClusterError(f"a cluster runs in {layout.root} already; stop it with `cluster down`")
     down(layout)
     layout.create()
-    _write(layout, options)
-    supervisor = _start_supervisor(layout, watched)
     try:
-        _start_daemons(Control(layout), time.monotonic() + timeout)
-        assert supervisor.stdin is not None
-        supervisor.stdin.write(READY)
-        supervisor.stdin.close()
-    except BaseException as error:
-        last_words = tails(layout)
-        supervisor.kill()
-        supervisor.wait()
+        _write(layout, options)
+        with _start_supervisor(layout, watched) as pipe:
+            _start_daemons(Control(layout), time.monotonic() + timeout)
+            pipe.write(READY)
+    except BaseException:
         down(layout)
-        if isinstance(error, ClusterError):
-            kind = PortTaken if "in use" in last_words else ClusterError
-            raise kind(f"{error}\n\n{last_words}") from None
         raise
 
 
@@ -77,12 +72,13 @@ def _write(layout: Layout, options: Options) -> None:
         accounting.prepare(layout, options)
 
 
-def _start_supervisor(layout: Layout, watched: int | None) -> subprocess.Popen[bytes]:
+def _start_supervisor(layout: Layout, watched: int | None) -> IO[bytes]:
+    """A process of its own; the pipe to it says READY, or closes when this process dies."""
     script = Path(__file__).resolve().parent.parent / "cluster"
     watch = ["--watch-pid", str(watched)] if watched else []
     environment = {**os.environ, processes.MARKER: str(layout.root)}
     with open(layout.log("supervisor"), "ab") as log:
-        return subprocess.Popen(
+        supervisor = subprocess.Popen(
             [sys.executable, str(script), "supervise", "--dir", str(layout.root), *watch],
             stdin=subprocess.PIPE,
             stdout=log,
@@ -91,6 +87,8 @@ def _start_supervisor(layout: Layout, watched: int | None) -> subprocess.Popen[b
             cwd="/",
             start_new_session=True,
         )
+    assert supervisor.stdin is not None
+    return supervisor.stdin
 
 
 def _start_daemons(control: Control, deadline: float) -> None:
@@ -118,9 +116,12 @@ def _wait(answers: Callable[[], bool], deadline: float, complaint: str, control:
     while not answers():
         ended = [name for name in names if control.ended(name)]
         if ended:
-            raise ClusterError(f"{', '.join(ended)} ended while starting")
+            last_words = tails(control.layout, ended)
+            kind = PortTaken if "already in use" in last_words else ClusterError
+            raise kind(f"{', '.join(ended)} ended while starting\n\n{last_words}")
         if time.monotonic() > deadline:
-            raise ClusterError(f"{complaint} in the time given (see --timeout)")
+            words = tails(control.layout, names, lines=5)
+            raise ClusterError(f"{complaint} in the time given (see --timeout)\n\n{words}")
         time.sleep(0.05)
 
 
@@ -151,10 +152,11 @@ def down(layout: Layout) -> None:
         shutil.rmtree(layout.root)
 
 
-def tails(layout: Layout, lines: int = 12) -> str:
-    """The last lines of every daemon's log."""
+def tails(layout: Layout, names: Iterable[str], lines: int = 15) -> str:
+    """The last lines of these daemons' logs, without what SLURM says of plugins that nobody needs here."""
     parts = []
-    for log in sorted(layout.logs.glob("*.log")):
-        text = log.read_text(errors="replace").splitlines()[-lines:]
-        parts += [f"--- {log.name}", *text] if text else []
+    for name in names:
+        text = layout.log(name).read_text(errors="replace") if layout.log(name).exists() else ""
+        kept = [line for line in text.splitlines() if not _NOISE.search(line)]
+        parts += [f"--- {name}", *kept[-lines:]] if kept else []
     return "\n".join(parts)

@@ -73,7 +73,7 @@ class Cluster:
     """A cluster that lives as long as the `with` block, and no longer than this process."""
 
     def __init__(self, *options: str, directory: Path | None = None) -> None:
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="aimlhpo-slurm-test-"))
+        self.directory = (directory or Path(tempfile.mkdtemp(prefix="aimlhpo-slurm-test-"))).resolve()
         self._options = options
 
     def __enter__(self) -> Self:

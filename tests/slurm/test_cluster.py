@@ -180,6 +180,19 @@ def test_mistakes_are_told(argv: list[str], words: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_daemon_that_cannot_start_is_quoted(tmp_path: Path) -> None:
+    daemon = tmp_path / "slurmctld"
+    daemon.write_text("#!/bin/sh\necho the disk is on fire >&2; exit 1\n")
+    daemon.chmod(0o755)
+    up = [sys.executable, str(COMMAND), "up", "--nodes=1", "--dir", str(tmp_path / "c")]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(up, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the disk is on fire" in done.stderr
+    assert processes_of(tmp_path / "c") == []
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.slow
 def test_accounting_remembers_finished_jobs() -> None:
     with Cluster("--nodes=1", "--accounting") as cluster:
