@@ -29,7 +29,9 @@ QUADRATIC = """
 class Project:
     """Files under `folder`; the study's results go to `folder/run`."""
 
-    def __init__(self, folder: Path, objective: str = QUADRATIC, slurm: dict[str, Any] | None = None, **optuna_keys: Any) -> None:
+    def __init__(
+        self, folder: Path, objective: str = QUADRATIC, slurm: dict[str, Any] | None = None, **optuna_keys: Any
+    ) -> None:
         self.folder = folder
         self.save_path = folder / "run"
         (folder / "objective.py").write_text(dedent(objective))

@@ -130,7 +130,8 @@ def test_stopped_study_gives_its_trials_back_and_goes_on(tmp_path: Path, number:
 
 
 def test_no_process_is_left_when_the_agent_is_killed(tmp_path: Path) -> None:
-    objective = SLOW.replace("trial.report", "open(f'{self.config[\"folder\"]}/pid', 'w').write(str(os.getpid())); trial.report")
+    note = "open(f'{self.config[\"folder\"]}/pid', 'w').write(str(os.getpid()))"
+    objective = SLOW.replace("trial.report", f"{note}; trial.report")
     project = Project(tmp_path, objective.replace("import time", "import os, time"), n_trials=1)
     project.model.write_text(project.model.read_text() + f"folder: {tmp_path}\n")
     command = project.start()
