@@ -46,10 +46,10 @@ def expand(url: str) -> str:
 
 def file_of(url: str) -> Path | None:
     """The file that a sqlite or journal storage lies in; None for a server's."""
-    scheme, _, rest = url.partition("://")
-    if scheme.split("+")[0] not in ("sqlite", "journal"):
-        return None
-    return Path(expand(rest).removeprefix("/").split("?")[0]) if scheme != "journal" else Path(expand(rest))
+    scheme, _, rest = expand(url).partition("://")
+    if scheme == "journal":
+        return Path(rest)
+    return Path(rest.removeprefix("/").split("?")[0]) if scheme.split("+")[0] == "sqlite" else None
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -59,12 +59,13 @@ def open_storage(url: str) -> BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with told_as_storage_error(url), _quiet():
-        scheme = url.partition("://")[0]
+        expanded = expand(url)
+        scheme = expanded.partition("://")[0]
         if scheme == "journal":
-            return _journal(expand(url).removeprefix("journal://"))
+            return _journal(expanded.removeprefix("journal://"))
         if scheme in ("redis", "rediss"):
-            return JournalStorage(optuna.storages.journal.JournalRedisBackend(expand(url)))
-        return _rdb(expand(url))
+            return JournalStorage(optuna.storages.journal.JournalRedisBackend(expanded))
+        return _rdb(expanded)
 
 
 def _journal(path: str) -> BaseStorage:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.agent.bookkeeper import Bookkeeper, Standing, Work
 from aimlhpo.agent.clerk import Clerk
+from aimlhpo.agent.desk import Desk
 from aimlhpo.agent.memory import OUT_OF_MEMORY, after_out_of_memory
 from aimlhpo.agent.process import WorkerProcess
 from aimlhpo.agent.progress import Pace
 from aimlhpo.agent.records import provenance_id, result
-from aimlhpo.agent.reports import Flush, Reports
 from aimlhpo.agent.seat import Running, Seat, State, shares_gpu
 from aimlhpo.agent.signals import LOCAL, SignalTrap
 from aimlhpo.agent.waiter import Waiter
@@ -27,13 +27,13 @@ from aimlhpo.backends import own
 from aimlhpo.command.spec import command_spec
 from aimlhpo.devices import Slot
 from aimlhpo.errors import AimlhpoError, ObjectiveError, StudyFailed
+from aimlhpo.interruptions import newest_file
 from aimlhpo.leases import Holder, Lease, Registry, Word
-from aimlhpo.ledger import Claim, Ledger, Nothing, new_token
-from aimlhpo.outbox import Outbox, Result
+from aimlhpo.ledger import Ledger, Nothing
+from aimlhpo.outbox import Outbox
 from aimlhpo.patience import Patience
 from aimlhpo.protocol import (
     FAIL,
-    Decision,
     Finished,
     LoadFailed,
     Outcome,
@@ -41,7 +41,6 @@ from aimlhpo.protocol import (
     Report,
     Setup,
     StudyInfo,
-    Suggested,
     SuggestRequest,
     UserAttr,
 )  # fmt: skip
@@ -94,16 +93,10 @@ class Agent:
         self._word = word
         self._causes = causes
         self._seats: list[Seat] = []
-        self._reports = Reports()
         self._pace = Pace(config.optuna.n_trials)
-        self._standing = Standing()
-        self._stale, self._refreshing = True, False
         self._next_reap = 0.0
         self._stop_cause: str | None = None
         self._error: AimlhpoError | None = None
-        self._trials_run = 0
-        self._told: set[str] = set()
-        self._outbox = Outbox(config.paths.outbox)
 
     def run(self) -> Ending:
         """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
@@ -119,13 +112,14 @@ class Agent:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))
             self._waiter = stack.enter_context(Waiter(paths.state / "waiter.lock"))
-            self._books = Bookkeeper(self._config, study, storage, ledger, lease)
             self._clerk = stack.enter_context(Clerk(patience))
+            books = Bookkeeper(self._config, study, storage, ledger, lease)
+            self._desk = Desk(books, self._clerk, Outbox(paths.outbox), self._view.log)
             stack.callback(self._end_workers)
             self._loop()
         if self._error is not None:
             raise self._error
-        return Ending(self._standing, self._trials_run, self._stop_cause)
+        return Ending(self._desk.standing, self._desk.trials_run, self._stop_cause)
 
     # --- the loop ---
 
@@ -135,8 +129,7 @@ class Agent:
         while not self._over():
             self._step()
         self._end_workers()
-        self._clerk.submit(self._books.write_results)
-        self._clerk.submit(self._books.standing, self._note_standing)
+        self._desk.close()
         while not self._clerk.idle:
             wait([self._clerk.fileno()])
             self._clerk.deliver()
@@ -173,11 +166,10 @@ class Agent:
         now = time.monotonic()
         if now >= self._next_reap:
             self._next_reap = now + self._config.optuna.grace_period / 4
-            self._clerk.submit(self._books.reap, self._note_reaped)
-        if self._stale and not self._refreshing:
-            self._stale, self._refreshing = False, True
-            self._clerk.submit(self._books.standing, self._note_standing)
+            self._desk.reap()
+        self._desk.refresh()
         self._stop_overdue_trials()
+        self._stop_failing_study()
         if self._walltime.is_over():
             self._stop("walltime")
         self._show()
@@ -198,20 +190,22 @@ class Agent:
             seat.retire()
             return
         seat.state = State.CLAIMING
-        prepare = partial(self._books.prepare, seat.slot.index, seat.slot.label, new_token())
-        self._clerk.submit(prepare, partial(self._prepared, seat))
+        self._desk.claim(seat.slot, partial(self._prepared, seat))
 
     def _time_is_up(self) -> bool:
         timeout = self._config.optuna.timeout
-        return timeout is not None and time.time() - self._books.started > timeout
+        return timeout is not None and time.time() - self._desk.study_started > timeout
 
     def _fits(self) -> bool:
-        return self._trials_run == 0 or self._walltime.leaves(self._standing.longest)
+        """Whether a trial can end within the walltime, or go on after it; a fresh job starts at least one."""
+        if self._desk.trials_run == 0 or self._walltime.leaves(self._desk.standing.longest):
+            return True
+        return newest_file(self._config.paths.checkpoints) > 0
 
     def _prepared(self, seat: Seat, work: Work | Nothing) -> None:
         if isinstance(work, Work):
             if self._stop_cause is not None or seat.state is not State.CLAIMING:
-                self._release(work.claim, self._stop_cause or "its worker died", 0.0)
+                self._desk.release(work.claim, self._stop_cause or "its worker died")
             else:
                 seat.assign(work)
         elif seat.state is State.CLAIMING:
@@ -240,24 +234,22 @@ class Agent:
             case Ready():
                 seat.state, seat.early_deaths = State.IDLE, 0
                 seat.provenance = provenance_id(message.provenance)
-                self._clerk.submit(partial(self._books.note_provenance, message.provenance))
+                self._desk.note_provenance(message.provenance)
             case LoadFailed():
                 self._give_up(ObjectiveError(message.message, message.detail))
             case Report():
                 self._take_report(seat, message)
             case SuggestRequest():
-                self._clerk.submit(partial(self._books.suggest, message), partial(_answer, seat.worker))
+                self._desk.suggest(message, seat.worker)
             case UserAttr():
-                self._clerk.submit(partial(self._books.set_user_attr, message.number, message.key, message.value))
+                self._desk.set_user_attr(message)
             case Finished():
                 self._finish(seat, message.outcome)
 
     def _take_report(self, seat: Seat, report: Report) -> None:
         if seat.running is not None:
             seat.running.reports.append(report)
-        if self._reports.add(report):
-            flush = Flush(self._reports, report.number, self._books.report)
-            self._clerk.submit(flush, partial(_answer, seat.worker))
+        self._desk.report(report, seat.worker)
 
     def _finish(self, seat: Seat, outcome: Outcome) -> None:
         if outcome.state == FAIL and self._is_being_stopped():
@@ -285,17 +277,7 @@ class Agent:
         where = self._whereabouts(seat, running.log_offset)
         seed = running.work.assignment.seed
         ended = result(self._holder.agent, claim, outcome, where, running.reports, seed)
-        if outcome.state != FAIL:
-            self._keep(ended)
-        then = partial(self._booked, claim, outcome, seat.worker.log.name)
-        self._clerk.submit(partial(self._books.finish, claim, ended), then)
-
-    def _keep(self, ended: Result) -> None:
-        """Put the result into the outbox, so that it outlives this agent."""
-        try:
-            self._outbox.put(ended)
-        except OSError as error:
-            self._view.log(f"trial {ended.number}: its result is in memory alone until the storage has it ({error})")
+        self._desk.hand_in(claim, ended, outcome)
 
     def _is_being_stopped(self) -> bool:
         """Whether a signal has come. SLURM signals a job's processes one by one, and workers may be hit first."""
@@ -311,19 +293,6 @@ class Agent:
             "log_offset": log_offset,
             "provenance": seat.provenance,
         }
-
-    def _booked(self, claim: Claim, outcome: Outcome, log: str, written: bool) -> None:
-        self._stale = True
-        self._outbox.remove(claim.token)
-        if not written:
-            self._view.log(f"trial {claim.number}: others took it over while this agent was silent; result dropped")
-            return
-        self._trials_run += 1
-        if outcome.state == FAIL:
-            self._view.log(f"trial {claim.number} failed: {outcome.cause} (logs/{log})")
-        for name in set(outcome.unread) - self._told if outcome.state != FAIL else ():
-            self._told.add(name)
-            self._view.log(f"parameter {name!r}: nothing read it in trial {claim.number}; it has no effect")
 
     # --- endings of workers and trials ---
 
@@ -385,14 +354,10 @@ class Agent:
             self._drain(seat)
             running = seat.clear()
             if running is not None:
-                self._release(running.work.claim, cause, running.seconds)
+                self._desk.release(running.work.claim, cause, running.seconds)
             if seat.for_itself is not None:
-                self._release(seat.for_itself.claim, cause, 0.0)
+                self._desk.release(seat.for_itself.claim, cause)
             seat.state = State.RETIRED
-
-    def _release(self, claim: Claim, cause: str, seconds: float) -> None:
-        self._stale = True
-        self._clerk.submit(partial(self._books.release, claim, cause, seconds))
 
     def _end_workers(self) -> None:
         for seat in self._seats:
@@ -407,29 +372,13 @@ class Agent:
             return _STOPPING_PATIENCE
         return math.inf if any(seat.state is State.BUSY for seat in self._seats) else _IDLE_PATIENCE
 
-    # --- news of the study ---
-
-    def _note_reaped(self, numbers: list[int]) -> None:
-        if numbers:
-            self._stale = True
-            listed = ", ".join(map(str, numbers))
-            self._view.log(f"trials given back because their agents are gone: {listed}")
-
-    def _note_standing(self, standing: Standing) -> None:
-        self._standing, self._refreshing = standing, False
-        limit = self._config.optuna.max_consecutive_failures
-        if limit and standing.failures >= limit and self._stop_cause is None:
-            self._give_up(StudyFailed(_too_many_failures(standing.failures, limit)))
+    def _stop_failing_study(self) -> None:
+        failures, limit = self._desk.standing.failures, self._config.optuna.max_consecutive_failures
+        if limit and failures >= limit and self._stop_cause is None:
+            self._give_up(StudyFailed(_too_many_failures(failures, limit)))
 
     def _show(self) -> None:
-        self._view.update(self._pace.progress(self._standing, (seat.show() for seat in self._seats)))
-
-
-def _answer(worker: WorkerProcess, message: Decision | Suggested | None) -> None:
-    """Send what the clerk found out to the worker that asked, which may have died or been replaced meanwhile."""
-    if message is not None and not worker.connection.closed:
-        with suppress(OSError):
-            worker.connection.send(message)
+        self._view.update(self._pace.progress(self._desk.standing, (seat.show() for seat in self._seats)))
 
 
 def _too_many_failures(failures: int, limit: int) -> str:
