@@ -97,7 +97,7 @@ def _after(config: Config, job: JobEnvironment, ending: Ending, began: float) ->
         return ExitCode.DONE
     refused = _no_requeue(config.slurm, job) or _no_progress(config, ending, began)
     if refused is None:
-        print(f"job {job.job_id}: its time is over and {left} trials are left; it goes back into the queue", flush=True)
+        print(f"job {job.job_id}: its time is over, {left} trials are left; asking SLURM to queue it again", flush=True)
         refused = environment.requeue(job)
     if refused is None:
         return ExitCode.DONE

@@ -153,8 +153,6 @@ def test_a_dead_controller_is_told_and_nothing_is_recorded(
     cluster.kill_controller()
     with pytest.raises(SubmissionError, match="(?s)Unable to contact slurm controller.*No job was submitted"):
         submit(config)
-    with pytest.raises(SubmissionError, match="does not answer"):
-        cancel.stop(config.paths)
     cluster.start_controller()
     assert len(arrays.recorded(config.paths)) == 1
     assert len(queue.jobs(config.paths) or []) == 1

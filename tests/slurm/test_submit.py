@@ -1,0 +1,165 @@
+"""Studies on a real SLURM, from the command to the last trial."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.study import SlurmStudy
+
+
+def test_eight_jobs_with_a_gpu_each(cluster: Cluster, tmp_path: Path) -> None:
+    batch = {"n": 8, "gres": "gpu:v100:1", "t": "12:00:00", "J": "echo", "o": "logs/out", "e": "logs/err"}
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 8, "batch": batch}, {"MEET": 8}, n_trials=60)
+    said = study.submit().stdout
+    assert f"{study.array}_[0-7]" in said
+    assert f"{tmp_path}/logs/out_%a" in said
+    study.wait_for_end()
+    assert study.states() == {"COMPLETE": 60}
+    places = {tuple(words[2:4]) for words in study.notes("start")}
+    assert places == {(f"gpu{node}", str(gpu)) for node in range(4) for gpu in range(2)}
+    assert {words[4] for words in study.notes("start")} == {"8"}
+    outputs = [tmp_path / "logs" / f"out_{index}" for index in range(8)]
+    assert all(file.read_text().count("job ") == 1 for file in outputs)
+    agents = {record["worker"] for record in study.records()}
+    assert len(agents) == 8
+
+
+def test_whole_nodes_run_a_worker_on_each_gpu(cluster: Cluster, tmp_path: Path) -> None:
+    slurm = {"jobs": 4, "batch": {"gres": "gpu:2", "cpus-per-task": 16, "nodes": 1}}
+    study = SlurmStudy(tmp_path, cluster, slurm, {"MEET": 8}, n_trials=16)
+    study.submit()
+    study.wait_for_end()
+    starts = study.notes("start")
+    assert {tuple(words[2:4]) for words in starts} == {(f"gpu{n}", str(g)) for n in range(4) for g in range(2)}
+    assert {words[4] for words in starts} == {"8"}  # the job's 16 CPUs, shared by its 2 workers
+
+
+def test_jobs_without_gpus_share_their_cpus(cluster: Cluster, tmp_path: Path) -> None:
+    slurm = {"jobs": 1, "workers_per_job": 3, "batch": {"cpus-per-task": 12}}
+    study = SlurmStudy(tmp_path, cluster, slurm, n_trials=6)
+    study.submit()
+    study.wait_for_end()
+    assert {tuple(words[3:5]) for words in study.notes("start")} == {("-", "4")}
+
+
+def test_requeue_goes_on_with_the_same_trials(cluster: Cluster, tmp_path: Path) -> None:
+    slurm = {"jobs": 1, "batch": {"gres": "gpu:2"}}
+    study = SlurmStudy(tmp_path, cluster, slurm, {"STILL": 2}, n_trials=5)
+    study.submit()
+    cluster.wait_for(lambda: study.stands_still(2))
+    cluster.requeue(f"{study.array}_0")
+    study.wait_for_end()
+    study.assert_resumed(2)
+    assert study.jobs()[0].restarts == 1
+
+
+def test_preemption_goes_on_with_the_same_trial(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 1, "batch": {"nodelist": "gpu1"}}, {"STILL": 1}, n_trials=3)
+    study.submit()
+    cluster.wait_for(study.stands_still)
+    urgent = ("--partition=urgent", "--exclusive", "--nodelist=gpu1", "--output=/dev/null")
+    cluster.sbatch(*urgent, "--wrap", "sleep 1", cwd=tmp_path)
+    study.wait_for_end()
+    study.assert_resumed()
+
+
+def test_at_the_walltime_the_job_queues_itself_again(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 1, "batch": {"time": "1"}}, {"STILL": 1}, n_trials=3)
+    study.submit()
+    study.wait_for_end(200)
+    study.assert_resumed()
+    assert "asking SLURM to queue it again" in study.logs()
+
+
+def test_a_job_at_its_limit_of_requeues_says_how_to_go_on(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 1, "max_requeues": 0}, {"STILL": 1}, n_trials=2)
+    study.submit()
+    cluster.wait_for(study.stands_still)
+    cluster.signal_batch(study.jobs()[0].id, signal.SIGUSR1)
+    cluster.wait_for_end(study.array)
+    assert "max_requeues is 0" in study.logs()
+    assert f"aimlhpo submit {study.save_path}" in study.logs()
+    assert study.states() == {"WAITING": 1}
+    study.verb("submit", "--jobs", "2", "--wait")
+    study.assert_resumed()
+
+
+def test_where_slurm_refuses_a_requeue_the_job_says_how_to_go_on(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 1, "batch": {"no-requeue": True}}, {"STILL": 1}, n_trials=2)
+    study.submit()
+    cluster.wait_for(study.stands_still)
+    cluster.signal_batch(study.jobs()[0].id, signal.SIGUSR1)
+    cluster.wait_for_end(study.array)
+    assert "Requested operation is presently disabled" in study.logs()
+    assert f"aimlhpo submit {study.save_path}" in study.logs()
+    assert study.states() == {"WAITING": 1}
+
+
+def test_stop_gives_back_and_reload_finishes(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 2}, {"STILL": 2}, n_trials=6)
+    study.submit()
+    cluster.wait_for(lambda: study.stands_still(2))
+    other = cluster.sbatch("--output=/dev/null", "--wrap", "sleep 100", cwd=tmp_path)
+    assert "--yes" in study.verb("stop", "--help")
+    study.verb("stop", expect=2)  # nobody is there to be asked
+    assert "cancelled 2 jobs" in study.verb("stop", "--yes")
+    assert study.states() == {"WAITING": 2}
+    assert cluster.state(other) in ("RUNNING", "PENDING")
+    study.verb("stop", "--yes", expect=3)
+    study.submit(expect=2)  # reload is 0, and there is a study
+    study.submit("-r", "1", "--wait")
+    study.assert_resumed(2)
+    assert "nothing to do" in study.submit("-r", "1", expect=3).stdout
+    study.verb("submit", expect=3)
+
+
+def test_jobs_can_be_added_to_a_running_study(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 1}, {"STILL": 1}, n_trials=6)
+    study.submit()
+    cluster.wait_for(study.stands_still)
+    first = study.array
+    study.verb("submit", "--jobs", "2")
+    cluster.wait_for(lambda: study.finished() == 5)
+    status = study.status()
+    assert {job["job"] for job in status["jobs"]} >= {f"{first}_0", f"{study.array}_1", f"{study.array}_2"}
+    cluster.requeue(f"{first}_0")
+    cluster.wait_for(lambda: study.finished() == 6)
+    study.assert_resumed()
+
+
+def test_a_dead_controller_is_a_wait(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 2, "batch": {"gres": "gpu:1"}}, {"MEET": 2}, n_trials=8)
+    study.submit()
+    cluster.wait_for(lambda: len(study.notes("start")) >= 1)
+    cluster.kill_controller()
+    cluster.wait_for(lambda: study.finished() == 8)
+    assert study.status()["slurm_answers"] is False
+    failed = study.verb("submit", expect=3)
+    assert "nothing to do" in failed
+    cluster.start_controller()
+    cluster.wait_for_end(study.array)
+    assert study.states() == {"COMPLETE": 8}
+
+
+def test_a_failed_submission_can_be_repeated(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 2, "batch": {"p": "nowhere"}}, n_trials=4)
+    failed = study.submit(expect=5)
+    assert "invalid partition specified: nowhere" in failed.stderr
+    study.submit("-r", "1", "slurm:batch:p=main", "--wait")
+    assert study.states() == {"COMPLETE": 4}
+
+
+def test_dry_run_needs_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    without = Cluster(directory=tmp_path / "none")
+    slurm = {"jobs": 4, "batch": {"gres": "gpu:2", "t": "1-00"}}
+    study = SlurmStudy(tmp_path, without, slurm, n_trials=4)
+    said = study.submit("--dry-run").stdout
+    assert "#SBATCH --array=0-3\n" in said
+    assert "2 in each job, one for each GPU" in said
+    assert not study.save_path.exists()
+    assert "sbatch is not on PATH" in study.submit(expect=5).stderr
