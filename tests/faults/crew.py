@@ -24,6 +24,7 @@ from tests.waiting import wait_until
 
 GRACE = 2.0  # seconds
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+LOOK = 0.5  # seconds between two looks at the storage
 RUN = (sys.executable, "-m", "tests.faults.agent")
 ELSEWHERE = f'mount --bind "$1" {BOOT_ID} && shift && exec "$@"'
 
@@ -173,14 +174,17 @@ class Crew:
     def ticks(self) -> Iterator[None]:
         """Goes on, with all agents there, until the budget is reached and they have ended."""
         n_trials = self.project.config.optuna.n_trials
+        next_look = 0.0
         while True:
-            self.watch()
+            if time.monotonic() >= next_look:
+                self.watch()
+                next_look = time.monotonic() + LOOK
             if len(self.seen) >= n_trials and not self.agents:
                 return
             if len(self.seen) < n_trials:
                 self.staff()
             yield
-            time.sleep(0.3)
+            time.sleep(0.1)
 
     def tail(self) -> str:
         return self.log.read_text()[-3000:]

@@ -61,7 +61,7 @@ def _inject(crew: Crew, times: int, pause: float, fault: Callable[[], object]) -
 
 def worker_kills(folder: Path, url: str, times: int, workers: int = 8, pause: float = 0.2) -> Verdict:
     """SIGKILL of single workers of one agent."""
-    with Crew(folder, 1, workers, storage=url, n_trials=2 * times) as crew:
+    with Crew(folder, 1, workers, storage=url, seconds=0.8, n_trials=4 * times) as crew:
         crew.running(workers)
         done = _inject(crew, times, pause, crew.kill_worker)
         crew.finish()

@@ -1,0 +1,120 @@
+"""Inject every fault many times, and print what each has cost; beside it the same kills on plain Optuna.
+
+    python -m benchmarks.chaos [--share 1.0] [--only WORD] [--json FILE]
+
+Needs root (small disks, hosts of their own for the agents). With `--share 0.1` a tenth of the faults is injected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import optuna
+
+from tests.faults import outages, plain, scenarios
+from tests.faults.verdict import Verdict
+from tests.servers import PostgreSQL
+
+KINDS = ("sqlite", "journal", "postgresql")
+HEADER = "| fault | storage | injected | finished lost | run twice | left RUNNING | budget missed | others go on (s) |"
+RULE = "|---|---|---:|---:|---:|---:|---:|---:|"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A scenario to run in a folder of its own; `plain` on Optuna without aimlhpo."""
+
+    name: str
+    run: Callable[[Path], Verdict]
+    plain: bool = False
+
+
+class Stores:
+    """New, empty storages of each kind."""
+
+    def __init__(self, server: PostgreSQL) -> None:
+        self.server = server
+
+    def url(self, kind: str) -> str:
+        if kind == "postgresql":
+            return self.server.url()
+        folder = tempfile.mkdtemp(prefix="aimlhpo-chaos-")
+        return f"sqlite:///{folder}/s.db" if kind == "sqlite" else f"journal://{folder}/s.journal"
+
+
+def rows(stores: Stores, share: float) -> Iterator[Row]:
+    def times(number: int) -> int:
+        return max(1, round(number * share))
+
+    for kind in KINDS:
+        yield Row(f"workers {kind}", lambda f, k=kind: scenarios.worker_kills(f, stores.url(k), times(200)))
+        yield Row(f"agents {kind}", lambda f, k=kind: scenarios.agent_kills(f, stores.url(k), times(30)))
+        yield Row(f"locks {kind}", lambda f, k=kind: scenarios.lock_holders(f, stores.url(k), times(10)))
+        yield Row(f"frozen {kind}", lambda f, k=kind: scenarios.frozen_agents(f, stores.url(k), times(5)))
+        yield Row(f"starts {kind}", lambda f, k=kind: scenarios.starts(f, partial(stores.url, k), times(20)))
+    for kind in ("sqlite", "journal"):
+        yield Row(f"disk {kind}", lambda f, k=kind: outages.full_disk(f, k, times(5), 10))
+    yield Row("journal cut", lambda f: outages.cut_journal(f, times(30)))
+    yield Row("database", lambda f: outages.stopped_database(f, stores.server, times(2), 60))
+    for kind in KINDS:
+        yield Row(f"plain workers {kind}", lambda f, k=kind: plain.kills(f, stores.url(k), times(200)), plain=True)
+    stop, start = stores.server.stop, stores.server.start
+    yield Row("plain database", lambda f: plain.outage(f, stores.url("postgresql"), stop, start, 60), plain=True)
+
+
+def as_line(verdict: Verdict) -> str:
+    numbers = (verdict.injected, verdict.lost, verdict.twice, verdict.running, verdict.missed)
+    resumed = "-" if verdict.resumed is None else f"{verdict.resumed:.1f}"
+    fault = f"{verdict.fault} ({verdict.note})" if verdict.note else verdict.fault
+    return f"| {fault} | {verdict.storage} | {' | '.join(map(str, numbers))} | {resumed} |"
+
+
+def run(chosen: list[Row]) -> list[tuple[Row, Verdict | str]]:
+    """Each row's verdict, or how it broke."""
+    found: list[tuple[Row, Verdict | str]] = []
+    for row in chosen:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="aimlhpo-chaos-", ignore_cleanup_errors=True) as folder:
+            try:
+                found.append((row, row.run(Path(folder))))
+            except (AssertionError, OSError, RuntimeError) as error:
+                found.append((row, f"{type(error).__name__}: {error}"))
+        print(f"{row.name}: {time.monotonic() - began:.0f} s: {found[-1][1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def show(found: list[tuple[Row, Verdict | str]]) -> None:
+    for title, of_plain in (("aimlhpo", False), ("plain Optuna", True)):
+        print(f"\n{title}\n\n{HEADER}\n{RULE}")
+        for row, verdict in found:
+            if row.plain is of_plain:
+                print(as_line(verdict) if isinstance(verdict, Verdict) else f"| {row.name} | broke: {verdict} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Inject every fault, and print what each has cost.")
+    parser.add_argument("--share", type=float, default=1.0, help="part of the faults to inject (default: all)")
+    parser.add_argument("--only", default="", help="only rows whose name holds this word")
+    parser.add_argument("--json", type=Path, help="also write the verdicts to this file")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with PostgreSQL() as server:
+        found = run([row for row in rows(Stores(server), arguments.share) if arguments.only in row.name])
+    show(found)
+    if arguments.json:
+        verdicts = {row.name: asdict(v) if isinstance(v, Verdict) else v for row, v in found}
+        arguments.json.write_text(json.dumps(verdicts, indent=1))
+    ours = [verdict for row, verdict in found if not row.plain]
+    return 0 if all(isinstance(verdict, Verdict) and verdict.clean for verdict in ours) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
