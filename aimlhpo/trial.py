@@ -15,6 +15,9 @@ from typing import Any, Protocol
 from aimlhpo.protocol import Assignment, Report, SuggestRequest, UserAttr
 
 
+_LAST_STEP = 2**31 - 1  # what a database column holds
+
+
 class Channel(Protocol):
     """The worker's end of the pipe."""
 
@@ -197,6 +200,6 @@ def _as_step(step: Any) -> int:
         position = int(step)
     except (TypeError, ValueError):
         raise TypeError(f"trial.report takes a whole number as step, not {step!r}") from None
-    if position < 0:
-        raise ValueError(f"trial.report takes a step of 0 or more, not {step}")
+    if not 0 <= position <= _LAST_STEP:
+        raise ValueError(f"trial.report takes a step from 0 to {_LAST_STEP}, not {step}")
     return position
