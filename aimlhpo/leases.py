@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -41,6 +42,7 @@ class Holder:
     started: float = field(default_factory=time.time)
     job: str | None = None
     restarts: int = 0
+    python: str = sys.executable
 
 
 class Lease:

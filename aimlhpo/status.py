@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from aimlhpo.config import Config
     from aimlhpo.launch.slurm.queue import Job
+    from aimlhpo.launch.slurm.word import SlurmWord
 
 _WINDOW = 50  # trials that the rate is measured over
 
@@ -44,6 +45,7 @@ class AgentStatus:
     agent: str
     host: str
     job: str | None
+    python: str
     trials: tuple[RunningTrial, ...]
 
 
@@ -117,13 +119,14 @@ class Status:
 
 def read_status(study: optuna.Study, config: Config) -> Status:
     """The status of the study, after the trials of dead agents were given back."""
-    registry = Registry(config.paths.leases, config.optuna.grace_period)
-    reaped = _reap(study, config)
+    slurm = _slurm(config)
+    registry = _registry(config, slurm)
+    reaped = _reap(study, config, registry)
     trials = study.get_trials(deepcopy=False)
     counts = count(trials)
     rate = _rate(trials, study) if counts.running else None
     left = max(0, config.optuna.n_trials - counts.finished)
-    jobs = _jobs(config)
+    jobs = _jobs(slurm)
     return Status(
         study=config.optuna.study_name,
         storage=config.optuna.storage,
@@ -137,13 +140,17 @@ def read_status(study: optuna.Study, config: Config) -> Status:
         failed=tuple(_failed(trials, config)),
         reaped=tuple(reaped),
         jobs=jobs,
-        slurm_answers=jobs is not None or not _submitted(config),
+        slurm_answers=jobs is not None or slurm is None,
         interrupted=tuple(_interrupted(trials)),
     )
 
 
-def _reap(study: optuna.Study, config: Config) -> list[int]:
-    registry = Registry(config.paths.leases, config.optuna.grace_period)
+def _registry(config: Config, slurm: SlurmWord | None) -> Registry:
+    options = config.optuna
+    return Registry(config.paths.leases, options.grace_period, word=slurm or (lambda holder: None))
+
+
+def _reap(study: optuna.Study, config: Config, registry: Registry) -> list[int]:
     ledger = Ledger(study, config.paths, config.optuna.n_trials, "status", registry)
     with suppress(PermissionError, FileNotFoundError):  # looking on is allowed where writing is not
         return ledger.reap()
@@ -184,7 +191,8 @@ def _agents(living: Iterable[Holder], trials: Sequence[FrozenTrial]) -> tuple[Ag
         if claim:
             running.setdefault(claim["agent"], []).append(_running(trial, claim))
     return tuple(
-        AgentStatus(holder.agent, holder.host, holder.job, tuple(running.get(holder.agent, ()))) for holder in living
+        AgentStatus(holder.agent, holder.host, holder.job, holder.python, tuple(running.get(holder.agent, ())))
+        for holder in living
     )
 
 
@@ -217,16 +225,17 @@ def _interrupted(trials: Iterable[FrozenTrial]) -> Iterable[InterruptedTrial]:
             yield InterruptedTrial(trial.number, history["cause"], history["attempts"])
 
 
-def _submitted(config: Config) -> bool:
-    return config.paths.jobs.is_dir() and any(config.paths.jobs.glob("*.json"))
-
-
-def _jobs(config: Config) -> tuple[JobStatus, ...] | None:
-    if not _submitted(config):
+def _slurm(config: Config) -> SlurmWord | None:
+    """What SLURM says of the study's jobs, or None where none were submitted."""
+    if not (config.paths.jobs.is_dir() and any(config.paths.jobs.glob("*.json"))):
         return None
-    from aimlhpo.launch.slurm import queue
+    from aimlhpo.launch.slurm.word import SlurmWord
 
-    found = queue.jobs(config.paths)
+    return SlurmWord(config.paths)
+
+
+def _jobs(slurm: SlurmWord | None) -> tuple[JobStatus, ...] | None:
+    found = slurm.jobs() if slurm is not None else None
     return tuple(map(_job, found)) if found is not None else None
 
 

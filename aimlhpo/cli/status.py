@@ -87,7 +87,7 @@ def _agents(status: Status) -> Iterator[str]:
         if left > 0:
             yield f"agents   none; {left} trials are left, start again with reload: 1"
         return
-    yield f"\nagents ({len(status.agents)}):"
+    yield f"\nagents ({len(status.agents)}), python {', '.join(sorted({agent.python for agent in status.agents}))}:"
     for agent in status.agents:
         yield from _agent(agent)
 

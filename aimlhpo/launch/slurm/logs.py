@@ -32,6 +32,13 @@ def one_per_job(name: str, marks: str) -> str:
     return str(path.with_name(f"{path.stem}_{marks}{path.suffix}"))
 
 
+def one_per_array(name: str) -> str:
+    """`name` with the array's id before the element's, where two arrays have elements of the same index."""
+    if patterns(name) & {"A", "j", "J"}:
+        return name
+    return _PATTERN.sub(lambda match: f"%A_{match[0]}" if match[2] == "a" else match[0], name)
+
+
 def default(directory: Path) -> str:
     return f"{literal(str(directory))}/job-%A_%a.log"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aimlhpo.errors import SubmissionError
@@ -70,13 +70,22 @@ def _submit_parts(submission: Submission, limit: int, paths: StudyPaths) -> Iter
         yield done[-1]
 
 
-def parts(submission: Submission, limit: int) -> Iterator[Submission]:
+def parts(submission: Submission, limit: int) -> list[Submission]:
     """Arrays with indices below `limit`; more jobs than that count from 0 again, in an array of their own."""
-    left, first = submission.jobs, submission.first if submission.first + submission.jobs <= limit else 0
-    while left:
-        jobs = min(left, limit - first)
-        yield submission.part(first, jobs)
-        left, first = left - jobs, 0
+    if submission.first + submission.jobs <= limit:
+        return [submission]
+    apart = _apart(submission)
+    starts = range(0, submission.jobs, limit)
+    return [apart.part(0, min(limit, submission.jobs - start)) for start in starts]
+
+
+def _apart(submission: Submission) -> Submission:
+    """The same, with output files that differ between arrays, too."""
+    options = tuple(
+        (name, logs.one_per_array(value) if value and name in ("output", "error") else value)
+        for name, value in submission.options
+    )
+    return replace(submission, options=options, log=logs.one_per_array(submission.log))
 
 
 def max_array_size(cluster: str | None) -> int:

@@ -28,11 +28,15 @@ class SlurmWord:
     def __call__(self, holder: Holder) -> bool | None:
         if holder.job is None:
             return None
-        asked = time.monotonic()
-        if asked - self._asked > (_SILENT if self._jobs is None else _FRESH):
+        known = self.jobs()
+        if known is None or holder.job.partition("_")[0] not in self._arrays:
+            return None
+        return queue.alive(known, holder.job, holder.restarts)
+
+    def jobs(self) -> list[queue.Job] | None:
+        """The study's jobs, as SLURM has shown them lately; None: it does not answer."""
+        if time.monotonic() - self._asked > (_SILENT if self._jobs is None else _FRESH):
             self._arrays = frozenset(array.array_id for array in arrays.recorded(self._paths))
             self._jobs = queue.jobs(self._paths, timeout=_TIMEOUT)
             self._asked = time.monotonic()
-        if self._jobs is None or holder.job.partition("_")[0] not in self._arrays:
-            return None
-        return queue.alive(self._jobs, holder.job, holder.restarts)
+        return self._jobs

@@ -37,6 +37,7 @@ def test_the_file_of_one_element() -> None:
     [
         (100, 0, 1001, [(0, 100)]),
         (25, 0, 10, [(0, 10), (0, 10), (0, 5)]),
+        (20, 0, 10, [(0, 10), (0, 10)]),
         (5, 8, 1001, [(8, 5)]),
         (5, 8, 10, [(0, 5)]),
         (1, 0, 1, [(0, 1)]),
@@ -47,6 +48,13 @@ def test_arrays_stay_within_what_the_cluster_allows(
 ) -> None:
     made = parts(make_submission(jobs=jobs, first=first), limit)
     assert [(part.first, part.jobs) for part in made] == expected
+
+
+def test_arrays_with_the_same_indices_have_logs_of_their_own() -> None:
+    options = (("output", "/s/o_%3a.log"), ("error", "/s/e-%j"), ("time", "1"))
+    (part, _) = parts(make_submission(jobs=2, options=options, log="/s/o_%3a.log"), 1)
+    assert part.options == (("output", "/s/o_%A_%3a.log"), ("error", "/s/e-%j"), ("time", "1"))
+    assert part.log == "/s/o_%A_%3a.log"
 
 
 @pytest.mark.parametrize(
