@@ -67,7 +67,7 @@ DEEDS: list[tuple[str, str | None]] = [
     ("trial.set_user_attr('long', 'x' * 1_000_000)\nreturn 1.0", None),
     ("trial.report(float('nan'), 0)\ntrial.report(float('inf'), 1)\ntrial.should_prune()\nreturn 1.0", None),
     ("[trial.report(1.0, step) for step in range(5000)]\nreturn 1.0", None),
-    ("trial.report(1.0, 2 ** 70)\nreturn 1.0", ""),
+    ("trial.report(1.0, 2 ** 70)\nreturn 1.0", "exception: ValueError: trial.report takes a step"),
     ("trial.suggest_categorical('x', ['other', 'kind'])", "exception: ValueError"),
     ("trial.suggest_float('y', 3.0, 1.0)", "exception: ValueError"),
     ("if os.fork() == 0: return 5.0\nos.wait()\nreturn 1.0", None),
@@ -82,7 +82,7 @@ def objective() -> str:
     return OBJECTIVE + "\n".join(functions)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal", "postgresql"])
+@pytest.mark.parametrize("kind", ["journal", "postgresql"])
 def test_every_bad_deed_costs_its_own_trial(tmp_path: Path, make_storage_url: Callable[[str], str], kind: str) -> None:
     completing = sum(cause is None for _, cause in DEEDS)
     project = Project(
