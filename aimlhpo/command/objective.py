@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aimlhpo.base_objective import BaseObjective
-from aimlhpo.command import family
+from aimlhpo.command import family, guard
 from aimlhpo.command.arguments import arguments
 from aimlhpo.command.output import number, step_of
 from aimlhpo.command.program import Program, patient_worker
@@ -33,6 +33,7 @@ class CommandObjective(BaseObjective):
     def __init__(self, spec: CommandSpec, study: Any, config: Mapping[str, Any], metric: str | list[str]) -> None:
         super().__init__(study, config, metric)
         self._spec = spec
+        self._guarded = guard.start()
         family.adopt_orphans()
 
     def train(self, trial: Any, conf: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class CommandObjective(BaseObjective):
 
     def _start(self, line: list[str], trial: Any) -> Program:
         try:
-            return Program(self._spec, line, _variables(trial))
+            return Program(self._spec, line, self._guarded | _variables(trial))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ProgramFailed(f"cannot start {line[0]}: {reason}", f"cannot start {line}: {reason}") from None

@@ -22,7 +22,8 @@ def report(**values: Any) -> None:
     if "AIMLHPO_TRIAL" not in os.environ:
         return
     line = json.dumps(values, default=_scalar)
-    sys.stdout.flush()
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
     data = f"{_MARK}{line}\n".encode()
     while data:  # past sys.stdout, which the script may have replaced
         data = data[os.write(1, data) :]

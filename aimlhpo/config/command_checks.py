@@ -63,7 +63,7 @@ def _word_problems(command: str, parameters: Sequence[Declared], model: Mapping[
     except TemplateError as error:
         yield Problem(_HERE, str(error), "balanced quotes and braces; {{ and }} stand for braces themselves")
         return
-    if not words:
+    if not words or not words[0]:
         yield Problem(_HERE, "is empty", "a program and its arguments")
         return
     problems = [*_program_problems(words[0], named[0]), *_shell_problems(words)]

@@ -1,0 +1,119 @@
+"""One run of a program: what it leaves behind, how it is stopped, what it prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tests.command.test_study import alive
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RUN = """
+    import sys
+    from aimlhpo.command import family, guard
+    from aimlhpo.command.program import Program
+    from aimlhpo.command.spec import CommandSpec
+
+    guarded = guard.start()
+    family.adopt_orphans()
+    spec = CommandSpec((), {folder!r}, {folder!r}, patience=0.5)
+    with Program(spec, [sys.executable, "-c", {script!r}], guarded) as program:
+        for record in program.events():
+            if record == {{"stop": 1}}:
+                program.stop()
+    print("code", program.code(), flush=True)
+"""
+
+
+def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as a program, in a process that stands for a worker."""
+    code = dedent(RUN).format(folder=str(folder), script=dedent(script))
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(word) for word in (folder / "pids").read_text().split()]
+
+
+@pytest.mark.parametrize("session", ["False", "True"])
+def test_what_it_started_ends_with_it(tmp_path: Path, session: str) -> None:
+    script = f"""
+        import subprocess
+        child = subprocess.Popen(["sleep", "600"], start_new_session={session})
+        open("pids", "w").write(str(child.pid))
+    """
+    done = run(tmp_path, script)
+    assert done.stdout == "code 0\n", done.stderr
+    assert not any(map(alive, pids(tmp_path)))
+
+
+def test_stubborn_program_is_killed_with_its_children(tmp_path: Path) -> None:
+    script = """
+        import os, signal, subprocess, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        open("pids", "w").write(f"{os.getpid()} {child.pid}")
+        print('{"stop": 1}', flush=True)
+        time.sleep(600)
+    """
+    done = run(tmp_path, script)
+    assert done.stdout.endswith("code -9\n"), done.stderr
+    assert not any(map(alive, pids(tmp_path)))
+
+
+def test_sigterm_reaches_what_a_shell_waits_for(tmp_path: Path) -> None:
+    (tmp_path / "child.py").write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *given: (open('told', 'w').close(), sys.exit(0)))\n"
+        "print('{\"stop\": 1}', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    script = f"import subprocess; subprocess.run(['sh', '-c', '{sys.executable} child.py; true'])"
+    run(tmp_path, script)
+    assert (tmp_path / "told").exists()
+
+
+def test_more_output_than_a_pipe_holds(tmp_path: Path) -> None:
+    script = """
+        import sys
+        for line in range(20_000):
+            print("out", line)
+            print("err", line, file=sys.stderr)
+    """
+    done = run(tmp_path, script)
+    assert done.stdout.splitlines()[-2:] == ["out 19999", "code 0"]
+    assert done.stderr.splitlines()[-1] == "err 19999"
+
+
+def test_output_closed_long_before_the_end(tmp_path: Path) -> None:
+    done = run(tmp_path, "import os, time; os.close(1); os.close(2); time.sleep(0.6); os._exit(5)")
+    assert done.stdout == "code 5\n"
+
+
+def test_mark_of_report_is_not_in_the_log(tmp_path: Path) -> None:
+    done = run(tmp_path, """print("unfinished", end="", flush=True); print('\\x1e{"a": 1}')""")
+    assert done.stdout == 'unfinished{"a": 1}\ncode 0\n'
+
+
+def test_everything_ends_with_the_worker(tmp_path: Path) -> None:
+    script = """
+        import os, subprocess, time
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        open("pids.new", "w").write(f"{os.getpid()} {child.pid}")
+        os.rename("pids.new", "pids")
+        time.sleep(600)
+    """
+    code = dedent(RUN).format(folder=str(tmp_path), script=dedent(script))
+    worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
+    try:
+        wait_until(lambda: (tmp_path / "pids").exists())
+    finally:
+        worker.kill()
+        worker.wait()
+    wait_until(lambda: not any(map(alive, pids(tmp_path))))
