@@ -35,9 +35,7 @@ class Dashboard:
             yield line
 
     def _headline(self) -> Text:
-        return Text.assemble(
-            (self.title, "bold"), (f"  {self.storage}  {shown.duration(self.state.elapsed)}", "dim")
-        )
+        return Text.assemble((self.title, "bold"), (f"  {self.storage}  {shown.duration(self.state.elapsed)}", "dim"))
 
     def _best(self) -> Text:
         state = self.state
