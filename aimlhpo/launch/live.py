@@ -24,9 +24,7 @@ def make_view(config: Config) -> View:
     from rich.console import Console
 
     console = Console(file=sys.stdout)
-    return (
-        TerminalView(config, console) if console.is_terminal and not console.is_dumb_terminal else LinesView()
-    )
+    return TerminalView(config, console) if console.is_terminal and not console.is_dumb_terminal else LinesView()
 
 
 class TerminalView(ThreadedView):
