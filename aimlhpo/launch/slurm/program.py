@@ -37,8 +37,14 @@ def ask(*command: str, timeout: float = TIMEOUT) -> Answer:
     """Run one of SLURM's programs; never raises for what it answers."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=timeout,
-            stdin=subprocess.DEVNULL, env=_environment(), check=False,
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            env=_environment(),
+            check=False,
         )
     except FileNotFoundError:
         return Answer(None, "", f"{command[0]} is not installed on this machine")
