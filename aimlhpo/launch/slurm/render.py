@@ -28,7 +28,9 @@ unset SLURM_TRES_PER_TASK
 
 # Which Python `kernel:` or `bash:` have activated is known in the job alone.
 _ON_PATH = "$(command -v python || command -v python3 || :)"
-_ACTIVATED = f"aimlhpo_found={_ON_PATH}\n" """\
+_ACTIVATED = (
+    f"aimlhpo_found={_ON_PATH}\n"
+    """\
 if [ -z "$aimlhpo_found" ] || [ "$aimlhpo_found" = "$aimlhpo_before" ]; then
     :
 elif aimlhpo_error=$("$aimlhpo_found" -P -c 'import aimlhpo.config, optuna, submitit' 2>&1); then
@@ -37,6 +39,7 @@ else
     echo "aimlhpo: $aimlhpo_found cannot run aimlhpo: ${aimlhpo_error##*$'\\n'}"
 fi
 """
+)
 
 
 def render(submission: Submission) -> str:
