@@ -88,9 +88,7 @@ def test_one_agent_with_all_of_the_job(cluster: Cluster, here: Path, agent: Call
     assert text == f"-u -P -m aimlhpo agent {here}/run 1 8 0,1\n"
 
 
-def test_output_and_error_land_where_the_user_said(
-    cluster: Cluster, here: Path, agent: Callable[[str], str]
-) -> None:
+def test_output_and_error_land_where_the_user_said(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
     batch = {"output": "out dir/o.txt", "error": "e-%j"}
     config = make_config(here / "run", jobs=2, batch=batch, python=agent("echo out; echo err >&2"))
     done = submit(config)
@@ -158,9 +156,7 @@ def test_a_dead_controller_is_told_and_nothing_is_recorded(
     assert len(queue.jobs(config.paths) or []) == 1
 
 
-def test_the_queue_shows_the_studys_jobs_alone(
-    cluster: Cluster, here: Path, agent: Callable[[str], str]
-) -> None:
+def test_the_queue_shows_the_studys_jobs_alone(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
     mine = make_config(here / "mine", jobs=2, batch={"array": "%1"}, python=agent("sleep 60"))
     other = make_config(here / "other", python=agent("sleep 60"))
     (array,) = submit(mine).arrays
