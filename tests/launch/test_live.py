@@ -21,9 +21,7 @@ from aimlhpo.progress import Progress, SlotState
 
 
 def progress(slots: int = 2, *, idle: bool = False, n_trials: int | None = 100) -> Progress:
-    states = tuple(
-        SlotState(i, f"cuda:{i}", None if idle else 40 + i, 75.0, (i, -1.2345678e-5)) for i in range(slots)
-    )
+    states = tuple(SlotState(i, f"cuda:{i}", None if idle else 40 + i, 75.0, (i, -1.2345678e-5)) for i in range(slots))
     return Progress(30, 5, 2, slots, n_trials, (17, 0.0123456), states, 133.0, 0.2, 325.0)
 
 
@@ -130,9 +128,7 @@ def in_terminal(script: str) -> str:
     """Run the script with a terminal of 80x24 and return all that it sent there."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")
-    }
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=follower,
