@@ -66,8 +66,8 @@ class SlurmStudy(Project):
         wanted = {name: str(value) for name, value in (variables or {}).items()}
         self.env = {**cluster.env, "HOME": str(folder), **wanted}
 
-    def submit(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        return self.run(*arguments, expect=expect, env=self.env)
+    def submit(self, *arguments: str, expect: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.run(*arguments, expect=expect, env={**self.env, **variables})
 
     def verb(self, verb: str, *arguments: str, expect: int = 0) -> str:
         """`aimlhpo VERB SAVE_PATH ...`; its output."""

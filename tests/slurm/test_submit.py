@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster
+from tests.servers import PostgreSQL
+from tests.slurm.cluster import COMMAND, WIDTH, Cluster
 from tests.slurm.study import SlurmStudy
 
 
@@ -145,12 +149,69 @@ def test_a_dead_controller_is_a_wait(cluster: Cluster, tmp_path: Path) -> None:
     assert study.states() == {"COMPLETE": 8}
 
 
+def test_a_controller_that_dies_during_the_submission_is_told(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 2, "batch": {"J": "again"}}, n_trials=4)
+    killing = tmp_path / "bin" / "sbatch"
+    killing.parent.mkdir()
+    kill = shlex.join([sys.executable, str(COMMAND), "kill-controller", "--dir", str(cluster.directory)])
+    killing.write_text(f'#!/bin/bash\n{kill}\nexec {shutil.which("sbatch")} "$@"\n')
+    killing.chmod(0o755)
+    failed = study.submit(expect=5, PATH=f"{killing.parent}:{study.env['PATH']}")
+    assert "Unable to contact slurm controller" in failed.stderr
+    assert "None was submitted" in failed.stderr
+    assert "submitted" not in failed.stdout
+    cluster.start_controller()
+    study.submit("-r", "1", "--wait")
+    assert study.states() == {"COMPLETE": 4}
+
+
 def test_a_failed_submission_can_be_repeated(cluster: Cluster, tmp_path: Path) -> None:
     study = SlurmStudy(tmp_path, cluster, {"jobs": 2, "batch": {"p": "nowhere"}}, n_trials=4)
     failed = study.submit(expect=5)
     assert "invalid partition specified: nowhere" in failed.stderr
     study.submit("-r", "1", "slurm:batch:p=main", "--wait")
     assert study.states() == {"COMPLETE": 4}
+
+
+@pytest.mark.parametrize("name", ["a 'b' \"c\" $(touch canary) `touch canary`; touch canary & #|>canary", "é*[x]?"])
+def test_studies_with_names_from_hell(cluster: Cluster, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    slurm = {"jobs": 2, "batch": {"J": name, "comment": name, "o": f"{name}.out"}}
+    study = SlurmStudy(folder, cluster, slurm, n_trials=3, name=name)
+    study.submit("--wait")
+    assert study.states() == {"COMPLETE": 3}
+    assert (folder / f"{name}_0.out").exists()
+    assert cluster.jobs(study.array)[0].name == name[:WIDTH]
+    assert not list(tmp_path.rglob("canary"))
+
+
+def test_a_password_reaches_the_jobs_and_nothing_else(
+    cluster: Cluster, tmp_path: Path, postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = postgresql_server.password
+    monkeypatch.setenv(postgresql_server.password_variable, secret)
+    storage = postgresql_server.secret_url()
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 2}, {"STILL": 1}, n_trials=4, storage=storage)
+    said = study.submit()
+    cluster.wait_for(study.stands_still)
+    shown = cluster.scontrol("show", "job", "-d", str(study.array))
+    processes = [line for line in Path("/proc").glob("[0-9]*/cmdline") if secret.encode() in _read(line)]
+    cluster.requeue(f"{study.array}_0")
+    cluster.requeue(f"{study.array}_1")
+    study.wait_for_end()
+    study.assert_resumed()
+    told = said.stdout + said.stderr + shown + study.verb("status", "--json") + study.verb("results")
+    assert secret not in told
+    assert not processes
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and secret.encode() in _read(file)] == []
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # a process that has ended
+        return b""
 
 
 def test_dry_run_needs_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
