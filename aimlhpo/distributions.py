@@ -28,6 +28,10 @@ class Codec:
         """What the storage holds for the user's value."""
         return value
 
+    def meaning(self) -> dict[str, Any]:
+        """What the distribution itself does not say of the values."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Texts(Codec):
@@ -54,6 +58,9 @@ class Positions(Codec):
     def encode(self, value: Any) -> Any:
         return self.values.index(value)
 
+    def meaning(self) -> dict[str, Any]:
+        return {"values": list(self.values)}
+
 
 @dataclass(frozen=True)
 class NearestInLog(Codec):
@@ -64,6 +71,9 @@ class NearestInLog(Codec):
     def decode(self, stored: Any) -> Any:
         return min(self.values, key=lambda value: abs(math.log(value) - math.log(stored)))
 
+    def meaning(self) -> dict[str, Any]:
+        return {"values": list(self.values)}
+
 
 def json_text(value: Any) -> str:
     """How a choice is stored that is not a scalar, and its neighbours with it."""
@@ -72,10 +82,13 @@ def json_text(value: Any) -> str:
 
 def distribution(kind: str, settings: Mapping[str, Any]) -> tuple[BaseDistribution, Codec]:
     """Optuna's distribution and the way from and to the user's values. The settings must be checked."""
+    if kind == "random":
+        drawn = settings["distribution"]
+        return distribution(drawn["type"], drawn["settings"])
     values = DOMAINS[kind].values
     if values is None:
         return _numeric(kind, settings), Codec()
-    if kind in ("categorical", "constant"):
+    if kind in ("categorical", "constant", "single", "multiple"):
         return _categorical(values(settings))
     if kind == "log_ordinal":
         return _log_ordinal([as_number(value) or 0 for value in values(settings)])

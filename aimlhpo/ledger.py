@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -70,6 +70,13 @@ class Nothing(Enum):
     WAIT = "all that is left of the budget is running"
 
 
+class Queue(Protocol):
+    """What gives a study all its trials, where it makes none up itself."""
+
+    def fill(self) -> bool:
+        """Queue the next trials; False if there are no more."""
+
+
 class Ledger:
     """Claims, finishes and releases the trials of one study for one agent."""
 
@@ -81,6 +88,7 @@ class Ledger:
         agent: str,
         registry: Registry,
         max_retries: int = 0,
+        queue: Queue | None = None,
     ) -> None:
         self._study = study
         storage = study._storage
@@ -91,6 +99,7 @@ class Ledger:
         self._agent = agent
         self._registry = registry
         self._max_retries = max_retries
+        self._queue = queue
         self._outbox = Outbox(paths.outbox)
 
     def claim(self, slot: int, device: str, token: str | None = None) -> Claim | Nothing:
@@ -101,7 +110,7 @@ class Ledger:
         token = token or new_token()
         owner = {"agent": self._agent, "token": token, "slot": slot, "device": device}
         with locked(self._paths.lock):
-            overview = self._overview()
+            overview = self._filled(self._overview())
             mine = next((trial for trial in overview.open if trial.held_with(token)), None)
             return self._hold(mine, token) if mine else self._claim_next(overview, owner)
 
@@ -112,7 +121,16 @@ class Ledger:
         if self._n_trials is not None and counts.finished + counts.running >= self._n_trials:
             return Nothing.WAIT
         waiting = next((trial for trial in overview.open if trial.state == TrialState.WAITING), None)
-        return self._take(waiting, owner) if waiting else self._create(owner)
+        if waiting:
+            return self._take(waiting, owner)
+        if self._queue is not None:
+            return Nothing.WAIT if counts.running else Nothing.DONE
+        return self._create(owner)
+
+    def _filled(self, overview: Overview) -> Overview:
+        """What is open once the queue has been asked for more, where it is empty."""
+        empty = all(trial.state != TrialState.WAITING for trial in overview.open)
+        return self._overview() if empty and self._queue is not None and self._queue.fill() else overview
 
     def _take(self, trial: OpenTrial, owner: dict[str, Any]) -> Claim:
         claimed = SetSystemAttr(trial.trial_id, CLAIM, owner)
@@ -192,7 +210,8 @@ class Ledger:
         before = trial.system_attrs.get(RETRY, {"of": trial.number, "count": 0})
         if before["count"] < self._max_retries:
             link = {"of": before["of"], "count": before["count"] + 1}
-            attrs = {"fixed_params": trial.params, RETRY: link}
+            fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            attrs = {"fixed_params": fixed, RETRY: link}
             template = create_trial(state=TrialState.WAITING, system_attrs=attrs)
             self._storage.create_new_trial(self._study._study_id, template_trial=template)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,6 +70,16 @@ class Parameter:
     def conditional(self) -> bool:
         """Whether some trials are without it."""
         return bool(self.links)
+
+    @property
+    def signature(self) -> str:
+        """The distribution as JSON, with what else decides on the value that a stored number means."""
+        text = distribution_to_json(self.distribution)
+        meant = self.codec.meaning() | ({"count": self.settings["count"]} if self.type == "random" else {})
+        if not meant:
+            return text
+        data = json.loads(text)
+        return json.dumps({**data, "attributes": {**data["attributes"], **meant}})
 
     @property
     def otherwise(self) -> Any:
@@ -165,7 +176,7 @@ class SearchSpace:
 
     def fingerprint(self) -> dict[str, str]:
         """Study name to the distribution as JSON: what must not change when a study goes on."""
-        return {parameter.name: distribution_to_json(parameter.distribution) for parameter in self.parameters}
+        return {parameter.name: parameter.signature for parameter in self.parameters}
 
 
 def _parameter(key: str, section: ParameterSection, names: Mapping[str, str], model: Mapping[str, Any]) -> Parameter:

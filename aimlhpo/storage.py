@@ -210,16 +210,24 @@ def _create(config: Config) -> optuna.Study:
 
 def _sign(study: optuna.Study, config: Config) -> None:
     """Note in the study what it searches, when it was last started, and its seed (drawn once where none is set)."""
+    from aimlhpo.grid import DRAWN, declared_grid
+
     known = study.user_attrs.get(STUDY_ATTR, {})
+    grid = declared_grid(config)
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
     signed = {"fingerprint": fingerprint.of(config), "seed": seed, "started": time.time()}
-    study.set_user_attr(STUDY_ATTR, {**known, **signed})
+    drawn = {DRAWN: known.get(DRAWN) or grid.draw(seed)} if grid is not None else {}
+    study.set_user_attr(STUDY_ATTR, {**known, **signed, **drawn})
 
 
 def _enqueue(study: optuna.Study, config: Config) -> None:
     """Queue the trials that the configuration asks for, each once over all starts."""
+    from aimlhpo.grid import queue_of
     from aimlhpo.space import SearchSpace
 
+    queue = queue_of(study, config)
+    if queue is not None:
+        queue.begin()
     space = SearchSpace.from_config(config)
     with _quiet():
         for values in config.enqueued():

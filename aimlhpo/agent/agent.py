@@ -27,6 +27,7 @@ from aimlhpo.backends import own
 from aimlhpo.command.spec import command_spec
 from aimlhpo.devices import Slot
 from aimlhpo.errors import AimlhpoError, ObjectiveError, StudyFailed
+from aimlhpo.grid import queue_of, sampler_of
 from aimlhpo.interruptions import newest_file
 from aimlhpo.leases import Holder, Lease, Registry, Word
 from aimlhpo.ledger import Ledger, Nothing
@@ -45,7 +46,7 @@ from aimlhpo.protocol import (
     UserAttr,
 )  # fmt: skip
 from aimlhpo.storage import load_study
-from aimlhpo.strategies import make_pruner, make_sampler
+from aimlhpo.strategies import make_pruner
 
 if TYPE_CHECKING:
     import signal
@@ -102,12 +103,13 @@ class Agent:
         """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
         options, paths = self._config.optuna, self._config.paths
         paths.create()
-        sampler, pruner = make_sampler(options.sampler, options.seed), make_pruner(options.pruner)
+        sampler, pruner = sampler_of(self._config), make_pruner(options.pruner)
         patience = Patience(self._view.log, self._patience)
         study = patience.run(partial(load_study, self._config, sampler=sampler, pruner=pruner))
         study._storage = storage = own(study._storage)
         registry = Registry(paths.leases, options.grace_period, self._holder, self._word)
-        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, options.max_retries)
+        queue = queue_of(study, self._config)
+        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, options.max_retries, queue)
         with ExitStack() as stack:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))

@@ -57,7 +57,11 @@ def _check(arguments: Namespace) -> tuple[Config | None, list[Problem]]:
 
 def summary(config: Config) -> list[tuple[str, str]]:
     """What would run, in names and values."""
+    from aimlhpo.config.grid import grid_of
+
     section = config.optuna
+    grid = grid_of(config.hyperparameters["optuna"], config.model)
+    sampler = section.sampler.type if section.sampler else "TPESampler (Optuna's default)"
     goals = [f"{way} {metric}" for metric, way in zip(section.metric, section.direction, strict=True)]
     return [
         ("study", f"{section.study_name} ({'reloaded' if section.reload else 'new'})"),
@@ -65,8 +69,8 @@ def summary(config: Config) -> list[tuple[str, str]]:
         ("save_path", section.save_path),
         ("objective", f"{section.objective or section.command}: {', '.join(goals)}"),
         ("parameters", f"{len(section.parameters)}: {', '.join(p.name for p in section.parameters.values())}"),
-        ("n_trials", str(section.n_trials)),
-        ("sampler", section.sampler.type if section.sampler else "TPESampler (Optuna's default)"),
+        ("n_trials", f"{section.n_trials} of {grid.permutations} permutations" if grid else str(section.n_trials)),
+        ("sampler", "none: a full grid" if grid else sampler),
         ("pruner", section.pruner.type if section.pruner else "MedianPruner (Optuna's default)"),
         ("runs", _where(config)),
     ]

@@ -151,8 +151,25 @@ def _run_here(config: Config, workers: int | str | None) -> int:
     from aimlhpo.storage import load_study
 
     run_local(config, workers if isinstance(workers, int) else None)
-    _tell_results(load_study(config), config)
+    study = load_study(config)
+    _tell_results(study, config)
+    _tell_failed_permutations(study, config)
     return ExitCode.DONE
+
+
+def _tell_failed_permutations(study: optuna.Study, config: Config) -> None:
+    """A grid's trial that failed is not replaced by another: say what becomes of it."""
+    from aimlhpo.grid import declared_grid
+    from aimlhpo.ledger import count
+
+    counts = count(study.get_trials(deepcopy=False))
+    left = config.optuna.n_trials - counts.finished
+    if left > 0 and counts.failed and declared_grid(config) is not None:
+        print(
+            f"note: {left} of {config.optuna.n_trials} permutations have failed (aimlhpo status --failed tells why); "
+            "the same command with reload: 1 runs them again",
+            file=sys.stderr,
+        )
 
 
 def _tell_results(study: optuna.Study, config: Config) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aimlhpo.config.command_checks import command_problems
+from aimlhpo.config.grid_checks import grid_problems
 from aimlhpo.config.locations import variable_problems
 from aimlhpo.config.space_checks import search_space_problems
 from aimlhpo.errors import Problem
@@ -21,8 +22,9 @@ def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> li
     optuna = hyperparameters.get("optuna")
     found = list(_reserved(model))
     if isinstance(optuna, Mapping):
+        space = search_space_problems(optuna, model)
         found += [
-            *search_space_problems(optuna, model),
+            *(space or grid_problems(optuna, model)),
             *_objective(optuna),
             *command_problems(optuna, model),
             *_lengths(optuna),

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
+from aimlhpo.config.domain import MOST_VALUES, Domain, Found, Settings, numbers
+from aimlhpo.config.grid_domains import GRID_DOMAINS
 from aimlhpo.config.values import as_number
 from aimlhpo.suggestions import show
 
-Settings = Mapping[str, Any]
-Found = tuple[str, str, str | None]  # the setting, what was found, what is legal
-MOST_VALUES = 100_000
-
-
-@dataclass(frozen=True)
-class Domain:
-    """One kind: its settings beside `name`, a check of settings that are all there, and what it means."""
-
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    check: Callable[[Settings], Iterator[Found]]
-    meaning: str
-    values: Callable[[Settings], list[Any]] | None = None
-    """All values of a finite kind that is searched by position or by choice."""
-    number: type = float
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        return ("name", *self.required, *self.optional)
-
-
-def _numbers(settings: Settings, keys: tuple[str, ...], whole: bool) -> Iterator[Found]:
-    kind = "a whole number" if whole else "a number"
-    for key in keys:
-        value = settings.get(key)
-        number = as_number(value)
-        if number is None and not (key in ("step", "q") and value is None):
-            yield key, f"{show(value)} is not a number", kind
-        elif whole and isinstance(number, float):
-            yield key, f"{show(value)} is not a whole number", kind
+__all__ = ["DOMAINS", "Domain", "Settings", "choices", "linear_values", "log_values"]
 
 
 def _range(settings: Settings, step: str, whole: bool) -> Iterator[Found]:
     """Low to high, with an optional step, on a linear or logarithmic scale."""
-    found = list(_numbers(settings, ("low", "high", step), whole))
+    found = list(numbers(settings, ("low", "high", step), whole))
     yield from found
     if found:
         return
@@ -147,7 +118,7 @@ def _log_ordinal(settings: Settings) -> Iterator[Found]:
 
 def _finrange(settings: Settings) -> Iterator[Found]:
     yield from _yes_or_no(settings, "cast_int")
-    found = [*_range(settings, "step", whole=False), *_numbers(settings, ("size",), whole=True)]
+    found = [*_range(settings, "step", whole=False), *numbers(settings, ("size",), whole=True)]
     yield from found
     size = as_number(settings["size"])
     if found or size is None:
@@ -227,4 +198,5 @@ DOMAINS: dict[str, Domain] = {
         log_values,
     ),
     "constant": Domain(("value",), (), _constant, "always `value`", _value),
+    **GRID_DOMAINS,
 }

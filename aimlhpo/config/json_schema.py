@@ -22,6 +22,12 @@ SETTING_SCHEMAS: dict[str, Schema] = {
     "size": {"type": "integer", "description": "Number of values, both ends included.", "minimum": 2},
     "cast_int": {"type": "boolean", "description": "Round the values to whole numbers.", "default": False},
     "value": {"description": "The value of every trial."},
+    "values": {"type": "array", "description": "The values, each of which is run.", "minItems": 1},
+    "start": {"type": "number", "description": "First number, or first exponent."},
+    "end": {"type": "number", "description": "Last number, or last exponent, included."},
+    "base": {"type": "number", "description": "What the exponents are powers of.", "default": 10},
+    "count": {"type": "integer", "description": "Number of values.", "minimum": 1},
+    "distribution": {"type": "object", "description": "What values are drawn from: type and settings."},
 }
 _SIMPLE = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
 
@@ -51,7 +57,7 @@ def _amend_study(study: Schema) -> None:
     """`name` beside `study_name`, and every sampler and pruner with its arguments."""
     properties = study["properties"]
     properties["name"] = properties["study_name"]
-    study["required"] = [key for key in study["required"] if key != "study_name"]
+    study["required"] = [key for key in study["required"] if key not in ("study_name", "n_trials")]
     study["anyOf"] = [{"required": ["name"]}, {"required": ["study_name"]}]
     for kind in ("sampler", "pruner"):
         names, by_class = _strategies(kind)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from aimlhpo.config import deep_checks, model_space
+from aimlhpo.config.grid_checks import fill_n_trials
 from aimlhpo.config.locations import absolute, default_storage, resolve_storage, storage_problems
 from aimlhpo.config.overrides import Overridden, apply
 from aimlhpo.config.problems import annotate, translate
@@ -31,6 +32,7 @@ def load_config(
     target = _read_both(Path(hyperparameters), Path(model))
     apply(target, overrides, flags or {})
     named = _resolve(target.hyperparameters, target.problems)
+    _fill_in(target)
     config, problems = _validate(target.hyperparameters, target.model, named)
     problems += deep_checks.problems(target.hyperparameters, target.model)
     found = target.problems + annotate(dict.fromkeys(problems), target.sources)
@@ -110,6 +112,13 @@ def _resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
         problems += storage_problems(storage)
         optuna["storage"] = resolve_storage(storage, optuna["save_path"], name)
     return storage is not None
+
+
+def _fill_in(target: Overridden) -> None:
+    """What the search space decides: a grid's number of trials."""
+    optuna = target.hyperparameters.get("optuna")
+    if isinstance(optuna, dict):
+        fill_n_trials(optuna, target.model)
 
 
 def _several_jobs(hyperparameters: Mapping[str, Any]) -> bool:

@@ -141,7 +141,10 @@ class OptunaSection(Section):
         default=["val_loss"], description="Metric that train() returns; a list for several objectives."
     )
     direction: Directions = Field(default=["minimize"], description="minimize or maximize; one for each metric.")
-    n_trials: Count = Field(description="Trials that must finish: complete and pruned ones count, failed ones do not.")
+    n_trials: Count = Field(
+        description="Trials that must finish: complete and pruned ones count, failed ones do not. "
+        "A full grid may leave it out: then every permutation is run."
+    )
     timeout: Seconds | None = Field(default=None, description="Seconds after which no more trials are started.")
     gpu: Flag = Field(default=False, description="Whether each worker gets a GPU of its own.")
     save_path: Text = Field(default=".", description="Directory of the study's files.")

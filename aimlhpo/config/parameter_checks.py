@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aimlhpo.config.domains import DOMAINS, Domain, Settings
+from aimlhpo.config.finite import finite_values
+from aimlhpo.config.grid_domains import GRID_DOMAINS
 from aimlhpo.config.values import as_number
 from aimlhpo.errors import Problem
 from aimlhpo.suggestions import did_you_mean, key_path, listing, show
@@ -29,6 +31,24 @@ def _settings_problems(here: tuple[str, ...], domain: Domain, settings: Settings
     problems = list(_key_problems(here, domain, settings)) + list(_name_problems(here, settings))
     if all(key in settings for key in domain.required):
         problems += [Problem(key_path(*here, key), what, legal) for key, what, legal in domain.check(settings)]
+        if "distribution" in domain.required and not problems:
+            problems += _distribution_problems((*here, "distribution"), settings)
+    return problems
+
+
+def _distribution_problems(here: tuple[str, ...], settings: Settings) -> list[Problem]:
+    """What the values of a `random` parameter are drawn from: a parameter without a name of its own."""
+    drawn = settings["distribution"]
+    if not isinstance(drawn, Mapping) or set(drawn) != {"type", "settings"} or not isinstance(drawn["settings"], dict):
+        return [Problem(key_path(*here), f"{show(drawn)} is not a distribution", "{type: ..., settings: {...}}")]
+    if drawn["type"] in GRID_DOMAINS:
+        where, legal = key_path(*here, "type"), listing(kind for kind in DOMAINS if kind not in GRID_DOMAINS)
+        return [Problem(where, f"{show(drawn['type'])} is a grid's own type", legal)]
+    problems = parameter_problems(here, drawn["type"], drawn["settings"])
+    values = None if problems else finite_values(drawn["type"], drawn["settings"])
+    if values is not None and len(values) < (as_number(settings["count"]) or 0):
+        where = key_path(*here[:-1], "count")
+        problems.append(Problem(where, f"{show(settings['count'])} of {len(values)} values", "no more than there are"))
     return problems
 
 
@@ -50,6 +70,8 @@ def _name_problems(here: tuple[str, ...], settings: Settings) -> Iterator[Proble
 
 def outside(kind: str, settings: Settings, value: Any) -> str | None:
     """Why a value cannot be one of a (correct) parameter's, or None."""
+    if kind == "random":
+        return outside(settings["distribution"]["type"], settings["distribution"]["settings"], value)
     domain = DOMAINS[kind]
     if domain.values is not None:
         legal = domain.values(settings)

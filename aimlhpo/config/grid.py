@@ -1,0 +1,125 @@
+"""The full grid: a study with a grid's types whose every parameter has finitely many values runs each combination once.
+
+A combination is a mapping from study name to value. Parameters that depend on others take part in those combinations
+alone in which they are searched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aimlhpo.config.dependencies import NOTHING, Dependency, order, parse, resolve
+from aimlhpo.config.finite import draw, finite_values
+from aimlhpo.config.grid_domains import GRID_DOMAINS
+from aimlhpo.config.space_checks import Declared, declared
+from aimlhpo.config.values import as_number
+
+MOST_PERMUTATIONS = 1_000_000
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter of a grid; `links` are its dependencies, each with the other's name or a fixed value."""
+
+    name: str
+    type: str
+    settings: Mapping[str, Any]
+    links: tuple[tuple[Dependency, str | None, Any], ...]
+
+    @property
+    def count(self) -> int:
+        """How many values a `random` axis draws."""
+        return int(as_number(self.settings["count"]) or 0)
+
+    def values(self, drawn: Mapping[str, list[Any]]) -> list[Any]:
+        """All values; those of a `random` axis out of `drawn`, or numbers that stand for them."""
+        if self.type == "random":
+            return drawn.get(self.name) or list(range(self.count))
+        return finite_values(self.type, self.settings) or []
+
+    def draw(self, seed: int) -> list[Any]:
+        """The values of a `random` axis, from the study's seed."""
+        source = self.settings["distribution"]
+        return draw(source["type"], source["settings"], self.count, f"{seed}:{self.name}")
+
+    def place(self, final: Mapping[str, Any]) -> list[tuple[Dependency, Any]]:
+        """Its dependencies with the others' values in a combination; NOTHING where one is left out."""
+        return [(link, fixed if name is None else final.get(name, NOTHING)) for link, name, fixed in self.links]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All axes, each after those it depends on."""
+
+    axes: Sequence[Axis]
+
+    @property
+    def permutations(self) -> int:
+        """How many combinations there are."""
+        if not any(link.type == "optimize_iff" for axis in self.axes for link, _, _ in axis.links):
+            return math.prod(len(axis.values({})) for axis in self.axes)
+        return sum(1 for _ in self.points({}))
+
+    def draw(self, seed: int) -> dict[str, list[Any]]:
+        """The values of all `random` axes, by name."""
+        return {axis.name: axis.draw(seed) for axis in self.axes if axis.type == "random"}
+
+    def points(self, drawn: Mapping[str, list[Any]]) -> Iterator[Point]:
+        """Every combination once, always in the same order; values are those before any multiplication."""
+        values = {axis.name: axis.values(drawn) for axis in self.axes}
+        return _points(list(self.axes), values, {}, {})
+
+
+def _points(axes: list[Axis], values: Mapping[str, list[Any]], given: Point, final: Point) -> Iterator[Point]:
+    """`given` are the values so far, `final` the same after multiplication and with those of `otherwise`."""
+    if not axes:
+        yield given
+        return
+    axis, rest = axes[0], axes[1:]
+    links = axis.place(final)
+    if not all(other is not NOTHING and link.holds(other) for link, other in links):
+        otherwise = next((link.otherwise for link, _ in links if link.otherwise is not NOTHING), NOTHING)
+        added = {} if otherwise is NOTHING else {axis.name: otherwise}
+        yield from _points(rest, values, given, {**final, **added})
+        return
+    for value in values[axis.name]:
+        product = value
+        for link, other in links:
+            product = product * other if link.type == "multiply" else product
+        yield from _points(rest, values, {**given, axis.name: value}, {**final, axis.name: product})
+
+
+def grid_of(optuna: Mapping[str, Any], model: Mapping[str, Any]) -> Grid | None:
+    """The grid that the (plain, correct) data of both files declare; None where the study is no grid."""
+    found = declared(optuna.get("parameters"), model)
+    if not is_grid(found):
+        return None
+    names = {parameter.key: parameter.name for parameter in found}
+    axes = {parameter.name: _axis(parameter, names, model) for parameter in found}
+    needs = {axis.name: [name for _, name, _ in axis.links if name is not None] for axis in axes.values()}
+    return Grid([axes[name] for name in (order(needs) if any(needs.values()) else needs)])
+
+
+def is_grid(found: Sequence[Declared]) -> bool:
+    """Whether a type of a grid is among the parameters, and all are finite."""
+    return any(p.sound and p.entry["type"] in GRID_DOMAINS for p in found) and all(p.sound and size(p) for p in found)
+
+
+def size(parameter: Declared) -> int:
+    """How many values a sound parameter has in a grid; 0 where there are infinitely many."""
+    kind, settings = parameter.entry["type"], parameter.entry["settings"]
+    if kind == "random":
+        return int(as_number(settings["count"]) or 0)
+    return len(finite_values(kind, settings) or [])
+
+
+def _axis(parameter: Declared, names: Mapping[str, str], model: Mapping[str, Any]) -> Axis:
+    links = []
+    for dependency in parse(parameter.entry.get("dependency")):
+        key, fixed = resolve(dependency.on, names, model)
+        links.append((dependency, None if key is None else names[key], fixed))
+    return Axis(parameter.name, parameter.entry["type"], parameter.entry["settings"], tuple(links))

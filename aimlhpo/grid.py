@@ -1,0 +1,113 @@
+"""Runs a full grid: queues its combinations under the ledger's lock, and samples nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from aimlhpo.config.grid import Grid, grid_of
+from aimlhpo.records import ATTRIBUTE
+from aimlhpo.space import SearchSpace
+from aimlhpo.strategies import make_sampler
+
+if TYPE_CHECKING:
+    from aimlhpo.config import Config
+
+DRAWN = "grid"
+FIXED = "fixed_params"  # where Optuna looks for the values of an enqueued trial
+AT_ONCE = 100  # combinations that wait at a time: a storage is slow where thousands do
+
+
+class GridSampler(BaseSampler):
+    """Refuses to sample: every value of a grid's trial is given with the trial."""
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise ValueError(
+            f"{param_name!r} is not a parameter of the grid, and a grid samples nothing: declare it in the YAML, "
+            "under optuna: parameters, with a grid's type (single, multiple, linear, logspace, random)"
+        )
+
+
+class GridQueue:
+    """The combinations that no trial of the study has yet. The caller holds the ledger's lock."""
+
+    def __init__(self, study: optuna.Study, grid: Grid, space: SearchSpace) -> None:
+        self._study, self._grid, self._space = study, grid, space
+
+    def fill(self) -> bool:
+        """Queue the next combinations; False if every one has its trial, finished or failed."""
+        return self._queue(self._states().keys())
+
+    def begin(self) -> None:
+        """Queue what a study needs that is started (again): all combinations that have only failed, and the next."""
+        states = self._states()
+        failed = [point for key, point in self._points.items() if states.get(key) == {TrialState.FAIL}]
+        for point in failed:
+            self._enqueue(point)
+        self._queue(states.keys())
+
+    def _states(self) -> dict[str, set[TrialState]]:
+        """The states of each combination's trials: more than one after a retry."""
+        states: dict[str, set[TrialState]] = defaultdict(set)
+        for trial in self._study.get_trials(deepcopy=False):
+            if FIXED in trial.system_attrs:
+                states[_key(trial.system_attrs[FIXED])].add(trial.state)
+        return states
+
+    def _queue(self, there: Container[str]) -> bool:
+        missing = [point for key, point in self._points.items() if key not in there]
+        for point in missing[:AT_ONCE]:
+            self._enqueue(point)
+        return bool(missing)
+
+    def _enqueue(self, point: dict[str, Any]) -> None:
+        template = create_trial(state=TrialState.WAITING, system_attrs={FIXED: point})
+        self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
+
+    @cached_property
+    def _points(self) -> dict[str, dict[str, Any]]:
+        """What the storage holds for each combination, by key."""
+        return {_key(point): point for point in self._stored()}
+
+    def _stored(self) -> Iterator[dict[str, Any]]:
+        drawn = self._study.user_attrs[ATTRIBUTE].get(DRAWN, {})
+        return (self._space.encode(point) for point in self._grid.points(drawn))
+
+
+def queue_of(study: optuna.Study, config: Config) -> GridQueue | None:
+    """The queue of a study that is a grid."""
+    grid = declared_grid(config)
+    return None if grid is None else GridQueue(study, grid, SearchSpace.from_config(config))
+
+
+def sampler_of(config: Config) -> BaseSampler:
+    """The study's sampler: a grid's own, or as the configuration says. Raises ConfigError."""
+    options = config.optuna
+    return make_sampler(options.sampler, options.seed) if declared_grid(config) is None else GridSampler()
+
+
+def declared_grid(config: Config) -> Grid | None:
+    """The grid that the configuration declares, or None."""
+    return grid_of(config.hyperparameters["optuna"], config.model)
+
+
+def _key(stored: Mapping[str, Any]) -> str:
+    return json.dumps(stored, sort_keys=True)
