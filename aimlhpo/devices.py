@@ -26,13 +26,14 @@ class Slot:
     """One place where a trial can run.
 
     `gpus` are names as CUDA_VISIBLE_DEVICES takes them (indices, UUIDs, MIG names); the objective is told to use them
-    where `cuda` is set. `threads` is the slot's share of the CPUs.
+    where `cuda` is set. `threads` is the slot's share of the CPUs, `ranks` the number of processes that run one trial.
     """
 
     index: int
     gpus: tuple[str, ...] = ()
     cuda: bool = False
     threads: int = 1
+    ranks: int = 1
 
     @property
     def device(self) -> str:
@@ -46,7 +47,8 @@ class Slot:
 
     def environment(self, given: Mapping[str, str] = os.environ) -> dict[str, str]:
         """What a worker in this slot needs in its environment; numbers of threads that the user set are kept."""
-        threads = {name: str(self.threads) for name in _THREAD_VARIABLES if name not in given}
+        share = str(max(1, self.threads // self.ranks))
+        threads = {name: share for name in _THREAD_VARIABLES if name not in given}
         return threads | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})
 
 
@@ -101,7 +103,7 @@ def plan_slots(
     groups = [tuple(gpus[start : start + gpus_per_worker]) for start in range(0, whole, gpus_per_worker)] or [()]
     number = workers or len(groups) * (trials_per_gpu if gpus else 1)
     threads = max(1, (n_cpus or cpus()) // number)
-    return [Slot(index, groups[index % len(groups)], cuda, threads) for index in range(number)]
+    return [Slot(index, groups[index % len(groups)], cuda, threads, gpus_per_worker) for index in range(number)]
 
 
 def _too_few(found: Sequence[str], wanted: int) -> str:

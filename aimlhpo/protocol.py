@@ -30,13 +30,17 @@ class StudyInfo:
 
 @dataclass(frozen=True)
 class Setup:
-    """Once, at the start: what to load. `command` is a program to run in place of the file `objective`."""
+    """Once, at the start: what to load. `command` is a program to run in place of the file `objective`.
+
+    `ranks` processes run each trial, this worker being the first.
+    """
 
     objective: str
     conf: Mapping[str, Any]
     device: str
     study: StudyInfo
     command: CommandSpec | None = None
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,10 @@ class UserAttr:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended in the worker; `seconds` is the time spent in the objective."""
+    """How a trial ended in the worker; `seconds` is the time spent in the objective.
+
+    `ends_worker`: its process can run no other trial.
+    """
 
     state: str
     values: list[float] | None = None
@@ -138,6 +145,7 @@ class Outcome:
     seconds: float = 0.0
     updates: dict[str, Any] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+    ends_worker: bool = False
 
 
 @dataclass(frozen=True)

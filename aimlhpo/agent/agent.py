@@ -259,6 +259,8 @@ class Agent:
         running = seat.clear()
         if running is None:
             return
+        if outcome.ends_worker:
+            seat.replace_worker()
         if outcome.cause == OUT_OF_MEMORY:
             # Only the end of the process gives all of a GPU's memory back for certain.
             seat.replace_worker()
@@ -301,7 +303,9 @@ class Agent:
     def _start_worker(self, slot: Slot) -> WorkerProcess:
         options = self._config.optuna
         info = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric))
-        setup = Setup(options.objective or "", self._config.conf(), slot.device, info, command_spec(self._config))
+        setup = Setup(
+            options.objective or "", self._config.conf(), slot.device, info, command_spec(self._config), slot.ranks
+        )
         return WorkerProcess(slot, setup, self._config.paths.worker_log(self._holder.agent, slot.index))
 
     def _worker_died(self, seat: Seat) -> None:

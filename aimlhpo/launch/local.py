@@ -19,7 +19,8 @@ def run(config: Config, workers: int | None = None) -> Ending:
     Raises DeviceError, ObjectiveError, StudyFailed, StorageError, and Interrupted after Ctrl-C.
     """
     gpus = visible_gpus() if config.optuna.gpu else []
-    slots = plan_slots(gpus, cuda=config.optuna.gpu, workers=workers)
+    ranks = config.slurm.gpus_per_worker if config.slurm else 1
+    slots = plan_slots(gpus, cuda=config.optuna.gpu, workers=workers, gpus_per_worker=ranks)
     view = make_view(config)
     view.start()
     try:

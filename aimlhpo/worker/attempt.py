@@ -50,7 +50,7 @@ def _run(objective: Callable[[Trial], Any], trial: Trial, metrics: Sequence[str]
         print(error, file=sys.stderr)
         return {"state": FAIL, "cause": error.cause, "error": str(error)}
     except BaseException as error:  # noqa: BLE001 -- whatever it is, it costs this trial alone
-        return {"state": PRUNED} if _is_pruned(error) else _failed(error)
+        return {"state": PRUNED} if is_pruned(error) else _failed(error)
 
 
 def _failed(error: BaseException) -> dict[str, Any]:
@@ -73,8 +73,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(names.intersection(_OUT_OF_MEMORY)) or "CUDA out of memory" in str(error)
 
 
-def _is_pruned(error: BaseException) -> bool:
-    """By name: Optuna is loaded here only where user code loads it."""
+def is_pruned(error: BaseException) -> bool:
+    """Whether the objective gave the trial up; by name: Optuna is loaded here only where user code loads it."""
     return isinstance(error, Pruned) or any(
         kind.__name__ == "TrialPruned" and kind.__module__.startswith("optuna") for kind in type(error).__mro__
     )

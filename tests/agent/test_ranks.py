@@ -1,0 +1,78 @@
+"""One trial on several devices: rank 0 owns it, the other ranks take the same turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.project import Project
+from tests.waiting import wait_until
+
+RANKS = """
+    import os, time
+    from pathlib import Path
+    from aimlhpo import BaseObjective
+    from aimlhpo.outcome import Pruned
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            seen = Path(conf["folder"], f"{trial.number}-{rank}")
+            seen.write_text(f"{os.getpid()} {os.environ['MASTER_PORT']}")
+            extra = trial.suggest_float("extra", 0.0, 1.0)
+            for step in range(3):
+                trial.report(float(trial.number + step), step)
+                if trial.should_prune():
+                    seen.write_text(f"pruned at {step}")
+                    raise Pruned
+            AT_THE_END
+            return {"val_loss": extra, "size": size} if rank == 0 else None
+"""
+
+SLURM = {"gpus_per_worker": 3}
+
+
+def project(folder: Path, at_the_end: str = "pass", **keys: object) -> Project:
+    made = Project(folder, RANKS.replace("AT_THE_END", at_the_end), slurm=dict(SLURM), pruning="strict", **keys)
+    made.model.write_text(made.model.read_text() + f"folder: {folder}\n")
+    return made
+
+
+def test_every_rank_runs_every_trial(tmp_path: Path) -> None:
+    made = project(tmp_path, n_trials=2)
+    made.run("--local", "1")
+    assert made.states() == {"COMPLETE": 2}
+    assert [record["metrics"]["size"] for record in made.records()] == [3, 3]
+    for number in range(2):
+        seen = [(tmp_path / f"{number}-{rank}").read_text().split() for rank in range(3)]
+        assert len({pid for pid, _ in seen}) == 3
+        assert len({port for _, port in seen}) == 1
+
+
+def test_ranks_learn_of_pruning(tmp_path: Path) -> None:
+    made = project(tmp_path, n_trials=2, pruner={"type": "ThresholdPruner", "upper": 2.5})
+    made.run("--local", "1")
+    assert made.states() == {"COMPLETE": 1, "PRUNED": 1}
+    assert {(tmp_path / f"1-{rank}").read_text() for rank in range(3)} == {"pruned at 2"}
+
+
+def test_failing_rank_fails_the_trial_and_the_slot_lives(tmp_path: Path) -> None:
+    made = project(
+        tmp_path,
+        "if (trial.number, rank) == (0, 2): 1 / 0\n            time.sleep(600 * (trial.number == 0))",
+        n_trials=1,
+    )
+    made.run("--local", "1")
+    assert made.states() == {"COMPLETE": 1, "FAIL": 1}
+    assert made.records()[0]["cause"] == "rank 2: exception: ZeroDivisionError: division by zero"
+
+
+def test_killed_rank_fails_the_trial_and_no_process_is_left(tmp_path: Path) -> None:
+    made = project(
+        tmp_path,
+        "if (trial.number, rank) == (0, 1): os._exit(9)\n            time.sleep(600 * (trial.number == 0))",
+        n_trials=1,
+    )
+    made.run("--local", "1")
+    assert made.records()[0]["cause"] == "rank 1: its process died"
+    pids = [(tmp_path / f"{number}-{rank}").read_text().split()[0] for number in range(2) for rank in range(3)]
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the ranks' end")

@@ -1,0 +1,83 @@
+"""What becomes of trials that failed: tried again, pruned, or run alone, as asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.project import Project
+
+FAILS_TWICE = """
+    from pathlib import Path
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            x = trial.suggest("x")
+            tries = Path(conf["folder"], f"{x}")
+            with tries.open("a") as file:
+                file.write("x")
+            if len(tries.read_text()) <= 2:
+                raise ValueError("not yet")
+            return {"val_loss": x}
+"""
+
+OUT_OF_MEMORY_BESIDE_OTHERS = """
+    import fcntl, os, time
+    from pathlib import Path
+    from aimlhpo import BaseObjective
+
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            own = Path(conf["folder"], f"running-{os.getpid()}")
+            own.touch()
+            try:
+                time.sleep(1.0)
+                if trial.number == 0 and len(list(Path(conf["folder"]).glob("running-*"))) > 1:
+                    raise OutOfMemoryError("CUDA out of memory")
+                time.sleep(0.5)
+            finally:
+                own.unlink()
+            return {"val_loss": 1.0}
+"""
+
+
+def project(folder: Path, objective: str, **keys: object) -> Project:
+    made = Project(folder, objective, **keys)
+    made.model.write_text(made.model.read_text() + f"folder: {folder}\n")
+    return made
+
+
+def test_failed_trial_is_tried_again_with_the_same_parameters(tmp_path: Path) -> None:
+    made = project(tmp_path, FAILS_TWICE, n_trials=1, max_retries=2)
+    made.run()
+    assert made.states() == {"COMPLETE": 1, "FAIL": 2}
+    trials = made.study().trials
+    assert len({trial.params["x"] for trial in trials}) == 1
+    assert trials[2].system_attrs["aimlhpo:retry"] == {"of": 0, "count": 2}
+
+
+def run_short_of_memory(folder: Path, policy: str) -> Project:
+    made = project(folder, OUT_OF_MEMORY_BESIDE_OTHERS, gpu=True, on_oom=policy, n_trials=4)
+    made.run("--local", "2", env={**os.environ, "CUDA_VISIBLE_DEVICES": "0"})
+    return made
+
+
+def test_out_of_memory_fails_the_trial(tmp_path: Path) -> None:
+    made = run_short_of_memory(tmp_path, "fail")
+    assert made.states() == {"COMPLETE": 4, "FAIL": 1}
+    assert made.records()[0]["cause"] == "out of memory"
+
+
+def test_out_of_memory_can_count_as_pruned(tmp_path: Path) -> None:
+    made = run_short_of_memory(tmp_path, "prune")
+    assert made.states() == {"COMPLETE": 3, "PRUNED": 1}
+    assert made.records()[0]["cause"] == "out of memory"
+
+
+def test_out_of_memory_can_be_tried_again_with_the_gpu_to_itself(tmp_path: Path) -> None:
+    made = run_short_of_memory(tmp_path, "retry_alone")
+    assert made.states() == {"COMPLETE": 4}

@@ -1,0 +1,61 @@
+"""What counts as an outage, and how it is waited out."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from aimlhpo.errors import StorageError
+from aimlhpo.patience import Patience, is_outage
+
+
+def failing(times: int, error: Exception) -> Callable[[], str]:
+    left = [times]
+
+    def job() -> str:
+        if left[0]:
+            left[0] -= 1
+            raise error
+        return "done"
+
+    return job
+
+
+AWAY = OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+
+
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (AWAY, True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (IntegrityError("INSERT", {}, Exception("duplicate")), False),
+        (ValueError("no"), False),
+    ],
+)
+def test_outages_are_told_from_mistakes(error: Exception, outage: bool) -> None:
+    assert is_outage(error) is outage
+
+
+def test_outage_is_waited_out_with_one_line_for_its_begin_and_one_for_its_end() -> None:
+    lines: list[str] = []
+    assert Patience(lines.append, lambda: 60.0).run(failing(2, AWAY)) == "done"
+    assert len(lines) == 2
+    assert "does not answer" in lines[0]
+    assert "answers again" in lines[1]
+
+
+def test_mistake_is_raised_at_once() -> None:
+    lines: list[str] = []
+    with pytest.raises(ValueError, match="no"):
+        Patience(lines.append, lambda: 60.0).run(failing(1, ValueError("no")))
+    assert lines == []
+
+
+def test_outage_beyond_the_patience_is_a_storage_error() -> None:
+    with pytest.raises(StorageError, match="has not answered"):
+        Patience(lambda line: None, lambda: 0.0).run(failing(10**6, AWAY))
