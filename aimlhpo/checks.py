@@ -31,7 +31,7 @@ def check(config: Config, *, local: bool | None = None, allow_changes: bool = Fa
         ("optuna: storage", lambda config: _storage(config, allow_changes)),
         ("optuna: reload", lambda config: [] if allow_changes else _model(config)),
         ("optuna: gpu", _gpus if here else lambda config: []),
-        ("slurm", lambda config: [] if here else [*_slurm(config), *_shared_sqlite(config)]),
+        ("slurm", lambda config: [] if here else [*_slurm(config), *_shared_sqlite(config), *_locks(config)]),
         ("optuna: objective", _objective),
     ]
     found = [problem for where, step in steps for problem in _collect(where, step, config)]
@@ -202,6 +202,22 @@ def _shared_sqlite(config: Config) -> Iterator[Problem]:
         )
         legal = "storage: journal (a file too, which needs no server), or a postgresql:// URL"
         yield Problem("optuna: storage", found, legal)
+
+
+def _locks(config: Config) -> Iterator[Problem]:
+    """What several jobs share must lie where a lock of one node keeps out the others."""
+    from aimlhpo.file_systems import lock_trouble
+    from aimlhpo.storage import file_of
+
+    url = config.optuna.storage
+    places = {"optuna: save_path": config.paths.save_path}
+    if url.startswith("journal") and (file := file_of(url)) is not None:
+        places["optuna: storage"] = file
+    for where, path in places.items() if config.slurm is not None and config.slurm.jobs > 1 else ():
+        trouble = lock_trouble(path)
+        if trouble is not None:
+            legal = "a place with locks between nodes: NFS without these options, Lustre mounted with flock, GPFS"
+            yield Problem(where, f"{path}: {trouble}", legal)
 
 
 def _objective(config: Config) -> list[Problem]:

@@ -213,6 +213,16 @@ def test_sqlite_on_a_network_file_system_is_refused_for_several_jobs(
     assert check(Project(tmp_path, slurm={"jobs": 2}).config) == []
 
 
+def test_a_file_system_whose_locks_stay_on_their_node_is_refused_for_several_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aimlhpo.file_systems.MOUNTS", tmp_path / "mountinfo")
+    (tmp_path / "mountinfo").write_text("22 1 259:1 / / rw - lustre server:/ rw,localflock\n")
+    found = told(check(Project(tmp_path, slurm={"jobs": 2}, storage="journal").config))
+    assert "localflock" in found
+    assert check(Project(tmp_path, slurm={"jobs": 1}, storage="journal").config) == []
+
+
 def test_several_jobs_begin_with_a_journal_and_go_on_with_what_is_there(tmp_path: Path) -> None:
     assert Project(tmp_path).config.optuna.storage.startswith("sqlite:")
     assert Project(tmp_path, slurm={"jobs": 1}).config.optuna.storage.startswith("sqlite:")

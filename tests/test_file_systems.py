@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.file_systems import network, type_of
+from aimlhpo.file_systems import lock_trouble, network, type_of
 
 TABLE = r"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 40 22 0:40 / /home rw,relatime - nfs4 server:/home rw,vers=4.2
@@ -46,3 +46,25 @@ def test_links_are_followed(tmp_path: Path) -> None:
 
 def test_this_machine_has_a_table(tmp_path: Path) -> None:
     assert type_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "found"),
+    [
+        ("nfs4", "rw,vers=4.2,local_lock=none", None),
+        ("nfs", "rw,vers=3,nolock", "nolock"),
+        ("nfs", "rw,local_lock=flock", "local_lock=flock"),
+        ("nfs", "rw,local_lock=posix", None),
+        ("lustre", "rw,flock,lazystatfs", None),
+        ("lustre", "rw,localflock", "localflock"),
+        ("lustre", "rw,noflock", "noflock"),
+        ("gpfs", "rw", None),
+        ("ext4", "rw,nolock", None),
+        ("fuse.sshfs", "rw", "fuse.sshfs"),
+    ],
+)
+def test_options_that_keep_locks_on_their_node(kind: str, options: str, found: str | None) -> None:
+    table = f"{TABLE}\nno line of the table\n50 22 0:50 / /shared rw - {kind} server:/shared {options}"
+    trouble = lock_trouble(Path("/shared/study"), table)
+    assert trouble is None if found is None else found in (trouble or "")
+    assert lock_trouble(Path("/elsewhere"), table) is None
