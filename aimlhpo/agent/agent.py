@@ -31,6 +31,7 @@ from aimlhpo.grid import queue_of, sampler_of
 from aimlhpo.interruptions import newest_file
 from aimlhpo.leases import Holder, Lease, Registry, Word
 from aimlhpo.ledger import Ledger, Nothing
+from aimlhpo.lock_check import verify_shared_locks
 from aimlhpo.outbox import Outbox
 from aimlhpo.patience import Patience
 from aimlhpo.protocol import (
@@ -113,6 +114,7 @@ class Agent:
         with ExitStack() as stack:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))
+            verify_shared_locks(paths.leases, self._holder, options.grace_period)
             self._waiter = stack.enter_context(Waiter(paths.state / "waiter.lock"))
             self._clerk = stack.enter_context(Clerk(patience))
             books = Bookkeeper(self._config, study, storage, ledger, lease)
