@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from aimlhpo.command.arguments import arguments
 from aimlhpo.command.output import number, step_of
 from aimlhpo.command.program import Program, patient_worker
 from aimlhpo.command.spec import CommandSpec
-from aimlhpo.command.template import CHECKPOINT_DIR, CONFIG, CONFIG_JSON, TRIAL
+from aimlhpo.command.template import CHECKPOINT_DIR, CONFIG, CONFIG_JSON, PYTHON, TRIAL
 from aimlhpo.outcome import MissingMetric, OutcomeError, Pruned
 
 _ERROR_LINES = 15
@@ -98,8 +99,8 @@ class CommandObjective(BaseObjective):
             if name in (CONFIG, CONFIG_JSON):
                 made.append(self._write_config(trial.number, conf, as_json=name == CONFIG_JSON))
                 return str(made[-1])
-            if name == CHECKPOINT_DIR:
-                return str(trial.checkpoint_dir)
+            if name in (CHECKPOINT_DIR, PYTHON):
+                return str(trial.checkpoint_dir) if name == CHECKPOINT_DIR else sys.executable
             return trial.number if name == TRIAL else trial.suggest(name)
 
         try:

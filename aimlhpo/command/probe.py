@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimlhpo.command.spec import CommandSpec, command_spec, find_program
-from aimlhpo.command.template import placeholders
+from aimlhpo.command.template import THIS_PYTHON, placeholders
 from aimlhpo.errors import Problem
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def probe_command(config: Config) -> Iterator[Problem]:
     # The jobs' own lines (modules, environments) may bring programs that are not on PATH here.
     elsewhere = config.slurm is not None and bool(config.slurm.kernel or config.slurm.bash) and "/" not in program
     if not elsewhere and find_program(program, spec.working_directory, spec.environment()) is None:
-        near = sys.executable if _PYTHON.fullmatch(program) else None
+        near = THIS_PYTHON if _PYTHON.fullmatch(program) else None
         where = f"in {spec.working_directory}" if "/" in program else "on PATH"
         yield Problem(_WHERE, f"no program {program!r} {where}", "a program that is installed and executable", near)
     yield from _script(spec)
@@ -36,7 +35,8 @@ def probe_command(config: Config) -> Iterator[Problem]:
 
 def _script(spec: CommandSpec) -> Iterator[Problem]:
     """`python train.py`: the file has to be there."""
-    if not _PYTHON.fullmatch(Path(spec.words[0]).name) or len(spec.words) < 2:
+    is_python = spec.words[0] == THIS_PYTHON or _PYTHON.fullmatch(Path(spec.words[0]).name)
+    if not is_python or len(spec.words) < 2:
         return
     script = spec.words[1]
     if script.startswith("-") or placeholders(script) or Path(spec.working_directory, script).is_file():

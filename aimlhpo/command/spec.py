@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aimlhpo.command.template import split
+from aimlhpo.command.template import THIS_PYTHON, split
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -64,6 +65,8 @@ def command_spec(config: Config) -> CommandSpec | None:
 
 def find_program(word: str, directory: str, environment: Mapping[str, str]) -> str | None:
     """The file of a program: on PATH, or from the working directory where the word has a slash."""
+    if word == THIS_PYTHON:
+        return sys.executable
     if os.sep in word:
         path = os.path.join(directory, word)
         return path if os.path.isfile(path) and os.access(path, os.X_OK) else None

@@ -6,14 +6,14 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 
-PARAMETERS, CONFIG, CONFIG_JSON, TRIAL, CHECKPOINT_DIR = (
-    "parameters",
-    "config",
-    "config.json",
-    "trial",
-    "checkpoint_dir",
-)
-RESERVED = (PARAMETERS, CONFIG, CONFIG_JSON, TRIAL, CHECKPOINT_DIR)
+PARAMETERS = "parameters"  # all parameters, each in its own form
+CONFIG = "config"  # a YAML file with the model configuration
+CONFIG_JSON = "config.json"
+TRIAL = "trial"  # the trial's number
+CHECKPOINT_DIR = "checkpoint_dir"
+PYTHON = "python"  # the Python that aimlhpo itself runs with
+RESERVED = (PARAMETERS, CONFIG, CONFIG_JSON, TRIAL, CHECKPOINT_DIR, PYTHON)
+THIS_PYTHON = "{" + PYTHON + "}"
 VALUE = "v"
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 

@@ -13,6 +13,7 @@ from aimlhpo.command.template import (
     CONFIG_JSON,
     PARAMETERS,
     RESERVED,
+    THIS_PYTHON,
     VALUE,
     TemplateError,
     placeholders,
@@ -75,7 +76,7 @@ def _word_problems(command: str, parameters: Sequence[Declared], model: Mapping[
 
 
 def _program_problems(word: str, names: Sequence[str]) -> Iterator[Problem]:
-    if names:
+    if names and word != THIS_PYTHON:
         yield Problem(
             _HERE, f"begins with the placeholder {word}", "a program: no value of a trial may decide what runs"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,7 +12,7 @@ from tests.project import Project
 
 
 class CommandProject(Project):
-    """`train.py` in the folder is run by `command`; `{python}` in it stands for this Python."""
+    """`train.py` in the folder is run by `command`."""
 
     def __init__(
         self, folder: Path, script: str, command: str = "{python} train.py {parameters}", **optuna_keys: Any
@@ -22,7 +21,7 @@ class CommandProject(Project):
         (folder / "train.py").write_text(dedent(script))
         settings = yaml.safe_load(self.hyperparameters.read_text())
         del settings["optuna"]["objective"]
-        settings["optuna"]["command"] = command.replace("{python}", sys.executable)
+        settings["optuna"]["command"] = command
         self.hyperparameters.write_text(yaml.safe_dump(settings, sort_keys=False))
 
     def log(self) -> str:

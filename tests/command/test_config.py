@@ -159,7 +159,8 @@ def test_program_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_python_that_is_not_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "train.py").write_text("")
     config = load(tmp_path, working_directory=str(tmp_path), environment={"PATH": str(tmp_path)})
-    assert [problem.suggestion for problem in check(config)] == [sys.executable]
+    assert [problem.suggestion for problem in check(config)] == ["{python}"]
+    assert check(load(tmp_path, "{python} train.py {parameters}", working_directory=str(tmp_path))) == []
 
 
 def test_script_that_is_not_there(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_several_metrics(tmp_path: Path) -> None:
 
 def test_note_about_a_check(tmp_path: Path) -> None:
     project = CommandProject(tmp_path, QUADRATIC)
-    assert "train.py {parameters}: minimize val_loss" in project.run(verb="check").stdout
+    assert "{python} train.py {parameters}: minimize val_loss" in project.run(verb="check").stdout
 
 
 def test_mistake_is_told_without_a_traceback(tmp_path: Path) -> None:
