@@ -10,11 +10,13 @@ import numpy as np
 from optuna.pruners import NopPruner
 from optuna.trial import Trial, TrialState
 
-from aimlhpo.agent.records import provenance_id
+from aimlhpo.agent.records import provenance_id, refusal
 from aimlhpo.backends import OwnedStorage
+from aimlhpo.errors import StudyFailed
 from aimlhpo.history import consecutive_failures, longest
 from aimlhpo.ledger import Claim, Counts, Ledger, Nothing, count
 from aimlhpo.outbox import Result
+from aimlhpo.patience import is_outage
 from aimlhpo.protocol import Assignment, Decision, Report, Suggested, SuggestRequest
 from aimlhpo.results import ResultsWriter
 from aimlhpo.space import SearchSpace
@@ -76,9 +78,19 @@ class Bookkeeper:
         self._held[claim.number] = (claim, trial)
         seed = self.seed_of(claim.number)
         reseed(self._study.sampler, seed)
-        with self._storage.batch():
-            values = self._space.suggest(trial)
+        values = self._sample(claim, trial)
         return Work(claim, self._assignment(claim, values, seed))
+
+    def _sample(self, claim: Claim, trial: Trial) -> dict[str, Any]:
+        try:
+            with self._storage.batch():
+                return self._space.suggest(trial)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            self.release(claim, "not sampled", 0.0)
+            sampler = type(self._study.sampler).__name__
+            raise StudyFailed(f"{sampler} cannot suggest values for trial {claim.number}: {error!r}") from error
 
     def seed_of(self, number: int) -> int:
         """A trial's own seed, from the study's and its number: the same in every attempt, another for each trial."""
@@ -105,11 +117,11 @@ class Bookkeeper:
 
     # --- while a trial runs ---
 
-    def report(self, reports: Sequence[Report]) -> Decision | None:
-        """Write a trial's reports, in order, and decide on the last; None if the trial is no longer this agent's."""
+    def report(self, reports: Sequence[Report]) -> Decision:
+        """Write a trial's reports, in order, and decide on the last; a trial that was lost had better end."""
         number, step = reports[-1].number, reports[-1].step
         if not self._owns(number):
-            return None
+            return Decision(number, step, prune=True)
         claim, _ = self._held[number]
         with self._storage.batch():
             for report in reports:
@@ -151,13 +163,28 @@ class Bookkeeper:
 
     def finish(self, claim: Claim, result: Result) -> bool:
         """Write a trial's result. False if the claim was lost: the result is dropped."""
-        state = TrialState[result.state]
-        written = self._ledger.finish(claim, state, result.values, result.record, result.reports)
+        written = self._write(claim, result)
         self._held.pop(claim.number, None)
         if written:
             self._note_best(result)
             self._results.maybe_write()
         return written
+
+    def _write(self, claim: Claim, result: Result) -> bool:
+        state = TrialState[result.state]
+        try:
+            return self._ledger.finish(claim, state, result.values, result.record, result.reports)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            refused = {
+                **result.record,
+                "metrics": {},
+                "updates": {},
+                "cause": refusal(error),
+                "error": str(error)[:2000],
+            }
+            return self._ledger.finish(claim, TrialState.FAIL, None, refused)
 
     def release(self, claim: Claim, cause: str, seconds: float) -> bool:
         self._held.pop(claim.number, None)

@@ -12,6 +12,7 @@ from aimlhpo.agent.clerk import Clerk
 from aimlhpo.agent.reports import Flush, Reports
 from aimlhpo.ledger import Claim, Nothing, new_token
 from aimlhpo.outbox import Outbox, Result
+from aimlhpo.patience import is_outage
 from aimlhpo.protocol import FAIL, Decision, Outcome, Report, Suggested, SuggestRequest, UserAttr
 
 if TYPE_CHECKING:
@@ -47,13 +48,19 @@ class Desk:
         """Write a report, and tell the worker what was decided."""
         if self._reports.add(report):
             flush = Flush(self._reports, report.number, self._books.report)
-            self._clerk.submit(flush, partial(_answer, worker))
+            undecided = Decision(report.number, report.step, prune=False)
+            self._clerk.submit(self._tolerant(report.number, flush, undecided), partial(_answer, worker))
 
     def suggest(self, request: SuggestRequest, worker: WorkerProcess) -> None:
-        self._clerk.submit(partial(self._books.suggest, request), partial(_answer, worker))
+        refused = Suggested(
+            error=RuntimeError(f"the storage does not take the parameter {request.arguments['name']!r}")
+        )
+        job = self._tolerant(request.number, partial(self._books.suggest, request), refused)
+        self._clerk.submit(job, partial(_answer, worker))
 
     def set_user_attr(self, message: UserAttr) -> None:
-        self._clerk.submit(partial(self._books.set_user_attr, message.number, message.key, message.value))
+        job = partial(self._books.set_user_attr, message.number, message.key, message.value)
+        self._clerk.submit(self._tolerant(message.number, job, None))
 
     def note_provenance(self, provenance: dict[str, Any]) -> None:
         self._clerk.submit(partial(self._books.note_provenance, provenance))
@@ -81,6 +88,20 @@ class Desk:
         """Write the results, and look at the study once more."""
         self._clerk.submit(self._books.write_results)
         self._clerk.submit(self._books.standing, self._note_standing)
+
+    def _tolerant(self, number: int, job: Callable[[], Any], otherwise: Any) -> Callable[[], Any]:
+        """The job, but for what the storage refuses for good: that costs the value, and a line, not the agent."""
+
+        def attempt() -> Any:
+            try:
+                return job()
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                self._log(f"trial {number}: the storage refused a value: {type(error).__name__}: {error}"[:300])
+                return otherwise
+
+        return attempt
 
     def _keep(self, ended: Result) -> None:
         try:

@@ -13,6 +13,11 @@ from aimlhpo.protocol import COMPLETE, FAIL, PRUNED, Outcome, Report
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", FAIL: "FAIL"}
 
 
+def refusal(error: Exception) -> str:
+    """The cause of a trial whose result the storage does not take."""
+    return f"exception: the storage refused the result: {type(error).__name__}"
+
+
 def provenance_id(provenance: dict[str, Any]) -> str:
     """A short name for what trials run on; the study keeps the whole under it, once."""
     return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]

@@ -30,7 +30,7 @@ class Reports:
 class Flush:
     """A clerk's job: write a trial's batch. When it is repeated, it takes along what has come in since."""
 
-    def __init__(self, reports: Reports, number: int, write: Callable[[Sequence[Report]], Decision | None]) -> None:
+    def __init__(self, reports: Reports, number: int, write: Callable[[Sequence[Report]], Decision]) -> None:
         self._reports, self._number, self._write = reports, number, write
         self._batch: list[Report] = []
 

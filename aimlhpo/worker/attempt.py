@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aimlhpo.outcome import OutcomeError, Pruned, extract_values, scalars
@@ -47,7 +48,7 @@ def _run(objective: Callable[[Trial], Any], trial: Trial, metrics: Sequence[str]
             trial.record_results(returned if isinstance(returned, Mapping) else dict(zip(metrics, values, strict=True)))
         return {"state": COMPLETE, "values": values}
     except OutcomeError as error:
-        print(error, file=sys.stderr)
+        _print(str(error))
         return {"state": FAIL, "cause": error.cause, "error": str(error)}
     except BaseException as error:  # noqa: BLE001 -- whatever it is, it costs this trial alone
         return {"state": PRUNED} if is_pruned(error) else _failed(error)
@@ -55,7 +56,7 @@ def _run(objective: Callable[[Trial], Any], trial: Trial, metrics: Sequence[str]
 
 def _failed(error: BaseException) -> dict[str, Any]:
     text = traceback.format_exc()
-    print(text, file=sys.stderr)
+    _print(text)
     return {"state": FAIL, "cause": cause_of(error), "error": "\n".join(text.splitlines()[-_ERROR_LINES:])}
 
 
@@ -63,14 +64,14 @@ def cause_of(error: BaseException) -> str:
     """The cause that is stored with a trial whose objective raised `error`."""
     if is_out_of_memory(error):
         return "out of memory"
-    message = next(iter(str(error).splitlines()), "")
+    message = next(iter(_text(error).splitlines()), "")
     return f"exception: {type(error).__name__}: {message}".rstrip(": ")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a framework, or Python, ran out of memory."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names.intersection(_OUT_OF_MEMORY)) or "CUDA out of memory" in str(error)
+    return bool(names.intersection(_OUT_OF_MEMORY)) or "CUDA out of memory" in _text(error)
 
 
 def is_pruned(error: BaseException) -> bool:
@@ -82,5 +83,18 @@ def is_pruned(error: BaseException) -> bool:
 
 def _headline(text: str) -> None:
     """Mark the trial's lines in the worker's log, in order with what the objective prints."""
-    sys.stderr.flush()
-    print(f"==== {time.strftime('%Y-%m-%d %H:%M:%S')} {text} (pid {os.getpid()})", flush=True)
+    _print(f"==== {time.strftime('%Y-%m-%d %H:%M:%S')} {text} (pid {os.getpid()})")
+
+
+def _print(text: str) -> None:
+    """Write to the log where that can be done: an objective may have closed it, the disk may be full."""
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+        print(text, flush=True)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 -- the user's own __str__
+        return ""
