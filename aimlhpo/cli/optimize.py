@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -123,14 +122,15 @@ def _study(config: Config, arguments: Namespace) -> optuna.Study:
 
 def _tell_changed_objective(study: optuna.Study, config: Config) -> None:
     """The objective is read live: trials of a reloaded study may have been made with another text of it."""
+    from aimlhpo.command.spec import command_spec
+    from aimlhpo.worker.provenance import sha256_of
+
     stored = (value for key, value in study.user_attrs.items() if key.startswith("aimlhpo:provenance:"))
     known = {provenance.get("objective_sha256") for provenance in stored}
-    if known and config.optuna.objective and _sha256(config.optuna.objective) not in known:
-        print(f"note: {config.optuna.objective} has changed since the study's trials were made", file=sys.stderr)
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    spec = command_spec(config)
+    source = spec.source if spec else config.optuna.objective
+    if known and source and sha256_of(Path(source)) not in known:
+        print(f"note: {source} has changed since the study's trials were made", file=sys.stderr)
 
 
 def _finished(study: optuna.Study, config: Config) -> bool:

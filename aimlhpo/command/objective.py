@@ -16,8 +16,9 @@ from aimlhpo.command import family, guard
 from aimlhpo.command.arguments import arguments
 from aimlhpo.command.output import number, step_of
 from aimlhpo.command.program import Program, patient_worker
-from aimlhpo.command.spec import CommandSpec
+from aimlhpo.command.spec import CommandSpec, find_program
 from aimlhpo.command.template import CHECKPOINT_DIR, CONFIG, CONFIG_JSON, PYTHON, TRIAL
+from aimlhpo.errors import ObjectiveError
 from aimlhpo.outcome import MissingMetric, OutcomeError, Pruned
 
 _ERROR_LINES = 15
@@ -32,8 +33,15 @@ class CommandObjective(BaseObjective):
     """Any program as the objective."""
 
     def __init__(self, spec: CommandSpec, study: Any, config: Mapping[str, Any], metric: str | list[str]) -> None:
+        """Raises ObjectiveError where there is no such program in the worker's environment."""
         super().__init__(study, config, metric)
         self._spec = spec
+        program = spec.words[0]
+        if find_program(program, spec.working_directory, spec.environment()) is None:
+            raise ObjectiveError(
+                f"optuna: command: no program {program!r} on PATH of the worker, or in {spec.working_directory}.\n"
+                "    Name one that is there (in SLURM jobs, slurm: bash may load it)."
+            )
         self._guarded = guard.start()
         family.adopt_orphans()
 
@@ -66,7 +74,7 @@ class CommandObjective(BaseObjective):
         try:
             return Program(self._spec, line, self._guarded | _variables(trial))
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = _reason(error, line[0])
             raise ProgramFailed(f"cannot start {line[0]}: {reason}", f"cannot start {line}: {reason}") from None
 
     def _follow(self, program: Program, trial: Any, metrics: dict[str, Any]) -> bool:
@@ -142,6 +150,14 @@ def _variables(trial: Any) -> dict[str, str]:
         "AIMLHPO_SEED": str(trial.seed),
         "AIMLHPO_CHECKPOINT_DIR": str(trial.checkpoint_dir),
     }
+
+
+def _reason(error: OSError | ValueError, program: str) -> str:
+    """Why the program did not start; it may be its working directory that is missing."""
+    if not isinstance(error, OSError):
+        return str(error)
+    other = error.filename if error.filename not in (None, program) else None
+    return f"{error.strerror}" + (f": {other}" if other else "")
 
 
 def _judge(program: Program) -> None:

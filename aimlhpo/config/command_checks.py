@@ -28,6 +28,7 @@ from aimlhpo.suggestions import did_you_mean, key_path, listing, show
 
 _HERE = key_path("optuna", "command")
 _ONLY_WITH_COMMAND = ("working_directory", "environment")
+_GPUS = "CUDA_VISIBLE_DEVICES"
 _OPERATORS = frozenset(("|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"))
 
 
@@ -45,7 +46,10 @@ def command_problems(optuna: Mapping[str, Any], model: Mapping[str, Any]) -> Ite
     yield from _directory_problems(optuna.get("working_directory"))
     environment = optuna.get("environment")
     for name, value in environment.items() if isinstance(environment, Mapping) else ():
-        yield from variable_problems(key_path("optuna", "environment", name), value)
+        where = key_path("optuna", "environment", name)
+        yield from variable_problems(where, value)
+        if name == _GPUS or str(name).startswith("AIMLHPO_"):
+            yield Problem(where, "is set for each trial", "another variable; `optuna: gpu` gives each worker its GPUs")
     if isinstance(command, str) and command.strip():
         yield from _word_problems(command, parameters, model)
 

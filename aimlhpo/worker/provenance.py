@@ -19,9 +19,18 @@ def provenance(objective: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": _packages(),
-        "objective_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "objective_sha256": sha256_of(path),
         "git_commit": _commit(path.parent),
     }
+
+
+def sha256_of(path: Path) -> str | None:
+    """The hash of a file's content; None for what cannot be read, as a program may be."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _packages() -> dict[str, str]:

@@ -12,7 +12,7 @@ import yaml
 
 from aimlhpo.checks import check
 from aimlhpo.command.spec import command_spec
-from aimlhpo.config import Config, load_config
+from aimlhpo.config import Config, load_config, load_snapshot
 from aimlhpo.errors import ConfigError, Problem
 
 RATE = {"type": "float", "settings": {"name": "rate", "low": 0.0, "high": 1.0}}
@@ -136,6 +136,7 @@ def test_keys_that_mean_nothing_without_a_command(tmp_path: Path, extra: Mapping
         ({"A": ["c"]}, "optuna: environment"),
         ({"A": None}, "optuna: environment"),
         (["A=c"], "optuna: environment"),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, "optuna: environment: CUDA_VISIBLE_DEVICES"),
         ({"A": "${NOT_SET_ANYWHERE}"}, "optuna: environment: A"),
     ],
 )
@@ -146,6 +147,17 @@ def test_bad_environment(tmp_path: Path, environment: Any, where: str) -> None:
 def test_missing_working_directory(tmp_path: Path) -> None:
     told = problems(tmp_path, working_directory=str(tmp_path / "none"))
     assert "no such directory" in told["optuna: working_directory"].found
+
+
+def test_jobs_get_the_same_command(tmp_path: Path) -> None:
+    parameters = {"optimizer:rate": {**RATE, "pass-as": "--r {v}"}}
+    config = load(tmp_path, parameters=parameters, environment={"A": 1, "B": True}, working_directory=str(tmp_path))
+    config.paths.create()
+    config.write_snapshot()
+    spec = command_spec(load_snapshot(config.paths))
+    assert spec == command_spec(config)
+    assert spec is not None
+    assert (spec.pass_as, spec.variables) == ({"rate": "--r {v}"}, {"A": "1", "B": "true"})
 
 
 def test_program_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

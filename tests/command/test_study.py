@@ -149,6 +149,24 @@ def test_program_that_disappears(tmp_path: Path) -> None:
     assert project.records()[1]["cause"] == "cannot start ./program: No such file or directory"
 
 
+def test_program_that_jobs_lack_is_told_once(tmp_path: Path) -> None:
+    slurm = {"jobs": 1, "bash": ["module load it"], "batch": {"t": "1:00:00"}}
+    project = CommandProject(tmp_path, "", "no-such-program {parameters}", slurm=slurm)
+    failed = project.run("--local", "1", expect=ExitCode.CONFIG)
+    assert "no program 'no-such-program'" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_working_directory_that_disappears(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    script = "import os; os.rmdir(os.getcwd()); print('{\"val_loss\": 1}')"
+    command = f"{{python}} {tmp_path}/train.py {{parameters}}"
+    keys = {"working_directory": str(tmp_path / "there"), "max_consecutive_failures": 2}
+    project = CommandProject(tmp_path, script, command, **keys)
+    project.run(expect=ExitCode.STUDY_FAILED)
+    assert f"No such file or directory: {tmp_path}/there" in project.log()
+
+
 def test_program_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
     script = """
         import os, signal, subprocess, sys, time
@@ -210,7 +228,14 @@ def test_several_metrics(tmp_path: Path) -> None:
     assert [trial.values for trial in project.study().trials] == [[1.0, 3.0]] * 2
 
 
-def test_note_about_a_check(tmp_path: Path) -> None:
+def test_changed_script_is_told_on_reload(tmp_path: Path) -> None:
+    project = CommandProject(tmp_path, QUADRATIC, n_trials=1)
+    project.run()
+    (tmp_path / "train.py").write_text((tmp_path / "train.py").read_text() + "# another text\n")
+    assert "train.py has changed" in project.run("-r", "1", "-t", "2").stderr
+
+
+def test_summary_of_check(tmp_path: Path) -> None:
     project = CommandProject(tmp_path, QUADRATIC)
     assert "{python} train.py {parameters}: minimize val_loss" in project.run(verb="check").stdout
 
