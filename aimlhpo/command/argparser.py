@@ -13,6 +13,7 @@ from aimlhpo.command.arguments import as_text
 from aimlhpo.command.template import TemplateError, split
 
 _WHOLE = ("int", "log_int")
+_REAL = ("float", "uniform", "loguniform")
 
 
 def add_to_argparse(parser: argparse.ArgumentParser, space: str | os.PathLike[str] | Mapping[str, Any]) -> None:
@@ -24,7 +25,7 @@ def add_to_argparse(parser: argparse.ArgumentParser, space: str | os.PathLike[st
     """
     for key, entry in _entries(space).items():
         settings = entry.get("settings") or {}
-        _add(parser, str(settings.get("name", key)), str(entry.get("type")), settings, entry.get("pass-as"))
+        _add(parser, str(settings.get("name", key)), entry)
 
 
 def _entries(space: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -40,21 +41,37 @@ def _entries(space: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, 
     return parameters
 
 
-def _add(
-    parser: argparse.ArgumentParser, name: str, kind: str, settings: Mapping[str, Any], pass_as: str | None
-) -> None:
-    option, choices = _option(name, pass_as), settings.get("choices")
-    if isinstance(choices, list) and all(isinstance(choice, bool) for choice in choices) and not _placed(pass_as):
+def _add(parser: argparse.ArgumentParser, name: str, entry: Mapping[str, Any]) -> None:
+    pass_as, choices = entry.get("pass-as"), _choices(entry)
+    option = _option(name, pass_as)
+    if choices and all(isinstance(choice, bool) for choice in choices) and not _placed(pass_as):
         action = argparse.BooleanOptionalAction if pass_as is None else "store_true"
         parser.add_argument(option, dest=name, action=action)
-    elif isinstance(choices, list):
+    elif choices:
         texts = ", ".join(as_text(choice) for choice in choices).replace("%", "%%")
         parser.add_argument(option, dest=name, type=_one_of(choices), help=f"one of {texts}")
-    elif kind == "constant":
-        parser.add_argument(option, dest=name, type=_one_of([settings.get("value")]), default=settings.get("value"))
     else:
-        whole = kind in _WHOLE or bool(settings.get("cast_int"))
-        parser.add_argument(option, dest=name, type=int if whole else float, help=_range(settings))
+        parser.add_argument(option, dest=name, type=_type(entry), help=_range(entry.get("settings") or {}))
+
+
+def _choices(entry: Mapping[str, Any]) -> list[Any]:
+    """The values where they are listed and nothing multiplies them."""
+    settings = entry.get("settings") or {}
+    listed = settings.get("choices", settings.get("values", [settings["value"]] if "value" in settings else None))
+    return listed if isinstance(listed, list) and "dependency" not in entry else []
+
+
+def _type(entry: Mapping[str, Any]) -> Callable[[str], Any]:
+    if entry.get("type") in _REAL and "dependency" not in entry:
+        return float
+    return int if entry.get("type") in _WHOLE and "dependency" not in entry else _number
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _option(name: str, pass_as: str | None) -> str:
@@ -71,8 +88,9 @@ def _placed(pass_as: str | None) -> bool:
     return pass_as is not None and "{v}" in pass_as
 
 
-def _range(settings: Mapping[str, Any]) -> str:
-    return f"from {json.dumps(settings.get('low'))} to {json.dumps(settings.get('high'))}"
+def _range(settings: Mapping[str, Any]) -> str | None:
+    ends = [settings.get(low, settings.get(other)) for low, other in (("low", "start"), ("high", "end"))]
+    return None if None in ends else f"from {json.dumps(ends[0])} to {json.dumps(ends[1])}"
 
 
 def _one_of(choices: Sequence[Any]) -> Callable[[str], Any]:

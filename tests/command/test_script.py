@@ -25,6 +25,10 @@ PARAMETERS = {
     "clip": {"type": "categorical", "settings": {"choices": [True, False]}, "pass-as": "--clip={v}"},
     "width": {"type": "logfinrange", "settings": {"low": 8, "high": 64, "size": 4, "cast_int": True}},
     "fixed": {"type": "constant", "settings": {"value": 7}},
+    "each": {"type": "multiple", "settings": {"values": ["a", 1]}},
+    "steps": {"type": "linear", "settings": {"start": 0, "end": 1, "step": 0.5}},
+    "drawn": {"type": "random", "settings": {"distribution": {"type": "int"}, "count": 3}},
+    "times": {"type": "ordinal", "settings": {"choices": [1, 2]}, "dependency": {"type": "multiply", "on": "depth"}},
 }
 
 
@@ -87,7 +91,7 @@ def test_options_read_what_the_command_writes() -> None:
     from aimlhpo.command.arguments import parameter_arguments
 
     values = {"rate": 1e-05, "depth": 3, "layers": [32, 32], "act": "100%", "deep": False, "fast": True, "clip": False}
-    values |= {"width": 16, "fixed": 7}
+    values |= {"width": 16, "fixed": 7, "each": 1, "steps": 0.5, "drawn": 12, "times": 6}
     line = [
         word
         for key, entry in PARAMETERS.items()
