@@ -64,8 +64,9 @@ class Trial:
 
     @property
     def unread(self) -> list[str]:
-        """Declared parameters outside the model configuration that nothing has read."""
-        return [name for name in self._assignment.plain if name not in self._values.read]
+        """Declared parameters outside the model configuration that are active in this trial and nothing has read."""
+        active = (name for name in self._assignment.plain if name in self._values)
+        return [name for name in active if name not in self._values.read]
 
     def suggest(self, key: str) -> Any:
         """The value of the parameter that the YAML declares under `key` (or under that `name`).

@@ -64,6 +64,23 @@ def test_values_arrive_as_they_are(tmp_path: Path) -> None:
     assert not (tmp_path / "pwned").exists()
 
 
+def test_inactive_parameter_is_left_out(tmp_path: Path) -> None:
+    condition = {"type": "optimize_iff", "on": "opt", "conditions": [{"type": "equal", "compare_value": "sgd"}]}
+    parameters = {
+        "opt": {"type": "categorical", "settings": {"choices": ["adam"]}},
+        "momentum": {"type": "float", "settings": {"low": 0.0, "high": 1.0}, "dependency": condition},
+    }
+    project = CommandProject(
+        tmp_path,
+        SHOW % "sys.argv[1:]",
+        "{python} train.py -m={momentum} {parameters}",
+        n_trials=1,
+        parameters=parameters,
+    )
+    assert "no effect" not in project.run().stdout
+    assert shown(project) == [["--opt=adam"]]
+
+
 @pytest.mark.parametrize(("placeholder", "ending"), [("config", ".yml"), ("config.json", ".json")])
 def test_config_file(tmp_path: Path, placeholder: str, ending: str) -> None:
     expression = "[sys.argv[1], open(sys.argv[1]).read()]"
