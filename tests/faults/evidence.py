@@ -11,14 +11,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# Training takes SECONDS (0.5 to 1.5 times that, depending on x); it reports ten times.
+# Training takes SECONDS (0.5 to 1.5 times that, depending on x); it reports ten times. Trials from the number in the
+# file `hold` on do not end before that is gone.
 OBJECTIVE = """
     import os, sys, time
     from pathlib import Path
     from aimlhpo import BaseObjective
 
     sys.path.insert(0, {root!r})
-    from tests.faults.evidence import note
+    from tests.faults.evidence import held, note
 
     class Objective(BaseObjective):
         def train(self, trial, conf):
@@ -28,6 +29,8 @@ OBJECTIVE = """
             for step in range(10):
                 time.sleep({seconds} * (0.5 + x) / 10)
                 trial.report(x + step, step)
+            while held(folder.parent / "hold", trial.number):
+                time.sleep(0.1)
             note(folder, trial.number, "end", x)
             return {{"val_loss": x}}
 """
@@ -59,6 +62,13 @@ def note(folder: Path, number: int, event: str, value: float | None = None) -> N
         os.write(fd, json.dumps(entry).encode() + b"\n")
     finally:
         os.close(fd)
+
+
+def held(hold: Path, number: int) -> bool:
+    try:
+        return number >= int(hold.read_text())
+    except FileNotFoundError:
+        return False
 
 
 def read(folder: Path) -> list[Line]:
