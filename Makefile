@@ -11,7 +11,7 @@ SETUP := setup.cfg scripts/make-venv
 STARTED := $(shell date +%Y%m%d-%H%M%S)
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: help run keras test test-all check bench docs gpu-check slurm-demo clean
+.PHONY: help run keras test test-all check bench chaos docs gpu-check slurm-demo clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: $(VENV)/ready-test ## lint, format and types
 
 bench: $(VENV)/ready-test servers ## run the benchmarks
 	for script in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$script" .py)"; done
+
+chaos: $(VENV)/ready-test servers ## inject every fault many times and print what each has cost (an hour, as root)
+	$(BIN)/python -m benchmarks.chaos
 
 docs: $(VENV)/ready-test ## write the generated parts of docs/
 	$(BIN)/python scripts/write-docs

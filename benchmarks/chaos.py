@@ -13,15 +13,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import optuna
 
-from tests.faults import outages, plain, scenarios
+from tests.faults import outages, plain, scenarios, slurm
 from tests.faults.verdict import Verdict
 from tests.servers import PostgreSQL
+from tests.slurm.cluster import Cluster
 
 KINDS = ("sqlite", "journal", "postgresql")
 HEADER = "| fault | storage | injected | finished lost | run twice | left RUNNING | budget missed | others go on (s) |"
@@ -64,10 +65,18 @@ def rows(stores: Stores, share: float) -> Iterator[Row]:
         yield Row(f"disk {kind}", lambda f, k=kind: outages.full_disk(f, k, times(5), 10))
     yield Row("journal cut", lambda f: outages.cut_journal(f, times(30)))
     yield Row("database", lambda f: outages.stopped_database(f, stores.server, times(2), 60))
+    for option in ("", "--accounting"):
+        yield Row(f"cluster {option}", lambda f, o=option: on_a_cluster(f, o, times(3)))
     for kind in KINDS:
         yield Row(f"plain workers {kind}", lambda f, k=kind: plain.kills(f, stores.url(k), times(200)), plain=True)
     stop, start = stores.server.stop, stores.server.start
     yield Row("plain database", lambda f: plain.outage(f, stores.url("postgresql"), stop, start, 60), plain=True)
+
+
+def on_a_cluster(folder: Path, option: str, rounds: int) -> Verdict:
+    with Cluster(*filter(None, [option])) as cluster:
+        verdict = slurm.cluster_faults(folder, cluster, rounds, n_trials=30 * rounds)
+    return replace(verdict, note=f"accounting {'on' if option else 'off'}")
 
 
 def as_line(verdict: Verdict) -> str:
