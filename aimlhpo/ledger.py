@@ -110,7 +110,7 @@ class Ledger:
         token = token or new_token()
         owner = {"agent": self._agent, "token": token, "slot": slot, "device": device}
         with locked(self._paths.lock):
-            overview = self._filled(self._overview())
+            overview = self._overview()
             mine = next((trial for trial in overview.open if trial.held_with(token)), None)
             return self._hold(mine, token) if mine else self._claim_next(overview, owner)
 
@@ -120,17 +120,16 @@ class Ledger:
             return Nothing.DONE
         if self._n_trials is not None and counts.finished + counts.running >= self._n_trials:
             return Nothing.WAIT
-        waiting = next((trial for trial in overview.open if trial.state == TrialState.WAITING), None)
+        waiting = _first_waiting(overview) or self._queued()
         if waiting:
             return self._take(waiting, owner)
         if self._queue is not None:
             return Nothing.WAIT if counts.running else Nothing.DONE
         return self._create(owner)
 
-    def _filled(self, overview: Overview) -> Overview:
-        """What is open once the queue has been asked for more, where it is empty."""
-        empty = all(trial.state != TrialState.WAITING for trial in overview.open)
-        return self._overview() if empty and self._queue is not None and self._queue.fill() else overview
+    def _queued(self) -> OpenTrial | None:
+        """The first trial that the queue adds."""
+        return _first_waiting(self._overview()) if self._queue is not None and self._queue.fill() else None
 
     def _take(self, trial: OpenTrial, owner: dict[str, Any]) -> Claim:
         claimed = SetSystemAttr(trial.trial_id, CLAIM, owner)
@@ -138,14 +137,14 @@ class Ledger:
         return self._hold(trial, owner["token"])
 
     def _hold(self, trial: OpenTrial, token: str) -> Claim:
+        self._storage.let_go(trial.trial_id)
         self._storage.hold(trial.trial_id)
         return Claim(trial.trial_id, trial.number, token, trial.attempts + 1, trial.seconds)
 
     def _create(self, owner: dict[str, Any]) -> Claim:
         trial = create_trial(state=TrialState.RUNNING, system_attrs={CLAIM: owner})
         trial.datetime_start = datetime.now()
-        trial._trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=trial)
-        trial.number = self._storage.get_trial_number_from_id(trial._trial_id)
+        trial._trial_id, trial.number = self._backend.create(self._study._study_id, trial)
         self._storage.hold(trial._trial_id, trial)
         return Claim(trial._trial_id, trial.number, owner["token"], attempt=1)
 
@@ -295,6 +294,10 @@ def count(trials: Iterable[FrozenTrial]) -> Counts:
         running=states[TrialState.RUNNING],
         waiting=states[TrialState.WAITING],
     )
+
+
+def _first_waiting(overview: Overview) -> OpenTrial | None:
+    return next((trial for trial in overview.open if trial.state == TrialState.WAITING), None)
 
 
 def _count(overview: Overview) -> Counts:

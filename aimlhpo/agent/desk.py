@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from aimlhpo.agent.process import WorkerProcess
     from aimlhpo.devices import Slot
 
+_LOOK_PERIOD = 1.0  # seconds between two looks at the whole study
+
 
 class Desk:
     """Hands storage work in, in order; none of its calls waits for the storage.
@@ -34,6 +37,7 @@ class Desk:
         self._books, self._clerk, self._outbox, self._log = books, clerk, outbox, log
         self._reports = Reports()
         self._stale, self._refreshing = True, False
+        self._next_look = 0.0
         self._told: set[str] = set()
 
     @property
@@ -80,8 +84,9 @@ class Desk:
 
     def refresh(self) -> None:
         """Look at the study again where something has changed since."""
-        if self._stale and not self._refreshing:
+        if self._stale and not self._refreshing and time.monotonic() >= self._next_look:
             self._stale, self._refreshing = False, True
+            self._next_look = time.monotonic() + _LOOK_PERIOD
             self._clerk.submit(self._books.standing, self._note_standing)
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ def backend_of(storage: BaseStorage) -> Backend:
         return storage.backend
     inner = getattr(storage, "_backend", None)
     if not isinstance(storage, JournalStorage) and isinstance(inner, RDBStorage):
-        return RelationalBackend(storage, inner)
+        return RelationalBackend(inner)
     return GenericBackend(storage)
 
 

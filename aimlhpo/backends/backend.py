@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.operations import Operation
+from aimlhpo.backends.operations import Operation, SetParam
 
 CLAIM = "aimlhpo:claim"
 RELEASED = "aimlhpo:released"
@@ -60,6 +60,12 @@ class Backend(Protocol):
 
     def open_trial(self, trial_id: int) -> OpenTrial:
         """One trial as it is now. Raises KeyError where there is none."""
+
+    def create(self, study_id: int, trial: FrozenTrial) -> tuple[int, int]:
+        """Make a RUNNING trial with the system attributes of `trial`; its id and its number."""
+
+    def introduce(self, operation: SetParam) -> None:
+        """Write a parameter new to this process. Raises ValueError where the study has another kind under the name."""
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """Write all of a batch, in order; a storage that can do so writes all or nothing."""

@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.backends.backend import CLAIM, RELEASED, OpenTrial, Overview
-from aimlhpo.backends.operations import Operation
+from aimlhpo.backends.operations import Operation, SetParam
 from aimlhpo.journal import BatchingBackend
 
 
@@ -32,6 +32,13 @@ class GenericBackend:
 
     def open_trial(self, trial_id: int) -> OpenTrial:
         return _open_trial(self._storage.get_trial(trial_id))
+
+    def create(self, study_id: int, trial: FrozenTrial) -> tuple[int, int]:
+        trial_id = self._storage.create_new_trial(study_id, template_trial=trial)
+        return trial_id, self._storage.get_trial_number_from_id(trial_id)
+
+    def introduce(self, operation: SetParam) -> None:
+        operation.replay(self._storage)
 
     def apply(self, operations: Sequence[Operation]) -> None:
         with self._at_once():

@@ -46,7 +46,7 @@ class OwnedStorage(_PassingOn):  # type: ignore[valid-type, misc]
 
     def hold(self, trial_id: int, trial: FrozenTrial | None = None) -> None:
         """From now on the trial is this process's; `trial` is what is known of it already."""
-        self._held[trial_id] = trial
+        self._held.setdefault(trial_id, trial)
 
     def let_go(self, trial_id: int) -> None:
         self._held.pop(trial_id, None)
@@ -79,7 +79,7 @@ class OwnedStorage(_PassingOn):  # type: ignore[valid-type, misc]
             check_distribution_compatibility(self._known[name], distribution)
             self._write(operation)
             return
-        operation.replay(self.inner)
+        self.backend.introduce(operation)
         self._known[name] = distribution
         if trial_id in self._held:
             operation.remember(self._remembered(trial_id))

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from optuna.distributions import distribution_to_json
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
@@ -32,12 +32,13 @@ _Value, _Step = models.TrialValueModel, models.TrialIntermediateValueModel
 class RelationalBackend:
     """Reads with two small queries; writes a batch in one transaction: all of it, or nothing."""
 
-    def __init__(self, storage: BaseStorage, rdb: RDBStorage) -> None:
-        self._storage = storage
+    def __init__(self, rdb: RDBStorage) -> None:
+        self._rdb = rdb
         self._engine = rdb.engine
+        self._reading = rdb.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def overview(self, study_id: int) -> Overview:
-        with self._engine.connect() as connection:
+        with self._reading.connect() as connection:
             finished = _count_finished(connection, study_id)
             rows = connection.execute(_open_trials().where(_Trial.study_id == study_id)).all()
         return Overview(
@@ -48,11 +49,27 @@ class RelationalBackend:
         )
 
     def open_trial(self, trial_id: int) -> OpenTrial:
-        with self._engine.connect() as connection:
+        with self._reading.connect() as connection:
             rows = connection.execute(_trials_with_claims().where(_Trial.trial_id == trial_id)).all()
         if not rows:
             raise KeyError(f"no trial has the id {trial_id}")
         return _gather(rows)[0]
+
+    def create(self, study_id: int, trial: FrozenTrial) -> tuple[int, int]:
+        with Session(self._engine) as session, session.begin():
+            # The study's row is locked, as Optuna does it, so that others who make trials count right.
+            session.execute(select(models.StudyModel.study_id).filter_by(study_id=study_id).with_for_update())
+            number = session.execute(select(func.count()).where(_Trial.study_id == study_id)).scalar_one()
+            row = _Trial(study_id=study_id, number=number, state=trial.state, datetime_start=trial.datetime_start)
+            session.add(row)
+            session.flush()
+            trial_id = int(row.trial_id)
+            attrs = [SetSystemAttr(trial_id, key, value) for key, value in trial.system_attrs.items()]
+            session.execute(insert(_Attr), [_attr_row(attr) for attr in attrs])
+        return trial_id, number
+
+    def introduce(self, operation: SetParam) -> None:
+        operation.replay(self._rdb)
 
     def apply(self, operations: Sequence[Operation]) -> None:
         with Session(self._engine) as session, session.begin():
