@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.config.grid import Grid, grid_of
-from aimlhpo.records import ATTRIBUTE
+from aimlhpo.records import ATTRIBUTE, read_record
 from aimlhpo.space import SearchSpace
 from aimlhpo.strategies import make_sampler
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 DRAWN = "grid"
 FIXED = "fixed_params"  # where Optuna looks for the values of an enqueued trial
 AT_ONCE = 100  # combinations that wait at a time: a storage is slow where thousands do
+MOST_DEATHS = 3  # workers that one combination may cost
 
 
 class GridSampler(BaseSampler):
@@ -53,34 +53,32 @@ class GridQueue:
         self._study, self._grid, self._space = study, grid, space
 
     def fill(self) -> bool:
-        """Queue the next combinations; False if every one has its trial, finished or failed."""
-        return self._queue(self._states().keys())
+        """Queue the next combinations, and in the end those whose worker was killed; False if there are none."""
+        trials = self._trials()
+        missing = [point for key, point in self._points.items() if key not in trials]
+        cut_off = (point for key, point in self._points.items() if _was_cut_off(trials[key]))
+        chosen = missing[:AT_ONCE] or list(cut_off)
+        self._enqueue(chosen)
+        return bool(chosen)
 
     def begin(self) -> None:
         """Queue what a study needs that is started (again): all combinations that have only failed, and the next."""
-        states = self._states()
-        failed = [point for key, point in self._points.items() if states.get(key) == {TrialState.FAIL}]
-        for point in failed:
-            self._enqueue(point)
-        self._queue(states.keys())
+        trials = self._trials()
+        self._enqueue([point for key, point in self._points.items() if key in trials and _all_failed(trials[key])])
+        self._enqueue([point for key, point in self._points.items() if key not in trials][:AT_ONCE])
 
-    def _states(self) -> dict[str, set[TrialState]]:
-        """The states of each combination's trials: more than one after a retry."""
-        states: dict[str, set[TrialState]] = defaultdict(set)
+    def _trials(self) -> dict[str, list[FrozenTrial]]:
+        """The trials of each combination: more than one where one has failed."""
+        trials: dict[str, list[FrozenTrial]] = {}
         for trial in self._study.get_trials(deepcopy=False):
             if FIXED in trial.system_attrs:
-                states[_key(trial.system_attrs[FIXED])].add(trial.state)
-        return states
+                trials.setdefault(_key(trial.system_attrs[FIXED]), []).append(trial)
+        return trials
 
-    def _queue(self, there: Container[str]) -> bool:
-        missing = [point for key, point in self._points.items() if key not in there]
-        for point in missing[:AT_ONCE]:
-            self._enqueue(point)
-        return bool(missing)
-
-    def _enqueue(self, point: dict[str, Any]) -> None:
-        template = create_trial(state=TrialState.WAITING, system_attrs={FIXED: point})
-        self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
+    def _enqueue(self, points: Iterable[dict[str, Any]]) -> None:
+        for point in points:
+            template = create_trial(state=TrialState.WAITING, system_attrs={FIXED: point})
+            self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
 
     @cached_property
     def _points(self) -> dict[str, dict[str, Any]]:
@@ -107,6 +105,16 @@ def sampler_of(config: Config) -> BaseSampler:
 def declared_grid(config: Config) -> Grid | None:
     """The grid that the configuration declares, or None."""
     return grid_of(config.hyperparameters["optuna"], config.model)
+
+
+def _all_failed(trials: Sequence[FrozenTrial]) -> bool:
+    return all(trial.state == TrialState.FAIL for trial in trials)
+
+
+def _was_cut_off(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a combination deserves another try: its objective said nothing, as its worker was killed."""
+    causes = [str(read_record(trial, ()).cause) for trial in trials]
+    return _all_failed(trials) and len(trials) < MOST_DEATHS and causes[-1].startswith("killed by")
 
 
 def _key(stored: Mapping[str, Any]) -> str:
