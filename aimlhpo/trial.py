@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from aimlhpo.protocol import Assignment, Report, SuggestRequest, UserAttr
 
-
 _LAST_STEP = 2**31 - 1  # what a database column holds
 
 
