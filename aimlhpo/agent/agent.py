@@ -61,7 +61,8 @@ _POLL = 1.0  # seconds until a slot asks again when all that is left is running 
 _SIGNAL_PATIENCE = 1.0  # seconds for a signal that has reached a worker to reach the agent, too
 _TERM_PATIENCE = 5.0  # seconds that a worker has between SIGTERM and SIGKILL
 _IDLE_PATIENCE, _STOPPING_PATIENCE = 600.0, 20.0  # seconds that the storage may be away
-_MOST_EARLY_DEATHS = 3
+_MOST_EARLY_DEATHS = 3  # in a row, of the workers of one slot, while none of the agent's has ever been ready
+_MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be loaded, and the deaths may be chance
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Agent:
         self._seats: list[Seat] = []
         self._pace = Pace(config.optuna.n_trials)
         self._next_reap = 0.0
+        self._ready_once = False
         self._stop_cause: str | None = None
         self._error: AimlhpoError | None = None
 
@@ -236,7 +238,7 @@ class Agent:
     def _hear(self, seat: Seat, message: object) -> None:
         match message:
             case Ready():
-                seat.state, seat.early_deaths = State.IDLE, 0
+                seat.state, seat.early_deaths, self._ready_once = State.IDLE, 0, True
                 seat.provenance = provenance_id(message.provenance)
                 self._desk.note_provenance(message.provenance)
             case LoadFailed():
@@ -320,7 +322,7 @@ class Agent:
 
     def _count_early_death(self, seat: Seat, cause: str) -> None:
         seat.early_deaths += 1
-        if seat.early_deaths >= _MOST_EARLY_DEATHS:
+        if seat.early_deaths >= (_MOST_LATER_DEATHS if self._ready_once else _MOST_EARLY_DEATHS):
             lines = seat.worker.last_lines(0)
             self._give_up(StudyFailed(f"the worker of {seat.slot.label} ends before it is ready ({cause}):\n{lines}"))
 

@@ -35,7 +35,13 @@ def children(pid: int) -> list[int]:
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             found += map(int, path.read_text().split())
-    return found
+    return [child for child in found if _lives(child)]
+
+
+def _lives(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 class Crew:
@@ -112,21 +118,21 @@ class Crew:
         """SIGKILL a worker that trains or idles, chosen at random."""
         workers = self.workers
         if workers:
-            self._kill(self.random.choice(workers))
+            self.kill(self.random.choice(workers))
 
     def kill_agent(self) -> None:
         """SIGKILL an agent; the kernel ends its workers."""
         agents = self.agents
         if agents:
-            self._kill(self.random.choice(agents))
+            self.kill(self.random.choice(agents))
 
     def kill_all(self) -> None:
         for agent in self.agents:
-            self._kill(agent)
+            self.kill(agent)
         for process in self._alive:
             process.wait()
 
-    def _kill(self, pid: int) -> None:
+    def kill(self, pid: int) -> None:
         now = time.monotonic()
         self.killed.update(dict.fromkeys([pid, *children(pid)], now))
         _signal(pid, signal.SIGKILL)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import scenarios
+from tests.faults.crew import Crew
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 KINDS = ("sqlite", "journal", "postgresql")
@@ -43,3 +45,14 @@ def test_agent_that_was_stopped_for_three_grace_periods(tmp_path: Path, make_sto
 def test_many_agents_start_at_once_on_an_empty_store(tmp_path: Path, make_storage_url: MakeUrl, kind: str) -> None:
     verdict = scenarios.starts(tmp_path, lambda: make_storage_url(kind), times=1, agents=8)
     assert verdict.clean, verdict
+
+
+def test_worker_that_is_killed_again_and_again_before_it_is_ready(tmp_path: Path) -> None:
+    with Crew(tmp_path, 1, 2, seconds=1.0, n_trials=16) as crew:
+        crew.running(2)
+        for _ in range(5):
+            before = set(crew.workers)
+            crew.kill(max(before))
+            wait_until(lambda known=before: bool(set(crew.workers) - known), "a new worker")  # type: ignore[misc]
+        assert crew.exit_codes() == [0], crew.tail()
+    assert crew.project.states()["COMPLETE"] == 16
