@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from tests.project import Project
 from tests.slurm.cluster import Cluster, Job
 
+BREATH = 0.2  # seconds between two looks, which themselves take the CPU that the jobs need
 EPOCHS = 4
 STILL = 1  # the epoch after which the trials named by `still` wait until they are interrupted
 OBJECTIVE = f"""
@@ -98,18 +100,26 @@ class SlurmStudy(Project):
 
     def stands_still(self, trials: int = 1) -> bool:
         """Whether the first trials have reached the epoch where they wait."""
+        time.sleep(BREATH)
         reached = {words[0] for words in self.notes("epoch") if int(words[1]) == STILL}
         return reached >= {str(number) for number in range(trials)}
 
+    def meeting(self) -> list[str]:
+        """The node-GPU pairs that have a worker waiting for the others, or had."""
+        places = self.folder / "places"
+        return sorted(place.name for place in places.iterdir()) if places.exists() else []
+
     def finished(self) -> int:
+        time.sleep(BREATH)
         states = self.states()
         return states.get("COMPLETE", 0) + states.get("PRUNED", 0)
 
     def wait_for_end(self, seconds: float = 120) -> None:
         """Until the budget is reached and no job is left."""
         done = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "PREEMPTED", "gone")
+        budget = self.config.optuna.n_trials
         self.cluster.wait_for(
-            lambda: all(job.state in done for job in self.jobs()) and self.finished() >= self.config.optuna.n_trials,
+            lambda: self.finished() >= budget and all(job.state in done for job in self.jobs()),
             f"the study to end; {self.states()}\n{self.logs()}",
             seconds,
         )
