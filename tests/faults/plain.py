@@ -87,9 +87,10 @@ class Workers:
 
     def end(self) -> None:
         """Wait until the workers have ended; kill them where nothing happens any more."""
+        began = time.monotonic()
         while any(worker.poll() is None for worker in self._alive):
             lines = evidence.read(self.folder / "evidence")
-            if lines and time.monotonic() - lines[-1].at > STUCK:
+            if time.monotonic() - max([began, *(line.at for line in lines[-1:])]) > STUCK:
                 break
             time.sleep(0.5)
         for worker in self._alive:
@@ -97,8 +98,8 @@ class Workers:
             worker.wait()
 
 
-def kills(folder: Path, url: str, times: int, number: int = 8, pause: float = 0.2) -> Verdict:
-    """SIGKILL of workers, which are also the only processes there are."""
+def kills(folder: Path, url: str, times: int, number: int = 8, pause: float = 1.0) -> Verdict:
+    """SIGKILL of workers, which are the only processes there are; seldom enough that they get to work between."""
     workers = Workers(folder, url, number, 2 * times)
     workers.staff()
     _wait_for_work(workers)

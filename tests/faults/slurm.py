@@ -104,7 +104,7 @@ class FaultyCluster:
             twice=len(verdict.twice(history)),
             running=sum(trial.state.name == "RUNNING" for trial in trials),
             missed=verdict.missed(trials, self.study.config.optuna.n_trials),
-            resumed=verdict.resumed(history, self.moments),
+            resumed=None,  # the last trials are held back by the harness
         )
 
     def _killed(self, lines: list[evidence.Line]) -> dict[int, float]:
