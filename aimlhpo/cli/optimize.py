@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.cli import messages
 from aimlhpo.cli.parsing import UsageError, add_config_arguments, config_flags, fill_local, make_parser
+from aimlhpo.cli.strategy import show_strategy
 from aimlhpo.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ aimlhpo optimize hyperparameters.yml model.yml
 aimlhpo optimize hyperparameters.yml model.yml --local 2
 aimlhpo optimize hyperparameters.yml model.yml -r 1 -t 200
 aimlhpo optimize hyperparameters.yml model.yml optuna:sampler:type=TPESampler model:dropout=0.1
+aimlhpo optimize hyperparameters.yml model.yml 'optimizer.learning_rate=tag(log, interval(1e-5, 0.1))'
+aimlhpo optimize hyperparameters.yml model.yml --show sampler
 """
 
 
@@ -35,6 +38,8 @@ def run(argv: Sequence[str]) -> int:
     from aimlhpo.config import load_config
 
     config = load_config(arguments.hyperparameters, arguments.model, arguments.overrides, config_flags(arguments))
+    if arguments.show:
+        return show_strategy(config, arguments.show)
     _tell_default_storage(config)
     here = config.slurm is None or arguments.local is not None
     _check(config, arguments, here)
@@ -59,6 +64,9 @@ def _parse(argv: Sequence[str]) -> Namespace:
         const="auto",
         metavar="N",
         help="run on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
+    )
+    parser.add_argument(
+        "--show", choices=("sampler", "pruner"), help="print every option of it with its default, and run nothing"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, show what would run")
     parser.add_argument("--wait", action="store_true", help="follow submitted jobs to the end of the study")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aimlhpo.config.slurm_options import long_name
+from aimlhpo.config.sweep import Sweep
+from aimlhpo.config.swept import fix, is_searched, name_strategy, search, spelled
 from aimlhpo.config.yaml_loader import parse_value
 from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.model_config import exists, missing, nearest, substitute
@@ -46,15 +48,27 @@ def _apply_one(target: Overridden, override: str) -> None:
     if not equals or not path:
         legal = "section:key=value, for example optuna:n_trials=50 or optimizer:learning_rate=0.1"
         raise ConfigError(Problem(override, "is not an override", legal))
-    value = parse_value(text, override)
+    path = spelled(path, target.hyperparameters, target.model)
     section, _, rest = path.partition(":")
     if section in SECTIONS:
+        value = parse_value(text, override)
+        name_strategy(target.hyperparameters, rest)
         _set_hyperparameter(target, section, rest, value, override)
+    elif (entry := Sweep(override, text).entry()) is not None:
+        if not is_searched(target.hyperparameters, path):
+            _check_path(target, path)
+        target.model = search(target.hyperparameters, target.model, path, entry)
     else:
-        _set_model(target, path, value)
+        _set_model(target, path, parse_value(text, override))
 
 
 def _set_model(target: Overridden, path: str, value: Any) -> None:
+    _check_path(target, path)
+    fix(target.hyperparameters, path)
+    target.model = substitute(target.model, {path: value})
+
+
+def _check_path(target: Overridden, path: str) -> None:
     if not exists(target.model, path):
         section, _, rest = path.partition(":")
         suggestion = nearest(target.model, path)
@@ -63,7 +77,6 @@ def _set_model(target: Overridden, path: str, value: Any) -> None:
         problem = missing(target.model, path)
         legal = "a colon path into the model YAML, or log:..., slurm:..., optuna:..."
         raise ConfigError(Problem(problem.where, problem.found, legal, suggestion))
-    target.model = substitute(target.model, {path: value})
 
 
 def _set_hyperparameter(target: Overridden, section: str, rest: str, value: Any, override: str) -> None:
