@@ -38,7 +38,7 @@ def judge(crew: Crew, fault: str, injected: int, faults: list[float] | None = No
         fault,
         crew.project.config.optuna.storage.partition(":")[0],
         injected,
-        lost=len(verdict.lost(history, trials)),
+        lost=len({*verdict.lost(history, trials), *verdict.misprinted(crew.project.config.paths.results, trials)}),
         twice=len(verdict.twice(history)),
         running=sum(trial.state.name == "RUNNING" for trial in trials),
         missed=verdict.missed(trials, crew.project.config.optuna.n_trials),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
@@ -71,6 +73,16 @@ def resumed(history: History, faults: Iterable[float]) -> float | None:
     times = [line.at for line in history.lines if line.event == "begin"]
     gaps = [min(at for at in times if at > fault) - fault for fault in faults if any(at > fault for at in times)]
     return max(gaps, default=None)
+
+
+def misprinted(results: Path, trials: Iterable[FrozenTrial]) -> list[int]:
+    """Trials that results.csv shows otherwise than the storage, or not at all."""
+    with results.open(newline="") as file:
+        printed = {
+            int(row["number"]): float(row["val_loss"]) for row in csv.DictReader(file) if row["state"] == "COMPLETE"
+        }
+    stored = {trial.number: trial.value for trial in trials if trial.state.name == "COMPLETE"}
+    return sorted(number for number in printed.keys() | stored.keys() if printed.get(number) != stored.get(number))
 
 
 def missed(trials: Iterable[FrozenTrial], n_trials: int) -> int:
