@@ -56,21 +56,26 @@ def rows(stores: Stores, share: float) -> Iterator[Row]:
         return max(1, round(number * share))
 
     for kind in KINDS:
-        yield Row(f"workers {kind}", lambda f, k=kind: scenarios.worker_kills(f, stores.url(k), times(200)))
-        yield Row(f"agents {kind}", lambda f, k=kind: scenarios.agent_kills(f, stores.url(k), times(30)))
-        yield Row(f"locks {kind}", lambda f, k=kind: scenarios.lock_holders(f, stores.url(k), times(10)))
-        yield Row(f"frozen {kind}", lambda f, k=kind: scenarios.frozen_agents(f, stores.url(k), times(5)))
-        yield Row(f"starts {kind}", lambda f, k=kind: scenarios.starts(f, partial(stores.url, k), times(20)))
+        url = partial(stores.url, kind)
+        yield Row(f"workers {kind}", on_url(scenarios.worker_kills, url, times(200)))
+        yield Row(f"agents {kind}", on_url(scenarios.agent_kills, url, times(30)))
+        yield Row(f"locks {kind}", on_url(scenarios.lock_holders, url, times(10)))
+        yield Row(f"frozen {kind}", on_url(scenarios.frozen_agents, url, times(5)))
+        yield Row(f"starts {kind}", partial(scenarios.starts, make_url=url, times=times(20)))
     for kind in ("sqlite", "journal"):
-        yield Row(f"disk {kind}", lambda f, k=kind: outages.full_disk(f, k, times(5), 10))
-    yield Row("journal cut", lambda f: outages.cut_journal(f, times(30)))
-    yield Row("database", lambda f: outages.stopped_database(f, stores.server, times(2), 60))
+        yield Row(f"disk {kind}", partial(outages.full_disk, kind=kind, times=times(5), seconds=10))
+    yield Row("journal cut", partial(outages.cut_journal, times=times(30)))
+    yield Row("database", partial(outages.stopped_database, server=stores.server, times=times(2), seconds=60))
     for option in ("", "--accounting"):
-        yield Row(f"cluster {option}", lambda f, o=option: on_a_cluster(f, o, times(3)))
+        yield Row(f"cluster {option}", partial(on_a_cluster, option=option, rounds=times(3)))
     for kind in KINDS:
-        yield Row(f"plain workers {kind}", lambda f, k=kind: plain.kills(f, stores.url(k), times(200)), plain=True)
-    stop, start = stores.server.stop, stores.server.start
-    yield Row("plain database", lambda f: plain.outage(f, stores.url("postgresql"), stop, start, 60), plain=True)
+        yield Row(f"plain workers {kind}", on_url(plain.kills, partial(stores.url, kind), times(200)), plain=True)
+    yield Row("plain database", partial(plain.outage, server=stores.server, seconds=60), plain=True)
+
+
+def on_url(run: Callable[[Path, str, int], Verdict], url: Callable[[], str], times: int) -> Callable[[Path], Verdict]:
+    """The scenario on a new storage, made when it is run."""
+    return lambda folder: run(folder, url(), times)
 
 
 def on_a_cluster(folder: Path, option: str, rounds: int) -> Verdict:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -23,6 +22,7 @@ from optuna.trial import TrialState
 
 from tests.faults import evidence, verdict
 from tests.faults.verdict import History, Verdict
+from tests.servers import PostgreSQL
 
 GRACE = 2  # seconds
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -114,14 +114,14 @@ def kills(folder: Path, url: str, times: int, number: int = 8, pause: float = 1.
     return _judge(workers, "SIGKILL of a worker", done, sorted(workers.killed.values()))
 
 
-def outage(folder: Path, url: str, stop: Callable[[], None], start: Callable[[], None], seconds: float) -> Verdict:
+def outage(folder: Path, server: PostgreSQL, seconds: float) -> Verdict:
     """The database is away for a while; nobody starts workers again, as nobody does in a running job."""
-    workers = Workers(folder, url, 4, 12, seconds=1.0)
+    workers = Workers(folder, server.url(), 4, 12, seconds=1.0)
     workers.staff()
     _wait_for_work(workers)
-    stop()
+    server.stop()
     time.sleep(seconds)
-    start()
+    server.start()
     back = time.monotonic()
     workers.end()
     time.sleep(GRACE + 10)

@@ -70,7 +70,7 @@ def worker_kills(folder: Path, url: str, times: int, workers: int = 8, pause: fl
 
 def agent_kills(folder: Path, url: str, times: int, agents: int = 4, slots: int = 2, pause: float = 1.5) -> Verdict:
     """SIGKILL of whole agents, each on a host of its own, and in the end of all of them at once."""
-    with Crew(folder, agents, slots, storage=url, n_trials=5 * times + agents * slots) as crew:
+    with Crew(folder, agents, slots, storage=url, seconds=0.8, n_trials=10 * times + agents * slots) as crew:
         crew.running(slots)
         done = _inject(crew, times, pause, crew.kill_agent)
         crew.kill_all()

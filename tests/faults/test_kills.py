@@ -43,7 +43,7 @@ def test_agent_that_was_stopped_for_three_grace_periods(tmp_path: Path, make_sto
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_agents_start_at_once_on_an_empty_store(tmp_path: Path, make_storage_url: MakeUrl, kind: str) -> None:
-    verdict = scenarios.starts(tmp_path, lambda: make_storage_url(kind), times=1, agents=8)
+    verdict = scenarios.starts(tmp_path, lambda: make_storage_url(kind), times=1, agents=6)
     assert verdict.clean, verdict
 
 
