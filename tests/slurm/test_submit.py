@@ -72,17 +72,17 @@ def test_preemption_goes_on_with_the_same_trial(cluster: Cluster, tmp_path: Path
 
 
 def test_the_signal_before_the_walltime_queues_the_job_again(cluster: Cluster, tmp_path: Path) -> None:
-    study = SlurmStudy(tmp_path, cluster, {"jobs": 1}, {"STILL": 1}, n_trials=3)
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 1, "batch": {"signal": "HUP@60"}}, {"STILL": 1}, n_trials=3)
     study.submit()
     cluster.wait_for(study.stands_still)
-    cluster.signal_batch(study.jobs()[0].id, signal.SIGUSR1)
+    cluster.signal_batch(study.jobs()[0].id, signal.SIGHUP)
     study.wait_for_end()
     study.assert_resumed()
     assert "asking SLURM to queue it again" in study.logs()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"signal": "B:URG@1"}], ids=["the signal", "the agent's own clock"])
+@pytest.mark.parametrize("options", [{}, {"signal": "USR1@0"}], ids=["the signal", "the agent's own clock"])
 def test_at_the_walltime_the_job_queues_itself_again(cluster: Cluster, tmp_path: Path, options: dict[str, str]) -> None:
     study = SlurmStudy(tmp_path, cluster, {"jobs": 1, "batch": {"time": "1", **options}}, {"STILL": 1}, n_trials=3)
     study.submit()
@@ -138,7 +138,7 @@ def test_jobs_can_be_added_to_a_running_study(cluster: Cluster, tmp_path: Path) 
     study.submit()
     cluster.wait_for(study.stands_still)
     first = study.array
-    study.verb("submit", "--jobs", "2")
+    assert "jobs of the study from before: 1" in study.verb("submit", "--jobs", "2")
     cluster.wait_for(lambda: study.finished() == 5)
     status = study.status()
     assert {job["job"] for job in status["jobs"]} >= {f"{first}_0", f"{study.array}_1", f"{study.array}_2"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.devices import Slot, plan_slots, visible_gpus
 from aimlhpo.errors import ConfigError, DeviceError, ExitCode, Problem, StudyFailed
-from aimlhpo.launch.slurm import arrays, environment
+from aimlhpo.launch.slurm import arrays, environment, signals
 from aimlhpo.launch.slurm.environment import JobEnvironment
 from aimlhpo.launch.slurm.word import SlurmWord
 
@@ -28,6 +28,13 @@ CAUSES = {
     signal.SIGINT: "stopped by user",
 }
 """What SLURM's signals mean to an agent: it sends SIGTERM for preemption, requeue and scancel alike."""
+
+
+def causes(config: Config) -> dict[signal.Signals, str]:
+    """The same, with the signal that the study's own `batch: signal` asks for."""
+    given = config.slurm.batch.get("signal") if config.slurm else None
+    announced = signals.parse(given) if isinstance(given, str) else None
+    return CAUSES if announced is None else {**CAUSES, announced: WALLTIME}
 
 
 def run_agent(config: Config) -> int:
@@ -85,7 +92,7 @@ def _run(config: Config, job: JobEnvironment, slots: list[Slot]) -> Ending:
     view.start()
     try:
         described = Job(job.job_id, job.restarts, environment.end_time(job))
-        return Agent(config, slots, view, causes=CAUSES, job=described, word=SlurmWord(config.paths)).run()
+        return Agent(config, slots, view, causes=causes(config), job=described, word=SlurmWord(config.paths)).run()
     finally:
         view.stop()
 

@@ -20,8 +20,10 @@ _GRES_GPUS = re.compile(r"(?:gres[:/])?gpu(?::[A-Za-z][^:,=(]*)?(?:[:=](\d+))?(?
 def submitted(config: Config, done: Submitted) -> Rows:
     """What the user wants to know once the jobs are in the queue."""
     save_path = config.paths.save_path
+    before = [("besides", f"jobs of the study from before: {done.before}")] if done.before else []
     return [
         ("jobs", ", ".join(array.label for array in done.arrays)),
+        *before,
         ("logs", done.submission.log),
         ("how it goes", f"aimlhpo status {save_path}  (live: aimlhpo watch {save_path})"),
         ("more jobs", f"aimlhpo submit {save_path} --jobs 5"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from aimlhpo.errors import Problem
+from aimlhpo.launch.slurm import signals
 
 Value = str | Sequence[str] | None
 
@@ -47,7 +48,7 @@ def check(batch: Mapping[str, Value], jobs: int) -> list[Problem]:
     for name, value in batch.items():
         for one in values(value):
             found += _unwritable(name, one)
-    return [*found, *_array(batch, jobs), *_nodes(batch), *_files(batch)]
+    return [*found, *_array(batch, jobs), *_nodes(batch), *_files(batch), *_signal(batch)]
 
 
 def unprintable(text: str) -> str | None:
@@ -89,3 +90,10 @@ def _files(batch: Mapping[str, Value]) -> Iterator[Problem]:
         for one in values(batch.get(name)):
             if one is not None and "\\" in one:
                 yield _problem(name, "no backslashes: they switch SLURM's patterns off", repr(one))
+
+
+def _signal(batch: Mapping[str, Value]) -> Iterator[Problem]:
+    for one in values(batch.get("signal")):
+        if signals.parse(one) is None:
+            legal = "a signal and seconds, as USR1@300; not TERM or KILL, which mean the end of the job itself"
+            yield _problem("signal", legal, f"{one!r} cannot tell the agent that the walltime is near")

@@ -11,6 +11,7 @@ import re
 import shlex
 from pathlib import Path
 
+from aimlhpo.launch.slurm import signals
 from aimlhpo.launch.slurm.request import Python, Submission
 from aimlhpo.paths import StudyPaths
 
@@ -46,8 +47,7 @@ def render(submission: Submission) -> str:
     """The whole text of the script."""
     parts = [
         "#!/bin/bash -l\n" + "".join(f"{line}\n" for line in _directives(submission)),
-        # The default action of these signals would end the job before the agent listens.
-        "trap '' USR1 USR2\n",
+        _until_the_agent_listens(submission),
         _before(submission.python),
         _lines(submission.bash),
         _lines(submission.kernel),
@@ -78,6 +78,13 @@ def _directives(submission: Submission) -> list[str]:
     limit = "" if submission.at_once is None else f"%{submission.at_once}"
     array = ("array", f"{submission.first}-{last}{limit}")
     return [directive(name, value) for name, value in (array, *submission.options)]
+
+
+def _until_the_agent_listens(submission: Submission) -> str:
+    # The default action of these signals would end the job.
+    announced = signals.parse(submission.value("signal")) or signals.DEFAULT
+    names = sorted({"USR1", "USR2", announced.name.removeprefix("SIG")})
+    return f"trap '' {' '.join(names)}\n"
 
 
 def _lines(lines: tuple[str, ...]) -> str:

@@ -28,6 +28,8 @@ class Submitted:
     submission: Submission
     script: str
     arrays: tuple[Array, ...] = ()
+    before: int = 0
+    """Jobs of the study that were in the queue already."""
 
 
 def submit(config: Config, *, jobs: int | None = None, dry_run: bool = False) -> Submitted:
@@ -44,16 +46,15 @@ def submit(config: Config, *, jobs: int | None = None, dry_run: bool = False) ->
     paths.create()
     config.write_snapshot()
     _make_log_directories(submission)
-    placed = _place(submission, paths)
-    return Submitted(placed, render(placed), tuple(_submit_parts(placed, limit, paths)))
+    living = _living(paths)
+    # Beside living jobs the new ones go on counting, so that none writes into another's log file.
+    placed = submission.part(max((job.index or 0 for job in living), default=-1) + 1, submission.jobs)
+    return Submitted(placed, render(placed), tuple(_submit_parts(placed, limit, paths)), len(living))
 
 
-def _place(submission: Submission, paths: StudyPaths) -> Submission:
-    """Beside living jobs the new ones go on counting, so that none writes into another's log file."""
-    if not arrays.recorded(paths):
-        return submission
-    taken = [job.index for job in queue.jobs(paths) or () if job.index is not None and not job.ended]
-    return submission.part(max(taken, default=-1) + 1, submission.jobs)
+def _living(paths: StudyPaths) -> list[queue.Job]:
+    known = queue.jobs(paths) if arrays.recorded(paths) else None
+    return [job for job in known or () if not job.ended]
 
 
 def _submit_parts(submission: Submission, limit: int, paths: StudyPaths) -> Iterator[Array]:

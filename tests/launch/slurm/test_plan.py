@@ -84,7 +84,7 @@ def test_the_signal_comes_early_enough_and_not_at_the_start(tmp_path: Path, limi
 
 @pytest.mark.parametrize(
     ("given", "written"),
-    [("USR2@90", "B:USR2@90"), ("R:USR1@90", "RB:USR1@90"), ("B:TERM", "B:TERM"), ("RB:USR1", "RB:USR1")],
+    [("USR2@90", "B:USR2@90"), ("R:USR1@90", "RB:USR1@90"), ("B:HUP", "B:HUP"), ("RB:USR1", "RB:USR1")],
 )
 def test_the_users_signal_reaches_the_agent(tmp_path: Path, given: str, written: str) -> None:
     assert planned(tmp_path, batch={"signal": given}).value("signal") == written
@@ -122,6 +122,9 @@ def test_at_most_so_many_at_once(tmp_path: Path) -> None:
         ("slurm:batch:wrap", {"batch": {"wrap": "hostname"}}),
         ("slurm:batch:wait", {"batch": {"wait": None}}),
         ("slurm:batch:test-only", {"batch": {"test-only": None}}),
+        ("slurm:batch:signal", {"batch": {"signal": "TERM@60"}}),
+        ("slurm:batch:signal", {"batch": {"signal": "B:9@60"}}),
+        ("slurm:batch:signal", {"batch": {"signal": "NOSUCH"}}),
         ("slurm:batch:output", {"batch": {"output": "a\\b"}}),
         ("slurm:batch:comment", {"batch": {"comment": "a\n#SBATCH --uid=0"}}),
         ("slurm:batch:comment", {"batch": {"comment": ["fine", "a\x1bb"]}}),

@@ -54,6 +54,10 @@ def test_the_agent_takes_the_place_of_the_shell(submission: Submission) -> None:
     assert render(submission).count("aimlhpo agent") == 1
 
 
+def test_the_users_own_signal_is_held_back_until_the_agent_listens() -> None:
+    assert "trap '' HUP USR1 USR2\n" in render(make_submission(options=(("signal", "B:SIGHUP@60"),)))
+
+
 def test_only_the_options_are_directives() -> None:
     script = render(make_submission(bash=("#SBATCH --time=1", "date")))
     before_commands = script.split("trap")[0]
