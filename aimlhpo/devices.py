@@ -115,6 +115,6 @@ def _too_few(found: Sequence[str], wanted: int) -> str:
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = "nvidia-smi lists none" if listed is None else f"CUDA_VISIBLE_DEVICES is {listed!r}"
     return (
-        f"optuna: gpu: is true, and there is no GPU to use: {seen}.\n"
+        f"there is no GPU to use, though gpu is true: {seen}.\n"
         "    Run where there is one (in a SLURM job: batch: gres: gpu:1), or set gpu: false to train on the CPU."
     )
