@@ -13,7 +13,6 @@ lost its claim while it was stopped or cut off cannot overwrite what others have
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +26,7 @@ from aimlhpo import interruptions
 from aimlhpo.backends import OpenTrial, Overview, OwnedStorage, own
 from aimlhpo.backends.backend import CLAIM, RELEASED
 from aimlhpo.backends.operations import Operation, SetState, SetSystemAttr, SetUserAttr
+from aimlhpo.counts import Counts, count_overview
 from aimlhpo.leases import Registry
 from aimlhpo.locks import locked
 from aimlhpo.outbox import Outbox
@@ -34,22 +34,6 @@ from aimlhpo.paths import StudyPaths
 from aimlhpo.records import ATTRIBUTE
 
 RETRY = "aimlhpo:retry"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Trials of the study by state; `running` are those that agents hold."""
-
-    complete: int = 0
-    pruned: int = 0
-    failed: int = 0
-    running: int = 0
-    waiting: int = 0
-
-    @property
-    def finished(self) -> int:
-        """What the budget counts."""
-        return self.complete + self.pruned
 
 
 @dataclass(frozen=True)
@@ -115,7 +99,7 @@ class Ledger:
             return self._hold(mine, token) if mine else self._claim_next(overview, owner)
 
     def _claim_next(self, overview: Overview, owner: dict[str, Any]) -> Claim | Nothing:
-        counts = _count(overview)
+        counts = count_overview(overview)
         if self._n_trials is not None and counts.finished >= self._n_trials:
             return Nothing.DONE
         if self._n_trials is not None and counts.finished + counts.running >= self._n_trials:
@@ -272,7 +256,7 @@ class Ledger:
         return known[agent]
 
     def counts(self) -> Counts:
-        return _count(self._overview())
+        return count_overview(self._overview())
 
     def _overview(self) -> Overview:
         return self._backend.overview(self._study._study_id)
@@ -282,37 +266,13 @@ def new_token() -> str:
     return secrets.token_hex(8)
 
 
-def count(trials: Iterable[FrozenTrial]) -> Counts:
-    """Count by state; a RUNNING trial that no agent claimed belongs to somebody else and is left out."""
-    states = Counter(
-        trial.state for trial in trials if trial.state != TrialState.RUNNING or trial.system_attrs.get(CLAIM)
-    )
-    return Counts(
-        complete=states[TrialState.COMPLETE],
-        pruned=states[TrialState.PRUNED],
-        failed=states[TrialState.FAIL],
-        running=states[TrialState.RUNNING],
-        waiting=states[TrialState.WAITING],
-    )
-
-
-def _first_waiting(overview: Overview) -> OpenTrial | None:
-    return next((trial for trial in overview.open if trial.state == TrialState.WAITING), None)
-
-
-def _count(overview: Overview) -> Counts:
-    return Counts(
-        complete=overview.complete,
-        pruned=overview.pruned,
-        failed=overview.failed,
-        running=sum(trial.state == TrialState.RUNNING and bool(trial.claim) for trial in overview.open),
-        waiting=sum(trial.state == TrialState.WAITING for trial in overview.open),
-    )
-
-
 def _last_report(trial: FrozenTrial, directions: int) -> list[float] | None:
     """A pruned trial's value, as in Optuna: its last report, where that is a number and there is one metric."""
     if directions != 1 or not trial.intermediate_values:
         return None
     value = trial.intermediate_values[max(trial.intermediate_values)]
     return None if value != value else [value]
+
+
+def _first_waiting(overview: Overview) -> OpenTrial | None:
+    return next((trial for trial in overview.open if trial.state == TrialState.WAITING), None)

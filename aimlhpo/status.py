@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.backends.backend import CLAIM, RELEASED
 from aimlhpo.best import best_trials
+from aimlhpo.counts import Counts, count
 from aimlhpo.leases import Holder, Registry
-from aimlhpo.ledger import Counts, Ledger, count
+from aimlhpo.ledger import Ledger
 from aimlhpo.records import read_record
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from optuna.trial import Trial, TrialState
 
 from aimlhpo.agent.records import provenance_id, refusal
 from aimlhpo.backends import OwnedStorage
+from aimlhpo.counts import Counts, count
 from aimlhpo.errors import StudyFailed
 from aimlhpo.history import consecutive_failures, longest
-from aimlhpo.ledger import Claim, Counts, Ledger, Nothing, count
+from aimlhpo.ledger import Claim, Ledger, Nothing
 from aimlhpo.outbox import Result
 from aimlhpo.patience import is_outage
 from aimlhpo.protocol import Assignment, Decision, Report, Suggested, SuggestRequest

@@ -142,7 +142,7 @@ def _tell_changed_objective(study: optuna.Study, config: Config) -> None:
 
 
 def _finished(study: optuna.Study, config: Config) -> bool:
-    from aimlhpo.ledger import count
+    from aimlhpo.counts import count
 
     return count(study.get_trials(deepcopy=False)).finished >= config.optuna.n_trials
 
@@ -167,8 +167,8 @@ def _run_here(config: Config, workers: int | str | None) -> int:
 
 def _tell_failed_permutations(study: optuna.Study, config: Config) -> None:
     """A grid's trial that failed is not replaced by another: say what becomes of it."""
+    from aimlhpo.counts import count
     from aimlhpo.grid import declared_grid
-    from aimlhpo.ledger import count
 
     counts = count(study.get_trials(deepcopy=False))
     left = config.optuna.n_trials - counts.finished

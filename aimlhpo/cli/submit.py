@@ -72,7 +72,7 @@ def submit(config: Config, jobs: int | None = None, *, wait: bool = False) -> in
 
 
 def _left(config: Config) -> int:
-    from aimlhpo.ledger import count
+    from aimlhpo.counts import count
     from aimlhpo.storage import load_study
 
     trials = load_study(config).get_trials(deepcopy=False)

@@ -8,7 +8,7 @@ import pytest
 
 from aimlhpo.cli.main import main
 from aimlhpo.cli.watch import is_over, summary
-from aimlhpo.ledger import Counts
+from aimlhpo.counts import Counts
 from aimlhpo.status import AgentStatus, JobStatus, Status
 from tests.project import Project
 

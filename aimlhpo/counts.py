@@ -1,0 +1,52 @@
+"""Trials of a study by state."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.backends.backend import CLAIM, Overview
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Trials of the study by state; `running` are those that agents hold."""
+
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    running: int = 0
+    waiting: int = 0
+
+    @property
+    def finished(self) -> int:
+        """What the budget counts."""
+        return self.complete + self.pruned
+
+
+def count(trials: Iterable[FrozenTrial]) -> Counts:
+    """Count by state; a RUNNING trial that no agent claimed belongs to somebody else and is left out."""
+    states = Counter(
+        trial.state for trial in trials if trial.state != TrialState.RUNNING or trial.system_attrs.get(CLAIM)
+    )
+    return Counts(
+        complete=states[TrialState.COMPLETE],
+        pruned=states[TrialState.PRUNED],
+        failed=states[TrialState.FAIL],
+        running=states[TrialState.RUNNING],
+        waiting=states[TrialState.WAITING],
+    )
+
+
+def count_overview(overview: Overview) -> Counts:
+    """The same, from what the ledger sees."""
+    return Counts(
+        complete=overview.complete,
+        pruned=overview.pruned,
+        failed=overview.failed,
+        running=sum(trial.state == TrialState.RUNNING and bool(trial.claim) for trial in overview.open),
+        waiting=sum(trial.state == TrialState.WAITING for trial in overview.open),
+    )
