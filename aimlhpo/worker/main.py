@@ -8,12 +8,14 @@ from aimlhpo.protocol import Finished, LoadFailed, Ready, Setup, Stop
 from aimlhpo.worker.attempt import attempt
 from aimlhpo.worker.channel import PipeChannel
 from aimlhpo.worker.loading import load
+from aimlhpo.worker.output import Output
 from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.team import Team
 
 
 def run(connection: Connection) -> None:
     """Serve the agent at the other end until it says stop."""
+    output = Output()
     setup: Setup = connection.recv()
     channel = PipeChannel(connection)
     team = Team(setup, channel)
@@ -24,6 +26,7 @@ def run(connection: Connection) -> None:
     channel.send(Ready(provenance(setup.command.source if setup.command else setup.objective)))
     channel.start()
     while not isinstance(assignment := channel.assignments.get(), Stop):
+        output.restore()
         team.begin(assignment)
         outcome = attempt(objective, assignment, team.channel, setup.study.metric)
         team.settle()

@@ -80,3 +80,13 @@ def test_objective_that_fails_to_start_in_the_worker_is_told_once(tmp_path: Path
     failed = project.run("--local", "2", expect=ExitCode.CONFIG)
     assert "ZeroDivisionError" in failed.stderr
     assert "RUNNING" not in project.states()
+
+
+def test_next_trial_finds_its_output_open(tmp_path: Path) -> None:
+    bad = "sys.stdout.close(); os.close(2)"
+    objective = FIRST_IS_BAD.format(bad=bad).replace("return {", 'print("still here"); return {')
+    project = Project(tmp_path, objective, n_trials=2)
+    project.run()
+    assert project.states() == {"COMPLETE": 2, "FAIL": 1}
+    record = project.records()[1]
+    assert "still here" in (project.save_path / record["log"]).read_bytes()[record["log_offset"] :].decode()
