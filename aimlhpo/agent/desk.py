@@ -71,6 +71,7 @@ class Desk:
 
     def hand_in(self, claim: Claim, ended: Result, outcome: Outcome) -> None:
         """Write a trial's end; a result is kept in the outbox until the storage has it."""
+        self._reports.take(ended.number)  # the result holds them all, and is written at once with them
         if outcome.state != FAIL:
             self._keep(ended)
         self._clerk.submit(partial(self._books.finish, claim, ended), partial(self._booked, ended, outcome))
