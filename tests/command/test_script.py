@@ -68,6 +68,7 @@ def test_report_refuses_what_is_no_number(monkeypatch: pytest.MonkeyPatch, capfd
 
 def test_report_of_a_torch_scalar(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     import torch
+
     monkeypatch.setenv("AIMLHPO_TRIAL", "0")
     aimlhpo.report(step=1, val_loss=torch.tensor(0.5))
     assert capfd.readouterr().out == '\x1e{"step": 1, "val_loss": 0.5}\n'

@@ -37,6 +37,7 @@ BAD = [
 
 def test_the_schema_takes_what_loading_takes_and_refuses_what_it_refuses(files: Files) -> None:
     import jsonschema
+
     validator = jsonschema.Draft202012Validator(aimlhpo.config.json_schema())
     above = "log: true\nslurm: {jobs: 2, batch: {t: 12:00:00, exclusive: true, mem: 4G}, bash: [a]}"
     assert list(validator.iter_errors(load_yaml(files.write(GOOD, above=above).hyperparameters))) == []
