@@ -109,7 +109,9 @@ class TestCall:
     def test_it_runs_outside_of_a_study(self) -> None:
         objective = Echo(CONFIG)
         assert objective(optuna.trial.FixedTrial({})) == 0.1
-        assert objective.checkpoint_dir(optuna.trial.FixedTrial({})).is_dir()
+        directory = objective.checkpoint_dir(optuna.trial.FixedTrial({}))
+        assert directory.is_dir()
+        directory.rmdir()
 
 
 class TestCheckpointDir:
