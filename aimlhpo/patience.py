@@ -23,17 +23,11 @@ class Patience:
 
     def __init__(self, log: Callable[[str], None], seconds: Callable[[], float]) -> None:
         self._log, self._seconds = log, seconds
-        self._nudge = threading.Event()
-        self._given_up = False
-
-    def nudge(self) -> None:
-        """Try again now: the patience may have become shorter."""
-        self._nudge.set()
+        self._given_up = threading.Event()
 
     def give_up(self) -> None:
         """Wait no longer, now and later."""
-        self._given_up = True
-        self._nudge.set()
+        self._given_up.set()
 
     def run(self, job: Callable[[], T]) -> T:
         """The job's result. The job must be safe to repeat.
@@ -50,9 +44,8 @@ class Patience:
 
     def _outlast(self, job: Callable[[], T], error: Exception) -> T:
         began, pause = time.monotonic(), _FIRST_PAUSE
-        while not self._given_up and time.monotonic() - began < self._seconds():
-            self._nudge.wait(pause)
-            self._nudge.clear()
+        while not self._given_up.is_set() and time.monotonic() - began < self._seconds():
+            self._given_up.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             try:
                 result = job()
