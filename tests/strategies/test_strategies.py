@@ -102,7 +102,7 @@ def test_mistakes(kind: str, entry: dict[str, Any], where: str, words: str) -> N
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aimlhpo.strategies.find_spec", lambda name: None)
+    monkeypatch.setattr("aimlhpo.strategies.problems.find_spec", lambda name: None)
     (problem,) = check_strategy("sampler", section("CmaEsSampler"))
     assert "needs the package cmaes" in problem.found
     assert "pip install cmaes" in str(problem.legal)

@@ -1,0 +1,64 @@
+"""What is wrong with a sampler or pruner as a configuration names it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from aimlhpo.errors import Problem
+from aimlhpo.strategies.annotations import fits, in_words
+from aimlhpo.strategies.building import as_entry, build
+from aimlhpo.strategies.catalogue import NEEDS, classes, nested_kind, options
+from aimlhpo.suggestions import did_you_mean, key_path, listing, show
+
+
+def strategy_problems(kind: str, entry: Mapping[str, Any], where: str) -> list[Problem]:
+    """What is wrong with a strategy given as a mapping, nested ones included."""
+    problems = list(_entry_problems(kind, entry, where))
+    if not problems:
+        try:
+            build(kind, entry, None)
+        except (ValueError, TypeError, ImportError, ArithmeticError, LookupError, AttributeError) as error:
+            problems.append(Problem(where, " ".join(str(error).split()), f"arguments that {entry['type']} takes"))
+    return problems
+
+
+def _entry_problems(kind: str, entry: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    known = classes(kind)
+    name = entry.get("type")
+    if not isinstance(name, str) or name not in known:
+        found = "is missing" if name is None else f"{show(name)} is not a {kind} of Optuna"
+        near = did_you_mean(name, known) or did_you_mean(f"{name}{kind}", known)
+        yield Problem(key_path(where, "type"), found, listing(known), near)
+        return
+    yield from _missing_packages(name, where)
+    legal = options(known[name])
+    for key, value in entry.items():
+        if key != "type":
+            yield from _argument_problems(name, legal, key, value, key_path(where, key))
+    for key, parameter in legal.items():
+        if parameter.default is parameter.empty and key not in entry:
+            yield Problem(key_path(where, key), "is missing", f"{name} needs it")
+
+
+def _missing_packages(name: str, where: str) -> Iterator[Problem]:
+    for package in NEEDS.get(name, ()):
+        if find_spec(package) is None:
+            found = f"{name} needs the package {package}, which is not installed"
+            yield Problem(key_path(where, "type"), found, f"pip install {package}, or another class")
+
+
+def _argument_problems(
+    name: str, legal: Mapping[str, inspect.Parameter], key: str, value: Any, where: str
+) -> Iterator[Problem]:
+    if key not in legal:
+        yield Problem(where, f"{name} takes no such argument", listing(legal) or "none", did_you_mean(key, legal))
+    elif (nested := nested_kind(legal[key])) and value is not None:
+        if isinstance(value, str | dict):
+            yield from _entry_problems(nested, as_entry(value), where)
+        else:
+            yield Problem(where, f"{show(value)} is not a {nested}", f"type: CLASS, and arguments of that {nested}")
+    elif not nested and not fits(value, str(legal[key].annotation)):
+        yield Problem(where, f"{show(value)} does not fit", in_words(str(legal[key].annotation)))
