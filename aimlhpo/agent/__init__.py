@@ -1,6 +1,9 @@
 """The process that runs a job's slots: it owns the job's only connection to the storage, and its workers.
 
-agent (main thread)   slots and workers: who is idle, who runs what, who died, when to stop
+agent (main thread)   the loop, and when to stop
+  |-- employment      who is given which trial
+  |-- hearing         what the workers say, and how they die
+  |-- endings         what becomes of a trial that is over
   |-- clerk           one thread that does all storage work in order, and waits through outages
   |     `-- bookkeeper    what that work is: claim and sample, report and decide, finish, release
   |-- lease           one thread that keeps the agent known as alive

@@ -96,8 +96,3 @@ class Seat:
         last = running.reports[-1] if running.reports else None
         report = (last.step, last.value) if last else None
         return SlotState(self.slot.index, self.slot.label, running.work.claim.number, running.seconds, report)
-
-
-def shares_gpu(one: Seat, other: Seat) -> bool:
-    """Whether two seats have a GPU in common."""
-    return one is not other and bool(set(one.slot.gpus) & set(other.slot.gpus))
