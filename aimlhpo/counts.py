@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.backends.backend import CLAIM, Overview
+from aimlhpo.constraints import holds
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,8 @@ def count_overview(overview: Overview) -> Counts:
         running=sum(trial.state == TrialState.RUNNING and bool(trial.claim) for trial in overview.open),
         waiting=sum(trial.state == TrialState.WAITING for trial in overview.open),
     )
+
+
+def count_feasible(trials: Iterable[FrozenTrial]) -> int:
+    """Complete trials that keep every constraint."""
+    return sum(trial.state == TrialState.COMPLETE and holds(trial.constraints) for trial in trials)

@@ -22,6 +22,7 @@ def of(config: Config) -> dict[str, Any]:
     return {
         "metric": list(config.optuna.metric),
         "direction": list(config.optuna.direction),
+        "constraints": sorted(config.optuna.constraints),
         "space": SearchSpace.from_config(config).fingerprint(),
     }
 
@@ -38,8 +39,8 @@ def differences(study: optuna.Study, config: Config, *, allow_changes: bool = Fa
             f"is {_show(wanted[key])}, but the study was made with {_show(stored[key])}",
             _WAYS_OUT,
         )
-        for key in ("direction", "metric")
-        if stored.get(key) and stored[key] != wanted[key]
+        for key in ("direction", "metric", "constraints")
+        if stored.get(key) is not None and stored[key] != wanted[key]
     ]
     return problems + _space_differences(stored["space"], wanted["space"], allow_changes)
 
@@ -51,7 +52,7 @@ def _stored(study: optuna.Study) -> dict[str, Any]:
     """The signature the study carries; for one that plain Optuna made, what its trials show."""
     signed = study.user_attrs.get("aimlhpo", {}).get("fingerprint")
     if signed:
-        return dict(signed)
+        return {"constraints": [], **signed}
     return {
         "metric": study.metric_names,
         "direction": [direction.name.lower() for direction in study.directions],
@@ -95,4 +96,4 @@ def _can_mix(before: str | None, after: str | None) -> bool:
 
 
 def _show(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)

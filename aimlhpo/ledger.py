@@ -31,7 +31,7 @@ from aimlhpo.leases import Registry
 from aimlhpo.locks import locked
 from aimlhpo.outbox import Outbox
 from aimlhpo.paths import StudyPaths
-from aimlhpo.records import ATTRIBUTE
+from aimlhpo.records import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT
 
 RETRY = "aimlhpo:retry"
 
@@ -182,6 +182,8 @@ class Ledger:
         if state == TrialState.PRUNED:
             values = _last_report(trial, len(self._study.directions))
         self._storage.set_trial_user_attr(claim.trial_id, ATTRIBUTE, record)
+        for text, value in record.get(CONSTRAINTS, {}).items():
+            self._storage.set_trial_system_attr(claim.trial_id, f"{OPTUNA_CONSTRAINT}{text}", value)
         self._study.sampler.after_trial(self._study, trial, state, values)
         self._storage.set_trial_state_values(claim.trial_id, state, values)
 

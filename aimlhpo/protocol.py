@@ -134,7 +134,7 @@ class UserAttr:
 class Outcome:
     """How a trial ended in the worker; `seconds` is the time spent in the objective.
 
-    `ends_worker`: its process can run no other trial.
+    `ends_worker`: its process can run no other trial. `constraints`: what the agent found, by their text.
     """
 
     state: str
@@ -146,6 +146,7 @@ class Outcome:
     updates: dict[str, Any] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     ends_worker: bool = False
+    constraints: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

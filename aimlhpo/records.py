@@ -11,6 +11,12 @@ from optuna.trial import FrozenTrial, TrialState
 ATTRIBUTE = "aimlhpo"
 """User attribute of a trial: everything aimlhpo knows of it beyond Optuna's own fields."""
 
+CONSTRAINTS = "constraints"
+"""Key in that attribute: the value of each constraint, by its text."""
+
+OPTUNA_CONSTRAINT = "constraints:"
+"""Beginning of the system attributes that Optuna reads a trial's constraints from, one for each."""
+
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -32,6 +38,7 @@ class TrialRecord:
     error: str | None = None
     updates: dict[str, Any] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    constraints: dict[str, float] = field(default_factory=dict)
 
 
 def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
@@ -52,6 +59,7 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
         error=known.get("error"),
         updates=dict(known.get("updates") or {}),
         unread=tuple(known.get("unread") or ()),
+        constraints=trial.constraints,
     )
 
 

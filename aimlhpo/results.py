@@ -18,6 +18,7 @@ from optuna.exceptions import StorageInternalError
 
 from aimlhpo.atomic import replace_file
 from aimlhpo.best import write_best
+from aimlhpo.constraints import holds
 from aimlhpo.errors import AimlhpoError
 from aimlhpo.locks import open_lock_file, try_lock
 from aimlhpo.paths import StudyPaths
@@ -90,8 +91,9 @@ def csv_text(records: Sequence[TrialRecord], space: SearchSpace, metric_names: S
     rows = [(record, space.values(record.params)) for record in records]
     parameters = _names((values for _, values in rows), [parameter.name for parameter in space.parameters])
     metrics = _names((record.metrics for record in records), metric_names)
-    header = _headers(parameters, metrics)
-    cells = [_row(record, values, parameters, metrics) for record, values in rows]
+    constraints = _names((record.constraints for record in records), ())
+    header = _headers(parameters, metrics, constraints)
+    cells = [_row(record, values, parameters, metrics, constraints) for record, values in rows]
     buffer = io.StringIO()
     pandas.DataFrame(cells, columns=header, dtype=object).to_csv(buffer, index=False, lineterminator="\n")
     return buffer.getvalue()
@@ -105,22 +107,35 @@ def _names(found: Iterable[Mapping[str, Any]], declared: Sequence[str]) -> list[
     return list(names)
 
 
-def _headers(parameters: Sequence[str], metrics: Sequence[str]) -> list[str]:
+def _headers(parameters: Sequence[str], metrics: Sequence[str], constraints: Sequence[str]) -> list[str]:
     """Column names; one that would appear twice is told apart as `params_...` or `metrics_...`."""
-    fixed = {*FIRST_COLUMNS, LAST_COLUMN}
+    judged = ["feasible", *(f"constraint: {text}" for text in constraints)] if constraints else []
+    fixed = {*FIRST_COLUMNS, *judged, LAST_COLUMN}
     parameter_columns = [f"params_{name}" if name in fixed else name for name in parameters]
     taken = fixed | set(parameter_columns)
     metric_columns = [f"metrics_{name}" if name in taken else name for name in metrics]
-    return [*FIRST_COLUMNS, *parameter_columns, *metric_columns, LAST_COLUMN]
+    return [*FIRST_COLUMNS, *parameter_columns, *metric_columns, *judged, LAST_COLUMN]
 
 
 def _row(
-    record: TrialRecord, values: Mapping[str, Any], parameters: Sequence[str], metrics: Sequence[str]
+    record: TrialRecord,
+    values: Mapping[str, Any],
+    parameters: Sequence[str],
+    metrics: Sequence[str],
+    constraints: Sequence[str],
 ) -> list[Any]:
     fixed = [record.number, record.state, record.seconds, record.worker, record.device]
     chosen = [_cell(values[name]) if name in values else None for name in parameters]
     returned = [_cell(record.metrics[name]) if name in record.metrics else None for name in metrics]
-    return [*fixed, *chosen, *returned, record.cause]
+    return [*fixed, *chosen, *returned, *_judged(record, constraints), record.cause]
+
+
+def _judged(record: TrialRecord, constraints: Sequence[str]) -> list[Any]:
+    """Whether the trial keeps the study's constraints, and the value of each: blank where it has none."""
+    if not constraints:
+        return []
+    known = record.constraints
+    return [holds(known) if known else None, *(known.get(text) for text in constraints)]
 
 
 def _cell(value: Any) -> Any:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.backends.backend import CLAIM, RELEASED
 from aimlhpo.best import best_trials
-from aimlhpo.counts import Counts, count
+from aimlhpo.counts import Counts, count, count_feasible
 from aimlhpo.leases import Holder, Registry
 from aimlhpo.ledger import Ledger
 from aimlhpo.records import read_record
@@ -92,6 +92,8 @@ class JobStatus:
 class Status:
     """The study at one moment. `rate` is finished trials per second, `eta` seconds until the budget is reached.
 
+    `feasible` is how many complete trials keep the constraints; None where the study has none.
+
     `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say.
     """
 
@@ -109,6 +111,7 @@ class Status:
     jobs: tuple[JobStatus, ...] | None
     slurm_answers: bool
     interrupted: tuple[InterruptedTrial, ...] = ()
+    feasible: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -143,6 +146,7 @@ def read_status(study: optuna.Study, config: Config) -> Status:
         jobs=jobs,
         slurm_answers=jobs is not None or slurm is None,
         interrupted=tuple(_interrupted(trials)),
+        feasible=count_feasible(trials) if config.optuna.constraints else None,
     )
 
 

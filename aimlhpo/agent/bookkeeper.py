@@ -12,6 +12,7 @@ from optuna.trial import Trial, TrialState
 
 from aimlhpo.agent.records import provenance_id, refusal
 from aimlhpo.backends import OwnedStorage
+from aimlhpo.constraints import holds
 from aimlhpo.counts import Counts, count
 from aimlhpo.errors import StudyFailed
 from aimlhpo.history import consecutive_failures, longest
@@ -19,6 +20,7 @@ from aimlhpo.ledger import Claim, Ledger, Nothing
 from aimlhpo.outbox import Result
 from aimlhpo.patience import is_outage
 from aimlhpo.protocol import Assignment, Decision, Report, Suggested, SuggestRequest
+from aimlhpo.records import CONSTRAINTS
 from aimlhpo.results import ResultsWriter
 from aimlhpo.space import SearchSpace
 from aimlhpo.storage import STUDY_ATTR
@@ -212,7 +214,8 @@ class Bookkeeper:
         return Standing(count(trials), self._best, failures, longest(trials))
 
     def _note_best(self, result: Result) -> None:
-        if result.state == "COMPLETE" and result.values is not None and len(result.values) == 1:
+        feasible = result.state == "COMPLETE" and holds(result.record.get(CONSTRAINTS, {}))
+        if feasible and result.values is not None and len(result.values) == 1:
             value = result.values[0]
             better = max if self._config.optuna.direction[0] == "maximize" else min
             if self._best is None or better(value, self._best[1]) != self._best[1]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
+from aimlhpo.agent.feasibility import judge
 from aimlhpo.agent.memory import OUT_OF_MEMORY, after_out_of_memory
 from aimlhpo.agent.records import result
 from aimlhpo.agent.seat import Running, Seat, State
+from aimlhpo.constraints import parse_all
 from aimlhpo.protocol import FAIL, Outcome
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class Endings:
 
     def __init__(self, config: Config, holder: Holder, seats: Seats, desk: Desk, halt: Halt, trap: SignalTrap) -> None:
         self._policy, self._paths = config.optuna.on_oom, config.paths
+        self._constraints = parse_all(config.optuna.constraints)
         self._holder, self._seats, self._desk = holder, seats, desk
         self._halt, self._trap = halt, trap
 
@@ -69,6 +72,7 @@ class Endings:
 
     def _hand_in(self, seat: Seat, running: Running, outcome: Outcome) -> None:
         claim = running.work.claim
+        outcome = judge(outcome, self._constraints, running.work.assignment.values)
         where = self._whereabouts(seat, running.log_offset)
         seed = running.work.assignment.seed
         ended = result(self._holder.agent, claim, outcome, where, running.reports, seed)

@@ -9,6 +9,7 @@ from typing import Any
 from aimlhpo.ledger import Claim
 from aimlhpo.outbox import Result
 from aimlhpo.protocol import COMPLETE, FAIL, PRUNED, Outcome, Report
+from aimlhpo.records import CONSTRAINTS
 
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", FAIL: "FAIL"}
 
@@ -38,6 +39,8 @@ def result(
         "attempts": claim.attempt,
         **where,
     }
+    if outcome.constraints:
+        record[CONSTRAINTS] = outcome.constraints
     return Result(
         agent=agent,
         trial_id=claim.trial_id,

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from aimlhpo.results import ResultFiles
 
 
-def print_results(study: optuna.Study, config: Config, files: ResultFiles) -> None:
-    """Best value, its trial and parameters; results.csv and best.yml."""
+def print_results(study: optuna.Study, config: Config, files: ResultFiles) -> bool:
+    """Best value, its trial and parameters; results.csv and best.yml. False where no complete trial is feasible."""
     from aimlhpo.best import best_trials
 
     trials = best_trials(study)
-    if not trials:
+    feasible = _tell_feasible(study, config)
+    if not trials and feasible:
         print("no trial is complete yet")
     for trial in trials:
         values = zip(config.optuna.metric, trial.values or (), strict=False)
@@ -27,3 +28,19 @@ def print_results(study: optuna.Study, config: Config, files: ResultFiles) -> No
         print(f"{messages.bold('best')} {messages.green(shown)} (trial {trial.number})")
     for path in (files.results, *files.best):
         print(f"  {path}")
+    return feasible
+
+
+def _tell_feasible(study: optuna.Study, config: Config) -> bool:
+    """How many trials keep the constraints; False where trials are complete and none does."""
+    from aimlhpo.counts import count, count_feasible
+
+    if not config.optuna.constraints:
+        return True
+    trials = study.get_trials(deepcopy=False)
+    complete, feasible = count(trials).complete, count_feasible(trials)
+    if complete and not feasible:
+        print(f"no trial is feasible: {complete} are complete, and none keeps every constraint; there is no best.yml")
+        return False
+    print(f"{feasible} of {complete} complete trials are feasible")
+    return True

@@ -160,9 +160,9 @@ def _run_here(config: Config, workers: int | str | None) -> int:
 
     run_local(config, workers if isinstance(workers, int) else None)
     study = load_study(config)
-    _tell_results(study, config)
+    feasible = _tell_results(study, config)
     _tell_failed_permutations(study, config)
-    return ExitCode.DONE
+    return ExitCode.DONE if feasible else ExitCode.STUDY_FAILED
 
 
 def _tell_failed_permutations(study: optuna.Study, config: Config) -> None:
@@ -180,11 +180,11 @@ def _tell_failed_permutations(study: optuna.Study, config: Config) -> None:
         )
 
 
-def _tell_results(study: optuna.Study, config: Config) -> None:
+def _tell_results(study: optuna.Study, config: Config) -> bool:
     from aimlhpo.cli.ending import print_results
     from aimlhpo.results import write_results
 
-    print_results(study, config, write_results(study, config))
+    return print_results(study, config, write_results(study, config))
 
 
 def _submit(config: Config, *, wait: bool) -> int:

@@ -16,7 +16,7 @@ exit codes:
   1  a bug in aimlhpo
   2  the configuration or the command line is wrong
   3  nothing to do: the budget was reached before
-  4  the study had to be given up, or its storage cannot be reached
+  4  the study had to be given up, its storage cannot be reached, or no trial is feasible
   5  SLURM did not take the jobs
   130  interrupted
 """

@@ -74,6 +74,8 @@ def screen(status: Status) -> Iterator[str]:
 
 
 def _best(status: Status) -> Iterator[str]:
+    if status.feasible is not None:
+        yield f"feasible {status.feasible} of {status.counts.complete} complete trials"
     if not status.best:
         yield "best     -"
     for best in status.best:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from aimlhpo.config.values import (
+    TEXT,
     Command,
     Count,
     CountFromZero,
@@ -22,6 +23,7 @@ from aimlhpo.config.values import (
     in_editors,
     one_of,
 )
+from aimlhpo.constraints import LEGAL, ConstraintError, parse
 from aimlhpo.suggestions import did_you_mean, listing, show
 
 DIRECTIONS = ("minimize", "maximize")
@@ -81,6 +83,15 @@ def _strategy(value: Any) -> Any:
     return value
 
 
+def _constraint(value: Any) -> str:
+    if not isinstance(value, str):
+        raise illegal(f"{show(value)} is not text", LEGAL)
+    try:
+        return parse(value).text
+    except ConstraintError as error:
+        raise illegal(error.found, error.legal) from None
+
+
 def _directions(value: Any) -> list[str]:
     words = value if isinstance(value, list) else [value]
     for word in words:
@@ -110,6 +121,11 @@ def _entries(value: Any) -> Any:
 
 Directions = Annotated[
     list[str], BeforeValidator(_directions), in_editors(_DIRECTION, {"type": "array", "items": _DIRECTION})
+]
+Constraints = Annotated[
+    list[Annotated[str, BeforeValidator(_constraint), in_editors(TEXT)]],
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+    in_editors(TEXT, {"type": "array", "items": TEXT}),
 ]
 Strategy = Annotated[StrategySection, BeforeValidator(_strategy)]
 
@@ -141,6 +157,11 @@ class OptunaSection(Section):
         default=["val_loss"], description="Metric that train() returns; a list for several objectives."
     )
     direction: Directions = Field(default=["minimize"], description="minimize or maximize; one for each metric.")
+    constraints: Constraints = Field(
+        default_factory=list,
+        description="What a trial must keep to be a solution, over its metrics and parameters, such as "
+        '"params_millions <= 20"; one or a list.',
+    )
     n_trials: Count = Field(
         description="Trials that must finish: complete and pruned ones count, failed ones do not. "
         "A full grid may leave it out: then every permutation is run."
