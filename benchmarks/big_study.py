@@ -210,10 +210,9 @@ def _insert(connection: Connection, study_id: int, trials: Sequence[BigTrial]) -
 
 
 def _trial_row(study_id: int, trial: BigTrial) -> dict[str, Any]:
-    local = [moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None) for moment in (trial.start, trial.end)]
     return {
         "study_id": study_id, "number": trial.number, "state": trial.state,
-        "datetime_start": local[0], "datetime_complete": local[1],
+        "datetime_start": trial.start, "datetime_complete": trial.end,
     }  # fmt: skip
 
 

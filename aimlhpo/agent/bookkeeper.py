@@ -22,6 +22,7 @@ from aimlhpo.patience import is_outage
 from aimlhpo.protocol import Assignment, Decision, Report, Suggested, SuggestRequest
 from aimlhpo.records import CONSTRAINTS
 from aimlhpo.results import ResultsWriter
+from aimlhpo.sampling import attach
 from aimlhpo.space import SearchSpace
 from aimlhpo.storage import STUDY_ATTR
 from aimlhpo.strategies import reseed
@@ -77,7 +78,7 @@ class Bookkeeper:
         claim = self._ledger.claim(slot, device, token)
         if isinstance(claim, Nothing):
             return claim
-        trial = Trial(self._study, claim.trial_id)
+        trial = attach(self._study, claim.trial_id)
         self._held[claim.number] = (claim, trial)
         seed = self.seed_of(claim.number)
         reseed(self._study.sampler, seed)
