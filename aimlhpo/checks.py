@@ -56,9 +56,6 @@ def _metrics(config: Config) -> Iterator[Problem]:
     if len(config.optuna.direction) != len(names):
         found = f"{len(config.optuna.direction)} directions for {len(names)} metrics"
         yield Problem("optuna: direction", found, "one direction for each metric")
-    if len(names) > 1 and config.optuna.pruner is not None and config.optuna.pruner.type != "NopPruner":
-        found = f"{config.optuna.pruner.type} with {len(names)} metrics"
-        yield Problem("optuna: pruner", found, "no pruner: Optuna cannot prune with several metrics")
 
 
 def _space(config: Config) -> Iterable[Problem]:

@@ -14,11 +14,15 @@ COMPLETE, PRUNED, FAIL = "complete", "pruned", "fail"
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """What a worker may know of the study; it holds no connection to the storage."""
+    """What a worker may know of the study; it holds no connection to the storage.
+
+    `reported_metric` is the one that trials report: the only one, or the one that the pruner names.
+    """
 
     study_name: str
     directions: Sequence[str]
     metric: Sequence[str]
+    reported_metric: str | None = None
 
     @property
     def direction(self) -> str:
@@ -49,7 +53,8 @@ class Assignment:
 
     `values` are the declared parameters' values by the name they have in the study, `names` maps a parameter's key in
     the YAML to that name, `settings` are the YAML's own arguments, and `plain` the names that stand at no path of
-    the model configuration: those that only the objective's own code can read.
+    the model configuration: those that only the objective's own code can read. `reports`: whether the study has a
+    metric that trials report.
     """
 
     number: int
@@ -63,7 +68,7 @@ class Assignment:
     checkpoint_dir: str
     user_attrs: dict[str, Any] = field(default_factory=dict)
     intermediate_values: dict[int, float] = field(default_factory=dict)
-    metrics: int = 1
+    reports: bool = True
     strict_pruning: bool = False
 
 

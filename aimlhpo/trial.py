@@ -112,7 +112,7 @@ class Trial:
         """Send an intermediate value; returns at once.
 
         Raises TypeError or ValueError, as Optuna does, for what is no number or a step below 0, and
-        NotImplementedError for a study with several metrics.
+        NotImplementedError for a study with several metrics where the pruner names none.
         """
         self._refuse_several_metrics("report")
         number, position = _as_number(value), _as_step(step)
@@ -129,8 +129,10 @@ class Trial:
         return self._channel.decision(self.number, self._last_step, wait=self._assignment.strict_pruning)
 
     def _refuse_several_metrics(self, method: str) -> None:
-        if self._assignment.metrics > 1:
-            raise NotImplementedError(f"trial.{method} needs a study with one metric")
+        if not self._assignment.reports:
+            raise NotImplementedError(
+                f"trial.{method} needs a study with one metric, or `pruner: metric:` to say which one is reported"
+            )
 
     # --- what is kept with the trial ---
 

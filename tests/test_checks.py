@@ -181,12 +181,6 @@ def test_a_study_of_plain_optuna_is_seen(tmp_path: Path) -> None:
     assert "already has 1 trials" in told(check(Project(tmp_path, storage=url).config))
 
 
-def test_several_metrics_cannot_be_pruned(tmp_path: Path) -> None:
-    goals: dict[str, Any] = {"metric": ["a", "b"], "direction": ["minimize", "minimize"]}
-    assert "pruner" in told(check(Project(tmp_path, pruner={"type": "MedianPruner"}, **goals).config))
-    assert check(Project(tmp_path, **goals).config) == []
-
-
 def test_a_metric_named_twice_is_told(tmp_path: Path) -> None:
     goals: dict[str, Any] = {"metric": ["a", "a"], "direction": ["minimize", "minimize"]}
     assert "named twice" in told(check(Project(tmp_path, **goals).config))

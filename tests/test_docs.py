@@ -94,7 +94,7 @@ def test_yaml(snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     optuna["objective"] = base["optuna"]["objective"]
     if "command" in optuna:
         del optuna["objective"]
-    if len(optuna["metric"]) == 2:
+    if len(optuna["metric"]) == 2 and "pruner" not in content["optuna"]:
         optuna.pop("pruner")
     (tmp_path / "hyperparameters.yml").write_text(yaml.safe_dump({**base, **content, "optuna": optuna}))
     load_config(tmp_path / "hyperparameters.yml", model_of(snippet.page, tmp_path))

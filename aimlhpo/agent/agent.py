@@ -116,7 +116,9 @@ class Agent:
 
     def _start_worker(self, slot: Slot) -> WorkerProcess:
         options = self._config.optuna
-        info = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric))
+        position = options.reported_metric
+        reported = options.metric[position] if position is not None else None
+        info = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric), reported)
         setup = Setup(
             options.objective or "", self._config.conf(), slot.device, info, command_spec(self._config), slot.ranks
         )

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.pruners import NopPruner
 from optuna.trial import Trial, TrialState
 
+from aimlhpo.agent.pruning import Pruning
 from aimlhpo.agent.records import provenance_id, refusal
 from aimlhpo.backends import OwnedStorage
+from aimlhpo.backends.views import for_sampler
 from aimlhpo.constraints import holds
 from aimlhpo.counts import Counts, count
 from aimlhpo.errors import StudyFailed
@@ -65,6 +66,9 @@ class Bookkeeper:
         self._signed = study.user_attrs[STUDY_ATTR]
         self._held: dict[int, tuple[Claim, Trial]] = {}
         self._best = _best(study)
+        self._reported = config.optuna.reported_metric
+        self._pruning = Pruning(study, self._reported)
+        self._sampled = for_sampler(study)
 
     @property
     def started(self) -> float:
@@ -78,7 +82,7 @@ class Bookkeeper:
         claim = self._ledger.claim(slot, device, token)
         if isinstance(claim, Nothing):
             return claim
-        trial = attach(self._study, claim.trial_id)
+        trial = attach(self._sampled, claim.trial_id)
         self._held[claim.number] = (claim, trial)
         seed = self.seed_of(claim.number)
         reseed(self._study.sampler, seed)
@@ -115,7 +119,7 @@ class Bookkeeper:
             checkpoint_dir=str(self._config.paths.checkpoint(claim.number)),
             user_attrs=frozen.user_attrs,
             intermediate_values=frozen.intermediate_values,
-            metrics=len(self._config.optuna.metric),
+            reports=self._reported is not None,
             strict_pruning=self._config.optuna.pruning == "strict",
         )
 
@@ -130,12 +134,8 @@ class Bookkeeper:
         with self._storage.batch():
             for report in reports:
                 self._storage.set_trial_intermediate_value(claim.trial_id, report.step, report.value)
-        return Decision(number, step, self._should_prune(claim))
-
-    def _should_prune(self, claim: Claim) -> bool:
-        if isinstance(self._study.pruner, NopPruner):
-            return False
-        return self._study.pruner.prune(self._study, self._storage.get_trial(claim.trial_id))
+            prune = self._pruning.decide(claim.trial_id, [report.step for report in reports])
+        return Decision(number, step, prune)
 
     def suggest(self, request: SuggestRequest) -> Suggested:
         """Answer a suggest call for a parameter that the YAML does not declare."""

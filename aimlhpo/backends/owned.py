@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,25 +12,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.backends.operations import Operation, SetIntermediate, SetParam, SetState, SetSystemAttr, SetUserAttr
+from aimlhpo.backends.passing_on import PassingOn
 
 if TYPE_CHECKING:
     from aimlhpo.backends.backend import Backend
 
 
-def _passing_on(name: str) -> Callable[..., Any]:
-    def method(self: OwnedStorage, *arguments: Any, **named: Any) -> Any:
-        return getattr(self.inner, name)(*arguments, **named)
-
-    return method
-
-
-# All that BaseStorage asks for goes to the storage inside, but for what OwnedStorage itself defines.
-_PassingOn: type[BaseStorage] = type(
-    "_PassingOn", (BaseStorage,), {name: _passing_on(name) for name in BaseStorage.__abstractmethods__}
-)
-
-
-class OwnedStorage(_PassingOn):  # type: ignore[valid-type, misc]
+class OwnedStorage(PassingOn):  # type: ignore[valid-type, misc]
     """Reads held trials from memory, which is right because nobody else may write to them.
 
     After a write that failed, what was remembered of its trials is forgotten: it is read anew when it is next needed.

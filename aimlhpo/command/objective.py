@@ -89,10 +89,11 @@ class CommandObjective(BaseObjective):
         return program.stopping
 
     def _report(self, record: Mapping[str, Any], trial: Any) -> bool:
-        """Report the metric where the record has it, and a step. Studies with several metrics have no reports."""
-        if not isinstance(self.metric, str):
+        """Report the metric that the study is pruned by, where the record has it, and a step."""
+        metric = self.study.reported_metric
+        if metric is None:
             return False
-        value, step = number(record.get(self.metric)), step_of(record)
+        value, step = number(record.get(metric)), step_of(record)
         if value is None or step is None:
             return False
         trial.report(value, step)

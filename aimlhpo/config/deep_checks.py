@@ -12,9 +12,14 @@ from typing import Any
 from aimlhpo.config.command_checks import command_problems
 from aimlhpo.config.grid_checks import grid_problems
 from aimlhpo.config.locations import variable_problems
+from aimlhpo.config.pruned_metric import pruned_metric_problems
+from aimlhpo.config.resources import resource_problems, without_paths
 from aimlhpo.config.space_checks import search_space_problems
 from aimlhpo.errors import Problem
 from aimlhpo.suggestions import key_path, show
+
+OUR_KEYS = {"sampler": (), "pruner": ("metric",)}
+"""Keys of a strategy that are no arguments of its class."""
 
 
 def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> list[Problem]:
@@ -29,6 +34,8 @@ def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> li
             *command_problems(optuna, model),
             *_lengths(optuna),
             *_strategies(optuna),
+            *resource_problems(optuna, model),
+            *pruned_metric_problems(optuna),
         ]
     return found
 
@@ -67,4 +74,5 @@ def _strategies(optuna: Mapping[str, Any]) -> Iterator[Problem]:
         if isinstance(section, Mapping) and isinstance(section.get("type"), str):
             from aimlhpo.strategies import strategy_problems
 
-            yield from strategy_problems(kind, dict(section), key_path("optuna", kind))
+            entry = {key: value for key, value in without_paths(section).items() if key not in OUR_KEYS[kind]}
+            yield from strategy_problems(kind, entry, key_path("optuna", kind))

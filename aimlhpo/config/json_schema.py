@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aimlhpo.config.domains import DOMAINS, Domain
+from aimlhpo.config.resources import KEYS as RESOURCES
 from aimlhpo.config.schema import HyperparameterFile
 from aimlhpo.config.slurm_options import OPTIONS, SHORT, WITHOUT_VALUE
 
@@ -28,6 +29,10 @@ SETTING_SCHEMAS: dict[str, Schema] = {
     "base": {"type": "number", "description": "What the exponents are powers of.", "default": 10},
     "count": {"type": "integer", "description": "Number of values.", "minimum": 1},
     "distribution": {"type": "object", "description": "What values are drawn from: type and settings."},
+}
+_OURS: dict[str, dict[str, Schema]] = {
+    "sampler": {},
+    "pruner": {"metric": {"type": "string", "description": "Which of several metrics trials report."}},
 }
 _SIMPLE = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
 
@@ -73,19 +78,21 @@ def _strategies(kind: str) -> tuple[list[str], list[Schema]]:
 
     schemas = []
     for name, cls in classes(kind).items():
-        arguments = {key: _argument(parameter) for key, parameter in options(cls).items()}
+        arguments = {key: _argument(key, parameter) for key, parameter in options(cls).items()} | _OURS[kind]
         needed = [key for key, parameter in options(cls).items() if parameter.default is parameter.empty]
         properties = {"type": {"const": name}, **arguments}
         schemas.append({"properties": properties, "required": ["type", *needed], "additionalProperties": False})
     return list(classes(kind)), schemas
 
 
-def _argument(parameter: inspect.Parameter) -> Schema:
+def _argument(key: str, parameter: inspect.Parameter) -> Schema:
     annotation = str(parameter.annotation).removeprefix("<class '").removesuffix("'>")
     names = [part.strip() for part in annotation.split("|")]
     schema: Schema = {}
     if all(name in _SIMPLE or name == "None" for name in names):
         schema["type"] = [_SIMPLE.get(name, "null") for name in names]
+    if key in RESOURCES:
+        schema["type"] = ["integer", "string"]
     if parameter.default is not parameter.empty:
         schema["default"] = parameter.default
     return schema

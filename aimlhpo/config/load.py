@@ -15,6 +15,7 @@ from aimlhpo.config.grid_checks import fill_n_trials
 from aimlhpo.config.locations import absolute, default_storage, resolve_storage, storage_problems
 from aimlhpo.config.overrides import Overridden, apply
 from aimlhpo.config.problems import annotate, translate
+from aimlhpo.config.resources import fill_resources
 from aimlhpo.config.schema import HyperparameterFile
 from aimlhpo.config.slurm_options import normalise
 from aimlhpo.config.study_config import Config
@@ -115,10 +116,11 @@ def _resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
 
 
 def _fill_in(target: Overridden) -> None:
-    """What the search space decides: a grid's number of trials."""
+    """What the search space and the model decide: a grid's number of trials, a pruner's resources."""
     optuna = target.hyperparameters.get("optuna")
     if isinstance(optuna, dict):
         fill_n_trials(optuna, target.model)
+        fill_resources(optuna, target.model)
 
 
 def _several_jobs(hyperparameters: Mapping[str, Any]) -> bool:

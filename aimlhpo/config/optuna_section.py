@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from aimlhpo.config.pruned_metric import reported_metric
 from aimlhpo.config.values import (
     TEXT,
     Command,
@@ -75,6 +76,12 @@ class StrategySection(Section):
         return dict(self.__pydantic_extra__ or {})
 
 
+class PrunerSection(StrategySection):
+    """A pruner, and the metric that it goes by."""
+
+    metric: Text | None = Field(default=None, description="Which of several metrics trials report, and are pruned by.")
+
+
 def _strategy(value: Any) -> Any:
     if isinstance(value, str):
         return {"type": value}
@@ -128,6 +135,7 @@ Constraints = Annotated[
     in_editors(TEXT, {"type": "array", "items": TEXT}),
 ]
 Strategy = Annotated[StrategySection, BeforeValidator(_strategy)]
+Pruner = Annotated[PrunerSection, BeforeValidator(_strategy)]
 
 
 class OptunaSection(Section):
@@ -175,8 +183,10 @@ class OptunaSection(Section):
     sampler: Strategy | None = Field(
         default=None, description="Sampler by Optuna class name, with its keyword arguments."
     )
-    pruner: Strategy | None = Field(
-        default=None, description="Pruner by Optuna class name, with its keyword arguments."
+    pruner: Pruner | None = Field(
+        default=None,
+        description="Pruner by Optuna class name, with its keyword arguments; with several metrics also `metric`: "
+        "the one that trials report.",
     )
     parameters: Annotated[dict[str, ParameterSection], BeforeValidator(_parameters)] = Field(
         default_factory=dict,
@@ -202,6 +212,11 @@ class OptunaSection(Section):
     pruning: Annotated[str, one_of(*PRUNING), in_editors({"enum": PRUNING})] = Field(
         default="fast", description="fast: the newest decision at hand, never waiting; strict: exactly as in Optuna."
     )
+
+    @property
+    def reported_metric(self) -> int | None:
+        """The position of the metric that trials report, where there is one."""
+        return reported_metric(self.metric, self.pruner.metric if self.pruner is not None else None)
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from aimlhpo.config.optuna_section import OptunaSection, ParameterSection, StrategySection
+from aimlhpo.config.optuna_section import OptunaSection, ParameterSection, PrunerSection, StrategySection
 from aimlhpo.config.slurm_section import SlurmSection
 from aimlhpo.config.values import Section, Text, illegal
 from aimlhpo.suggestions import show
@@ -16,6 +16,7 @@ __all__ = [
     "LogSection",
     "OptunaSection",
     "ParameterSection",
+    "PrunerSection",
     "SlurmSection",
     "StrategySection",
 ]

@@ -20,7 +20,7 @@ GOOD = """
     metric: [a, b]
     direction: [minimize, maximize]
     sampler: TPESampler
-    pruner: {type: PatientPruner, wrapped_pruner: {type: MedianPruner}, patience: 3}
+    pruner: {type: PatientPruner, wrapped_pruner: {type: MedianPruner}, patience: 3, metric: a}
     parameters:
       optimizer:learning_rate: {type: loguniform, settings: {name: lr, low: 1e-5, high: 1e-1}}
       x: {type: categorical, settings: {choices: [1, a, null]}}

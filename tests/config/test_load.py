@@ -24,7 +24,7 @@ FULL = """
     reload: 0
     seed: 7
     sampler: {type: TPESampler, n_startup_trials: 5}
-    pruner: {type: PatientPruner, wrapped_pruner: {type: MedianPruner}, patience: 3}
+    pruner: {type: PatientPruner, wrapped_pruner: {type: MedianPruner}, patience: 3, metric: val_loss}
     parameters:
       optimizer:learning_rate: {type: loguniform, settings: {name: lr, low: 1e-5, high: 1e-1}}
       layers:0:units: {type: int, settings: {name: units, low: 8, high: 64, step: 8}}
