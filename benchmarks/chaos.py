@@ -1,32 +1,48 @@
 """Inject every fault many times, and print what each has cost; beside it the same kills on plain Optuna.
 
-    python -m benchmarks.chaos [--share 1.0] [--only WORD] [--json FILE]
+    python -m benchmarks.chaos [--share 1.0] [--only PATTERN] [--json FILE]
+    python -m benchmarks.chaos --show FILE...
 
-Needs root (small disks, hosts of their own for the agents). With `--share 0.1` a tenth of the faults is injected.
+Needs root (small disks, hosts of their own for the agents). With `--share 0.1` a tenth of the faults is injected. Each
+row goes into the JSON file as soon as it is there, beside the rows of other names that the file held before.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import optuna
 
+from aimlhpo.atomic import replace_file
 from tests.faults import outages, plain, scenarios, slurm
 from tests.faults.verdict import Verdict
 from tests.servers import PostgreSQL
 from tests.slurm.cluster import Cluster
 
 KINDS = ("sqlite", "journal", "postgresql")
-HEADER = "| fault | storage | injected | finished lost | run twice | left RUNNING | budget missed | others go on (s) |"
-RULE = "|---|---|---:|---:|---:|---:|---:|---:|"
+COLUMNS = {
+    "storage": "storage",
+    "injected": "injected",
+    "lost": "finished lost",
+    "twice": "run twice",
+    "running": "left RUNNING",
+    "missed": "budget missed",
+    "misprinted": "misprinted",
+    "typical": "others go on: median (s)",
+    "longest": "longest (s)",
+}
+HEADER = f"| fault | {' | '.join(COLUMNS.values())} |\n|---|---|{'---:|' * (len(COLUMNS) - 1)}"
 
 
 @dataclass(frozen=True)
@@ -52,24 +68,42 @@ class Stores:
 
 
 def rows(stores: Stores, share: float) -> Iterator[Row]:
-    def times(number: int) -> int:
-        return max(1, round(number * share))
+    yield from of_aimlhpo(stores, partial(_part, share))
+    yield from of_plain_optuna(stores, partial(_part, share))
 
+
+def _part(share: float, number: int) -> int:
+    return max(1, round(number * share))
+
+
+def of_aimlhpo(stores: Stores, times: Callable[[int], int]) -> Iterator[Row]:
     for kind in KINDS:
         url = partial(stores.url, kind)
+        agents = partial(scenarios.agent_kills, rounds=times(5))
+        crowd = partial(scenarios.starts, agents=1, slots=32)
         yield Row(f"workers {kind}", on_url(scenarios.worker_kills, url, times(200)))
-        yield Row(f"agents {kind}", on_url(scenarios.agent_kills, url, times(30)))
-        yield Row(f"locks {kind}", on_url(scenarios.lock_holders, url, times(10)))
-        yield Row(f"frozen {kind}", on_url(scenarios.frozen_agents, url, times(5)))
-        yield Row(f"starts {kind}", partial(scenarios.starts, make_url=url, times=times(20)))
+        yield Row(f"agents {kind}", on_url(agents, url, times(200)))
+        yield Row(f"locks {kind}", on_url(scenarios.lock_holders, url, times(20)))
+        yield Row(f"frozen {kind}", on_url(scenarios.frozen_agents, url, times(10)))
+        yield Row(f"starts of agents {kind}", partial(scenarios.starts, make_url=url, times=times(20)))
+        yield Row(f"starts of workers {kind}", partial(crowd, make_url=url, times=times(20)))
     for kind in ("sqlite", "journal"):
         yield Row(f"disk {kind}", partial(outages.full_disk, kind=kind, times=times(5), seconds=10))
-    yield Row("journal cut", partial(outages.cut_journal, times=times(30)))
-    yield Row("database", partial(outages.stopped_database, server=stores.server, times=times(2), seconds=60))
+    yield Row("journal cut", partial(outages.cut_journal, times=times(40)))
+    yield Row("database stopped", partial(outages.stopped_database, server=stores.server, times=times(4), seconds=60))
+    yield Row("database crash", partial(outages.crashed_database, server=stores.server, times=times(10)))
     for option in ("", "--accounting"):
-        yield Row(f"cluster {option}", partial(on_a_cluster, option=option, rounds=times(3)))
+        name = "with accounting" if option else "without accounting"
+        yield Row(f"cluster {name}", partial(on_a_cluster, option=option, rounds=times(4)))
+
+
+def of_plain_optuna(stores: Stores, times: Callable[[int], int]) -> Iterator[Row]:
     for kind in KINDS:
-        yield Row(f"plain workers {kind}", on_url(plain.kills, partial(stores.url, kind), times(200)), plain=True)
+        url = partial(stores.url, kind)
+        yield Row(f"plain workers {kind}", on_url(plain.kills, url, times(200)), plain=True)
+        yield Row(f"plain all {kind}", on_url(plain.all_killed, url, times(5)), plain=True)
+        yield Row(f"plain frozen {kind}", on_url(plain.frozen, url, times(10)), plain=True)
+        yield Row(f"plain starts {kind}", partial(plain.starts, make_url=url, times=times(5)), plain=True)
     yield Row("plain database", partial(plain.outage, server=stores.server, seconds=60), plain=True)
 
 
@@ -84,50 +118,70 @@ def on_a_cluster(folder: Path, option: str, rounds: int) -> Verdict:
     return replace(verdict, note=f"accounting {'on' if option else 'off'}")
 
 
-def as_line(verdict: Verdict) -> str:
-    numbers = (verdict.injected, verdict.lost, verdict.twice, verdict.running, verdict.missed)
-    resumed = "-" if verdict.resumed is None else f"{verdict.resumed:.1f}"
-    fault = f"{verdict.fault} ({verdict.note})" if verdict.note else verdict.fault
-    return f"| {fault} | {verdict.storage} | {' | '.join(map(str, numbers))} | {resumed} |"
+def as_line(row: dict[str, Any]) -> str:
+    if "broke" in row:
+        return f"| {row['name']} | broke: {row['broke']} |"
+    fault = f"{row['fault']} ({row['note']})" if row["note"] else row["fault"]
+    times = row["resumed"]
+    typical, longest = (f"{of(times):.1f}" if times else "-" for of in (median, max))
+    cells = {**row, "typical": typical, "longest": longest}
+    return " | ".join([f"| {fault}", *(str(cells[name]) for name in COLUMNS)]) + " |"
 
 
-def run(chosen: list[Row]) -> list[tuple[Row, Verdict | str]]:
-    """Each row's verdict, or how it broke."""
-    found: list[tuple[Row, Verdict | str]] = []
-    for row in chosen:
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="aimlhpo-chaos-", ignore_cleanup_errors=True) as folder:
-            try:
-                found.append((row, row.run(Path(folder))))
-            except (AssertionError, OSError, RuntimeError) as error:
-                found.append((row, f"{type(error).__name__}: {error}"))
-        print(f"{row.name}: {time.monotonic() - began:.0f} s: {found[-1][1]}", file=sys.stderr, flush=True)
-    return found
+def run(row: Row) -> dict[str, Any]:
+    """The row's verdict, or how it broke, as plain data."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="aimlhpo-chaos-", ignore_cleanup_errors=True) as folder:
+        try:
+            found = asdict(row.run(Path(folder)))
+        except Exception as error:  # noqa: BLE001  the other rows are run all the same
+            found = {"broke": f"{type(error).__name__}: {error}"}
+    return {"name": row.name, "plain": row.plain, **found, "took": round(time.monotonic() - began)}
 
 
-def show(found: list[tuple[Row, Verdict | str]]) -> None:
+def show(found: Iterable[dict[str, Any]]) -> None:
+    known = list(found)
     for title, of_plain in (("aimlhpo", False), ("plain Optuna", True)):
-        print(f"\n{title}\n\n{HEADER}\n{RULE}")
-        for row, verdict in found:
-            if row.plain is of_plain:
-                print(as_line(verdict) if isinstance(verdict, Verdict) else f"| {row.name} | broke: {verdict} |")
+        lines = [as_line(row) for row in known if row["plain"] is of_plain]
+        print("\n".join([f"\n{title}\n\n{HEADER}", *lines]))
+
+
+def read(file: Path) -> dict[str, dict[str, Any]]:
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
+def is_clean(row: dict[str, Any]) -> bool:
+    costs = ("lost", "twice", "running", "missed", "misprinted")
+    return "broke" not in row and not any(row[name] for name in costs)
+
+
+def inject(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the chosen rows, each kept as soon as it is there."""
+    found: dict[str, dict[str, Any]] = {}
+    with PostgreSQL(lasting=True) as server:
+        for row in rows(Stores(server), arguments.share):
+            if re.search(arguments.only, row.name):
+                found[row.name] = run(row)
+                print(found[row.name], file=sys.stderr, flush=True)
+                if arguments.json:
+                    replace_file(arguments.json, json.dumps({**read(arguments.json), **found}, indent=1))
+    return list(found.values())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Inject every fault, and print what each has cost.")
     parser.add_argument("--share", type=float, default=1.0, help="part of the faults to inject (default: all)")
-    parser.add_argument("--only", default="", help="only rows whose name holds this word")
-    parser.add_argument("--json", type=Path, help="also write the verdicts to this file")
+    parser.add_argument("--only", default="", help="only rows in whose name this regular expression is found")
+    parser.add_argument("--json", type=Path, help="also keep the rows in this file")
+    parser.add_argument("--show", type=Path, nargs="+", help="print what these files hold, and inject nothing")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with PostgreSQL() as server:
-        found = run([row for row in rows(Stores(server), arguments.share) if arguments.only in row.name])
+    if arguments.show:
+        show(row for file in arguments.show for row in read(file).values())
+        return 0
+    found = inject(arguments)
     show(found)
-    if arguments.json:
-        verdicts = {row.name: asdict(v) if isinstance(v, Verdict) else v for row, v in found}
-        arguments.json.write_text(json.dumps(verdicts, indent=1))
-    ours = [verdict for row, verdict in found if not row.plain]
-    return 0 if all(isinstance(verdict, Verdict) and verdict.clean for verdict in ours) else 1
+    return 0 if all(is_clean(row) for row in found if not row["plain"]) else 1
 
 
 if __name__ == "__main__":

@@ -158,16 +158,28 @@ class Server:
 
 
 class PostgreSQL(Server):
-    """A PostgreSQL cluster. `url` needs no password; `secret_url` names `password_variable`."""
+    """A PostgreSQL cluster. `url` needs no password; `secret_url` names `password_variable`.
+
+    Only a `lasting` one keeps through a `crash` what it has committed.
+    """
 
     account = "postgres"
     stop_signal = signal.SIGINT  # "fast": open connections are cut
     password = "s3cret-of-the-tests"
     password_variable = "AIMLHPO_TEST_PASSWORD"
 
+    def __init__(self, lasting: bool = False) -> None:
+        super().__init__()
+        self.lasting = lasting
+
     @property
     def data(self) -> Path:
         return self.folder / "data"
+
+    def crash(self) -> None:
+        """End the server at once, connections and all; the next `start` recovers from its log."""
+        self.signal(signal.SIGQUIT)
+        self.stop()
 
     def start(self) -> Self:
         if not self.data.exists():
@@ -195,6 +207,7 @@ class PostgreSQL(Server):
 
     def command(self) -> list[str]:
         options = [*POSTGRESQL_SETTINGS, f"port={self.port}", f"unix_socket_directories={self.folder}"]
+        options += ["synchronous_commit=on"] if self.lasting else []
         return [postgresql_program("postgres"), "-D", str(self.data)] + [
             word for option in options for word in ("-c", option)
         ]

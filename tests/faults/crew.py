@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from aimlhpo.status import Status, read_status
 from aimlhpo.storage import create_or_load_study
-from tests.faults import evidence
+from tests.faults import evidence, printed
 from tests.project import Project
 from tests.servers import find_program
 from tests.waiting import wait_until
@@ -25,17 +25,19 @@ from tests.waiting import wait_until
 GRACE = 2.0  # seconds
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 LOOK = 0.5  # seconds between two looks at the storage
+STUCK = 240.0  # seconds without a result after which a study is given up
 RUN = (sys.executable, "-m", "tests.faults.agent")
 ELSEWHERE = f'mount --bind "$1" {BOOT_ID} && shift && exec "$@"'
 
 
-def children(pid: int) -> list[int]:
-    """The process's living children, whichever of its threads started them."""
+def descendants(pid: int) -> list[int]:
+    """The process's living children, whichever of its threads started them, and theirs."""
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             found += map(int, path.read_text().split())
-    return [child for child in found if _lives(child)]
+    living = [child for child in found if _lives(child)]
+    return [*living, *(below for child in living for below in descendants(child))]
 
 
 def _lives(pid: int) -> bool:
@@ -58,6 +60,8 @@ class Crew:
         self.random = random.Random(seed)
         self.killed: dict[int, float] = {}
         self.seen: dict[int, float] = {}
+        self.moments: list[float] = []
+        self.misprinted: set[int] = set()
         self.log = folder / "agents.log"
         self._agents, self._slots = agents, slots
         self._alive: list[subprocess.Popen[bytes]] = []
@@ -106,7 +110,7 @@ class Crew:
 
     @property
     def workers(self) -> list[int]:
-        return [worker for agent in self.agents for worker in children(agent)]
+        return [worker for agent in self.agents for worker in descendants(agent)]
 
     def exit_codes(self) -> list[int]:
         """Wait for the agents' ends."""
@@ -114,17 +118,20 @@ class Crew:
 
     # --- faults ---
 
-    def kill_worker(self) -> None:
-        """SIGKILL a worker that trains or idles, chosen at random."""
-        workers = self.workers
-        if workers:
-            self.kill(self.random.choice(workers))
+    def kill_worker(self) -> int:
+        """SIGKILL a worker that trains or idles, chosen at random; how many there were to kill."""
+        return self._kill_some(self.workers, 1)
 
-    def kill_agent(self) -> None:
-        """SIGKILL an agent; the kernel ends its workers."""
-        agents = self.agents
-        if agents:
-            self.kill(self.random.choice(agents))
+    def kill_agents(self, at_most: int = 1) -> int:
+        """SIGKILL one agent or some at once; the kernel ends their workers. How many."""
+        return self._kill_some(self.agents, self.random.randint(1, at_most))
+
+    def _kill_some(self, living: list[int], number: int) -> int:
+        victims = self.random.sample(living, min(number, len(living)))
+        self.moments.append(time.monotonic())
+        for victim in victims:
+            self.kill(victim)
+        return len(victims)
 
     def kill_all(self) -> None:
         for agent in self.agents:
@@ -134,13 +141,13 @@ class Crew:
 
     def kill(self, pid: int) -> None:
         now = time.monotonic()
-        self.killed.update(dict.fromkeys([pid, *children(pid)], now))
+        self.killed.update(dict.fromkeys([pid, *descendants(pid)], now))
         _signal(pid, signal.SIGKILL)
 
-    def freeze_agent(self, seconds: float) -> None:
-        """SIGSTOP an agent and its workers for a while."""
+    def freeze_agent(self, seconds: float) -> int:
+        """SIGSTOP an agent and its workers for a while; returns 1."""
         agent = self.random.choice(self.agents)
-        frozen = [agent, *children(agent)]
+        frozen = [agent, *descendants(agent)]
         for pid in frozen:
             _signal(pid, signal.SIGSTOP)
         try:
@@ -148,12 +155,16 @@ class Crew:
         finally:
             for pid in frozen:
                 _signal(pid, signal.SIGCONT)
+        return 1
 
     # --- looking on ---
 
     def watch(self) -> None:
-        """Remember the results that the storage holds now."""
-        for trial in self.study.get_trials(deepcopy=False):
+        """Remember the results that the storage holds now, and what the files say that it does not."""
+        files = printed.read(self.project.save_path)
+        trials = self.study.get_trials(deepcopy=False)
+        self.misprinted.update(printed.wrong(files, trials))
+        for trial in trials:
             if trial.state.name == "COMPLETE":
                 self.seen[trial.number] = float(trial.value or 0.0)
 
@@ -170,12 +181,19 @@ class Crew:
         folder = self.project.folder / "evidence"
         wait_until(lambda: len(list(folder.glob("*"))) >= at_least, f"{at_least} trials to begin", 120)
 
-    def finish(self, seconds: float = 240) -> None:
+    def hold(self, number: int) -> None:
+        """Let no trial from this number on end before `finish`."""
+        (self.project.folder / "hold").write_text(str(number))
+
+    def finish(self) -> None:
         """Replace the dead until the agents have ended because the budget is reached."""
-        end = time.monotonic() + seconds
+        (self.project.folder / "hold").unlink(missing_ok=True)
+        known, since = len(self.seen), time.monotonic()
         for _ in self.ticks():
-            if time.monotonic() > end:
-                raise AssertionError(f"not finished in {seconds:g} s: {self.project.states()}\n{self.tail()}")
+            if len(self.seen) > known:
+                known, since = len(self.seen), time.monotonic()
+            if time.monotonic() - since > STUCK:
+                raise AssertionError(f"nothing has ended for {STUCK:g} s: {self.project.states()}\n{self.tail()}")
 
     def ticks(self) -> Iterator[None]:
         """Goes on, with all agents there, until the budget is reached and they have ended."""

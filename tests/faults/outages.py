@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -74,22 +74,34 @@ def _full_for(crew: Crew, disk: Path, seconds: float) -> float:
 
 def stopped_database(folder: Path, server: PostgreSQL, times: int, seconds: float) -> Verdict:
     """PostgreSQL is stopped in the middle of trials that report, and started again."""
+    return _away(folder, server, times, seconds, server.stop, f"PostgreSQL stopped for {seconds:g} s")
+
+
+def crashed_database(folder: Path, server: PostgreSQL, times: int) -> Verdict:
+    """PostgreSQL ends in the middle of trials that report, without a checkpoint, and starts again at once."""
+    return _away(folder, server, times, 0, server.crash, "PostgreSQL crashes and is started again")
+
+
+def _away(
+    folder: Path, server: PostgreSQL, times: int, seconds: float, stop: Callable[[], None], fault: str
+) -> Verdict:
     back: list[float] = []
     with Crew(folder, 2, 2, storage=server.url(), n_trials=12 * times, seconds=1.0) as crew:
         crew.running(4)
         workers = set(crew.workers)
         for _ in range(times):
-            back.append(_stop_for(crew, server, seconds))
+            stop()
+            time.sleep(seconds)
+            back.append(_start(crew, server))
         kept = workers <= set(crew.workers)
         crew.finish()
         failed = sum(trial.state.name == "FAIL" for trial in crew.study.trials)
         note = f"{failed} failed, {'no worker' if kept else 'workers'} died"
-        return judge(crew, f"PostgreSQL stopped for {seconds:g} s", times, back, note)
+        return judge(crew, fault, times, back, note)
 
 
-def _stop_for(crew: Crew, server: PostgreSQL, seconds: float) -> float:
-    server.stop()
-    time.sleep(seconds)
+def _start(crew: Crew, server: PostgreSQL) -> float:
+    """Start the server and wait until trials begin again; when it was back."""
     server.start()
     back = time.monotonic()
     crew.running(len({line.number for line in crew.lines}) + 2)

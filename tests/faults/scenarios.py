@@ -8,14 +8,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from tests.faults import verdict
+from tests.faults import printed, verdict
 from tests.faults.crew import GRACE, Crew
 from tests.faults.evidence import ROOT
-from tests.faults.verdict import History, Verdict
+from tests.faults.verdict import History, Verdict, total
 from tests.waiting import wait_until
 
 HOLD = """
@@ -33,29 +34,31 @@ def judge(crew: Crew, fault: str, injected: int, faults: list[float] | None = No
     history = History(crew.lines, crew.killed, crew.seen)
     crew.status()
     trials = crew.study.get_trials()
-    moments = sorted(set(crew.killed.values())) if faults is None else faults
     return Verdict(
         fault,
         crew.project.config.optuna.storage.partition(":")[0],
         injected,
-        lost=len({*verdict.lost(history, trials), *verdict.misprinted(crew.project.config.paths.results, trials)}),
+        lost=len(verdict.lost(history, trials)),
         twice=len(verdict.twice(history)),
         running=sum(trial.state.name == "RUNNING" for trial in trials),
         missed=verdict.missed(trials, crew.project.config.optuna.n_trials),
-        resumed=verdict.resumed(history, moments),
+        misprinted=len({*crew.misprinted, *printed.misprinted(crew.project.save_path, trials)}),
+        resumed=verdict.resumed(history, crew.moments if faults is None else faults),
         note=note,
     )
 
 
-def _inject(crew: Crew, times: int, pause: float, fault: Callable[[], object]) -> int:
-    """Inject at random moments, `pause` seconds apart on average, until the study has ended or `times` is reached."""
+def _inject(crew: Crew, times: int, pause: float, fault: Callable[[], int]) -> int:
+    """Inject at random moments, `pause` seconds apart on average, until the study has ended or `times` is reached.
+
+    A fault says how many processes it has hit.
+    """
     done = 0
     for _ in crew.ticks():
         if done >= times:
             break
         time.sleep(crew.random.uniform(0, 2 * pause))
-        fault()
-        done += 1
+        done += fault()
     return done
 
 
@@ -68,15 +71,27 @@ def worker_kills(folder: Path, url: str, times: int, workers: int = 8, pause: fl
         return judge(crew, "SIGKILL of a worker", done)
 
 
-def agent_kills(folder: Path, url: str, times: int, agents: int = 4, slots: int = 2, pause: float = 1.5) -> Verdict:
-    """SIGKILL of whole agents, each on a host of its own, and in the end of all of them at once."""
-    with Crew(folder, agents, slots, storage=url, seconds=0.8, n_trials=10 * times + agents * slots) as crew:
-        crew.running(slots)
-        done = _inject(crew, times, pause, crew.kill_agent)
-        crew.kill_all()
-        wait_until(lambda: crew.status().counts.running == 0, "the dead agents' trials", GRACE + 10)
+def agent_kills(
+    folder: Path, url: str, times: int, agents: int = 4, slots: int = 2, pause: float = 3.0, rounds: int = 1
+) -> Verdict:
+    """SIGKILL of one to three agents at once, each on a host of its own, while others go on and new ones start.
+
+    Several times (`rounds`) all of them die, and nobody is left to notice.
+    """
+    n_trials = 6 * times + agents * slots
+    with Crew(folder, agents, slots, storage=url, seconds=0.8, n_trials=n_trials) as crew:
+        crew.hold(n_trials - agents * slots)
+        done = 0
+        for turn in range(rounds):
+            crew.running(slots)
+            share = times * (turn + 1) // rounds - done
+            done += _inject(crew, share, pause, partial(crew.kill_agents, max(1, agents - 1)))
+            done += len(crew.agents)
+            crew.kill_all()
+            wait_until(lambda: crew.status().counts.running == 0, "the dead agents' trials", GRACE + 10)
+            crew.staff()
         crew.finish()
-        return judge(crew, "SIGKILL of an agent, then of all", done + agents)
+        return judge(crew, f"SIGKILL of agents, of all at once in {rounds} of the cases", done)
 
 
 def lock_holders(folder: Path, url: str, times: int, held: float = 1.5) -> Verdict:
@@ -85,19 +100,20 @@ def lock_holders(folder: Path, url: str, times: int, held: float = 1.5) -> Verdi
     with Crew(folder, 2, 2, storage=url, n_trials=12 * times) as crew:
         crew.running(2)
         locks = [crew.project.config.paths.lock, *crew.project.folder.glob("*.journal.lock")]
-        _inject(crew, times, 0.2, lambda: freed.append(_hold_and_die(crew.random.choice(locks), held)))
+        _inject(crew, times, 0.2, lambda: _hold_and_die(crew.random.choice(locks), held, freed))
         crew.finish()
         return judge(crew, "lock holder killed", len(freed), freed)
 
 
-def _hold_and_die(lock: Path, seconds: float) -> float:
-    """Hold the lock, then die; the moment of it."""
+def _hold_and_die(lock: Path, seconds: float, freed: list[float]) -> int:
+    """Hold the lock, then die; the moment of it goes to `freed`."""
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, cwd=ROOT) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         time.sleep(seconds)
         holder.kill()
-        return time.monotonic()
+        freed.append(time.monotonic())
+    return 1
 
 
 def frozen_agents(folder: Path, url: str, times: int, agents: int = 2) -> Verdict:
@@ -109,22 +125,15 @@ def frozen_agents(folder: Path, url: str, times: int, agents: int = 2) -> Verdic
         return judge(crew, "SIGSTOP for 3 grace periods", done, [])
 
 
-def starts(folder: Path, make_url: Callable[[], str], times: int, agents: int = 32) -> Verdict:
-    """Many agents start at the same instant on an empty store."""
-    verdicts = []
+def starts(folder: Path, make_url: Callable[[], str], times: int, agents: int = 32, slots: int = 1) -> Verdict:
+    """Many agents, or many workers of few agents, start at the same instant on an empty store."""
+    verdicts, died = [], 0
+    what = f"{agents} agents start at once" if slots == 1 else f"{slots} workers of an agent start at once"
     for turn in range(times):
         place = folder / str(turn)
         place.mkdir()
-        crew = Crew(place, 0, 1, seconds=0.1, storage=make_url(), n_trials=2 * agents)
-        died = crew.start_at_once(agents)
-        verdicts.append(judge(crew, f"{agents} agents start at once", 1, [], f"{died} died"))
+        crew = Crew(place, 0, slots, seconds=0.1, storage=make_url(), n_trials=2 * agents * slots)
+        died += crew.start_at_once(agents)
         assert died == 0, crew.tail()
-    return total(verdicts)
-
-
-def total(verdicts: Sequence[Verdict]) -> Verdict:
-    """Several runs as one row."""
-    counted = ("injected", "lost", "twice", "running", "missed")
-    sums = {name: sum(getattr(one, name) for one in verdicts) for name in counted}
-    slowest = max((one.resumed for one in verdicts if one.resumed is not None), default=None)
-    return replace(verdicts[0], **sums, resumed=slowest)
+        verdicts.append(judge(crew, what, 1, []))
+    return replace(total(verdicts), note=f"{died} died")

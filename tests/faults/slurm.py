@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
-from tests.faults import evidence, verdict
+from tests.faults import evidence, printed, verdict
 from tests.faults.verdict import SETTLED, History, Verdict
 from tests.slurm.cluster import Cluster, Job
 from tests.slurm.study import SlurmStudy
@@ -104,7 +104,8 @@ class FaultyCluster:
             twice=len(verdict.twice(history)),
             running=sum(trial.state.name == "RUNNING" for trial in trials),
             missed=verdict.missed(trials, self.study.config.optuna.n_trials),
-            resumed=None,  # the last trials are held back by the harness
+            misprinted=len(printed.misprinted(self.study.save_path, trials)),
+            resumed=(),  # the last trials are held back by the harness
         )
 
     def _killed(self, lines: list[evidence.Line]) -> dict[int, float]:

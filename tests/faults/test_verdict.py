@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tests.faults import verdict
+from tests.faults import printed, verdict
 from tests.faults.evidence import Line, note, read
 from tests.faults.verdict import History
 
@@ -15,7 +16,8 @@ pytestmark = pytest.mark.faults
 
 
 def stored(number: int, value: float | None, state: TrialState = TrialState.COMPLETE) -> FrozenTrial:
-    trial = create_trial(state=state, value=value)
+    x = {"params": {"x": value}, "distributions": {"x": FloatDistribution(0.0, 1.0)}} if value is not None else {}
+    trial = create_trial(state=state, value=value, **x)
     trial.number = number
     return trial
 
@@ -54,15 +56,25 @@ def test_an_interrupted_trial_may_run_again() -> None:
         assert (verdict.lost(case, [stored(0, 0.5)]), verdict.twice(case)) == ([], [])
 
 
-def test_the_longest_pause_counts() -> None:
-    assert verdict.resumed(history(ran(0, 1, 2), ran(1, 3, 4), ran(2, 9, 10)), [1.5, 3.5]) == 5.5
-    assert verdict.resumed(history(ran(0, 1, 2)), [1.5]) is None
+def test_how_long_nobody_began() -> None:
+    assert verdict.resumed(history(ran(0, 1, 2), ran(1, 3, 4), ran(2, 9, 10)), [1.5, 3.5, 9.5]) == (1.5, 5.5)
+    assert verdict.resumed(history(ran(0, 1, 2)), [1.5]) == ()
 
 
-def test_a_table_that_says_otherwise(tmp_path: Path) -> None:
-    results = tmp_path / "results.csv"
-    results.write_text("number,state,val_loss\n0,COMPLETE,0.5\n1,COMPLETE,0.7\n3,FAIL,\n")
-    assert verdict.misprinted(results, [stored(0, 0.5), stored(1, 0.5), stored(2, 0.1)]) == [1, 2]
+def test_files_that_say_otherwise(tmp_path: Path) -> None:
+    trials = [stored(0, 0.5), stored(1, 0.5), stored(2, 0.1)]
+    (tmp_path / "results.csv").write_text("number,state,val_loss,x\n0,COMPLETE,0.5,0.5\n1,COMPLETE,0.7,0.5\n")
+    (tmp_path / "best.yml").write_text("# study\n# trial: 0\n# val_loss: 0.5\nmodel:\n  x: 0.5\n")
+    assert printed.wrong(printed.read(tmp_path), trials) == [1]
+    assert printed.misprinted(tmp_path, trials) == [1, 2]
+    (tmp_path / "best.yml").write_text("# trial: 0\n# val_loss: 0.4\nmodel:\n  x: 0.5\n")
+    assert printed.wrong(printed.read(tmp_path), trials) == [0, 1]
+
+
+def test_files_that_are_half_written(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("number,state,val_loss,x\n0,COMPLETE,0.5")
+    with pytest.raises(ValueError, match="in the middle of a line"):
+        printed.read(tmp_path)
 
 
 def test_evidence_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from optuna.trial import FrozenTrial
 
@@ -18,7 +17,11 @@ SETTLED = 1.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """A row of the table. `resumed` is the longest time, in seconds, from a fault until a trial began."""
+    """A row of the table.
+
+    `misprinted` counts trials that results.csv or best.yml have shown otherwise than the storage; `resumed` are the
+    seconds from each fault until a trial began.
+    """
 
     fault: str
     storage: str
@@ -27,12 +30,13 @@ class Verdict:
     twice: int
     running: int
     missed: int
-    resumed: float | None
+    misprinted: int
+    resumed: tuple[float, ...]
     note: str = ""
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.twice or self.running or self.missed)
+        return not (self.lost or self.twice or self.running or self.missed or self.misprinted)
 
 
 @dataclass(frozen=True)
@@ -68,22 +72,18 @@ def twice(history: History) -> list[int]:
     return sorted({line.number for line in begun if line.number in first and line.at > first[line.number]})
 
 
-def resumed(history: History, faults: Iterable[float]) -> float | None:
-    """The longest time from a fault until the next trial began; faults after the last one do not count."""
+def resumed(history: History, faults: Iterable[float]) -> tuple[float, ...]:
+    """The time from each fault until the next trial began; faults after the last one do not count."""
     times = [line.at for line in history.lines if line.event == "begin"]
-    gaps = [min(at for at in times if at > fault) - fault for fault in faults if any(at > fault for at in times)]
-    return max(gaps, default=None)
-
-
-def misprinted(results: Path, trials: Iterable[FrozenTrial]) -> list[int]:
-    """Trials that results.csv shows otherwise than the storage, or not at all."""
-    with results.open(newline="") as file:
-        printed = {
-            int(row["number"]): float(row["val_loss"]) for row in csv.DictReader(file) if row["state"] == "COMPLETE"
-        }
-    stored = {trial.number: trial.value for trial in trials if trial.state.name == "COMPLETE"}
-    return sorted(number for number in printed.keys() | stored.keys() if printed.get(number) != stored.get(number))
+    return tuple(round(min(at for at in times if at > fault) - fault, 3) for fault in faults if max(times) > fault)
 
 
 def missed(trials: Iterable[FrozenTrial], n_trials: int) -> int:
     return abs(sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials) - n_trials)
+
+
+def total(verdicts: Sequence[Verdict]) -> Verdict:
+    """Several runs as one row."""
+    counted = ("injected", "lost", "twice", "running", "missed", "misprinted")
+    sums = {name: sum(getattr(one, name) for one in verdicts) for name in counted}
+    return replace(verdicts[0], **sums, resumed=tuple(chain.from_iterable(one.resumed for one in verdicts)))
