@@ -46,6 +46,12 @@ def _lives(pid: int) -> bool:
     return False
 
 
+def _program(pid: int) -> str:
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/exe")
+    return ""
+
+
 class Crew:
     """`agents` processes that each run an agent with `slots` workers; whoever dies can be replaced.
 
@@ -110,7 +116,9 @@ class Crew:
 
     @property
     def workers(self) -> list[int]:
-        return [worker for agent in self.agents for worker in descendants(agent)]
+        """What the agents have started, but for programs such as git that a worker asks."""
+        found = [process for agent in self.agents for process in descendants(agent)]
+        return [process for process in found if _program(process) == os.path.realpath(sys.executable)]
 
     def exit_codes(self) -> list[int]:
         """Wait for the agents' ends."""
