@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib.util
 import inspect
 import sys
 import tempfile
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, overload
 
 from aimlhpo.errors import ObjectiveError
 from aimlhpo.outcome import extract_values
+from aimlhpo.source_file import SourceError, import_file, trim
 
 
 class BaseObjective(ABC):
@@ -109,7 +107,7 @@ def load_objective(path: str | Path) -> type[BaseObjective]:
     file = Path(path).resolve()
     if not file.is_file():
         raise ObjectiveError(f"{file}: no such file. Set optuna: objective to the file that holds Objective.")
-    return _check_class(file, getattr(_import_file(file), "Objective", None))
+    return _check_class(file, getattr(_import(file), "Objective", None))
 
 
 def make_objective(
@@ -125,29 +123,17 @@ def make_objective(
     try:
         objective = build(**arguments)
     except Exception as error:
-        raise ObjectiveError(f"{_file_of(cls)}: Objective(...) failed", _trim(error, _file_of(cls))) from error
+        raise ObjectiveError(f"{_file_of(cls)}: Objective(...) failed", trim(error, _file_of(cls))) from error
     if not hasattr(objective, "metric"):
         raise ObjectiveError(f"{_file_of(cls)}: Objective.__init__ must call BaseObjective.__init__ (super)")
     return objective
 
 
-def _import_file(file: Path) -> ModuleType:
-    """Run the file as a module under a name that no other file has."""
-    name = f"aimlhpo_objective_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ObjectiveError(f"{file}: not a Python file; its name has to end with .py")
-    module = importlib.util.module_from_spec(spec)
-    # The folder stays on the path: objectives import helper modules late, too.
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))
-    sys.modules[name] = module
+def _import(file: Path) -> ModuleType:
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise ObjectiveError(f"{file}: importing it failed", _trim(error, file)) from error
-    return module
+        return import_file(file, "objective")
+    except SourceError as error:
+        raise ObjectiveError(error.message, error.detail) from error
 
 
 def _check_class(file: Path, cls: object) -> type[BaseObjective]:
@@ -175,11 +161,3 @@ def _select_arguments(cls: type[BaseObjective], given: dict[str, Any]) -> dict[s
 def _file_of(cls: type) -> Path:
     module = sys.modules.get(cls.__module__)
     return Path(getattr(module, "__file__", None) or cls.__module__)
-
-
-def _trim(error: BaseException, file: Path) -> str:
-    """The traceback from the user's first line on, without the machinery that imported it."""
-    tb: TracebackType | None = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename != str(file):
-        tb = tb.tb_next
-    return "".join(traceback.format_exception(type(error), error, tb)).rstrip()

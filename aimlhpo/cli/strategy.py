@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 def show_strategy(config: Config, kind: str) -> int:
     """Print the options of the study's sampler or pruner with their values and defaults. Raises ConfigError."""
     from aimlhpo.config.swept import DEFAULTS
-    from aimlhpo.strategies import check_strategy, classes, options
+    from aimlhpo.strategies import check_strategy, class_named, options
 
     section = config.optuna.sampler if kind == "sampler" else config.optuna.pruner
     problems = check_strategy(kind, section)
     if problems:
         raise ConfigError(problems)
     name, given = (section.type, section.arguments) if section else (DEFAULTS[kind], {})
-    known = options(classes(kind)[name])
+    known = options(class_named(kind, name))
     print(f"{messages.bold(name)}: set an option with {kind}.OPTION=VALUE, or in the YAML under optuna: {kind}\n")
     messages.rows([(option, _value(parameter, option, given)) for option, parameter in known.items()])
     return ExitCode.DONE

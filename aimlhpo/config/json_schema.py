@@ -34,6 +34,11 @@ _OURS: dict[str, dict[str, Schema]] = {
     "sampler": {},
     "pruner": {"metric": {"type": "string", "description": "Which of several metrics trials report."}},
 }
+_ELSEWHERE: Schema = {
+    "type": "string",
+    "pattern": "[./]",
+    "description": "PACKAGE.MODULE.CLASS, FILE.py:CLASS, or optunahub/PACKAGE",
+}
 _SIMPLE = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
 
 
@@ -68,7 +73,13 @@ def _amend_study(study: Schema) -> None:
         names, by_class = _strategies(kind)
         properties[kind] = {
             "description": properties[kind]["description"],
-            "anyOf": [{"enum": names}, *by_class, {"type": "null"}],
+            "anyOf": [
+                {"enum": names},
+                *by_class,
+                _ELSEWHERE,
+                {"type": "object", "required": ["type"], "properties": {"type": _ELSEWHERE}},
+                {"type": "null"},
+            ],
         }
 
 
@@ -81,7 +92,9 @@ def _strategies(kind: str) -> tuple[list[str], list[Schema]]:
         arguments = {key: _argument(key, parameter) for key, parameter in options(cls).items()} | _OURS[kind]
         needed = [key for key, parameter in options(cls).items() if parameter.default is parameter.empty]
         properties = {"type": {"const": name}, **arguments}
-        schemas.append({"properties": properties, "required": ["type", *needed], "additionalProperties": False})
+        schemas.append(
+            {"type": "object", "properties": properties, "required": ["type", *needed], "additionalProperties": False}
+        )
     return list(classes(kind)), schemas
 
 

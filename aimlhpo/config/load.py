@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from aimlhpo.config import deep_checks, model_space
 from aimlhpo.config.grid_checks import fill_n_trials
-from aimlhpo.config.locations import absolute, default_storage, resolve_storage, storage_problems
+from aimlhpo.config.locations import absolute, absolute_classes, default_storage, resolve_storage, storage_problems
 from aimlhpo.config.overrides import Overridden, apply
 from aimlhpo.config.problems import annotate, translate
 from aimlhpo.config.resources import fill_resources
@@ -98,6 +98,9 @@ def _resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
         optuna["objective"] = absolute(optuna["objective"])
     if isinstance(optuna.get("command"), str) and isinstance(optuna.get("working_directory", "."), str):
         optuna["working_directory"] = absolute(optuna.get("working_directory", "."))
+    for kind in ("sampler", "pruner"):
+        if kind in optuna:
+            optuna[kind] = absolute_classes(optuna[kind])
     name, storage = optuna.get("study_name"), optuna.get("storage")
     if not isinstance(name, str) or not isinstance(optuna["save_path"], str):
         return storage is not None

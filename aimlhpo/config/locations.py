@@ -12,6 +12,7 @@ from aimlhpo.errors import Problem
 from aimlhpo.suggestions import did_you_mean, key_path, show
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_CLASS_OF_FILE = re.compile(r"\.py:\w+$")
 _CREDENTIALS = re.compile(r"//[^/@]*@")
 SCHEMES = ("sqlite", "journal", "postgresql", "mysql", "redis", "rediss")
 LEGAL_STORAGE = "journal, journal:///ABSOLUTE/FILE, sqlite:///FILE, or a postgresql://, mysql:// or redis:// URL"
@@ -24,6 +25,16 @@ def absolute(path: str) -> str:
 
 def _expanded(match: re.Match[str]) -> str:
     return os.environ.get(match[1], match[0])
+
+
+def absolute_classes(value: Any) -> Any:
+    """A sampler or pruner as the file names it, with an absolute file in each FILE.py:CLASS."""
+    if isinstance(value, dict):
+        return {key: absolute_classes(item) for key, item in value.items()}
+    if not isinstance(value, str) or not _CLASS_OF_FILE.search(value):
+        return value
+    file, _, name = value.rpartition(":")
+    return f"{absolute(file)}:{name}"
 
 
 def unset_variables(text: str) -> list[str]:

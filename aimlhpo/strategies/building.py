@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from optuna.exceptions import ExperimentalWarning
 
-from aimlhpo.strategies.catalogue import classes, nested_kind, options
+from aimlhpo.strategies.catalogue import nested_kind, options
+from aimlhpo.strategies.naming import class_named
 
 
 def build(kind: str, entry: Mapping[str, Any], seed: int | None) -> Any:
     """An instance, with `seed` wherever a class takes one. Raises what the class raises."""
-    cls = classes(kind)[entry["type"]]
+    cls = class_named(kind, entry["type"])
     known = options(cls)
-    arguments = {key: _argument(known[key], value, seed) for key, value in entry.items() if key != "type"}
+    given = {key: value for key, value in entry.items() if key != "type"}
+    arguments = {key: _argument(known[key], value, seed) if key in known else value for key, value in given.items()}
     if "seed" in known:
         arguments.setdefault("seed", seed)
     with warnings.catch_warnings():

@@ -10,7 +10,9 @@ from typing import Any
 from aimlhpo.errors import Problem
 from aimlhpo.strategies.annotations import fits, in_words
 from aimlhpo.strategies.building import as_entry, build
-from aimlhpo.strategies.catalogue import NEEDS, classes, nested_kind, options
+from aimlhpo.strategies.catalogue import NEEDS, classes, nested_kind, options, out_of_reach, takes_any
+from aimlhpo.strategies.errors import UnknownClassError
+from aimlhpo.strategies.naming import class_named
 from aimlhpo.suggestions import did_you_mean, key_path, listing, show
 
 
@@ -20,27 +22,37 @@ def strategy_problems(kind: str, entry: Mapping[str, Any], where: str) -> list[P
     if not problems:
         try:
             build(kind, entry, None)
-        except (ValueError, TypeError, ImportError, ArithmeticError, LookupError, AttributeError) as error:
-            problems.append(Problem(where, " ".join(str(error).split()), f"arguments that {entry['type']} takes"))
+        except Exception as error:  # noqa: BLE001  whatever a class raises here is about its arguments
+            found = " ".join(str(error).split()) or type(error).__name__
+            problems.append(Problem(where, found, f"arguments that {entry['type']} takes"))
     return problems
 
 
 def _entry_problems(kind: str, entry: Mapping[str, Any], where: str) -> Iterator[Problem]:
-    known = classes(kind)
     name = entry.get("type")
-    if not isinstance(name, str) or name not in known:
-        found = "is missing" if name is None else f"{show(name)} is not a {kind} of Optuna"
-        near = did_you_mean(name, known) or did_you_mean(f"{name}{kind}", known)
-        yield Problem(key_path(where, "type"), found, listing(known), near)
+    if not isinstance(name, str):
+        yield Problem(key_path(where, "type"), "is missing", listing(classes(kind)))
         return
-    yield from _missing_packages(name, where)
-    legal = options(known[name])
+    try:
+        cls = class_named(kind, name)
+    except UnknownClassError as error:
+        yield Problem(key_path(where, "type"), error.found, error.legal, error.suggestion)
+        return
+    yield from _missing_packages(cls.__name__, where)
+    yield from _signature_problems(cls, entry, where)
+
+
+def _signature_problems(cls: type, entry: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    legal = options(cls)
     for key, value in entry.items():
-        if key != "type":
-            yield from _argument_problems(name, legal, key, value, key_path(where, key))
+        if key in legal or (key != "type" and not takes_any(cls)):
+            yield from _argument_problems(cls.__name__, legal, key, value, key_path(where, key))
     for key, parameter in legal.items():
         if parameter.default is parameter.empty and key not in entry:
-            yield Problem(key_path(where, key), "is missing", f"{name} needs it")
+            yield Problem(key_path(where, key), "is missing", f"{cls.__name__} needs it")
+    for key in out_of_reach(cls):
+        found = f"{cls.__name__} needs {key}, which a YAML file cannot hold"
+        yield Problem(key_path(where, "type"), found, "a subclass of yours that gives it, as FILE.py:CLASS")
 
 
 def _missing_packages(name: str, where: str) -> Iterator[Problem]:
