@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.errors import AimlhpoError, ConfigError, Problem
+from aimlhpo.tracking.checks import tracking_problems
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -28,6 +29,7 @@ def check(config: Config, *, local: bool | None = None, allow_changes: bool = Fa
         ("optuna: parameters", _space),
         ("optuna: sampler", _strategies),
         ("optuna: save_path", _save_path),
+        ("log", tracking_problems),
         ("optuna: storage", lambda config: _storage(config, allow_changes)),
         ("optuna: reload", lambda config: [] if allow_changes else _model(config)),
         ("optuna: gpu", _gpus if here else lambda config: []),

@@ -15,6 +15,7 @@ from aimlhpo.config.locations import variable_problems
 from aimlhpo.config.pruned_metric import pruned_metric_problems
 from aimlhpo.config.resources import resource_problems, without_paths
 from aimlhpo.config.space_checks import search_space_problems
+from aimlhpo.config.tracking import tracking_problems
 from aimlhpo.errors import Problem
 from aimlhpo.suggestions import key_path, show
 
@@ -25,7 +26,7 @@ OUR_KEYS = {"sampler": (), "pruner": ("metric",)}
 def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> list[Problem]:
     """Every problem that the schema alone does not see."""
     optuna = hyperparameters.get("optuna")
-    found = list(_reserved(model))
+    found = [*_reserved(model), *tracking_problems(hyperparameters.get("log"))]
     if isinstance(optuna, Mapping):
         space = search_space_problems(optuna, model)
         found += [

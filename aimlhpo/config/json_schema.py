@@ -50,6 +50,8 @@ def json_schema() -> Schema:
     defs = schema["$defs"]
     schema["properties"]["log"] = {**schema["properties"]["log"], "anyOf": [{"const": True}, _ref("LogSection")]}
     schema["properties"]["log"].pop("$ref", None)
+    for key, section in (("mlflow", "MlflowSection"), ("tensorboard", "TensorboardSection")):
+        defs["LogSection"]["properties"][key]["anyOf"] = [{"type": "boolean"}, {"type": "string"}, _ref(section)]
     _amend_study(defs["OptunaSection"])
     batch = {name: _option(name) for name in sorted(OPTIONS)}
     batch |= {letter: _option(name) for letter, name in SHORT.items()}
@@ -142,6 +144,8 @@ def reference() -> str:
 
 _SECTIONS = (
     ("log", "LogSection"),
+    ("log: mlflow", "MlflowSection"),
+    ("log: tensorboard", "TensorboardSection"),
     ("slurm", "SlurmSection"),
     ("optuna", "OptunaSection"),
     ("optuna: parameters: KEY", "ParameterSection"),

@@ -19,6 +19,7 @@ from aimlhpo.config.resources import fill_resources
 from aimlhpo.config.schema import HyperparameterFile
 from aimlhpo.config.slurm_options import normalise
 from aimlhpo.config.study_config import Config
+from aimlhpo.config.tracking import resolve_tracking
 from aimlhpo.config.values import as_number
 from aimlhpo.config.yaml_loader import load_yaml
 from aimlhpo.errors import ConfigError, Problem
@@ -115,6 +116,7 @@ def _resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
     elif isinstance(storage, str):
         problems += storage_problems(storage)
         optuna["storage"] = resolve_storage(storage, optuna["save_path"], name)
+    resolve_tracking(hyperparameters.get("log"), optuna["save_path"], optuna["study_name"])
     return storage is not None
 
 

@@ -6,28 +6,23 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from aimlhpo.config.log_section import LogSection, MlflowSection, TensorboardSection
 from aimlhpo.config.optuna_section import OptunaSection, ParameterSection, PrunerSection, StrategySection
 from aimlhpo.config.slurm_section import SlurmSection
-from aimlhpo.config.values import Section, Text, illegal
+from aimlhpo.config.values import Section, illegal
 from aimlhpo.suggestions import show
 
 __all__ = [
     "HyperparameterFile",
     "LogSection",
+    "MlflowSection",
     "OptunaSection",
     "ParameterSection",
     "PrunerSection",
     "SlurmSection",
     "StrategySection",
+    "TensorboardSection",
 ]
-
-
-class LogSection(Section):
-    """Where logs and results are written."""
-
-    save_path: Text | None = Field(
-        default=None, description="Directory of the study's files, used where `optuna: save_path` is not given."
-    )
 
 
 def _log(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import aimlhpo.config
-from aimlhpo.config import OptunaSection, SlurmSection
+from aimlhpo.config import MlflowSection, OptunaSection, SlurmSection, TensorboardSection
 from aimlhpo.config.domains import DOMAINS
 from aimlhpo.config.json_schema import SETTING_SCHEMAS
 from aimlhpo.config.yaml_loader import load_yaml
@@ -39,7 +39,8 @@ def test_the_schema_takes_what_loading_takes_and_refuses_what_it_refuses(files: 
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(aimlhpo.config.json_schema())
-    above = "log: true\nslurm: {jobs: 2, batch: {t: 12:00:00, exclusive: true, mem: 4G}, bash: [a]}"
+    above = "log: {mlflow: true, tensorboard: runs}\n"
+    above += "slurm: {jobs: 2, batch: {t: 12:00:00, exclusive: true, mem: 4G}, bash: [a]}"
     assert list(validator.iter_errors(load_yaml(files.write(GOOD, above=above).hyperparameters))) == []
     files.load()
     for line in BAD:
@@ -48,7 +49,7 @@ def test_the_schema_takes_what_loading_takes_and_refuses_what_it_refuses(files: 
         assert files.problems()
 
 
-@pytest.mark.parametrize("section", [OptunaSection, SlurmSection])
+@pytest.mark.parametrize("section", [OptunaSection, SlurmSection, MlflowSection, TensorboardSection])
 def test_every_key_is_described_and_in_the_table(section: Any) -> None:
     table = aimlhpo.config.reference()
     for key, field in section.model_fields.items():
