@@ -43,7 +43,7 @@ def _section(value: Any, key: str) -> dict[str, Any] | None:
 
 
 def _absolute(path: Any) -> Any:
-    return absolute(path) if isinstance(path, str) and path.strip() else path
+    return absolute(path) if isinstance(path, str) and path.strip() and "://" not in path else path
 
 
 def resolve_uri(uri: Any) -> Any:

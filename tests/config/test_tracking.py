@@ -42,7 +42,7 @@ def test_places_are_made_absolute(given: str, uri: str, files: Files, monkeypatc
     for log in (f"log: {{mlflow: '{given}'}}", f"log: {{mlflow: {{uri: '{given}', experiment: e}}}}"):
         mlflow = files.write(above=log).load().log.mlflow
         assert mlflow is not None
-        assert mlflow.uri == uri.format(here=os.getcwd())
+        assert mlflow.uri == uri.replace("{here}", os.getcwd())
 
 
 def test_the_command_line_can_ask_for_them(files: Files) -> None:
