@@ -73,6 +73,10 @@ class StudyPaths:
     def worker_log(self, agent: str, slot: int) -> Path:
         return self.logs / f"worker-{agent}-{slot}.log"
 
+    def template_log(self, agent: str) -> Path:
+        """What importing the objective prints, where an agent's workers are forked of one import."""
+        return self.logs / f"import-{agent}.log"
+
     def create(self) -> None:
         """Make the directories; state is readable by the user alone. Raises OSError."""
         for directory in (self.save_path, self.logs):

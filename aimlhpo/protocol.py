@@ -98,6 +98,13 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Started:
+    """The first word of a worker that was forked from the template: the agent does not know its number before."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
 class Ready:
     """The objective is loaded."""
 

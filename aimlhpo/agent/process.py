@@ -11,8 +11,9 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 import aimlhpo
+from aimlhpo.agent.template import Adopted, Template
 from aimlhpo.devices import Slot
-from aimlhpo.protocol import Setup
+from aimlhpo.protocol import Setup, Started
 
 _PACKAGE_ROOT = Path(aimlhpo.__file__).parent.parent
 _LAST_LINES = 15
@@ -20,27 +21,40 @@ _TAIL_BYTES = 8192
 
 
 class WorkerProcess:
-    """Starts a worker for a slot, with its own log file and its own GPU, and talks to it."""
+    """Starts a worker for a slot, with its own log file and its own GPU, and talks to it.
 
-    def __init__(self, slot: Slot, setup: Setup, log: Path) -> None:
+    A worker that the `template` makes is unknown until it is heard for the first time.
+    """
+
+    def __init__(self, slot: Slot, setup: Setup, log: Path, template: Template | None = None) -> None:
         self.log = log
+        self._setup, self._template = setup, template
+        self._process: subprocess.Popen[bytes] | Adopted | None = None
         self._gone = False
         self.connection, theirs = Pipe()
         with theirs, open(log, "ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "aimlhpo.worker", str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[theirs.fileno()],
-                env=_environment(slot),
-                start_new_session=True,
-            )
-        self.connection.send(setup)
+            if template is None or not template.ask(theirs.fileno(), output.fileno(), slot.environment()):
+                self._process = _start(slot, theirs.fileno(), output.fileno())
+                self.connection.send(setup)
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def has_started(self) -> bool:
+        """Whether there is, or was, a process."""
+        return self._process is not None
+
+    def receive(self) -> object:
+        """The next message. Raises EOFError or OSError when the worker is dead, or will never be there."""
+        try:
+            message = self.connection.recv()
+        except (EOFError, OSError):
+            if self._template is not None and not self.has_started:
+                self._template.retire()
+            raise
+        if isinstance(message, Started) and self._template is not None:
+            self._process = self._template.claim(message.pid)
+            with suppress(OSError):  # dead already: the next message tells
+                self.connection.send(self._setup)
+        return message
 
     def log_size(self) -> int:
         """Bytes in the log so far: where the next trial's lines begin."""
@@ -52,17 +66,21 @@ class WorkerProcess:
     def kill(self) -> None:
         """End the worker and everything it started, for certain, and wait for its end."""
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
         self._gone = True
 
     def wait(self, timeout: float) -> None:
         """Wait for the worker's end, `timeout` seconds at most, then end it."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout)
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout)
         self.kill()
 
     def cause_of_death(self) -> str:
         """How the dead worker ended, in the words that are stored with its trial."""
+        if self._process is None:
+            return "not started"
         code = self._process.wait()
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
@@ -73,13 +91,25 @@ class WorkerProcess:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._gone:  # its process group's number may be somebody else's by now
+        if self._gone or self._process is None:  # its process group's number may be somebody else's by now
             return
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
 
-def _environment(slot: Slot) -> dict[str, str]:
+def _start(slot: Slot, connection: int, log: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "aimlhpo.worker", str(connection), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=[connection],
+        env=environment_of(slot),
+        start_new_session=True,
+    )
+
+
+def environment_of(slot: Slot) -> dict[str, str]:
     """The agent's environment, the slot's devices, and the way to this very package where it is not installed."""
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(_PACKAGE_ROOT)]))
     return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, **slot.environment()}

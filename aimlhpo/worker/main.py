@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from multiprocessing.connection import Connection
 
+from aimlhpo.base_objective import BaseObjective
 from aimlhpo.protocol import Finished, LoadFailed, Ready, Setup, Stop
 from aimlhpo.worker.attempt import attempt
 from aimlhpo.worker.channel import PipeChannel
@@ -13,13 +14,13 @@ from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.team import Team
 
 
-def run(connection: Connection) -> None:
-    """Serve the agent at the other end until it says stop."""
+def run(connection: Connection, imported: type[BaseObjective] | None = None) -> None:
+    """Serve the agent at the other end until it says stop; `imported` is the objective's class where it is loaded."""
     output = Output()
     setup: Setup = connection.recv()
     channel = PipeChannel(connection)
     team = Team(setup, channel)
-    objective = load(setup, setup.device)
+    objective = load(setup, setup.device, imported)
     if isinstance(objective, LoadFailed):
         channel.send(objective)
         return

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ _GIT_TIMEOUT = 5  # seconds
 
 def provenance(objective: str) -> dict[str, Any]:
     """Versions of the packages that the objective has loaded, its file's hash, and its commit where it has one."""
-    path = Path(objective)
-    return {
-        "python": platform.python_version(),
-        "packages": _packages(),
-        "objective_sha256": sha256_of(path),
-        "git_commit": _commit(path.parent),
-    }
+    return {"python": platform.python_version(), "packages": _packages(), **_text(Path(objective))}
+
+
+@cache
+def _text(objective: Path) -> dict[str, str | None]:
+    """What is known of the text that this process, or the one it was forked of, has loaded."""
+    return {"objective_sha256": sha256_of(objective), "git_commit": _commit(objective.parent)}
 
 
 def sha256_of(path: Path) -> str | None:
@@ -33,8 +34,11 @@ def sha256_of(path: Path) -> str | None:
         return None
 
 
+_owners = cache(metadata.packages_distributions)
+
+
 def _packages() -> dict[str, str]:
-    owners = metadata.packages_distributions()
+    owners = _owners()
     loaded = {name.partition(".")[0] for name in sys.modules}
     names = {owner for module in loaded for owner in owners.get(module, [])}
     return {name: metadata.version(name) for name in sorted(names)}

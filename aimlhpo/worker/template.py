@@ -1,0 +1,123 @@
+"""`python -m aimlhpo.worker.template FD AGENT OBJECTIVE`: imports the objective once; an agent's workers are forked of it.
+
+A worker is forked twice, the process between ending at once, so that it becomes a child of the agent (which asks the
+kernel for it): the agent waits for it, and dies with it, as if it had started it. Where the imports have left
+something that a fork would break, the template becomes the first worker itself and makes no other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from aimlhpo.base_objective import BaseObjective
+from aimlhpo.protocol import LoadFailed, Started
+from aimlhpo.worker.fork_safety import forked, obstacle, open_files
+from aimlhpo.worker.lifeline import die_with_parent
+from aimlhpo.worker.loading import import_class
+from aimlhpo.worker.main import run
+from aimlhpo.worker.provenance import provenance
+
+_MOST_BYTES = 1 << 16  # of a slot's environment, as JSON
+_LOOK = 0.0005  # seconds between two looks at who the parent is
+
+
+class Request(NamedTuple):
+    """A worker to make: its end of the pipe to the agent, its log, and what its slot adds to the environment."""
+
+    connection: int
+    log: int
+    environment: dict[str, str]
+
+
+class Template:
+    """The loaded objective, and the socket on which the agent asks for workers."""
+
+    def __init__(self, requests: socket.socket, agent: int, imported: type[BaseObjective] | LoadFailed | None) -> None:
+        self._requests, self._agent, self._imported = requests, agent, imported
+
+    def serve(self, obstacle: str | None) -> Connection | None:
+        """Make workers. Returns in each of them, with its pipe; and here with None, when the agent is gone."""
+        while (request := self._next()) is not None:
+            if isinstance(self._imported, LoadFailed):
+                self._tell(self._imported, request)
+            elif obstacle is not None or self._fork():
+                return self._become(request)
+            os.close(request.connection)
+            os.close(request.log)
+        return None
+
+    def _next(self) -> Request | None:
+        data, descriptors, _, _ = socket.recv_fds(self._requests, _MOST_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        return Request(*descriptors, json.loads(data)) if data else None
+
+    def _tell(self, failure: LoadFailed, request: Request) -> None:
+        with suppress(OSError):
+            Connection(os.dup(request.connection)).send(failure)
+
+    def _fork(self) -> bool:
+        """Whether this is the new worker, whose parent is the agent by now."""
+        ctypes.CDLL(None).fflush(None)  # what C libraries have not written yet would be written twice
+        between = forked()
+        if between != 0:
+            os.waitpid(between, 0)
+            return False
+        between = os.getpid()
+        try:
+            if forked() != 0:
+                os._exit(0)
+        except OSError:  # no memory, or too many processes: the pipe's end tells the agent
+            os._exit(1)
+        while os.getppid() == between:
+            time.sleep(_LOOK)
+        os.setsid()
+        die_with_parent(self._agent)
+        return True
+
+    def _become(self, request: Request) -> Connection:
+        """Turn this process into the worker that was asked for."""
+        connection = Connection(request.connection)
+        with suppress(OSError):  # not wanted any more: the pipe's end tells
+            connection.send(Started(os.getpid()))
+        self._requests.close()
+        os.dup2(request.log, 1)
+        os.dup2(request.log, 2)
+        os.close(request.log)
+        os.environ.update(request.environment)
+        _reseed()
+        return connection
+
+
+def _reseed() -> None:
+    """Give NumPy's global generator a state of this process's own; Python's `random` does so itself after a fork."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+
+
+def main(requests: socket.socket, agent: int, objective: str) -> None:
+    before = open_files()
+    imported = import_class(objective) if objective else None
+    standing = None if isinstance(imported, LoadFailed) else obstacle(before)
+    if standing is not None:
+        print(f"{objective}: importing it {standing}, so each worker imports it itself", flush=True)
+    elif objective and not isinstance(imported, LoadFailed):
+        provenance(objective)  # what it looks up is kept for all workers
+    gc.collect()
+    gc.freeze()  # collections in the workers leave the shared pages alone
+    connection = Template(requests, agent, imported).serve(standing)
+    if connection is not None:
+        run(connection, None if isinstance(imported, LoadFailed) else imported)
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[2]))
+    main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[3])
