@@ -7,6 +7,8 @@ agent (main thread)   the loop, and when to stop
   |-- clerk           one thread that does all storage work in order, and waits through outages
   |     `-- bookkeeper    what that work is: claim and sample, report and decide, finish, release
   |-- lease           one thread that keeps the agent known as alive
+  |-- workforce       starts the workers
+  |     `-- template      the process that has imported the objective, of which they are forked
   `-- worker processes    one per slot (aimlhpo.worker)
 """
 

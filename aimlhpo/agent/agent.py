@@ -19,14 +19,13 @@ from aimlhpo.agent.employment import Employment
 from aimlhpo.agent.endings import Endings
 from aimlhpo.agent.halt import Halt
 from aimlhpo.agent.hearing import Hearing
-from aimlhpo.agent.process import WorkerProcess
 from aimlhpo.agent.progress import Pace
 from aimlhpo.agent.seats import Seats
 from aimlhpo.agent.signals import LOCAL, SignalTrap
 from aimlhpo.agent.waiter import Waiter
 from aimlhpo.agent.walltime import Job, Walltime
+from aimlhpo.agent.workforce import Workforce
 from aimlhpo.backends import own
-from aimlhpo.command.spec import command_spec
 from aimlhpo.devices import Slot
 from aimlhpo.errors import StudyFailed
 from aimlhpo.grid import queue_of, sampler_of
@@ -35,7 +34,6 @@ from aimlhpo.ledger import Ledger
 from aimlhpo.lock_check import verify_shared_locks
 from aimlhpo.outbox import Outbox
 from aimlhpo.patience import Patience
-from aimlhpo.protocol import Setup, StudyInfo
 from aimlhpo.storage import load_study
 from aimlhpo.strategies import make_pruner
 
@@ -80,7 +78,8 @@ class Agent:
         self._walltime = Walltime(job.deadline if job else None)
         self._word = word
         self._causes = causes
-        self._seats = Seats(slots, self._start_worker)
+        self._workforce = Workforce(config, self._holder.agent, slots)
+        self._seats = Seats(slots, self._workforce.start)
         self._halt = Halt()
         self._pace = Pace(config.optuna.n_trials)
         self._next_reap = 0.0
@@ -88,8 +87,12 @@ class Agent:
 
     def run(self) -> Ending:
         """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
+        self._config.paths.create()
+        with self._workforce:
+            return self._run()
+
+    def _run(self) -> Ending:
         options, paths = self._config.optuna, self._config.paths
-        paths.create()
         sampler, pruner = sampler_of(self._config), make_pruner(options.pruner)
         patience = Patience(self._view.log, self._patience)
         study = patience.run(partial(load_study, self._config, sampler=sampler, pruner=pruner))
@@ -113,16 +116,6 @@ class Agent:
         if self._halt.error is not None:
             raise self._halt.error
         return Ending(self._desk.standing, self._desk.trials_run, self._halt.cause)
-
-    def _start_worker(self, slot: Slot) -> WorkerProcess:
-        options = self._config.optuna
-        position = options.reported_metric
-        reported = options.metric[position] if position is not None else None
-        info = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric), reported)
-        setup = Setup(
-            options.objective or "", self._config.conf(), slot.device, info, command_spec(self._config), slot.ranks
-        )
-        return WorkerProcess(slot, setup, self._config.paths.worker_log(self._holder.agent, slot.index))
 
     # --- the loop ---
 

@@ -31,7 +31,7 @@ class Hearing:
     def listen(self, seat: Seat) -> None:
         """Take one message, or the worker's end."""
         try:
-            message = seat.worker.connection.recv()
+            message = seat.worker.receive()
         except (EOFError, OSError):
             self._worker_died(seat)
         else:
@@ -41,7 +41,7 @@ class Hearing:
         """Take what a dead worker had still sent: a result among it counts."""
         with suppress(EOFError, OSError):
             while seat.worker.connection.poll():
-                self._hear(seat, seat.worker.connection.recv())
+                self._hear(seat, seat.worker.receive())
 
     def end_overdue_trials(self) -> None:
         limit = self._trial_timeout
@@ -81,7 +81,7 @@ class Hearing:
         cause = seat.worker.cause_of_death()
         if seat.running is not None:
             self._endings.fail(seat, cause)
-        elif seat.state is State.STARTING:
+        elif seat.state is State.STARTING and seat.worker.has_started:
             self._count_early_death(seat, cause)
         seat.replace_worker()
 

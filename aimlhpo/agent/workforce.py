@@ -46,7 +46,9 @@ class Workforce:
 
     def _setup(self, slot: Slot) -> Setup:
         options = self._config.optuna
-        info = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric))
+        position = options.reported_metric
+        reported = options.metric[position] if position is not None else None
+        info = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric), reported)
         return Setup(
             options.objective or "", self._config.conf(), slot.device, info, command_spec(self._config), slot.ranks
         )

@@ -1,4 +1,4 @@
-"""`python -m aimlhpo.worker.template FD AGENT OBJECTIVE`: imports the objective once; an agent's workers are forked of it.
+"""`python -m aimlhpo.worker.template FD AGENT OBJECTIVE`: imports the objective; an agent's workers are forked of it.
 
 A worker is forked twice, the process between ending at once, so that it becomes a child of the agent (which asks the
 kernel for it): the agent waits for it, and dies with it, as if it had started it. Where the imports have left
@@ -57,7 +57,10 @@ class Template:
 
     def _next(self) -> Request | None:
         data, descriptors, _, _ = socket.recv_fds(self._requests, _MOST_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
-        return Request(*descriptors, json.loads(data)) if data else None
+        if not data:
+            return None
+        connection, log = descriptors
+        return Request(connection, log, json.loads(data))
 
     def _tell(self, failure: LoadFailed, request: Request) -> None:
         with suppress(OSError):
