@@ -9,7 +9,7 @@ from typing import Any
 
 STOPPED_BY_USER = "stopped by user"
 MOST_FRUITLESS = 5
-"""Interruptions in a row without a new report or checkpoint, after which a trial fails."""
+"""What `max_interruptions` is where nobody says otherwise."""
 
 
 def after(before: Mapping[str, Any] | None, cause: str, seconds: float, progress: list[float]) -> dict[str, Any]:
@@ -25,9 +25,9 @@ def after(before: Mapping[str, Any] | None, cause: str, seconds: float, progress
     }
 
 
-def are_too_many(history: Mapping[str, Any]) -> bool:
+def are_too_many(history: Mapping[str, Any], most: int) -> bool:
     """Whether the trial would only be interrupted again and again."""
-    return bool(history["fruitless"] >= MOST_FRUITLESS)
+    return bool(history["fruitless"] >= most)
 
 
 def record(history: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class Ledger:
         agent: str,
         registry: Registry,
         max_retries: int = 0,
+        max_interruptions: int = interruptions.MOST_FRUITLESS,
         queue: Queue | None = None,
     ) -> None:
         self._study = study
@@ -82,7 +83,7 @@ class Ledger:
         self._n_trials = n_trials
         self._agent = agent
         self._registry = registry
-        self._max_retries = max_retries
+        self._max_retries, self._max_interruptions = max_retries, max_interruptions
         self._queue = queue
         self._outbox = Outbox(paths.outbox)
 
@@ -213,7 +214,7 @@ class Ledger:
     def _give_back(self, trial: OpenTrial, cause: str, seconds: float) -> None:
         history = interruptions.after(trial.released, cause, seconds, self._progress(trial))
         ending: list[Operation] = [SetState(trial.trial_id, TrialState.WAITING)]
-        if interruptions.are_too_many(history):
+        if interruptions.are_too_many(history, self._max_interruptions):
             record = interruptions.record(history)
             ending = [SetUserAttr(trial.trial_id, ATTRIBUTE, record), SetState(trial.trial_id, TrialState.FAIL)]
         released = SetSystemAttr(trial.trial_id, RELEASED, history)

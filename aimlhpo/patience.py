@@ -23,11 +23,17 @@ class Patience:
 
     def __init__(self, log: Callable[[str], None], seconds: Callable[[], float]) -> None:
         self._log, self._seconds = log, seconds
-        self._given_up = threading.Event()
+        self._given_up = False
+        self._woken = threading.Event()
 
     def give_up(self) -> None:
         """Wait no longer, now and later."""
-        self._given_up.set()
+        self._given_up = True
+        self._woken.set()
+
+    def wake(self) -> None:
+        """End the pause between two tries: there is less patience now, or a reason to look."""
+        self._woken.set()
 
     def run(self, job: Callable[[], T]) -> T:
         """The job's result. The job must be safe to repeat.
@@ -44,9 +50,9 @@ class Patience:
 
     def _outlast(self, job: Callable[[], T], error: Exception) -> T:
         began, pause = time.monotonic(), _FIRST_PAUSE
-        while not self._given_up.is_set() and time.monotonic() - began < self._seconds():
-            self._given_up.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        while not self._given_up and time.monotonic() - began < self._seconds():
+            pause = _FIRST_PAUSE if self._woken.wait(pause) else min(2 * pause, _LONGEST_PAUSE)
+            self._woken.clear()
             try:
                 result = job()
             except Exception as again:

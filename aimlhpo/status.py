@@ -156,7 +156,9 @@ def _registry(config: Config, slurm: SlurmWord | None) -> Registry:
 
 
 def _reap(study: optuna.Study, config: Config, registry: Registry) -> list[int]:
-    ledger = Ledger(study, config.paths, config.optuna.n_trials, "status", registry)
+    options = config.optuna
+    limits = options.max_retries, options.max_interruptions
+    ledger = Ledger(study, config.paths, options.n_trials, "status", registry, *limits)
     with suppress(PermissionError, FileNotFoundError):  # looking on is allowed where writing is not
         return ledger.reap()
     return []

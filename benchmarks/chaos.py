@@ -135,7 +135,7 @@ def run(row: Row) -> dict[str, Any]:
         try:
             found = asdict(row.run(Path(folder)))
         except Exception as error:  # noqa: BLE001  the other rows are run all the same
-            found = {"broke": f"{type(error).__name__}: {error}"}
+            found = {"broke": f"{type(error).__name__}: {' '.join(str(error).split())[-1000:]}"}
     return {"name": row.name, "plain": row.plain, **found, "took": round(time.monotonic() - began)}
 
 

@@ -24,16 +24,16 @@ def test_attempts_and_seconds_add_up() -> None:
 
 @pytest.mark.parametrize("progress", [[[n, 0.0] for n in range(1, 21)], [[0, float(n)] for n in range(1, 21)]])
 def test_trial_that_gets_on_is_never_given_up(progress: list[list[float]]) -> None:
-    assert not interruptions.are_too_many(interrupt(["walltime"] * 20, progress))
+    assert not interruptions.are_too_many(interrupt(["walltime"] * 20, progress), 5)
 
 
 def test_trial_that_gets_nowhere_is_given_up() -> None:
-    most = interruptions.MOST_FRUITLESS
-    assert not interruptions.are_too_many(interrupt(["node failure"] * (most - 1), [[0, 0.0]] * (most - 1)))
+    most = 3
+    assert not interruptions.are_too_many(interrupt(["node failure"] * (most - 1), [[0, 0.0]] * (most - 1)), most)
     history = interrupt(["node failure"] * most, [[0, 0.0]] * most)
-    assert interruptions.are_too_many(history)
+    assert interruptions.are_too_many(history, most)
     assert interruptions.record(history)["cause"] == "node failure"
 
 
 def test_stops_by_the_user_do_not_count() -> None:
-    assert not interruptions.are_too_many(interrupt([interruptions.STOPPED_BY_USER] * 20, [[0, 0.0]] * 20))
+    assert not interruptions.are_too_many(interrupt([interruptions.STOPPED_BY_USER] * 20, [[0, 0.0]] * 20), 5)

@@ -51,6 +51,17 @@ def test_budget_is_handed_out_once(ledger: Ledger) -> None:
     assert ledger.claim(0, "cpu") is Nothing.WAIT
 
 
+def test_trial_that_is_interrupted_too_often_without_getting_on_fails(study: optuna.Study, paths: StudyPaths) -> None:
+    ledger = Ledger(study, paths, 3, "here", Registry(paths.leases, GRACE), max_interruptions=2)
+    first = take(ledger)
+    assert ledger.release(first, "walltime")
+    again = take(ledger)
+    assert again.number == first.number
+    assert ledger.release(again, "walltime")
+    given_up = study.trials[first.number]
+    assert (given_up.state, given_up.user_attrs["aimlhpo"]["cause"]) == (TrialState.FAIL, "walltime")
+
+
 def test_finished_budget_gives_nothing(ledger: Ledger) -> None:
     for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE):
         assert ledger.finish(take(ledger), state, [1.0] if state == TrialState.COMPLETE else None, {})

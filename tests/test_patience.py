@@ -49,6 +49,21 @@ def test_outage_is_waited_out_with_one_line_for_its_begin_and_one_for_its_end() 
     assert "answers again" in lines[1]
 
 
+def test_a_pause_can_be_ended_from_outside() -> None:
+    patience = Patience(lambda line: None, lambda: 600.0)
+    tries = 0
+
+    def job() -> str:
+        nonlocal tries
+        tries += 1
+        patience.wake()
+        if tries < 40:  # these would take minutes with the pauses between them
+            raise AWAY
+        return "done"
+
+    assert patience.run(job) == "done"
+
+
 def test_mistake_is_raised_at_once() -> None:
     lines: list[str] = []
     with pytest.raises(ValueError, match="no"):

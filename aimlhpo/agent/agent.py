@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from aimlhpo.backends import own
 from aimlhpo.devices import Slot
 from aimlhpo.errors import StudyFailed
 from aimlhpo.grid import queue_of, sampler_of
+from aimlhpo.interruptions import STOPPED_BY_USER
 from aimlhpo.leases import Holder, Lease, Registry, Word
 from aimlhpo.ledger import Ledger
 from aimlhpo.lock_check import verify_shared_locks
@@ -58,7 +59,10 @@ class Ending:
 
 
 class Agent:
-    """Runs trials in `slots` until the budget is finished, a signal comes, or the study has to be given up."""
+    """Runs trials in `slots` until the budget is finished, a signal comes, or the study has to be given up.
+
+    `causes` are what signals mean; `why` makes the most of such a cause when one has come.
+    """
 
     def __init__(
         self,
@@ -70,13 +74,14 @@ class Agent:
         causes: Mapping[signal.Signals, str] = LOCAL,
         job: Job | None = None,
         word: Word = lambda holder: None,
+        why: Callable[[str], str] = str,
     ) -> None:
         self._config, self._view = config, view
         self._holder = Holder(
             name or secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0
         )
         self._walltime = Walltime(job.deadline if job else None)
-        self._word = word
+        self._word, self._why = word, why
         self._causes = causes
         self._workforce = Workforce(config, self._holder.agent, slots)
         self._seats = Seats(slots, self._workforce.start)
@@ -94,12 +99,13 @@ class Agent:
     def _run(self) -> Ending:
         options, paths = self._config.optuna, self._config.paths
         sampler, pruner = sampler_of(self._config), make_pruner(options.pruner)
-        patience = Patience(self._view.log, self._patience)
+        self._patience = patience = Patience(self._view.log, self._seconds_of_patience)
         study = patience.run(partial(load_study, self._config, sampler=sampler, pruner=pruner))
         study._storage = storage = own(study._storage)
         registry = Registry(paths.leases, options.grace_period, self._holder, self._word)
         queue = queue_of(study, self._config)
-        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, options.max_retries, queue)
+        limits = options.max_retries, options.max_interruptions
+        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, *limits, queue)
         with ExitStack() as stack:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))
@@ -150,7 +156,7 @@ class Agent:
             self._clerk.deliver()
         elif source == self._trap.fileno():
             self._trap.clear()
-            self._halt.call(self._trap.cause or "stopped by user")
+            self._halt.call(self._why(self._trap.cause or STOPPED_BY_USER))
         else:
             for seat in self._seats.heard_on(source):
                 self._hearing.listen(seat)
@@ -175,6 +181,7 @@ class Agent:
         if cause is None or self._stopped:
             return
         self._stopped = True
+        self._patience.wake()
         self._view.log(f"stopping: {cause}")
         self._seats.end_workers()
         for seat in self._seats:
@@ -186,7 +193,7 @@ class Agent:
         if limit and failures >= limit and not self._halt.called:
             self._halt.give_up(StudyFailed(_too_many_failures(failures, limit)))
 
-    def _patience(self) -> float:
+    def _seconds_of_patience(self) -> float:
         """Seconds to wait for the storage: nothing that trains is given up for it."""
         if self._halt.called:
             return _STOPPING_PATIENCE

@@ -25,6 +25,7 @@ from aimlhpo.config.values import (
     one_of,
 )
 from aimlhpo.constraints import LEGAL, ConstraintError, parse
+from aimlhpo.interruptions import MOST_FRUITLESS
 from aimlhpo.suggestions import did_you_mean, listing, show
 
 DIRECTIONS = ("minimize", "maximize")
@@ -204,6 +205,11 @@ class OptunaSection(Section):
     )
     max_retries: CountFromZero = Field(
         default=0, description="How often a trial that its objective failed is tried again with the same parameters."
+    )
+    max_interruptions: Count = Field(
+        default=MOST_FRUITLESS,
+        description="Interruptions in a row without a new report or checkpoint after which a trial is failed; "
+        "one that gets on may be interrupted without end.",
     )
     max_consecutive_failures: Count = Field(default=10, description="Failed trials in a row that stop the study.")
     on_oom: Annotated[str, one_of(*ON_OOM), in_editors({"enum": ON_OOM})] = Field(

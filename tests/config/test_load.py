@@ -199,6 +199,7 @@ def test_every_problem_is_told_at_once(files: Files) -> None:
 BAD: list[tuple[str, str, str]] = [
     ("n_trials: 0", "optuna: n_trials", "too small"),
     ("n_trials: -3", "optuna: n_trials", "too small"),
+    ("max_interruptions: 0", "optuna: max_interruptions", "too small"),
     ("n_trials: many", "optuna: n_trials", "'many' is not a whole number"),
     ("n_trials: 2.5", "optuna: n_trials", "2.5 is not a whole number"),
     ("n_trials: true", "optuna: n_trials", "true is not a whole number"),

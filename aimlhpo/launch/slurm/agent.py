@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimlhpo.devices import Slot, plan_slots, visible_gpus
 from aimlhpo.errors import ConfigError, DeviceError, ExitCode, Problem, StudyFailed
+from aimlhpo.interruptions import STOPPED_BY_USER
 from aimlhpo.launch.slurm import arrays, environment, signals
 from aimlhpo.launch.slurm.environment import JobEnvironment
 from aimlhpo.launch.slurm.word import SlurmWord
@@ -25,7 +27,7 @@ CAUSES = {
     signal.SIGUSR1: WALLTIME,
     signal.SIGUSR2: WALLTIME,
     signal.SIGTERM: PREEMPTED,
-    signal.SIGINT: "stopped by user",
+    signal.SIGINT: STOPPED_BY_USER,
 }
 """What SLURM's signals mean to an agent: it sends SIGTERM for preemption, requeue and scancel alike."""
 
@@ -92,9 +94,16 @@ def _run(config: Config, job: JobEnvironment, slots: list[Slot]) -> Ending:
     view.start()
     try:
         described = Job(job.job_id, job.restarts, environment.end_time(job))
-        return Agent(config, slots, view, causes=causes(config), job=described, word=SlurmWord(config.paths)).run()
+        word, why = SlurmWord(config.paths), partial(_why, config, job)
+        return Agent(config, slots, view, causes=causes(config), job=described, word=word, why=why).run()
     finally:
         view.stop()
+
+
+def _why(config: Config, job: JobEnvironment, cause: str) -> str:
+    """What SIGTERM was sent for, where that can be known."""
+    stopped = cause == PREEMPTED and job.array_id is not None and arrays.is_stopped(config.paths, job.array_id)
+    return STOPPED_BY_USER if stopped else cause
 
 
 def _after(config: Config, job: JobEnvironment, ending: Ending, began: float) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from aimlhpo.atomic import replace_file
@@ -15,7 +16,10 @@ from aimlhpo.paths import StudyPaths
 
 @dataclass(frozen=True)
 class Array:
-    """One submitted array: elements `first` to `first + count - 1`; `submitted` is in seconds since 1970."""
+    """One submitted array: elements `first` to `first + count - 1`; `submitted` is in seconds since 1970.
+
+    `stopped`: `aimlhpo stop` has cancelled it.
+    """
 
     array_id: str
     count: int
@@ -25,6 +29,7 @@ class Array:
     log: str | None = None
     python: str | None = None
     submitted: float = field(default_factory=time.time)
+    stopped: bool = False
 
     @property
     def label(self) -> str:
@@ -46,6 +51,19 @@ def adopt(paths: StudyPaths, array_id: str, count: int = 1, first: int = 0) -> N
     """
     with suppress(FileExistsError), open(_path(paths, array_id), "x", encoding="utf-8", opener=_private) as file:
         file.write(_text(Array(array_id, count, first)))
+
+
+def note_stopped(paths: StudyPaths, array_ids: Collection[str], stopped: bool = True) -> None:
+    """Say in the records of these arrays whether their user has stopped them. Raises OSError."""
+    for array in recorded(paths):
+        if array.array_id in array_ids:
+            write(paths, replace(array, stopped=stopped))
+
+
+def is_stopped(paths: StudyPaths, array_id: str) -> bool:
+    """Whether the array's user has stopped it."""
+    array = _read(_path(paths, array_id))
+    return array is not None and array.stopped
 
 
 def recorded(paths: StudyPaths) -> list[Array]:

@@ -47,7 +47,9 @@ def stop(paths: StudyPaths) -> Living:
     for job in (*found.running, *found.waiting):
         wanted[clusters.get(job.array_id)].add(job.array_id)
     for cluster, ids in wanted.items():
+        arrays.note_stopped(paths, ids)  # agents read it when SLURM's signal comes, which says nothing
         answer = program.ask("scancel", *program.on_cluster(cluster), *sorted(ids))
         if not answer.ok:
+            arrays.note_stopped(paths, ids, stopped=False)
             raise SubmissionError(f"scancel did not stop the jobs {', '.join(sorted(ids))}: {answer.words}")
     return found
