@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.study import StudyDirection
 
 from aimlhpo import fingerprint
+from aimlhpo.backends.database import Database
 from aimlhpo.errors import ConfigError, Problem, StorageError, StudyError
 from aimlhpo.journal import journal_backend
 from aimlhpo.locks import locked
@@ -79,7 +80,7 @@ def _rdb(url: str) -> BaseStorage:
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_BUSY_TIMEOUT}})
     else:
         storage = RDBStorage(engine_url(url), engine_kwargs={"pool_pre_ping": True})
-    return optuna.storages.get_storage(storage)
+    return Database(storage)
 
 
 def engine_url(url: str) -> str:

@@ -1,0 +1,74 @@
+"""Finished trials whose bulk is read when somebody asks for it: most readers of a large study never do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+_ATTRS = ("_user_attrs", "_system_attrs")
+_CURVE = "intermediate_values"
+
+
+class LazyTrial(FrozenTrial):
+    """A trial with its attributes still as JSON texts, and its reports still in the storage.
+
+    Copies (copy, deepcopy, pickle) are plain FrozenTrials with everything in them.
+    """
+
+    __slots__ = ("_json", "_read_curve")
+    _json: dict[str, Sequence[tuple[str, str]]]
+    _read_curve: Callable[[LazyTrial], None]
+
+    @classmethod
+    def of(
+        cls,
+        user_attrs: Sequence[tuple[str, str]],
+        system_attrs: Sequence[tuple[str, str]],
+        read_curve: Callable[[LazyTrial], None],
+        **known: Any,
+    ) -> LazyTrial:
+        """Attributes are (key, JSON text); `read_curve` sets the trial's intermediate values, and may set others'."""
+        trial = cls(user_attrs={}, system_attrs={}, intermediate_values={}, value=None, **known)
+        for name in (*_ATTRS, _CURVE):
+            del trial.__dict__[name]
+        trial._json = {"_user_attrs": user_attrs, "_system_attrs": system_attrs}
+        trial._read_curve = read_curve
+        return trial
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not there yet."""
+        if name in _ATTRS:
+            self.__dict__[name] = {key: json.loads(text) for key, text in self._json.pop(name)}
+        elif name == _CURVE:
+            self._read_curve(self)
+        else:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.__dict__[name]
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether the intermediate values have been read."""
+        return _CURVE in self.__dict__
+
+    def plain(self) -> FrozenTrial:
+        """The same as Optuna's own class, with everything read."""
+        trial = FrozenTrial.__new__(FrozenTrial)
+        for name in (*_ATTRS, _CURVE):
+            getattr(self, name)
+        trial.__dict__.update(self.__dict__)
+        return trial
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenTrial.__new__, (FrozenTrial,), self.plain().__dict__
+
+    def __eq__(self, other: Any) -> bool:
+        return self.plain() == (other.plain() if isinstance(other, LazyTrial) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.plain())
+
+    def __repr__(self) -> str:
+        return repr(self.plain())

@@ -1,0 +1,100 @@
+"""Optuna's own tests of a storage, over each of ours as an agent uses it; and what is read against plain Optuna."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+
+import optuna
+import pytest
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.backends import own
+from aimlhpo.storage import engine_url, open_storage
+
+
+@pytest.fixture(params=["sqlite", "journal"])
+def storage(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> BaseStorage:
+    return own(open_storage(make_storage_url(request.param)))
+
+
+class TestStorage(StorageTestCase):
+    """What Optuna asks of every storage."""
+
+    def test_pickle_storage(self, storage: BaseStorage) -> None:
+        super().test_pickle_storage(storage.inner)  # type: ignore[attr-defined]
+
+
+def make_trials(storage: BaseStorage) -> optuna.Study:
+    """Trials of every kind that a reader may meet."""
+    study = optuna.create_study(study_name="s", storage=storage, directions=["minimize", "maximize"])
+    study.enqueue_trial({"x": 0.25})
+    for number in range(7):
+        trial = study.ask()
+        trial.suggest_categorical("kind", ["a", None, 3])
+        trial.suggest_int("layers", 1, 8)
+        trial.suggest_float("x", 1e-3, 1.0, log=True)
+        trial.set_user_attr("aimlhpo", {"seconds": 1.5, "metrics": {"a": math.nan}})
+        for step, value in enumerate((0.5, math.inf, -math.inf, float(number))):
+            storage.set_trial_intermediate_value(trial._trial_id, 10 * step, value)
+        if number < 5:
+            study.tell(trial, [1.0 / (number + 1), math.inf], state=TrialState.COMPLETE)
+        elif number == 5:
+            study.tell(trial, state=TrialState.FAIL)
+    return study
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> str:
+    return make_storage_url(request.param)
+
+
+def as_text(trial: FrozenTrial) -> dict[str, str]:
+    """Everything of a trial, such that nan equals nan."""
+    plain = copy.deepcopy(trial)
+    return {
+        name: repr(sorted(value.items()) if isinstance(value, dict) else value) for name, value in vars(plain).items()
+    }
+
+
+def test_trials_are_read_as_optuna_reads_them(database_url: str) -> None:
+    study = make_trials(open_storage(database_url))
+    plain = RDBStorage(engine_url(database_url)).get_all_trials(study._study_id)
+    fresh = open_storage(database_url).get_all_trials(study._study_id, deepcopy=False)
+    assert len(plain) == 7
+    assert [as_text(trial) for trial in fresh] == [as_text(trial) for trial in plain]
+
+
+def test_many_trials_are_read_in_few_pieces(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aimlhpo.backends.rows._MOST_NAMED", 2)
+    monkeypatch.setattr("aimlhpo.backends.database._AT_ONCE", 2)
+    test_trials_are_read_as_optuna_reads_them(database_url)
+
+
+def test_what_others_finish_is_seen(database_url: str) -> None:
+    reader = optuna.create_study(study_name="s", storage=open_storage(database_url))
+    writer = optuna.load_study(study_name="s", storage=open_storage(database_url))
+    complete = (TrialState.COMPLETE,)
+    first, second = writer.ask(), writer.ask()
+    second.report(0.5, step=1)
+    assert reader.get_trials(deepcopy=False, states=complete) == []
+    writer.tell(second, 2.0)
+    assert [trial.number for trial in reader.get_trials(deepcopy=False, states=complete)] == [1]
+    assert [trial.state.name for trial in reader.get_trials(deepcopy=False)] == ["RUNNING", "COMPLETE"]
+    first.suggest_float("x", 0, 1)
+    writer.tell(first, 1.0)
+    assert [trial.values for trial in reader.get_trials(deepcopy=False, states=complete)] == [[1.0], [2.0]]
+    assert reader.trials[0].params == first.params
+    assert reader.trials[1].intermediate_values == {1: 0.5}
+
+
+def test_copies_of_a_read_trial_are_whole(database_url: str) -> None:
+    study = make_trials(open_storage(database_url))
+    for made in (copy.copy, copy.deepcopy, lambda trial: pickle.loads(pickle.dumps(trial))):
+        trial = open_storage(database_url).get_all_trials(study._study_id, deepcopy=False)[0]
+        assert type(made(trial)) is FrozenTrial
+        assert made(trial).intermediate_values[10] == math.inf
