@@ -26,7 +26,8 @@ class Slot:
     """One place where a trial can run.
 
     `gpus` are names as CUDA_VISIBLE_DEVICES takes them (indices, UUIDs, MIG names); the objective is told to use them
-    where `cuda` is set. `threads` is the slot's share of the CPUs, `ranks` the number of processes that run one trial.
+    where `cuda` is set. `threads` is the slot's share of the CPUs, `ranks` the number of processes that run one trial,
+    `gpu_share` how many GPUs a trial here costs: less than one each where slots share them.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Slot:
     cuda: bool = False
     threads: int = 1
     ranks: int = 1
+    gpu_share: float = 0.0
 
     @property
     def device(self) -> str:
@@ -103,7 +105,8 @@ def plan_slots(
     groups = [tuple(gpus[start : start + gpus_per_worker]) for start in range(0, whole, gpus_per_worker)] or [()]
     number = workers or len(groups) * (trials_per_gpu if gpus else 1)
     threads = max(1, (n_cpus or cpus()) // number)
-    return [Slot(index, groups[index % len(groups)], cuda, threads, gpus_per_worker) for index in range(number)]
+    share = whole / max(number, len(groups))
+    return [Slot(index, groups[index % len(groups)], cuda, threads, gpus_per_worker, share) for index in range(number)]
 
 
 def _too_few(found: Sequence[str], wanted: int) -> str:

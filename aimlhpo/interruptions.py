@@ -12,13 +12,16 @@ MOST_FRUITLESS = 5
 """What `max_interruptions` is where nobody says otherwise."""
 
 
-def after(before: Mapping[str, Any] | None, cause: str, seconds: float, progress: list[float]) -> dict[str, Any]:
-    """The trial's history with one more interruption in it; `seconds` is what this attempt took."""
+def after(
+    before: Mapping[str, Any] | None, cause: str, seconds: float, progress: list[float], gpus: float = 0.0
+) -> dict[str, Any]:
+    """The trial's history with one more interruption in it; `seconds` is what this attempt took on its `gpus`."""
     known = before or {"attempts": 0, "seconds": 0.0, "fruitless": 0, "progress": [0, 0]}
     moved = progress != known["progress"] or cause == STOPPED_BY_USER
     return {
         "attempts": known["attempts"] + 1,
         "seconds": known["seconds"] + seconds,
+        "gpu_seconds": known.get("gpu_seconds", 0.0) + seconds * gpus,
         "cause": cause,
         "fruitless": 0 if moved else known["fruitless"] + 1,
         "progress": progress,
@@ -36,6 +39,7 @@ def record(history: Mapping[str, Any]) -> dict[str, Any]:
         "cause": history["cause"],
         "error": f"interrupted {history['fruitless']} times in a row without a new report or checkpoint",
         "seconds": history["seconds"],
+        "gpu_seconds": history["gpu_seconds"],
         "attempts": history["attempts"],
     }
 

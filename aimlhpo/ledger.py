@@ -13,6 +13,7 @@ lost its claim while it was stopped or cut off cannot overwrite what others have
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +33,7 @@ from aimlhpo.locks import locked
 from aimlhpo.outbox import Outbox
 from aimlhpo.paths import StudyPaths
 from aimlhpo.records import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT
+from aimlhpo.stopping import Ended, Stops
 
 RETRY = "aimlhpo:retry"
 
@@ -45,6 +47,7 @@ class Claim:
     token: str
     attempt: int
     seconds_before: float = 0.0
+    gpu_seconds_before: float = 0.0
 
 
 class Nothing(Enum):
@@ -52,6 +55,7 @@ class Nothing(Enum):
 
     DONE = "the budget is finished"
     WAIT = "all that is left of the budget is running"
+    STOPPED = "a stopping rule has ended the study"
 
 
 class Queue(Protocol):
@@ -74,6 +78,7 @@ class Ledger:
         max_retries: int = 0,
         max_interruptions: int = interruptions.MOST_FRUITLESS,
         queue: Queue | None = None,
+        stops: Stops | None = None,
     ) -> None:
         self._study = study
         storage = study._storage
@@ -85,15 +90,16 @@ class Ledger:
         self._registry = registry
         self._max_retries, self._max_interruptions = max_retries, max_interruptions
         self._queue = queue
+        self._stops = stops
         self._outbox = Outbox(paths.outbox)
 
-    def claim(self, slot: int, device: str, token: str | None = None) -> Claim | Nothing:
+    def claim(self, slot: int, device: str, token: str | None = None, gpus: float = 0.0) -> Claim | Nothing:
         """The next trial for a slot: an interrupted or enqueued one before a new one.
 
         A repeated call with the same token returns the claim that an earlier call made before it was cut short.
         """
         token = token or new_token()
-        owner = {"agent": self._agent, "token": token, "slot": slot, "device": device}
+        owner = {"agent": self._agent, "token": token, "slot": slot, "device": device, "gpus": gpus, "since": time.time()}
         with locked(self._paths.lock):
             overview = self._overview()
             mine = next((trial for trial in overview.open if trial.held_with(token)), None)
@@ -103,6 +109,8 @@ class Ledger:
         counts = count_overview(overview)
         if self._n_trials is not None and counts.finished >= self._n_trials:
             return Nothing.DONE
+        if self._stops is not None and self._stops.ended(overview):
+            return Nothing.STOPPED
         if self._n_trials is not None and counts.finished + counts.running >= self._n_trials:
             return Nothing.WAIT
         waiting = _first_waiting(overview) or self._queued()
@@ -124,7 +132,7 @@ class Ledger:
     def _hold(self, trial: OpenTrial, token: str) -> Claim:
         self._storage.let_go(trial.trial_id)
         self._storage.hold(trial.trial_id)
-        return Claim(trial.trial_id, trial.number, token, trial.attempts + 1, trial.seconds)
+        return Claim(trial.trial_id, trial.number, token, trial.attempts + 1, trial.seconds, trial.gpu_seconds)
 
     def _create(self, owner: dict[str, Any]) -> Claim:
         trial = create_trial(state=TrialState.RUNNING, system_attrs={CLAIM: owner})
@@ -212,7 +220,8 @@ class Ledger:
         return True
 
     def _give_back(self, trial: OpenTrial, cause: str, seconds: float) -> None:
-        history = interruptions.after(trial.released, cause, seconds, self._progress(trial))
+        gpus = float((trial.claim or {}).get("gpus", 0.0))
+        history = interruptions.after(trial.released, cause, seconds, self._progress(trial), gpus)
         ending: list[Operation] = [SetState(trial.trial_id, TrialState.WAITING)]
         if interruptions.are_too_many(history, self._max_interruptions):
             record = interruptions.record(history)
@@ -257,6 +266,13 @@ class Ledger:
         if agent not in known:
             known[agent] = agent != self._agent and self._registry.is_dead(agent)
         return known[agent]
+
+    def ended(self) -> Ended | None:
+        """Which stopping rule has ended the study, if one has."""
+        if self._stops is None:
+            return None
+        with locked(self._paths.lock):
+            return self._stops.ended(self._overview())
 
     def counts(self) -> Counts:
         return count_overview(self._overview())

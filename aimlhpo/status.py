@@ -17,6 +17,7 @@ from aimlhpo.counts import Counts, count, count_feasible
 from aimlhpo.leases import Holder, Registry
 from aimlhpo.ledger import Ledger
 from aimlhpo.records import read_record
+from aimlhpo.stopping import Ended, ending_of
 
 if TYPE_CHECKING:
     import optuna
@@ -94,6 +95,7 @@ class Status:
 
     `feasible` is how many complete trials keep the constraints; None where the study has none.
 
+    `ended` says what ended the study: trials may still run then.
     `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say.
     """
 
@@ -112,6 +114,12 @@ class Status:
     slurm_answers: bool
     interrupted: tuple[InterruptedTrial, ...] = ()
     feasible: int | None = None
+    ended: Ended | None = None
+
+    @property
+    def left(self) -> int:
+        """Trials that are still to be run."""
+        return 0 if self.ended else max(0, self.n_trials - self.counts.finished)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -129,6 +137,7 @@ def read_status(study: optuna.Study, config: Config) -> Status:
     trials = study.get_trials(deepcopy=False)
     counts = count(trials)
     rate = _rate(trials, study) if counts.running else None
+    ended = ending_of(study, config, counts)
     left = max(0, config.optuna.n_trials - counts.finished)
     jobs = _jobs(slurm)
     return Status(
@@ -139,7 +148,7 @@ def read_status(study: optuna.Study, config: Config) -> Status:
         counts=counts,
         best=_best(study, config),
         rate=rate,
-        eta=left / rate if rate else None,
+        eta=left / rate if rate and not ended else None,
         agents=_agents(_living(registry), trials),
         failed=tuple(_failed(trials, config)),
         reaped=tuple(reaped),
@@ -147,6 +156,7 @@ def read_status(study: optuna.Study, config: Config) -> Status:
         slurm_answers=jobs is not None or slurm is None,
         interrupted=tuple(_interrupted(trials)),
         feasible=count_feasible(trials) if config.optuna.constraints else None,
+        ended=ended,
     )
 
 

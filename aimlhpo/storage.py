@@ -216,7 +216,9 @@ def _sign(study: optuna.Study, config: Config) -> None:
     known = study.user_attrs.get(STUDY_ATTR, {})
     grid = declared_grid(config)
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
-    signed = {"fingerprint": fingerprint.of(config), "seed": seed, "started": time.time()}
+    now = time.time()
+    begun = known.get("begun", now)
+    signed = {"fingerprint": fingerprint.of(config), "seed": seed, "started": now, "begun": begun}
     drawn = {DRAWN: known.get(DRAWN) or grid.draw(seed)} if grid is not None else {}
     study.set_user_attr(STUDY_ATTR, {**known, **signed, **drawn})
 

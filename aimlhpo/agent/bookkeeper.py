@@ -25,6 +25,7 @@ from aimlhpo.records import CONSTRAINTS
 from aimlhpo.results import ResultsWriter
 from aimlhpo.sampling import attach
 from aimlhpo.space import SearchSpace
+from aimlhpo.stopping import Ended
 from aimlhpo.storage import STUDY_ATTR
 from aimlhpo.strategies import reseed
 
@@ -51,6 +52,7 @@ class Standing:
     best: tuple[int, float] | None = None
     failures: int = 0
     longest: float = 0.0
+    ended: Ended | None = None
 
 
 class Bookkeeper:
@@ -212,7 +214,7 @@ class Bookkeeper:
         """Counts, the best trial, and how many trials in a row have failed since the study was last started."""
         trials = self._study.get_trials(deepcopy=False)
         failures = consecutive_failures(trials, self.started)
-        return Standing(count(trials), self._best, failures, longest(trials))
+        return Standing(count(trials), self._best, failures, longest(trials), self._ledger.ended())
 
     def _note_best(self, result: Result) -> None:
         feasible = result.state == "COMPLETE" and holds(result.record.get(CONSTRAINTS, {}))

@@ -31,6 +31,7 @@ def result(
     record = {
         "metrics": outcome.metrics,
         "seconds": round(claim.seconds_before + outcome.seconds, 3),
+        "gpu_seconds": round(claim.gpu_seconds_before + outcome.seconds * where["gpus"], 3),
         "cause": outcome.cause,
         "error": outcome.error,
         "updates": outcome.updates,

@@ -38,6 +38,11 @@ class OpenTrial:
         """Time spent in earlier attempts."""
         return float((self.released or {}).get("seconds", 0.0))
 
+    @property
+    def gpu_seconds(self) -> float:
+        """The same, times the GPUs that it had."""
+        return float((self.released or {}).get("gpu_seconds", 0.0))
+
     def held_with(self, token: str) -> bool:
         return self.state == TrialState.RUNNING and self.token == token
 

@@ -1,4 +1,4 @@
-"""The last words of `optimize` and `results`: the best trial, and where the files lie."""
+"""The last words of `optimize` and `results`: the best trial, where the files lie, and what ended the study."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from aimlhpo.config import Config
     from aimlhpo.results import ResultFiles
+    from aimlhpo.stopping import Ended
 
 
 def print_results(study: optuna.Study, config: Config, files: ResultFiles) -> bool:
@@ -44,3 +45,24 @@ def _tell_feasible(study: optuna.Study, config: Config) -> bool:
         return False
     print(f"{feasible} of {complete} complete trials are feasible")
     return True
+
+
+def nothing_to_do(config: Config, ended: Ended) -> str:
+    """Why a study that is started again runs nothing, and what would make it go on."""
+    name, budget = config.optuna.study_name, config.optuna.n_trials
+    if ended.rule == "n_trials":
+        return f"nothing to do: study {name} has finished its {budget} trials (n_trials) before"
+    way = f"to go on, set another {ended.rule}, or leave it out"
+    if ended.rule == "timeout" and config.optuna.timeout_scope == "submission":
+        way = "to go on, start it again with reload: 1"
+    return f"nothing to do: study {name} was ended by {ended}\n    {way}"
+
+
+def print_ended(study: optuna.Study, config: Config) -> None:
+    """Which rule ended the study; nothing where it is not at its end."""
+    from aimlhpo.counts import count
+    from aimlhpo.stopping import ending_of
+
+    ended = ending_of(study, config, count(study.get_trials(deepcopy=False)))
+    if ended:
+        print(f"study {config.optuna.study_name} ended by {ended}")

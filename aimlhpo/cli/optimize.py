@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimlhpo.cli import messages
+from aimlhpo.cli.ending import nothing_to_do, print_ended, print_results
 from aimlhpo.cli.parsing import UsageError, add_config_arguments, config_flags, fill_local, make_parser
 from aimlhpo.cli.strategy import show_strategy
 from aimlhpo.errors import ConfigError, ExitCode
@@ -45,9 +46,14 @@ def run(argv: Sequence[str]) -> int:
     _check(config, arguments, here)
     if arguments.dry_run:
         return _dry_run(config, here)
+    from aimlhpo.stopping import ended_already
+
     study = _study(config, arguments)
-    if _finished(study, config):
-        return _nothing_to_do(study, config)
+    ended = ended_already(study, config)
+    if ended:
+        print(nothing_to_do(config, ended))
+        _tell_results(study, config)
+        return ExitCode.NOTHING_TO_DO
     if arguments.create_only:
         print(f"study {config.optuna.study_name} is ready in {config.optuna.storage}")
         return ExitCode.DONE
@@ -141,19 +147,6 @@ def _tell_changed_objective(study: optuna.Study, config: Config) -> None:
         print(f"note: {source} has changed since the study's trials were made", file=sys.stderr)
 
 
-def _finished(study: optuna.Study, config: Config) -> bool:
-    from aimlhpo.counts import count
-
-    return count(study.get_trials(deepcopy=False)).finished >= config.optuna.n_trials
-
-
-def _nothing_to_do(study: optuna.Study, config: Config) -> int:
-    budget = config.optuna.n_trials
-    print(f"nothing to do: study {config.optuna.study_name} has finished its {budget} trials (n_trials) before")
-    _tell_results(study, config)
-    return ExitCode.NOTHING_TO_DO
-
-
 def _run_here(config: Config, workers: int | str | None) -> int:
     from aimlhpo.launch.local import run as run_local
     from aimlhpo.storage import load_study
@@ -162,6 +155,7 @@ def _run_here(config: Config, workers: int | str | None) -> int:
     study = load_study(config)
     feasible = _tell_results(study, config)
     _tell_failed_permutations(study, config)
+    print_ended(study, config)
     return ExitCode.DONE if feasible else ExitCode.STUDY_FAILED
 
 
@@ -182,6 +176,7 @@ def _tell_failed_permutations(study: optuna.Study, config: Config) -> None:
 
 def _tell_results(study: optuna.Study, config: Config) -> bool:
     from aimlhpo.cli.ending import print_results
+def _tell_results(study: optuna.Study, config: Config) -> None:
     from aimlhpo.results import write_results
 
     return print_results(study, config, write_results(study, config))

@@ -60,9 +60,12 @@ def screen(status: Status) -> Iterator[str]:
             (counts.failed, "failed"),
         )
     )
+    if status.ended:
+        yield f"ended    by {status.ended}" + (f" ({status.counts.running} still run)" if status.counts.running else "")
     yield from _best(status)
     if status.rate:
-        yield f"rate     {readable.rate(status.rate)}, {readable.duration(status.eta)} left"
+        left = f", {readable.duration(status.eta)} left" if status.eta else ""
+        yield f"rate     {readable.rate(status.rate)}{left}"
     if status.reaped:
         yield f"note     agents are gone; their trials were given back: {', '.join(map(str, status.reaped))}"
     yield from _jobs(status)
@@ -85,9 +88,8 @@ def _best(status: Status) -> Iterator[str]:
 
 def _agents(status: Status) -> Iterator[str]:
     if not status.agents:
-        left = status.n_trials - status.counts.finished
-        if left > 0:
-            yield f"agents   none; {left} trials are left, start again with reload: 1"
+        if status.left:
+            yield f"agents   none; {status.left} trials are left, start again with reload: 1"
         return
     yield f"\nagents ({len(status.agents)}), python {', '.join(sorted({agent.python for agent in status.agents}))}:"
     for agent in status.agents:

@@ -82,6 +82,5 @@ def _give_back(config: Config) -> None:
     from aimlhpo.storage import load_study
 
     status = read_status(load_study(config), config)
-    left = max(0, status.n_trials - status.counts.finished)
     print(f"{status.counts.finished} of {status.n_trials} trials are finished", end="")
-    print(f"; the others: aimlhpo submit {config.paths.save_path}" if left else "")
+    print(f"; the others: aimlhpo submit {config.paths.save_path}" if status.left else "")

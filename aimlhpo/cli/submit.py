@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aimlhpo.cli import messages
+from aimlhpo.cli.ending import nothing_to_do
 from aimlhpo.cli.parsing import UsageError, add_study_argument, make_parser
 from aimlhpo.errors import ExitCode
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
+    from aimlhpo.stopping import Ended
 
 _SUMMARY = """\
 Submit jobs for a study that was started before, with the files as they were then.
@@ -37,9 +39,9 @@ def run(argv: Sequence[str]) -> int:
     config = load_target(arguments.study)
     if arguments.dry_run:
         return show(config, jobs)
-    left = _left(config)
-    if left <= 0:
-        print(f"nothing to do: study {config.optuna.study_name} has finished its {config.optuna.n_trials} trials")
+    ended = _ended(config)
+    if ended:
+        print(nothing_to_do(config, ended))
         return ExitCode.NOTHING_TO_DO
     return submit(config, jobs, wait=arguments.wait)
 
@@ -71,12 +73,11 @@ def submit(config: Config, jobs: int | None = None, *, wait: bool = False) -> in
     return follow(config)
 
 
-def _left(config: Config) -> int:
-    from aimlhpo.counts import count
+def _ended(config: Config) -> Ended | None:
+    from aimlhpo.stopping import ended_already
     from aimlhpo.storage import load_study
 
-    trials = load_study(config).get_trials(deepcopy=False)
-    return config.optuna.n_trials - count(trials).finished
+    return ended_already(load_study(config), config)
 
 
 def _number(text: str | None) -> int | None:

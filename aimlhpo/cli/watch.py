@@ -58,11 +58,11 @@ def follow(config: Config, every: float = EVERY) -> int:
             if is_over(status):
                 break
             time.sleep(every)
-    left = status.n_trials - status.counts.finished
-    if left <= 0:
+    if not status.left:
         print(f"study {status.study} is finished: aimlhpo results {status.save_path}")
+        print(f"ended by {status.ended}")
         return ExitCode.DONE
-    print(f"nobody works on study {status.study}, and {left} trials are left: aimlhpo submit {status.save_path}")
+    print(f"nobody works on study {status.study}, and {status.left} trials are left: aimlhpo submit {status.save_path}")
     return ExitCode.STUDY_FAILED
 
 

@@ -16,6 +16,7 @@ from aimlhpo.config.pruned_metric import pruned_metric_problems
 from aimlhpo.config.resources import resource_problems, without_paths
 from aimlhpo.config.space_checks import search_space_problems
 from aimlhpo.config.tracking import tracking_problems
+from aimlhpo.config.stopping_checks import stopping_problems
 from aimlhpo.errors import Problem
 from aimlhpo.suggestions import key_path, show
 
@@ -34,6 +35,7 @@ def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> li
             *_objective(optuna),
             *command_problems(optuna, model),
             *_lengths(optuna),
+            *stopping_problems(optuna),
             *_strategies(optuna),
             *resource_problems(optuna, model),
             *pruned_metric_problems(optuna),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from aimlhpo.config.pruned_metric import reported_metric
+from aimlhpo.config.stopping_section import AT_STOP, TIMEOUT_SCOPES, Hours, Patience, Targets
 from aimlhpo.config.values import (
     TEXT,
     Command,
@@ -176,6 +177,31 @@ class OptunaSection(Section):
         "A full grid may leave it out: then every permutation is run."
     )
     timeout: Seconds | None = Field(default=None, description="Seconds after which no more trials are started.")
+    timeout_scope: Annotated[str, one_of(*TIMEOUT_SCOPES), in_editors({"enum": TIMEOUT_SCOPES})] = Field(
+        default="submission",
+        description="What `timeout` counts from. submission: the last start of the study; study: its first start, "
+        "whatever lies between.",
+    )
+    target_value: Targets | None = Field(
+        default=None,
+        description="Ends the study when a complete trial is as good: a number, or metric: number pairs that one trial "
+        "must reach together.",
+    )
+    max_gpu_hours: Hours | None = Field(
+        default=None,
+        description="Ends the study when its trials have used so many GPU hours since its beginning, failed and "
+        "interrupted ones included.",
+    )
+    patience: Patience | None = Field(
+        default=None,
+        description="Ends the study when so many trials in a row have finished without a better one: a number, or "
+        "trials: N and min_delta: X.",
+    )
+    at_stop: Annotated[str, one_of(*AT_STOP), in_editors({"enum": AT_STOP})] = Field(
+        default="finish",
+        description="What running trials do when a rule other than n_trials ends the study. finish: run to their end; "
+        "prune: give up at their next should_prune().",
+    )
     gpu: Flag = Field(default=False, description="Whether each worker gets a GPU of its own.")
     save_path: Text = Field(default=".", description="Directory of the study's files.")
     seed: Seed | None = Field(
@@ -231,3 +257,9 @@ class OptunaSection(Section):
         if isinstance(data, dict) and "direction" not in data and isinstance(data.get("metric"), list):
             return {**data, "direction": ["minimize"] * len(data["metric"])}
         return data
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """`target_value` by metric."""
+        target = self.target_value
+        return target if isinstance(target, dict) else {} if target is None else {self.metric[0]: target}

@@ -109,7 +109,7 @@ def _why(config: Config, job: JobEnvironment, cause: str) -> str:
 def _after(config: Config, job: JobEnvironment, ending: Ending, began: float) -> int:
     """The end of an agent that was stopped while the study goes on."""
     left = config.optuna.n_trials - ending.standing.counts.finished
-    if ending.cause != WALLTIME or left <= 0:
+    if ending.cause != WALLTIME or left <= 0 or ending.standing.ended:
         return ExitCode.DONE
     refused = _no_requeue(config.slurm, job) or _no_progress(config, ending, began)
     if refused is None:

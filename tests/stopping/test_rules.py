@@ -1,0 +1,134 @@
+"""Each rule on its own: what it counts, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from aimlhpo.backends.backend import OpenTrial, Overview
+from aimlhpo.stopping import Moment, Rule, Stops
+from aimlhpo.stopping.rules import GpuHours, Patience, TargetValue, Timeout
+
+HOUR = 3600.0
+
+
+def trial(number: int, *values: float, state: str = "COMPLETE", **attrs: Any) -> FrozenTrial:
+    given: dict[str, Any] = {"values": list(values)} if values else {}
+    made = create_trial(state=TrialState[state], user_attrs={"aimlhpo": attrs}, **given)
+    made.number = number
+    return made
+
+
+def says(rule: Rule, trials: Sequence[FrozenTrial], moment: Moment | None = None) -> str | None:
+    for one in trials:
+        rule.take(one)
+    return rule(moment or Moment())
+
+
+def test_timeout_counts_from_its_beginning() -> None:
+    rule = Timeout(60.0, 1000.0, "the study was begun")
+    assert rule(Moment(now=1059.0)) is None
+    assert rule(Moment(now=1061.0)) == "more than 1m00s have passed since the study was begun"
+
+
+@pytest.mark.parametrize(("direction", "reached"), [("minimize", 0.04), ("maximize", 0.06)])
+def test_target_is_reached_by_direction(direction: str, reached: float) -> None:
+    missed = 0.1 - reached
+    assert says(TargetValue({"loss": 0.05}, ["loss"], [direction]), [trial(0, missed)]) is None
+    reason = says(TargetValue({"loss": 0.05}, ["loss"], [direction]), [trial(0, missed), trial(1, reached)])
+    assert reason == f"loss {reached} {'<=' if direction == 'minimize' else '>='} 0.05 with trial 1"
+
+
+def test_an_equal_value_reaches_the_target() -> None:
+    assert says(TargetValue({"loss": 0.05}, ["loss"], ["minimize"]), [trial(0, 0.05)])
+
+
+def test_one_trial_must_reach_all_targets() -> None:
+    targets, metrics, directions = {"a": 0.9, "c": 5.0}, ["a", "b", "c"], ["maximize", "minimize", "minimize"]
+    apart = [trial(0, 0.95, 1.0, 9.0), trial(1, 0.5, 1.0, 2.0)]
+    assert says(TargetValue(targets, metrics, directions), apart) is None
+    together = says(TargetValue(targets, metrics, directions), [*apart, trial(2, 0.91, 7.0, 3.0)])
+    assert together == "a 0.91 >= 0.9, c 3 <= 5 with trial 2"
+
+
+def test_pruned_failed_and_infeasible_trials_reach_no_target() -> None:
+    infeasible = create_trial(value=0.0, system_attrs={"constraints": [1.0]})
+    trials = [trial(0, 0.0, state="PRUNED"), trial(1, state="FAIL"), infeasible]
+    assert says(TargetValue({"loss": 0.05}, ["loss"], ["minimize"]), trials) is None
+
+
+def test_gpu_hours_count_every_attempt() -> None:
+    done = [trial(0, 1.0, gpu_seconds=1800.0), trial(1, state="FAIL", gpu_seconds=900.0), trial(2, 1.0)]
+    assert says(GpuHours(1.0), done) is None
+    claim = {"gpus": 2.0, "since": 1000.0}
+    running = OpenTrial(3, 3, TrialState.RUNNING, claim, {"gpu_seconds": 300.0})
+    waiting = OpenTrial(4, 4, TrialState.WAITING, None, {"gpu_seconds": 200.0})
+    assert says(GpuHours(1.0), done, Moment([running, waiting], now=1190.0)) is None
+    assert says(GpuHours(1.0), done, Moment([running, waiting], now=1200.0)) == "1 of 1 GPU hours are used"
+
+
+def test_patience_counts_finished_trials_since_the_best() -> None:
+    trials = [trial(0, 3.0), trial(1, 2.0), trial(2, state="FAIL"), trial(3, 2.0), trial(4, 9.0, state="PRUNED")]
+    assert says(Patience(3, 0.0, ["minimize"]), trials) is None
+    reason = says(Patience(3, 0.0, ["minimize"]), [*trials, trial(5, 5.0)])
+    assert reason == "none of the 3 trials that finished after trial 1 is better"
+    assert says(Patience(3, 0.0, ["minimize"]), [*trials, trial(5, 1.0)]) is None
+
+
+def test_patience_waits_for_a_first_complete_trial() -> None:
+    pruned = [trial(number, 1.0, state="PRUNED") for number in range(9)]
+    assert says(Patience(3, 0.0, ["minimize"]), pruned) is None
+
+
+def test_small_improvements_do_not_count_with_min_delta() -> None:
+    slow = [trial(number, 10.0 + 0.1 * number) for number in range(4)]
+    assert says(Patience(3, 0.0, ["maximize"]), slow) is None
+    assert says(Patience(3, 0.25, ["maximize"]), slow) is None
+    assert says(Patience(3, 0.5, ["maximize"]), slow) == "none of the 3 trials that finished after trial 0 is better"
+
+
+def test_with_several_metrics_the_pareto_front_must_grow() -> None:
+    first = [trial(0, 1.0, 1.0), trial(1, 0.0, 2.0)]
+    dominated = [trial(2, 1.0, 1.0), trial(3, 2.0, 2.0)]
+    assert says(Patience(2, 0.0, ["minimize", "minimize"]), first + dominated) is not None
+    assert says(Patience(2, 0.0, ["minimize", "minimize"]), [*first, dominated[0], trial(3, 2.0, 0.0)]) is None
+
+
+class Listening(Rule):
+    """Keeps what it is given."""
+
+    key = "listening"
+    limit = 1
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def take(self, trial: FrozenTrial) -> None:
+        self.numbers.append(trial.number)
+
+    def __call__(self, moment: Moment) -> str | None:
+        return None
+
+
+def test_rules_get_every_trial_once_when_it_has_ended() -> None:
+    study, rule = optuna.create_study(), Listening()
+    stops = Stops(study, [rule])
+    first, second, third = (study.ask() for _ in range(3))
+
+    def look() -> list[int]:
+        done = sum(trial.state.is_finished() for trial in study.trials)
+        assert stops.ended(Overview(complete=done)) is None
+        return rule.numbers
+
+    assert look() == []
+    study.tell(second, 1.0)
+    assert look() == [1]
+    study.tell(first, 1.0)
+    study.tell(study.ask(), 1.0)
+    assert look() == [1, 0, 3]
+    study.tell(third, state=TrialState.FAIL)
+    assert look() == [1, 0, 3, 2]
