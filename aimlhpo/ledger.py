@@ -99,7 +99,14 @@ class Ledger:
         A repeated call with the same token returns the claim that an earlier call made before it was cut short.
         """
         token = token or new_token()
-        owner = {"agent": self._agent, "token": token, "slot": slot, "device": device, "gpus": gpus, "since": time.time()}
+        owner = {
+            "agent": self._agent,
+            "token": token,
+            "slot": slot,
+            "device": device,
+            "gpus": gpus,
+            "since": time.time(),
+        }
         with locked(self._paths.lock):
             overview = self._overview()
             mine = next((trial for trial in overview.open if trial.held_with(token)), None)

@@ -35,6 +35,8 @@ from aimlhpo.ledger import Ledger
 from aimlhpo.lock_check import verify_shared_locks
 from aimlhpo.outbox import Outbox
 from aimlhpo.patience import Patience
+from aimlhpo.protocol import Setup, StudyInfo
+from aimlhpo.stopping import make_stops
 from aimlhpo.storage import load_study
 from aimlhpo.strategies import make_pruner
 
@@ -103,9 +105,9 @@ class Agent:
         study = patience.run(partial(load_study, self._config, sampler=sampler, pruner=pruner))
         study._storage = storage = own(study._storage)
         registry = Registry(paths.leases, options.grace_period, self._holder, self._word)
-        queue = queue_of(study, self._config)
+        queue, stops = queue_of(study, self._config), make_stops(study, self._config)
         limits = options.max_retries, options.max_interruptions
-        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, *limits, queue)
+        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, *limits, queue, stops)
         with ExitStack() as stack:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))

@@ -25,7 +25,7 @@ from aimlhpo.records import CONSTRAINTS
 from aimlhpo.results import ResultsWriter
 from aimlhpo.sampling import attach
 from aimlhpo.space import SearchSpace
-from aimlhpo.stopping import Ended
+from aimlhpo.stopping import Ended, Look
 from aimlhpo.storage import STUDY_ATTR
 from aimlhpo.strategies import reseed
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import optuna
 
     from aimlhpo.config import Config
+    from aimlhpo.devices import Slot
     from aimlhpo.leases import Lease
 
 
@@ -71,6 +72,7 @@ class Bookkeeper:
         self._reported = config.optuna.reported_metric
         self._pruning = Pruning(study, self._reported)
         self._sampled = for_sampler(study)
+        self._at_stop, self._look = config.optuna.at_stop, Look(ledger.ended)
 
     @property
     def started(self) -> float:
@@ -79,9 +81,9 @@ class Bookkeeper:
 
     # --- claiming ---
 
-    def prepare(self, slot: int, device: str, token: str) -> Work | Nothing:
+    def prepare(self, slot: Slot, token: str) -> Work | Nothing:
         """Claim the next trial and sample its parameters."""
-        claim = self._ledger.claim(slot, device, token)
+        claim = self._ledger.claim(slot.index, slot.label, token, slot.gpu_share)
         if isinstance(claim, Nothing):
             return claim
         trial = attach(self._sampled, claim.trial_id)
@@ -137,7 +139,11 @@ class Bookkeeper:
             for report in reports:
                 self._storage.set_trial_intermediate_value(claim.trial_id, report.step, report.value)
             prune = self._pruning.decide(claim.trial_id, [report.step for report in reports])
-        return Decision(number, step, prune)
+        return Decision(number, step, prune or self._ends_with_study())
+
+    def _ends_with_study(self) -> bool:
+        """Whether running trials are to give up because a rule has ended the study."""
+        return self._at_stop == "prune" and self._look.ended()
 
     def suggest(self, request: SuggestRequest) -> Suggested:
         """Answer a suggest call for a parameter that the YAML does not declare."""

@@ -40,13 +40,8 @@ class Desk:
         self._next_look = 0.0
         self._told: set[str] = set()
 
-    @property
-    def study_started(self) -> float:
-        """When the study was last started, in seconds since the epoch."""
-        return self._books.started
-
     def claim(self, slot: Slot, then: Callable[[Work | Nothing], None]) -> None:
-        self._clerk.submit(partial(self._books.prepare, slot.index, slot.label, new_token()), then)
+        self._clerk.submit(partial(self._books.prepare, slot, new_token()), then)
 
     def report(self, report: Report, worker: WorkerProcess) -> None:
         """Write a report, and tell the worker what was decided."""

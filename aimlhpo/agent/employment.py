@@ -28,7 +28,7 @@ class Employment:
     def __init__(
         self, config: Config, seats: Seats, desk: Desk, halt: Halt, walltime: Walltime, waiter: Waiter
     ) -> None:
-        self._options, self._paths = config.optuna, config.paths
+        self._paths = config.paths
         self._seats, self._desk, self._halt = seats, desk, halt
         self._walltime, self._waiter = walltime, waiter
 
@@ -56,11 +56,7 @@ class Employment:
     # --- whether trials may be started ---
 
     def _is_closed(self) -> bool:
-        return self._halt.called or self._time_is_up() or not self._fits()
-
-    def _time_is_up(self) -> bool:
-        timeout = self._options.timeout
-        return timeout is not None and time.time() - self._desk.study_started > timeout
+        return self._halt.called or not self._fits()
 
     def _fits(self) -> bool:
         """Whether a trial can end within the walltime, or go on after it; a fresh job starts at least one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.feasibility import judge
 from aimlhpo.agent.memory import OUT_OF_MEMORY, after_out_of_memory
@@ -83,11 +83,12 @@ class Endings:
         patience = _SIGNAL_PATIENCE if self._holder.job is not None else 0.0
         return self._halt.called or bool(wait([self._trap.fileno()], timeout=patience))
 
-    def _whereabouts(self, seat: Seat, log_offset: int) -> dict[str, object]:
+    def _whereabouts(self, seat: Seat, log_offset: int) -> dict[str, Any]:
         return {
             "worker": f"{self._holder.host}:{self._holder.agent}:{seat.slot.index}",
             "host": self._holder.host,
             "device": seat.slot.label,
+            "gpus": seat.slot.gpu_share,
             "log": str(seat.worker.log.relative_to(self._paths.save_path)),
             "log_offset": log_offset,
             "provenance": seat.provenance,

@@ -48,6 +48,8 @@ def _min_delta(patience: Any, metrics: list[str]) -> Iterator[Problem]:
 
 def _without_rule(optuna: Mapping[str, Any]) -> Iterator[Problem]:
     if optuna.get("timeout_scope") is not None and optuna.get("timeout") is None:
-        yield Problem(key_path("optuna", "timeout_scope"), "says what timeout counts, and there is none", "timeout, too")
+        yield Problem(
+            key_path("optuna", "timeout_scope"), "says what timeout counts, and there is none", "timeout, too"
+        )
     if optuna.get("at_stop") == "prune" and all(optuna.get(key) is None for key in RULES):
         yield Problem(key_path("optuna", "at_stop"), "no rule ends the study early", f"one of {listing(RULES)}, too")

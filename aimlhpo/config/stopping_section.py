@@ -64,7 +64,8 @@ class PatienceSection(Section):
 
     trials: Count = Field(description="Finished trials in a row without a better one that end the study.")
     min_delta: NotNegative = Field(
-        default=0.0, description="By how much a value must be better than the best before, at least, to count as better."
+        default=0.0,
+        description="By how much a value must be better than the best before, at least, to count as better.",
     )
 
 

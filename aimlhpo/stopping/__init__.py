@@ -7,6 +7,6 @@ Stops       what the ledger asks before each claim
 
 from aimlhpo.stopping.ended import Ended, ending_of, read_note
 from aimlhpo.stopping.rule import Moment, Rule
-from aimlhpo.stopping.stops import Stops, ended_already, make_stops
+from aimlhpo.stopping.stops import Look, Stops, ended_already, make_stops
 
-__all__ = ["Ended", "Moment", "Rule", "Stops", "ended_already", "ending_of", "make_stops", "read_note"]
+__all__ = ["Ended", "Look", "Moment", "Rule", "Stops", "ended_already", "ending_of", "make_stops", "read_note"]

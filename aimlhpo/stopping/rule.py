@@ -32,6 +32,7 @@ class Rule(ABC):
     key: ClassVar[str]
     limit: Any
 
+    @abstractmethod
     def take(self, trial: FrozenTrial) -> None:
         """Learn of a trial that has ended. Each is given once, in the order in which they ended."""
 

@@ -23,6 +23,9 @@ class Timeout(Rule):
         self.limit = [seconds, begin]
         self._seconds, self._begin, self._since = seconds, begin, since
 
+    def take(self, trial: FrozenTrial) -> None:
+        """Time passes without trials, too."""
+
     def __call__(self, moment: Moment) -> str | None:
         if moment.now - self._begin <= self._seconds:
             return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,21 @@ class Stops:
 
 def _end(trial: FrozenTrial) -> tuple[float, int]:
     return trial.datetime_complete.timestamp() if trial.datetime_complete else 0.0, trial.number
+
+
+class Look:
+    """Asks, at most once in `period` seconds, whether a rule has ended the study: for those who do not claim."""
+
+    def __init__(self, ask: Callable[[], Ended | None], period: float = 1.0) -> None:
+        self._ask, self._period = ask, period
+        self._due = 0.0
+        self._ended: Ended | None = None
+
+    def ended(self) -> bool:
+        if self._ended is None and time.monotonic() >= self._due:
+            self._ended = self._ask()
+            self._due = time.monotonic() + self._period
+        return self._ended is not None
 
 
 def make_stops(study: optuna.Study, config: Config) -> Stops | None:
