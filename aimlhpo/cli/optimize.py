@@ -175,8 +175,6 @@ def _tell_failed_permutations(study: optuna.Study, config: Config) -> None:
 
 
 def _tell_results(study: optuna.Study, config: Config) -> bool:
-    from aimlhpo.cli.ending import print_results
-def _tell_results(study: optuna.Study, config: Config) -> None:
     from aimlhpo.results import write_results
 
     return print_results(study, config, write_results(study, config))
