@@ -35,7 +35,6 @@ from aimlhpo.ledger import Ledger
 from aimlhpo.lock_check import verify_shared_locks
 from aimlhpo.outbox import Outbox
 from aimlhpo.patience import Patience
-from aimlhpo.protocol import Setup, StudyInfo
 from aimlhpo.stopping import make_stops
 from aimlhpo.storage import load_study
 from aimlhpo.strategies import make_pruner

@@ -15,8 +15,8 @@ from aimlhpo.config.locations import variable_problems
 from aimlhpo.config.pruned_metric import pruned_metric_problems
 from aimlhpo.config.resources import resource_problems, without_paths
 from aimlhpo.config.space_checks import search_space_problems
-from aimlhpo.config.tracking import tracking_problems
 from aimlhpo.config.stopping_checks import stopping_problems
+from aimlhpo.config.tracking import tracking_problems
 from aimlhpo.errors import Problem
 from aimlhpo.suggestions import key_path, show
 
