@@ -210,15 +210,15 @@ def _create(config: Config) -> optuna.Study:
 
 
 def _sign(study: optuna.Study, config: Config) -> None:
-    """Note in the study what it searches, when it was last started, and its seed (drawn once where none is set)."""
+    """Note in the study its id, what it searches, when it was last started, and its seed (drawn where none is set)."""
     from aimlhpo.grid import DRAWN, declared_grid
 
     known = study.user_attrs.get(STUDY_ATTR, {})
     grid = declared_grid(config)
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
     now = time.time()
-    begun = known.get("begun", now)
-    signed = {"fingerprint": fingerprint.of(config), "seed": seed, "started": now, "begun": begun}
+    lasting = {"id": known.get("id") or secrets.token_hex(8), "begun": known.get("begun", now)}
+    signed = {"fingerprint": fingerprint.of(config), "seed": seed, "started": now, **lasting}
     drawn = {DRAWN: known.get(DRAWN) or grid.draw(seed)} if grid is not None else {}
     study.set_user_attr(STUDY_ATTR, {**known, **signed, **drawn})
 

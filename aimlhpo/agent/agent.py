@@ -22,11 +22,11 @@ from aimlhpo.agent.hearing import Hearing
 from aimlhpo.agent.progress import Pace
 from aimlhpo.agent.seats import Seats
 from aimlhpo.agent.signals import LOCAL, SignalTrap
-from aimlhpo.agent.waiter import Waiter
 from aimlhpo.agent.walltime import Job, Walltime
 from aimlhpo.agent.workforce import Workforce
 from aimlhpo.backends import own
 from aimlhpo.devices import Slot
+from aimlhpo.election import Election
 from aimlhpo.errors import StudyFailed
 from aimlhpo.grid import queue_of, sampler_of
 from aimlhpo.interruptions import STOPPED_BY_USER
@@ -38,6 +38,7 @@ from aimlhpo.patience import Patience
 from aimlhpo.stopping import make_stops
 from aimlhpo.storage import load_study
 from aimlhpo.strategies import make_pruner
+from aimlhpo.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     import signal
@@ -111,7 +112,8 @@ class Agent:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))
             verify_shared_locks(paths.leases, self._holder, options.grace_period)
-            waiter = stack.enter_context(Waiter(paths.state / "waiter.lock"))
+            waiter = stack.enter_context(Election(paths.state / "waiter.lock"))
+            self._tracker = stack.enter_context(Tracker(self._config, self._holder.agent, self._view.log))
             self._clerk = stack.enter_context(Clerk(patience))
             books = Bookkeeper(self._config, study, storage, ledger, lease)
             self._desk = Desk(books, self._clerk, Outbox(paths.outbox), self._view.log)
@@ -137,6 +139,7 @@ class Agent:
             wait([self._clerk.fileno()])
             self._clerk.deliver()
         self._show()
+        self._tracker.finish(self._halt.cause)
 
     def _step(self) -> None:
         self._employment.employ_idle()
@@ -172,6 +175,7 @@ class Agent:
         self._stop_failing_study()
         if self._walltime.is_over():
             self._halt.call("walltime")
+        self._tracker.look()
         self._show()
 
     # --- stopping ---

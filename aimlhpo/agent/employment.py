@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from aimlhpo.agent.desk import Desk
     from aimlhpo.agent.halt import Halt
     from aimlhpo.agent.seats import Seats
-    from aimlhpo.agent.waiter import Waiter
     from aimlhpo.agent.walltime import Walltime
     from aimlhpo.config import Config
+    from aimlhpo.election import Election
 
 _POLL = 1.0  # seconds until a slot asks again when all that is left is running elsewhere
 
@@ -26,7 +26,7 @@ class Employment:
     """Gives trials to idle seats, for as long as trials may be started."""
 
     def __init__(
-        self, config: Config, seats: Seats, desk: Desk, halt: Halt, walltime: Walltime, waiter: Waiter
+        self, config: Config, seats: Seats, desk: Desk, halt: Halt, walltime: Walltime, waiter: Election
     ) -> None:
         self._paths = config.paths
         self._seats, self._desk, self._halt = seats, desk, halt
@@ -77,7 +77,7 @@ class Employment:
 
     def _rest(self, seat: Seat, reason: Nothing) -> None:
         """Ask again later where what runs now may still fail, here or (one agent of all waits) elsewhere."""
-        if reason is Nothing.WAIT and (self._seats.busy or self._waiter.elected()):
+        if reason is Nothing.WAIT and (self._seats.busy or self._waiter.won()):
             seat.state, seat.retry_at = State.IDLE, time.monotonic() + _POLL
         else:
             seat.retire()

@@ -21,6 +21,7 @@ VERBS = {
     "submit": "more SLURM jobs for a study that is under way",
     "stop": "cancel a study's SLURM jobs",
     "results": "rebuild results.csv and best.yml from the storage",
+    "track": "tell MLflow or TensorBoard of a study's trials",
     "schema": "print the JSON schema of the hyperparameter file",
 }
 INTERNAL_VERBS = ("agent",)

@@ -20,7 +20,12 @@ LEGAL_STORAGE = "journal, journal:///ABSOLUTE/FILE, sqlite:///FILE, or a postgre
 
 def absolute(path: str) -> str:
     """The path from the current directory, `~` and `${VARIABLE}` followed where they are set."""
-    return os.path.abspath(os.path.expanduser(_VARIABLE.sub(_expanded, path)))
+    return os.path.abspath(os.path.expanduser(expanded(path)))
+
+
+def expanded(text: str) -> str:
+    """The text with the environment's values in place of the `${VARIABLES}` that are set."""
+    return _VARIABLE.sub(_expanded, text)
 
 
 def _expanded(match: re.Match[str]) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from aimlhpo.atomic import replace_file
 from aimlhpo.config.schema import LogSection, OptunaSection, SlurmSection
+from aimlhpo.config.tracking import resolve_tracking, tracking_problems
 from aimlhpo.config.yaml_loader import dump_yaml
+from aimlhpo.errors import ConfigError
 from aimlhpo.paths import StudyPaths
 
 
@@ -54,3 +57,14 @@ class Config:
         os.makedirs(self.paths.snapshot, mode=0o700, exist_ok=True)
         replace_file(self.paths.hyperparameters, dump_yaml(self.hyperparameters), 0o600)
         replace_file(self.paths.model, dump_yaml(self.model), 0o600)
+
+
+def with_tracking(config: Config, asked: Mapping[str, Any]) -> Config:
+    """The same study, with tracking tools asked for as under `log`. Raises ConfigError."""
+    log = config.hyperparameters.get("log")
+    log = {**(log if isinstance(log, dict) else {}), **asked}
+    problems = list(tracking_problems(log))
+    if problems:
+        raise ConfigError(problems)
+    resolve_tracking(log, config.optuna.save_path, config.optuna.study_name)
+    return replace(config, log=LogSection.model_validate(log))

@@ -1,0 +1,70 @@
+"""The child process of an agent that tells tracking tools of the trials."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from aimlhpo.patience import is_outage
+from aimlhpo.storage import load_study
+from aimlhpo.tracking.follower import Follower
+from aimlhpo.tracking.messages import Done, Finish, Line, Moved
+from aimlhpo.tracking.targets import make_targets
+from aimlhpo.worker.lifeline import die_with_parent
+
+if TYPE_CHECKING:
+    from aimlhpo.config import Config
+
+_PERIOD = 5.0  # seconds between two looks at the storage
+_LAST_REQUESTS = "5"  # seconds that a server has for each answer when the agent is about to end
+_NICENESS = 10
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve the agent at the other end of the pipe until it wants an end."""
+    die_with_parent(parent)
+    os.nice(_NICENESS)
+    with Connection(descriptor) as agent, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        _serve(agent, agent.recv())
+
+
+def _serve(agent: Connection, config: Config) -> None:
+    follower: Follower | None = None
+    pause = 0.0
+    while not agent.poll(pause):
+        pause = _PERIOD
+        with _outages_ignored():
+            follower = follower or _follower(config, agent)
+            follower.sync()
+    finish: Finish = agent.recv()
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = _LAST_REQUESTS
+    lacks = ["the storage does not answer"]
+    with _outages_ignored():
+        follower = follower or _follower(config, agent)
+        lacks = follower.finish(finish.ended)
+    agent.send(Done(lacks))
+
+
+@contextmanager
+def _outages_ignored() -> Iterator[None]:
+    """The agent tells of the storage's outages; here the next look comes as always."""
+    try:
+        yield
+    except Exception as error:
+        if not is_outage(error):
+            raise
+
+
+def _follower(config: Config, agent: Connection) -> Follower:
+    study = load_study(config)
+    return Follower(
+        config, study, make_targets(config, study), lambda text: agent.send(Line(text)), lambda: agent.send(Moved())
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

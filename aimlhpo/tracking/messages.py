@@ -1,0 +1,31 @@
+"""What an agent and the child that tells its tracking tools say to each other over a pipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finish:
+    """To the child: send what is left, answer Done and end. `ended` as in StudyState."""
+
+    ended: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """To the agent: a line for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Moved:
+    """To the agent: something has arrived at a tool."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """To the agent: what the tools still lack, a line for each."""
+
+    lacks: list[str]

@@ -1,0 +1,36 @@
+"""What a tracking tool has to offer to be told of a study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aimlhpo.tracking.run import Run
+
+
+class Refused(Exception):
+    """A run that the tool takes as it stands never; others go on."""
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """How the study stands: `ended` is "finished", "stopped", or None while trials run; `best` by metric."""
+
+    finished: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    ended: str | None = None
+
+
+class Target(Protocol):
+    """One tracking tool, at one place. Every method may raise anything: then `open` is called before the next call."""
+
+    name: str
+
+    def open(self) -> None:
+        """Find out what the tool has of the study."""
+
+    def send(self, run: Run) -> None:
+        """Make the tool have all of the run, once; what it has already is left alone. Raises Refused."""
+
+    def conclude(self, state: StudyState) -> None:
+        """Tell how the study stands."""
