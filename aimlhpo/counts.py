@@ -8,19 +8,20 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import CLAIM, Overview
+from aimlhpo.backends.backend import CLAIM, PAUSED, Overview
 from aimlhpo.constraints import holds
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Trials of the study by state; `running` are those that agents hold."""
+    """Trials of the study by state; agents hold the `running` ones, and `paused` ones wait to be promoted."""
 
     complete: int = 0
     pruned: int = 0
     failed: int = 0
     running: int = 0
     waiting: int = 0
+    paused: int = 0
 
     @property
     def finished(self) -> int:
@@ -30,6 +31,8 @@ class Counts:
 
 def count(trials: Iterable[FrozenTrial]) -> Counts:
     """Count by state; a RUNNING trial that no agent claimed belongs to somebody else and is left out."""
+    trials = list(trials)
+    paused = sum(trial.state == TrialState.WAITING and bool(trial.system_attrs.get(PAUSED)) for trial in trials)
     states = Counter(
         trial.state for trial in trials if trial.state != TrialState.RUNNING or trial.system_attrs.get(CLAIM)
     )
@@ -38,7 +41,8 @@ def count(trials: Iterable[FrozenTrial]) -> Counts:
         pruned=states[TrialState.PRUNED],
         failed=states[TrialState.FAIL],
         running=states[TrialState.RUNNING],
-        waiting=states[TrialState.WAITING],
+        waiting=states[TrialState.WAITING] - paused,
+        paused=paused,
     )
 
 
@@ -49,7 +53,8 @@ def count_overview(overview: Overview) -> Counts:
         pruned=overview.pruned,
         failed=overview.failed,
         running=sum(trial.state == TrialState.RUNNING and bool(trial.claim) for trial in overview.open),
-        waiting=sum(trial.state == TrialState.WAITING for trial in overview.open),
+        waiting=sum(trial.state == TrialState.WAITING and not trial.is_paused for trial in overview.open),
+        paused=len(overview.paused),
     )
 
 

@@ -6,6 +6,9 @@ Every decision is taken under one lock, from what the storage holds at that mome
        ^                  |
        '-----release------'      (interrupted, or its agent is dead)
 
+With ASHA by promotion a trial may also finish WAITING: it is paused at a rung, and counts. It is claimed again when it
+is among the best there; those that never are end PRUNED when nothing else is left to run.
+
 A claim writes the owner's token in the same breath as the state; finish and release check it, so that an agent that
 lost its claim while it was stopped or cut off cannot overwrite what others have done since.
 """
@@ -21,12 +24,14 @@ from enum import Enum
 from typing import Any, Protocol
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
-from aimlhpo import interruptions
+from aimlhpo import interruptions, pausing
+from aimlhpo.asha import Promotion
 from aimlhpo.backends import OpenTrial, Overview, OwnedStorage, own
-from aimlhpo.backends.backend import CLAIM, RELEASED
+from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED
 from aimlhpo.backends.operations import Operation, SetState, SetSystemAttr, SetUserAttr
+from aimlhpo.backends.views import last_report
 from aimlhpo.counts import Counts, count_overview
 from aimlhpo.leases import Registry
 from aimlhpo.locks import locked
@@ -79,6 +84,7 @@ class Ledger:
         max_interruptions: int = interruptions.MOST_FRUITLESS,
         queue: Queue | None = None,
         stops: Stops | None = None,
+        promotion: Promotion | None = None,
     ) -> None:
         self._study = study
         storage = study._storage
@@ -91,6 +97,7 @@ class Ledger:
         self._max_retries, self._max_interruptions = max_retries, max_interruptions
         self._queue = queue
         self._stops = stops
+        self._promotion = promotion
         self._outbox = Outbox(paths.outbox)
 
     def claim(self, slot: int, device: str, token: str | None = None, gpus: float = 0.0) -> Claim | Nothing:
@@ -118,22 +125,33 @@ class Ledger:
             return Nothing.DONE
         if self._stops is not None and self._stops.ended(overview):
             return Nothing.STOPPED
-        if self._n_trials is not None and counts.finished + counts.running >= self._n_trials:
-            return Nothing.WAIT
+        promoted = self._promotion.next(overview.paused) if self._promotion is not None else None
+        if promoted is not None:
+            return self._take(promoted, owner)
+        if self._n_trials is not None and counts.finished + counts.running + counts.paused >= self._n_trials:
+            return Nothing.WAIT if counts.running else self._conclude(overview, counts)
         waiting = _first_waiting(overview) or self._queued()
         if waiting:
             return self._take(waiting, owner)
         if self._queue is not None:
-            return Nothing.WAIT if counts.running else Nothing.DONE
+            return Nothing.WAIT if counts.running else self._conclude(overview, counts)
         return self._create(owner)
+
+    def _conclude(self, overview: Overview, counts: Counts) -> Nothing:
+        """Nothing runs, and nobody can be promoted any more: what is paused ends, up to the budget."""
+        left = None if self._n_trials is None else self._n_trials - counts.finished
+        trials = [self._storage.get_trial(trial.trial_id) for trial in overview.paused[:left]]
+        self._backend.apply(pausing.endings(trials, len(self._study.directions)))
+        return Nothing.DONE
 
     def _queued(self) -> OpenTrial | None:
         """The first trial that the queue adds."""
         return _first_waiting(self._overview()) if self._queue is not None and self._queue.fill() else None
 
     def _take(self, trial: OpenTrial, owner: dict[str, Any]) -> Claim:
-        claimed = SetSystemAttr(trial.trial_id, CLAIM, owner)
-        self._backend.apply([claimed, SetState(trial.trial_id, TrialState.RUNNING)])
+        attributes = {CLAIM: owner} | ({PAUSED: None} if trial.is_paused else {})
+        written = [SetSystemAttr(trial.trial_id, key, value) for key, value in attributes.items()]
+        self._backend.apply([*written, SetState(trial.trial_id, TrialState.RUNNING)])
         return self._hold(trial, owner["token"])
 
     def _hold(self, trial: OpenTrial, token: str) -> Claim:
@@ -156,7 +174,7 @@ class Ledger:
         record: dict[str, Any],
         reports: Iterable[tuple[int, float]] = (),
     ) -> bool:
-        """Write a trial's result, and those of its reports that are not stored yet.
+        """Write a trial's result, and those of its reports that are not stored yet; WAITING pauses it at a rung.
 
         False if the claim was lost meanwhile: then nothing is written.
         """
@@ -172,14 +190,14 @@ class Ledger:
         reports: Iterable[tuple[int, float]],
     ) -> bool:
         stored = self._backend.open_trial(claim.trial_id)
-        if stored.state.is_finished() and stored.token == claim.token:
+        if stored.ended_with(claim.token):
             return True
         if not stored.held_with(claim.token):
             return False
         self._storage.hold(claim.trial_id)
         with self._storage.batch():
             self._write_reports(claim, reports)
-            self._write_result(claim, state, values, record)
+            self._write_result(stored, claim, state, values, record)
         self._storage.let_go(claim.trial_id)
         if state == TrialState.FAIL:
             self._retry(claim)
@@ -192,15 +210,26 @@ class Ledger:
                 self._storage.set_trial_intermediate_value(claim.trial_id, step, value)
 
     def _write_result(
-        self, claim: Claim, state: TrialState, values: Sequence[float] | None, record: dict[str, Any]
+        self,
+        stored: OpenTrial,
+        claim: Claim,
+        state: TrialState,
+        values: Sequence[float] | None,
+        record: dict[str, Any],
     ) -> None:
         trial = self._storage.get_trial(claim.trial_id)
-        if state == TrialState.PRUNED:
-            values = _last_report(trial, len(self._study.directions))
+        if state == TrialState.WAITING:
+            values = None
+            progress = self._progress(stored)
+            for key, value in pausing.attributes(trial, claim.token, record, progress).items():
+                self._storage.set_trial_system_attr(claim.trial_id, key, value)
+        elif state == TrialState.PRUNED:
+            values = last_report(trial, len(self._study.directions))
         self._storage.set_trial_user_attr(claim.trial_id, ATTRIBUTE, record)
         for text, value in record.get(CONSTRAINTS, {}).items():
             self._storage.set_trial_system_attr(claim.trial_id, f"{OPTUNA_CONSTRAINT}{text}", value)
-        self._study.sampler.after_trial(self._study, trial, state, values)
+        if state.is_finished():
+            self._study.sampler.after_trial(self._study, trial, state, values)
         self._storage.set_trial_state_values(claim.trial_id, state, values)
 
     def _retry(self, claim: Claim) -> None:
@@ -292,13 +321,6 @@ def new_token() -> str:
     return secrets.token_hex(8)
 
 
-def _last_report(trial: FrozenTrial, directions: int) -> list[float] | None:
-    """A pruned trial's value, as in Optuna: its last report, where that is a number and there is one metric."""
-    if directions != 1 or not trial.intermediate_values:
-        return None
-    value = trial.intermediate_values[max(trial.intermediate_values)]
-    return None if value != value else [value]
-
-
 def _first_waiting(overview: Overview) -> OpenTrial | None:
-    return next((trial for trial in overview.open if trial.state == TrialState.WAITING), None)
+    waiting = (trial for trial in overview.open if trial.state == TrialState.WAITING and not trial.is_paused)
+    return next(waiting, None)

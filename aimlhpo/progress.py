@@ -20,14 +20,15 @@ class SlotState:
 class Progress:
     """The study's counts and this agent's slots at one moment.
 
-    `n_trials` is the budget of complete + pruned trials (None: no budget), `best` is (trial number, value),
-    `elapsed` and `eta` are seconds, `rate` is finished trials per second of this run.
+    `paused` trials wait to be promoted, `n_trials` is the budget of complete + pruned trials (None: no budget), `best`
+    is (trial number, value), `elapsed` and `eta` are seconds, `rate` is finished trials per second of this run.
     """
 
     complete: int = 0
     pruned: int = 0
     failed: int = 0
     running: int = 0
+    paused: int = 0
     n_trials: int | None = None
     best: tuple[int, float] | None = None
     slots: tuple[SlotState, ...] = ()

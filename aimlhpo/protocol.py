@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aimlhpo.command.spec import CommandSpec
 
-COMPLETE, PRUNED, FAIL = "complete", "pruned", "fail"
+COMPLETE, PRUNED, PAUSED, FAIL = "complete", "pruned", "paused", "fail"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Where a trial pauses to be compared with others: the report at `step` reaches the `rung`, a resource."""
+
+    rung: int
+    step: int
+
+
+@dataclass(frozen=True)
 class Assignment:
     """One trial to run.
 
@@ -70,6 +78,7 @@ class Assignment:
     intermediate_values: dict[int, float] = field(default_factory=dict)
     reports: bool = True
     strict_pruning: bool = False
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True)

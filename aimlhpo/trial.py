@@ -32,7 +32,7 @@ class Trial:
 
     Attributes:
         number: the trial's number in the study; an interrupted trial keeps it.
-        attempt: 1 for the first attempt, 2 after one interruption, and so on.
+        attempt: 1 for the first attempt, 2 after one interruption or pause, and so on.
         conf: the model configuration with this trial's values in it; the objective may change it.
         seed: an integer drawn from the study's seed and the trial's number.
         user_attrs: what earlier attempts, and this one, set with `set_user_attr`.
@@ -53,6 +53,7 @@ class Trial:
         self._channel = channel
         self._values = _Watched(assignment.values)
         self._last_step: int | None = None
+        self._told_to_end = False
 
     # --- parameters ---
 
@@ -126,7 +127,15 @@ class Trial:
         Normally one report behind; with `pruning: strict` it waits for the decision on the last report.
         """
         self._refuse_several_metrics("should_prune")
-        return self._channel.decision(self.number, self._last_step, wait=self._assignment.strict_pruning)
+        wait = self._assignment.strict_pruning
+        self._told_to_end = self._channel.decision(self.number, self._last_step, wait=wait)
+        return self._told_to_end
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the trial was told to end because it has reached the rung at which it pauses."""
+        pause = self._assignment.pause
+        return self._told_to_end and pause is not None and (self._last_step or 0) >= pause.step
 
     def _refuse_several_metrics(self, method: str) -> None:
         if not self._assignment.reports:

@@ -24,6 +24,7 @@ from aimlhpo.agent.seats import Seats
 from aimlhpo.agent.signals import LOCAL, SignalTrap
 from aimlhpo.agent.walltime import Job, Walltime
 from aimlhpo.agent.workforce import Workforce
+from aimlhpo.asha import Promotion
 from aimlhpo.backends import own
 from aimlhpo.devices import Slot
 from aimlhpo.election import Election
@@ -107,7 +108,8 @@ class Agent:
         registry = Registry(paths.leases, options.grace_period, self._holder, self._word)
         queue, stops = queue_of(study, self._config), make_stops(study, self._config)
         limits = options.max_retries, options.max_interruptions
-        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, *limits, queue, stops)
+        promotion = Promotion.of(study, options.reported_metric)
+        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, *limits, queue, stops, promotion)
         with ExitStack() as stack:
             self._trap = stack.enter_context(SignalTrap(self._causes))
             lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))

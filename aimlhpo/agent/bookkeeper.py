@@ -11,6 +11,7 @@ from optuna.trial import Trial, TrialState
 
 from aimlhpo.agent.pruning import Pruning
 from aimlhpo.agent.records import provenance_id, refusal
+from aimlhpo.asha import Promotion
 from aimlhpo.backends import OwnedStorage
 from aimlhpo.backends.views import for_sampler
 from aimlhpo.constraints import holds
@@ -71,7 +72,8 @@ class Bookkeeper:
         self._best = _best(study)
         self._reported = config.optuna.reported_metric
         self._pruning = Pruning(study, self._reported)
-        self._sampled = for_sampler(study)
+        self._promotion = Promotion.of(study, self._reported)
+        self._sampled = for_sampler(study, pauses=self._promotion is not None)
         self._at_stop, self._look = config.optuna.at_stop, Look(ledger.ended)
 
     @property
@@ -125,6 +127,7 @@ class Bookkeeper:
             intermediate_values=frozen.intermediate_values,
             reports=self._reported is not None,
             strict_pruning=self._config.optuna.pruning == "strict",
+            pause=self._promotion.pause(frozen) if self._promotion is not None else None,
         )
 
     # --- while a trial runs ---

@@ -85,6 +85,10 @@ class Desk:
             self._next_look = time.monotonic() + _LOOK_PERIOD
             self._clerk.submit(self._books.standing, self._note_standing)
 
+    def tell(self, line: str) -> None:
+        """Show the user a line."""
+        self._log(line)
+
     def close(self) -> None:
         """Write the results, and look at the study once more."""
         self._clerk.submit(self._books.write_results)

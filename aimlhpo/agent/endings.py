@@ -10,7 +10,8 @@ from aimlhpo.agent.memory import OUT_OF_MEMORY, after_out_of_memory
 from aimlhpo.agent.records import result
 from aimlhpo.agent.seat import Running, Seat, State
 from aimlhpo.constraints import parse_all
-from aimlhpo.protocol import FAIL, Outcome
+from aimlhpo.interruptions import newest_file
+from aimlhpo.protocol import FAIL, PAUSED, Outcome
 
 if TYPE_CHECKING:
     from aimlhpo.agent.desk import Desk
@@ -31,6 +32,7 @@ class Endings:
         self._constraints = parse_all(config.optuna.constraints)
         self._holder, self._seats, self._desk = holder, seats, desk
         self._halt, self._trap = halt, trap
+        self._checked_checkpoint = False
 
     def finish(self, seat: Seat, outcome: Outcome) -> None:
         """The seat's trial has ended by itself, or with its worker."""
@@ -74,9 +76,24 @@ class Endings:
         claim = running.work.claim
         outcome = judge(outcome, self._constraints, running.work.assignment.values)
         where = self._whereabouts(seat, running.log_offset)
+        pause = running.work.assignment.pause
+        if outcome.state == PAUSED and pause is not None:
+            where["rung"] = pause.rung
+            self._mind_checkpoint(claim.number)
         seed = running.work.assignment.seed
         ended = result(self._holder.agent, claim, outcome, where, running.reports, seed)
         self._desk.hand_in(claim, ended, outcome)
+
+    def _mind_checkpoint(self, number: int) -> None:
+        """Tell once, of the first trial that pauses, where it has left nothing to go on from."""
+        if self._checked_checkpoint:
+            return
+        self._checked_checkpoint = True
+        if newest_file(self._paths.checkpoint(number)) == 0.0:
+            self._desk.tell(
+                f"trial {number} paused without a checkpoint: when it is promoted it begins anew. Save one in "
+                "trial.checkpoint_dir before each report, or take mode: stopping"
+            )
 
     def _is_being_stopped(self) -> bool:
         """Whether a signal has come. SLURM signals a job's processes one by one, and workers may be hit first."""

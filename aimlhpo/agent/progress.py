@@ -30,6 +30,7 @@ class Pace:
             pruned=counts.pruned,
             failed=counts.failed,
             running=counts.running,
+            paused=counts.paused,
             n_trials=self._n_trials,
             best=standing.best,
             slots=tuple(slots),

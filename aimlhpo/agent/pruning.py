@@ -9,9 +9,10 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
+from aimlhpo.asha import ASHA
 from aimlhpo.backends.views import one_metric
 
-_BY_RUNG = (SuccessiveHalvingPruner, HyperbandPruner)
+_BY_RUNG = (ASHA, SuccessiveHalvingPruner, HyperbandPruner)
 
 
 class Pruning:

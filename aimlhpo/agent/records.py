@@ -8,10 +8,10 @@ from typing import Any
 
 from aimlhpo.ledger import Claim
 from aimlhpo.outbox import Result
-from aimlhpo.protocol import COMPLETE, FAIL, PRUNED, Outcome, Report
+from aimlhpo.protocol import COMPLETE, FAIL, PAUSED, PRUNED, Outcome, Report
 from aimlhpo.records import CONSTRAINTS
 
-STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", FAIL: "FAIL"}
+STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
 
 
 def refusal(error: Exception) -> str:

@@ -12,17 +12,31 @@ from aimlhpo.backends.operations import Operation, SetParam
 
 CLAIM = "aimlhpo:claim"
 RELEASED = "aimlhpo:released"
+PAUSED = "aimlhpo:paused"
+OURS = (CLAIM, RELEASED, PAUSED)
+"""System attributes of a trial that say where it stands."""
 
 
 @dataclass(frozen=True)
 class OpenTrial:
-    """A trial as the ledger sees it: who holds it, and how often it was given back."""
+    """A trial as the ledger sees it: who holds it, how often it was given back, and whether it waits at a rung."""
 
     trial_id: int
     number: int
     state: TrialState
     claim: dict[str, Any] | None = None
     released: dict[str, Any] | None = None
+    paused: dict[str, Any] | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it waits at a rung, and goes on only if it is promoted."""
+        return self.state == TrialState.WAITING and bool(self.paused)
+
+    @property
+    def rung(self) -> int | None:
+        """The resource of the rung that it last paused at."""
+        return (self.paused or {}).get("rung")
 
     @property
     def token(self) -> str | None:
@@ -43,6 +57,12 @@ class OpenTrial:
         """The same, times the GPUs that it had."""
         return float((self.released or {}).get("gpu_seconds", 0.0))
 
+    def ended_with(self, token: str) -> bool:
+        """Whether the claim with this token has ended the trial, or paused it."""
+        if self.is_paused:
+            return (self.paused or {}).get("token") == token
+        return self.state.is_finished() and self.token == token
+
     def held_with(self, token: str) -> bool:
         return self.state == TrialState.RUNNING and self.token == token
 
@@ -55,6 +75,10 @@ class Overview:
     pruned: int = 0
     failed: int = 0
     open: Sequence[OpenTrial] = field(default_factory=list)
+
+    @property
+    def paused(self) -> list[OpenTrial]:
+        return [trial for trial in self.open if trial.is_paused]
 
 
 class Backend(Protocol):

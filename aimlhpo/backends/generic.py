@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import CLAIM, RELEASED, OpenTrial, Overview
+from aimlhpo.backends.backend import OURS, OpenTrial, Overview
 from aimlhpo.backends.operations import Operation, SetParam
 from aimlhpo.journal import BatchingBackend
 
@@ -51,5 +51,4 @@ class GenericBackend:
 
 
 def _open_trial(trial: FrozenTrial) -> OpenTrial:
-    claim, released = trial.system_attrs.get(CLAIM), trial.system_attrs.get(RELEASED)
-    return OpenTrial(trial._trial_id, trial.number, trial.state, claim, released)
+    return OpenTrial(trial._trial_id, trial.number, trial.state, *(trial.system_attrs.get(key) for key in OURS))

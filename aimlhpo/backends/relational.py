@@ -11,10 +11,10 @@ from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from aimlhpo.backends.backend import CLAIM, RELEASED, OpenTrial, Overview
+from aimlhpo.backends.backend import OURS, OpenTrial, Overview
 from aimlhpo.backends.operations import (
     Operation,
     SetIntermediate,
@@ -92,7 +92,7 @@ def _count_finished(connection: Connection, study_id: int) -> dict[TrialState, i
 
 
 def _trials_with_claims() -> Any:
-    ours = and_(_Attr.trial_id == _Trial.trial_id, or_(_Attr.key == CLAIM, _Attr.key == RELEASED))
+    ours = and_(_Attr.trial_id == _Trial.trial_id, _Attr.key.in_(OURS))
     columns = (_Trial.trial_id, _Trial.number, _Trial.state, _Attr.key, _Attr.value_json)
     return select(*columns).outerjoin(_Attr, ours).order_by(_Trial.number)
 
@@ -102,13 +102,13 @@ def _open_trials() -> Any:
 
 
 def _gather(rows: Iterable[Any]) -> list[OpenTrial]:
-    """One trial from its up to two rows, one for each of our attributes."""
+    """One trial from its rows, one for each of our attributes."""
     attrs: dict[tuple[int, int, TrialState], dict[str, Any]] = {}
     for trial_id, number, state, key, value in rows:
         known = attrs.setdefault((trial_id, number, state), {})
         if key is not None:
             known[key] = json.loads(value)
-    return [OpenTrial(*trial, claim=known.get(CLAIM), released=known.get(RELEASED)) for trial, known in attrs.items()]
+    return [OpenTrial(*trial, *(known.get(key) for key in OURS)) for trial, known in attrs.items()]
 
 
 def _write_values(session: Session, model: Any, key: str, rows: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.backends.backend import PAUSED
 from aimlhpo.backends.passing_on import PassingOn
 
 _Change = Callable[[FrozenTrial], FrozenTrial]
@@ -43,14 +44,27 @@ class _OneMetric(PassingOn):  # type: ignore[valid-type, misc]
 
 
 class _ForSampler(PassingOn):  # type: ignore[valid-type, misc]
-    """Pruned trials of a study with several metrics have no reports: TPE would rank them by the one direction."""
+    """Paused trials are pruned ones, so that samplers learn from them before the study ends.
 
-    def __init__(self, inner: BaseStorage) -> None:
-        self.inner = inner
+    With several metrics, pruned trials have no reports: TPE would rank them by the study's one direction.
+    """
+
+    def __init__(self, inner: BaseStorage, directions: int) -> None:
+        self.inner, self._directions = inner, directions
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
-        trials = self.inner.get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return [_changed(trial, _without_reports) if trial.state == TrialState.PRUNED else trial for trial in trials]
+        trials = map(self._seen, self.inner.get_all_trials(study_id, deepcopy=deepcopy))
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial.state == TrialState.WAITING and trial.system_attrs.get(PAUSED):
+            trial = _changed(trial, self._end)
+        hidden = trial.state == TrialState.PRUNED and self._directions > 1
+        return _changed(trial, _without_reports) if hidden else trial
+
+    def _end(self, trial: FrozenTrial) -> FrozenTrial:
+        trial.state, trial.values = TrialState.PRUNED, last_report(trial, self._directions)
+        return trial
 
 
 def one_metric(study: optuna.Study, position: int) -> optuna.Study:
@@ -60,9 +74,10 @@ def one_metric(study: optuna.Study, position: int) -> optuna.Study:
     return _study(study, _OneMetric(study._storage, position))
 
 
-def for_sampler(study: optuna.Study) -> optuna.Study:
-    """The study as every sampler takes it, with trials pruned and several metrics."""
-    return study if len(study.directions) == 1 else _study(study, _ForSampler(study._storage))
+def for_sampler(study: optuna.Study, *, pauses: bool) -> optuna.Study:
+    """The study as every sampler takes it; `pauses`: whether its trials pause to be promoted."""
+    directions = len(study.directions)
+    return _study(study, _ForSampler(study._storage, directions)) if pauses or directions > 1 else study
 
 
 def _study(study: optuna.Study, storage: BaseStorage) -> optuna.Study:
@@ -71,6 +86,14 @@ def _study(study: optuna.Study, storage: BaseStorage) -> optuna.Study:
 
 def _changed(trial: FrozenTrial, change: _Change) -> FrozenTrial:
     return change(copy.copy(trial))
+
+
+def last_report(trial: FrozenTrial, directions: int) -> list[float] | None:
+    """A pruned trial's value, as in Optuna: its last report, where that is a number and there is one metric."""
+    if directions != 1 or not trial.intermediate_values:
+        return None
+    value = trial.intermediate_values[max(trial.intermediate_values)]
+    return None if value != value else [value]
 
 
 def _without_reports(trial: FrozenTrial) -> FrozenTrial:

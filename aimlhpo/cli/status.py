@@ -50,12 +50,14 @@ def screen(status: Status) -> Iterator[str]:
     """The status as text, one screen for an ordinary study."""
     counts = status.counts
     yield f"{messages.bold(status.study)}  {messages.dim(status.save_path)}"
+    paused = [(counts.paused, "paused")] if counts.paused else []
     yield f"trials   {counts.finished} of {status.n_trials} done: " + ", ".join(
         f"{number} {state}"
         for number, state in (
             (counts.complete, "complete"),
             (counts.pruned, "pruned"),
             (counts.running, "running"),
+            *paused,
             (counts.waiting, "waiting"),
             (counts.failed, "failed"),
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aimlhpo.config.asha_checks import asha_problems
 from aimlhpo.config.command_checks import command_problems
 from aimlhpo.config.grid_checks import grid_problems
 from aimlhpo.config.locations import variable_problems
@@ -39,6 +40,7 @@ def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> li
             *_strategies(optuna),
             *resource_problems(optuna, model),
             *pruned_metric_problems(optuna),
+            *asha_problems(optuna),
         ]
     return found
 

@@ -85,6 +85,7 @@ def counts(state: Progress) -> Text:
         "  ",
         (f"{state.running} running", "cyan"),
         "  ",
+        *((f"{state.paused} paused", "cyan"), "  ") * bool(state.paused),
         (f"{state.failed} failed", failed),
     )
 

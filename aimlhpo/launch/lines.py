@@ -14,13 +14,13 @@ LEAST_GAP = 2.0  # seconds between two lines
 
 
 class LinesView(ThreadedView):
-    """Writes one line when the number of finished or failed trials changes, at most one per `LEAST_GAP`."""
+    """Writes one line when the number of finished, failed or paused trials changes, at most one per `LEAST_GAP`."""
 
     def __init__(self, stream: TextIO | None = None, gap: float = LEAST_GAP) -> None:
         super().__init__()
         self._stream = stream or sys.stdout
         self._gap = gap
-        self._told: tuple[int, int, int] | None = None
+        self._told: tuple[int, ...] | None = None
         self._told_at = -gap
 
     def paint_line(self, line: str) -> None:
@@ -44,16 +44,17 @@ class LinesView(ThreadedView):
         print(line, file=self._stream, flush=True)
 
 
-def _counts(snapshot: Progress) -> tuple[int, int, int]:
-    return snapshot.complete, snapshot.pruned, snapshot.failed
+def _counts(snapshot: Progress) -> tuple[int, ...]:
+    return snapshot.complete, snapshot.pruned, snapshot.failed, snapshot.paused
 
 
 def summary(snapshot: Progress) -> str:
     """The state of the study in one line."""
     total = f"/{snapshot.n_trials}" if snapshot.n_trials is not None else ""
+    paused = f"{snapshot.paused} paused, " if snapshot.paused else ""
     parts = [
         f"[{shown.duration(snapshot.elapsed)}] {snapshot.finished}{total} trials done",
-        f"{snapshot.running} running, {snapshot.pruned} pruned, {snapshot.failed} failed",
+        f"{snapshot.running} running, {paused}{snapshot.pruned} pruned, {snapshot.failed} failed",
     ]
     if snapshot.best is not None:
         parts.append(f"best {shown.number(snapshot.best[1])} (trial {snapshot.best[0]})")

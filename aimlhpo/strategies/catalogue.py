@@ -7,6 +7,8 @@ import inspect
 import optuna
 from optuna.samplers import nsgaii
 
+from aimlhpo.asha import ASHA
+
 NEEDS = {
     "CmaEsSampler": ("cmaes",),
     "GPSampler": ("torch", "scipy"),
@@ -24,7 +26,8 @@ def classes(kind: str) -> dict[str, type]:
     module = {"sampler": optuna.samplers, "pruner": optuna.pruners}.get(kind, nsgaii)
     ending = kind.capitalize()
     names = (name for name in module.__all__ if name.endswith(ending) and not name.startswith("Base"))
-    return {name: getattr(module, name) for name in names}
+    ours = {"ASHA": ASHA} if kind == "pruner" else {}
+    return ours | {name: getattr(module, name) for name in names}
 
 
 def options(cls: type) -> dict[str, inspect.Parameter]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
-from aimlhpo.errors import Problem
+from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.strategies.annotations import fits, in_words
 from aimlhpo.strategies.building import as_entry, build
 from aimlhpo.strategies.catalogue import NEEDS, classes, nested_kind, options, out_of_reach, takes_any
@@ -22,6 +23,8 @@ def strategy_problems(kind: str, entry: Mapping[str, Any], where: str) -> list[P
     if not problems:
         try:
             build(kind, entry, None)
+        except ConfigError as error:
+            problems += [replace(problem, where=key_path(where, problem.where)) for problem in error.problems]
         except Exception as error:  # noqa: BLE001  whatever a class raises here is about its arguments
             found = " ".join(str(error).split()) or type(error).__name__
             problems.append(Problem(where, found, f"arguments that {entry['type']} takes"))

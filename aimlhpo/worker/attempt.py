@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from aimlhpo.outcome import OutcomeError, Pruned, extract_values, scalars
-from aimlhpo.protocol import COMPLETE, FAIL, PRUNED, Assignment, Outcome
+from aimlhpo.protocol import COMPLETE, FAIL, PAUSED, PRUNED, Assignment, Outcome
 from aimlhpo.trial import Channel, Trial
 from aimlhpo.worker.changes import changes
 
@@ -51,7 +51,7 @@ def _run(objective: Callable[[Trial], Any], trial: Trial, metrics: Sequence[str]
         _print(str(error))
         return {"state": FAIL, "cause": error.cause, "error": str(error)}
     except BaseException as error:  # noqa: BLE001 -- whatever it is, it costs this trial alone
-        return {"state": PRUNED} if is_pruned(error) else _failed(error)
+        return {"state": PAUSED if trial.pauses else PRUNED} if is_pruned(error) else _failed(error)
 
 
 def _failed(error: BaseException) -> dict[str, Any]:

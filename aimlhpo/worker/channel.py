@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from aimlhpo.protocol import Assignment, Decision, Stop, Suggested, SuggestRequest
+from aimlhpo.protocol import Assignment, Decision, Pause, Stop, Suggested, SuggestRequest
 
 
 class PipeChannel:
@@ -20,6 +20,7 @@ class PipeChannel:
         self._answers: SimpleQueue[Suggested] = SimpleQueue()
         self._decisions: dict[int, Decision] = {}
         self._decided = threading.Condition()
+        self._pause: Pause | None = None
         self._sending = threading.Lock()
 
     def start(self) -> None:
@@ -38,7 +39,12 @@ class PipeChannel:
         return answer.value
 
     def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
-        """The newest pruning decision on the trial; with `wait`, the one seen from the report at `step`."""
+        """The newest pruning decision on the trial; with `wait`, the one seen from the report at `step`.
+
+        At the rung where the trial pauses there is nothing to decide.
+        """
+        if self._pause is not None and step is not None and step >= self._pause.step:
+            return True
         with self._decided:
             if wait and step is not None:
                 self._decided.wait_for(lambda: self._has(number, step))
@@ -58,7 +64,10 @@ class PipeChannel:
 
     def _sort(self, message: object) -> None:
         match message:
-            case Assignment() | Stop():
+            case Assignment():
+                self._pause = message.pause
+                self.assignments.put(message)
+            case Stop():
                 self.assignments.put(message)
             case Suggested():
                 self._answers.put(message)

@@ -103,3 +103,44 @@ def test_a_pruner_without_its_metric(pruner: str, found: str, suggestion: str | 
 
 def test_several_metrics_without_pruning(files: Files) -> None:
     assert write(files, "metric: [val_loss, seconds]", "pruner: NopPruner").load().optuna.reported_metric is None
+
+
+ASHA = "type: ASHA, max_resource: trainer:epochs"
+SAVES = "def train(trial): trial.checkpoint_dir"
+
+
+def test_asha_by_promotion(files: Files) -> None:
+    files.objective.write_text(SAVES)
+    write(files, f"pruner: {{{ASHA}, mode: promotion}}").load("optuna:n_trials=27")
+
+
+@pytest.mark.parametrize(
+    ("pruner", "where", "found"),
+    [
+        ("type: ASHA", "max_resource", "is missing"),
+        (f"{ASHA}, mode: promote", "mode", "'promote' is no mode of ASHA"),
+        (f"{ASHA}, reduction_factor: 1", "reduction_factor", "1 is too small"),
+        (f"{ASHA}, min_resource: 30", "max_resource", "27 is not more than min_resource, 30"),
+        (f"{ASHA}, brackets: 9", "brackets", "9 is not possible"),
+        (f"{ASHA}, brackets: two", "brackets", "'two' does not fit"),
+        (f"{ASHA}, mode: promotion", "mode", "saves no checkpoint, so a promoted trial would begin anew"),
+        (
+            f"type: PatientPruner, patience: 2, wrapped_pruner: {{{ASHA}, mode: promotion}}",
+            "wrapped_pruner: mode",
+            "promotion is no decision to prune, which another pruner could wrap",
+        ),
+    ],
+)
+def test_what_is_wrong_with_asha(pruner: str, where: str, found: str, files: Files) -> None:
+    problems = write(files, f"pruner: {{{pruner}}}").problems(["optuna:n_trials=27"])
+    assert list(problems) == [f"optuna: pruner: {where}"]
+    assert problems[f"optuna: pruner: {where}"].found.endswith(found)
+
+
+def test_too_few_trials_to_promote_one_to_the_end(files: Files) -> None:
+    files.objective.write_text(SAVES)
+    found = write(files, f"pruner: {{{ASHA}, mode: promotion}}").problems(["optuna:n_trials=26"])
+    problem = next(problem for where, problem in found.items() if where.startswith("optuna: n_trials"))
+    assert problem.found == "26 trials cannot fill the rungs at 1, 3, 9: none would be promoted to the end"
+    assert problem.legal is not None
+    assert problem.legal.startswith("27 or more")

@@ -1,0 +1,31 @@
+"""What is written for a trial that pauses at a rung, and for those that are never promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED
+from aimlhpo.backends.operations import SetState
+from aimlhpo.backends.views import last_report
+
+
+def attributes(trial: FrozenTrial, token: str, record: dict[str, Any], progress: list[float]) -> dict[str, Any]:
+    """The system attributes of a trial that has reached `record["rung"]`. A pause is no interruption."""
+    attempts = (trial.system_attrs.get(RELEASED) or {}).get("attempts", 0)
+    history = {
+        "attempts": attempts + 1,
+        "seconds": record["seconds"],
+        "gpu_seconds": record.get("gpu_seconds", 0.0),
+        "cause": "paused",
+        "fruitless": 0,
+        "progress": progress,
+    }
+    return {PAUSED: {"rung": record["rung"], "token": token}, RELEASED: history, CLAIM: None}
+
+
+def endings(trials: Iterable[FrozenTrial], directions: int) -> list[SetState]:
+    """The ends of paused trials that nobody can promote any more: PRUNED, with their last report."""
+    return [SetState(trial._trial_id, TrialState.PRUNED, last_report(trial, directions)) for trial in trials]
