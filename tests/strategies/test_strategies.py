@@ -19,6 +19,7 @@ def section(type: str, **arguments: Any) -> StrategySection:
 
 
 NEEDED: dict[str, dict[str, Any]] = {
+    "ASHA": {"max_resource": 9},
     "GridSampler": {"search_space": {"x": [1, 2]}},
     "PartialFixedSampler": {"fixed_params": {"x": 1}, "base_sampler": {"type": "RandomSampler"}},
     "PatientPruner": {"wrapped_pruner": "MedianPruner", "patience": 2},
