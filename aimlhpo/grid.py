@@ -68,12 +68,7 @@ class GridQueue:
         self._enqueue([point for key, point in self._points.items() if key not in trials][:AT_ONCE])
 
     def _trials(self) -> dict[str, list[FrozenTrial]]:
-        """The trials of each combination: more than one where one has failed."""
-        trials: dict[str, list[FrozenTrial]] = {}
-        for trial in self._study.get_trials(deepcopy=False):
-            if FIXED in trial.system_attrs:
-                trials.setdefault(_key(trial.system_attrs[FIXED]), []).append(trial)
-        return trials
+        return _by_combination(self._study.get_trials(deepcopy=False))
 
     def _enqueue(self, points: Iterable[dict[str, Any]]) -> None:
         for point in points:
@@ -105,6 +100,22 @@ def sampler_of(config: Config) -> BaseSampler:
 def declared_grid(config: Config) -> Grid | None:
     """The grid that the configuration declares, or None."""
     return grid_of(config.hyperparameters["optuna"], config.model)
+
+
+def given_up(config: Config, trials: Iterable[FrozenTrial]) -> int:
+    """Combinations of a grid that have only failed, and that nobody runs again before the study is started again."""
+    if declared_grid(config) is None:
+        return 0
+    return sum(_all_failed(known) for known in _by_combination(trials).values())
+
+
+def _by_combination(trials: Iterable[FrozenTrial]) -> dict[str, list[FrozenTrial]]:
+    """The trials of each combination: more than one where one has failed."""
+    found: dict[str, list[FrozenTrial]] = {}
+    for trial in trials:
+        if FIXED in trial.system_attrs:
+            found.setdefault(_key(trial.system_attrs[FIXED]), []).append(trial)
+    return found
 
 
 def _all_failed(trials: Sequence[FrozenTrial]) -> bool:

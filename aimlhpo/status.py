@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED
 from aimlhpo.best import best_trials
 from aimlhpo.counts import Counts, count, count_feasible
+from aimlhpo.grid import given_up
 from aimlhpo.leases import Holder, Registry
 from aimlhpo.ledger import Ledger
 from aimlhpo.records import read_record
@@ -96,7 +97,8 @@ class Status:
     `feasible` is how many complete trials keep the constraints; None where the study has none.
 
     `ended` says what ended the study: trials may still run then.
-    `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say.
+    `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say; `given_up` are permutations
+    of a grid that have failed.
     """
 
     study: str
@@ -113,6 +115,7 @@ class Status:
     jobs: tuple[JobStatus, ...] | None
     slurm_answers: bool
     interrupted: tuple[InterruptedTrial, ...] = ()
+    given_up: int = 0
     feasible: int | None = None
     ended: Ended | None = None
 
@@ -155,6 +158,7 @@ def read_status(study: optuna.Study, config: Config) -> Status:
         jobs=jobs,
         slurm_answers=jobs is not None or slurm is None,
         interrupted=tuple(_interrupted(trials)),
+        given_up=given_up(config, trials),
         feasible=count_feasible(trials) if config.optuna.constraints else None,
         ended=ended,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -94,7 +95,7 @@ def of_aimlhpo(stores: Stores, times: Callable[[int], int]) -> Iterator[Row]:
     yield Row("database crash", partial(outages.crashed_database, server=stores.server, times=times(10)))
     for option in ("", "--accounting"):
         name = "with accounting" if option else "without accounting"
-        yield Row(f"cluster {name}", partial(on_a_cluster, option=option, rounds=times(4)))
+        yield Row(f"cluster {name}", partial(on_a_cluster, option=option, rounds=times(10)))
 
 
 def of_plain_optuna(stores: Stores, times: Callable[[int], int]) -> Iterator[Row]:
@@ -114,7 +115,7 @@ def on_url(run: Callable[[Path, str, int], Verdict], url: Callable[[], str], tim
 
 def on_a_cluster(folder: Path, option: str, rounds: int) -> Verdict:
     with Cluster(*filter(None, [option])) as cluster:
-        verdict = slurm.cluster_faults(folder, cluster, rounds, n_trials=30 * rounds)
+        verdict = slurm.cluster_faults(folder, cluster, rounds, n_trials=40 * rounds)
     return replace(verdict, note=f"accounting {'on' if option else 'off'}")
 
 
@@ -131,11 +132,13 @@ def as_line(row: dict[str, Any]) -> str:
 def run(row: Row) -> dict[str, Any]:
     """The row's verdict, or how it broke, as plain data."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="aimlhpo-chaos-", ignore_cleanup_errors=True) as folder:
-        try:
-            found = asdict(row.run(Path(folder)))
-        except Exception as error:  # noqa: BLE001  the other rows are run all the same
-            found = {"broke": f"{type(error).__name__}: {' '.join(str(error).split())[-1000:]}"}
+    folder = Path(tempfile.mkdtemp(prefix="aimlhpo-chaos-"))
+    try:
+        found = asdict(row.run(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+    except Exception as error:  # noqa: BLE001  the other rows are run all the same, and the folder may tell
+        print(f"{row.name} broke; its files are in {folder}", file=sys.stderr)
+        found = {"broke": f"{type(error).__name__}: {' '.join(str(error).split())[-1000:]}"}
     return {"name": row.name, "plain": row.plain, **found, "took": round(time.monotonic() - began)}
 
 

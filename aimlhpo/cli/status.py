@@ -78,6 +78,15 @@ def screen(status: Status) -> Iterator[str]:
         yield from failures(last)
 
 
+def rest(status: Status) -> str:
+    """What the budget lacks, in words; empty where it lacks nothing."""
+    if not status.left:
+        return ""
+    untried = status.left - status.given_up
+    parts = [f"{untried} trials are left"] if untried > 0 else []
+    return ", ".join([*parts, f"{status.given_up} permutations have failed"] if status.given_up else parts)
+
+
 def _best(status: Status) -> Iterator[str]:
     if status.feasible is not None:
         yield f"feasible {status.feasible} of {status.counts.complete} complete trials"
@@ -90,8 +99,9 @@ def _best(status: Status) -> Iterator[str]:
 
 def _agents(status: Status) -> Iterator[str]:
     if not status.agents:
-        if status.left:
-            yield f"agents   none; {status.left} trials are left, start again with reload: 1"
+        left = rest(status)
+        if left:
+            yield f"agents   none; {left}: start again with reload: 1"
         return
     yield f"\nagents ({len(status.agents)}), python {', '.join(sorted({agent.python for agent in status.agents}))}:"
     for agent in status.agents:

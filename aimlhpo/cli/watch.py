@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aimlhpo.cli.parsing import UsageError, add_study_argument, make_parser
-from aimlhpo.cli.status import screen
+from aimlhpo.cli.status import rest, screen
 from aimlhpo.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -58,11 +58,13 @@ def follow(config: Config, every: float = EVERY) -> int:
             if is_over(status):
                 break
             time.sleep(every)
-    if not status.left:
+    left = rest(status)
+    if not left:
         print(f"study {status.study} is finished: aimlhpo results {status.save_path}")
         print(f"ended by {status.ended}")
         return ExitCode.DONE
-    print(f"nobody works on study {status.study}, and {status.left} trials are left: aimlhpo submit {status.save_path}")
+    again = "start it again with reload: 1" if status.given_up else f"aimlhpo submit {status.save_path}"
+    print(f"nobody works on study {status.study}, and {left}: {again}")
     return ExitCode.STUDY_FAILED
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import optuna
 import pytest
 
+from aimlhpo.cli.status import screen
 from aimlhpo.errors import ExitCode
 from aimlhpo.grid import AT_ONCE, queue_of
+from aimlhpo.status import read_status
 from aimlhpo.storage import create_or_load_study
 from tests.conftest import STORAGE_KINDS
 from tests.project import QUADRATIC, Project
@@ -60,6 +62,8 @@ def test_failed_combinations_are_told_and_run_again_when_the_study_is(tmp_path: 
     told = project.run("--local", "2").stderr
     assert "5 of 15 permutations have failed" in told
     assert project.states() == {"COMPLETE": 10, "FAIL": 5}
+    status = read_status(project.study(), project.config)
+    assert "agents   none; 5 permutations have failed: start again with reload: 1" in screen(status)
     (tmp_path / "objective.py").write_text((tmp_path / "objective.py").read_text().replace("== 2", "== 0"))
     project.run("-r", "1")
     assert project.states() == {"COMPLETE": 15, "FAIL": 5}

@@ -50,7 +50,10 @@ class FaultyCluster:
 
     def inject(self, fault: Callable[[Job], None]) -> None:
         """Let it happen to a job that runs."""
-        self.cluster.wait_for(self.trains, "a trial in a job", PATIENCE)
+        try:
+            self.cluster.wait_for(self.trains, "a trial in a job", PATIENCE)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.cluster.jobs()}\n{self.study.logs()[-4000:]}") from error
         self.moments.append(time.monotonic())
         fault(self.random.choice(self.running()))
 
@@ -115,8 +118,8 @@ class FaultyCluster:
         return {pid: max(moments) for pid, moments in near.items() if moments}
 
 
-def cluster_faults(folder: Path, cluster: Cluster, rounds: int, n_trials: int, seconds: float = 1.0) -> Verdict:
-    """Every fault `rounds` times, in random order."""
+def cluster_faults(folder: Path, cluster: Cluster, rounds: int, n_trials: int, seconds: float = 3.0) -> Verdict:
+    """Every fault `rounds` times, in random order, with enough trials that most are not held yet."""
     scene = FaultyCluster(folder, cluster, n_trials, seconds)
     scene.study.submit()
     faults = scene.everything() * rounds
