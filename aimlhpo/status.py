@@ -95,7 +95,6 @@ class Status:
     """The study at one moment. `rate` is finished trials per second, `eta` seconds until the budget is reached.
 
     `feasible` is how many complete trials keep the constraints; None where the study has none.
-
     `ended` says what ended the study: trials may still run then.
     `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say; `given_up` are permutations
     of a grid that have failed.
