@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,43 @@ class BatchingBackend(JournalFileBackend):
     """A journal file to which several records can be appended at once: one lock, one write, one sync to the disk."""
 
     _gathered: list[dict[str, Any]] | None = None
+    _read: tuple[int, int] = (0, 0)
+
+    @property
+    def path(self) -> Path:
+        return Path(self._file_path)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Records read so far, and the byte after the last of them."""
+        return self._read
+
+    def skip_to(self, records: int, offset: int) -> None:
+        """Go on reading there: what lies before is known."""
+        self._read = records, offset
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The whole records from that number on. Raises ValueError for a line that is none and not the last."""
+        records, offset = self._read if self._read[0] == log_number_from else (0, 0)
+        with open(self._file_path, "rb") as file:
+            end = os.fstat(file.fileno()).st_size  # later lines are not looked at: their writer may be at it
+            file.seek(offset)
+            broken: ValueError | None = None
+            for line in file:
+                offset += len(line)
+                if offset > end:
+                    break
+                if broken is not None:
+                    raise broken
+                try:
+                    record = _whole(line)
+                except ValueError as error:
+                    broken = error
+                    continue
+                records += 1
+                self._read = records, offset
+                if records > log_number_from:
+                    yield record
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         if self._gathered is None:
@@ -75,6 +112,12 @@ def journal_backend(path: Path) -> BatchingBackend:
     guard.acquire()
     guard.release()
     return BatchingBackend(str(path), lock_obj=guard)
+
+
+def _whole(line: bytes) -> dict[str, Any]:
+    if not line.endswith(b"\n"):
+        raise ValueError("the journal's last line is not whole")
+    return dict(json.loads(line))
 
 
 def repair(path: Path) -> None:

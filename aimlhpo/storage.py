@@ -18,6 +18,7 @@ from optuna.study import StudyDirection
 
 from aimlhpo import fingerprint
 from aimlhpo.backends.database import Database
+from aimlhpo.backends.journal_storage import Journal
 from aimlhpo.errors import ConfigError, Problem, StorageError, StudyError
 from aimlhpo.journal import journal_backend
 from aimlhpo.locks import locked
@@ -71,7 +72,7 @@ def open_storage(url: str) -> BaseStorage:
 
 def _journal(path: str) -> BaseStorage:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(journal_backend(Path(path)))
+    return Journal(journal_backend(Path(path)))
 
 
 def _rdb(url: str) -> BaseStorage:

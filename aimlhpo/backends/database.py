@@ -60,7 +60,7 @@ class Database(_CachedStorage):
             found = rows.changed(connection, study_id, study.last_finished_trial_id, study.unfinished_trial_ids)
             study.unfinished_trial_ids.update(row.trial_id for row in found)
             wanted = [row for row in found if with_open or row.state in _FINISHED]
-            trials = rows.build(connection, study_id, wanted, self._read_curve)
+            trials = rows.build(connection, study_id, wanted, lazily=self)
         if trials:
             self._keep(study_id, study, trials)
         elif not study.trials:
@@ -76,7 +76,7 @@ class Database(_CachedStorage):
     def _forget_lists(self, study_id: int) -> None:
         self._lists = {key: known for key, known in self._lists.items() if key[0] != study_id}
 
-    def _read_curve(self, trial: LazyTrial) -> None:
+    def read(self, trial: LazyTrial) -> None:
         """Read the intermediate values of a trial; of the next ones of its state, too, for one who asks on."""
         study_id = self._trial_id_to_study_id_and_number[trial._trial_id][0]
         asks_on = self._asked_before and trial.state.is_finished()

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial
 
 _ATTRS = ("_user_attrs", "_system_attrs")
 _CURVE = "intermediate_values"
+
+
+class Curves(Protocol):
+    """Where intermediate values lie until somebody asks for them."""
+
+    def read(self, trial: LazyTrial) -> None:
+        """Set the trial's intermediate values; those of others may be set as well."""
 
 
 class LazyTrial(FrozenTrial):
@@ -18,24 +25,24 @@ class LazyTrial(FrozenTrial):
     Copies (copy, deepcopy, pickle) are plain FrozenTrials with everything in them.
     """
 
-    __slots__ = ("_json", "_read_curve")
+    __slots__ = ("_json", "curves")
     _json: dict[str, Sequence[tuple[str, str]]]
-    _read_curve: Callable[[LazyTrial], None]
+    curves: Curves
 
     @classmethod
     def of(
         cls,
         user_attrs: Sequence[tuple[str, str]],
         system_attrs: Sequence[tuple[str, str]],
-        read_curve: Callable[[LazyTrial], None],
+        curves: Curves,
         **known: Any,
     ) -> LazyTrial:
-        """Attributes are (key, JSON text); `read_curve` sets the trial's intermediate values, and may set others'."""
+        """Attributes are (key, JSON text); `known` are the other arguments of FrozenTrial."""
         trial = cls(user_attrs={}, system_attrs={}, intermediate_values={}, value=None, **known)
         for name in (*_ATTRS, _CURVE):
             del trial.__dict__[name]
         trial._json = {"_user_attrs": user_attrs, "_system_attrs": system_attrs}
-        trial._read_curve = read_curve
+        trial.curves = curves
         return trial
 
     def __getattr__(self, name: str) -> Any:
@@ -43,10 +50,14 @@ class LazyTrial(FrozenTrial):
         if name in _ATTRS:
             self.__dict__[name] = {key: json.loads(text) for key, text in self._json.pop(name)}
         elif name == _CURVE:
-            self._read_curve(self)
+            self.curves.read(self)
         else:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self.__dict__[name]
+
+    def unread(self, name: str) -> Sequence[tuple[str, str]] | None:
+        """`_user_attrs` or `_system_attrs` as they were given, where nobody has read them yet."""
+        return self._json.get(name)
 
     @property
     def has_curve(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -13,7 +13,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Select, String, or_, select, type_coerce
 
-from aimlhpo.backends.lazy import LazyTrial
+from aimlhpo.backends.lazy import Curves, LazyTrial
 
 _Trial, _Param, _Value = models.TrialModel, models.TrialParamModel, models.TrialValueModel
 _User, _System = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
@@ -36,9 +36,7 @@ def changed(connection: Connection, study_id: int, after: int, unfinished: Colle
     return connection.execute(query.where(or_(new, _Trial.trial_id.in_(known)) if known else new)).all()
 
 
-def build(
-    connection: Connection, study_id: int, rows: _Rows, read_curve: Callable[[LazyTrial], None]
-) -> list[LazyTrial]:
+def build(connection: Connection, study_id: int, rows: _Rows, lazily: Curves) -> list[LazyTrial]:
     """The trials of these rows, with all but their intermediate values."""
     ids = [row.trial_id for row in rows]
 
@@ -53,7 +51,7 @@ def build(
         LazyTrial.of(
             [(key, text) for _, key, text in user[row.trial_id]],
             [(key, text) for _, key, text in system[row.trial_id]],
-            read_curve,
+            lazily,
             trial_id=row.trial_id,
             number=row.number,
             state=row.state,
