@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DRAWN = "grid"
 FIXED = "fixed_params"  # where Optuna looks for the values of an enqueued trial
 AT_ONCE = 100  # combinations that wait at a time: a storage is slow where thousands do
+_DEATHS = ("killed by", "out of memory: killed")
 MOST_DEATHS = 3  # workers that one combination may cost
 
 
@@ -125,7 +126,7 @@ def _all_failed(trials: Sequence[FrozenTrial]) -> bool:
 def _was_cut_off(trials: Sequence[FrozenTrial]) -> bool:
     """Whether a combination deserves another try: its objective said nothing, as its worker was killed."""
     causes = [str(read_record(trial, ()).cause) for trial in trials]
-    return _all_failed(trials) and len(trials) < MOST_DEATHS and causes[-1].startswith("killed by")
+    return _all_failed(trials) and len(trials) < MOST_DEATHS and causes[-1].startswith(_DEATHS)
 
 
 def _key(stored: Mapping[str, Any]) -> str:

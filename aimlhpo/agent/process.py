@@ -11,6 +11,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 import aimlhpo
+from aimlhpo.agent import oom
 from aimlhpo.agent.template import Adopted, Template
 from aimlhpo.devices import Slot
 from aimlhpo.protocol import Setup, Started
@@ -31,6 +32,7 @@ class WorkerProcess:
         self._setup, self._template = setup, template
         self._process: subprocess.Popen[bytes] | Adopted | None = None
         self._gone = False
+        self._oom_kills = oom.kills()
         self.connection, theirs = Pipe()
         with theirs, open(log, "ab") as output:
             if template is None or not template.ask(theirs.fileno(), output.fileno(), slot.environment()):
@@ -56,8 +58,12 @@ class WorkerProcess:
                 self.connection.send(self._setup)
         return message
 
-    def log_size(self) -> int:
-        """Bytes in the log so far: where the next trial's lines begin."""
+    def begin_trial(self) -> int:
+        """A trial is given to the worker next; where its lines begin in the log, in bytes."""
+        self._oom_kills = oom.kills()
+        return self._log_size()
+
+    def _log_size(self) -> int:
         return self.log.stat().st_size
 
     def terminate(self) -> None:
@@ -82,12 +88,14 @@ class WorkerProcess:
         if self._process is None:
             return "not started"
         code = self._process.wait()
+        if code == -signal.SIGKILL and oom.kills() > self._oom_kills:
+            return oom.KILLED
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
     def last_lines(self, begin: int) -> str:
         """The end of the log, from byte `begin` on."""
         with open(self.log, "rb") as file:
-            file.seek(max(begin, self.log_size() - _TAIL_BYTES))
+            file.seek(max(begin, self._log_size() - _TAIL_BYTES))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
 
     def _signal(self, number: signal.Signals) -> None:

@@ -57,7 +57,7 @@ class Seat:
     def assign(self, work: Work, *, alone: bool = False) -> None:
         """Run the trial; `alone` keeps the other slots of this GPU empty meanwhile."""
         self.state = State.BUSY
-        self.running = Running(work, time.monotonic(), self.worker.log_size(), alone=alone)
+        self.running = Running(work, time.monotonic(), self.worker.begin_trial(), alone=alone)
         with suppress(OSError):  # a worker that has just died: the end of its pipe tells
             self.worker.connection.send(work.assignment)
 

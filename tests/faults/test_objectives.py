@@ -33,7 +33,16 @@ def fine(trial, conf):
 """
 # What the objective does in one trial, and how the cause of its failure begins; None: it completes.
 DEEDS: list[tuple[str, str | None]] = [
+    ("return None", "bad value"),
+    ("return {'val_loss': float('nan')}", "nan"),
+    ("return {'val_loss': float('inf')}", "bad value"),
+    ("return {'val_loss': '0.5'}", "bad value"),
     ("return {'val_loss': 'x'}", "bad value"),
+    ("return {'loss': 1.0}", "missing metric"),
+    ("return {'val_loss': 1j}", "bad value"),
+    ("return {'val_loss': True}", "bad value"),
+    ("return {'val_loss': numpy.float32(1.0)}", None),
+    ("sys.exit(3)", "exception: SystemExit"),
     ("return [1.0, 2.0]", "bad value"),
     ("return {'val_loss': -numpy.inf}", "bad value"),
     ("return {'val_loss': numpy.array([1.0, 2.0])}", "bad value"),
