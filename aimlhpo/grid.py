@@ -92,10 +92,14 @@ def queue_of(study: optuna.Study, config: Config) -> GridQueue | None:
     return None if grid is None else GridQueue(study, grid, SearchSpace.from_config(config))
 
 
-def sampler_of(config: Config) -> BaseSampler:
-    """The study's sampler: a grid's own, or as the configuration says. Raises ConfigError."""
-    options = config.optuna
-    return make_sampler(options.sampler, options.seed) if declared_grid(config) is None else GridSampler()
+def sampler_of(config: Config, seed: int | None) -> BaseSampler:
+    """The study's sampler: a grid's own, or as the configuration says. Raises ConfigError.
+
+    `seed` is the study's: agents share what it decides, such as the order of a grid or a quasi-random sequence.
+    """
+    if declared_grid(config) is not None:
+        return GridSampler()
+    return make_sampler(config.optuna.sampler, seed, SearchSpace.from_config(config).encode)
 
 
 def declared_grid(config: Config) -> Grid | None:

@@ -38,6 +38,7 @@ from aimlhpo.locks import locked
 from aimlhpo.outbox import Outbox
 from aimlhpo.paths import StudyPaths
 from aimlhpo.records import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT
+from aimlhpo.sampling import after_trial
 from aimlhpo.stopping import Ended, Stops
 
 RETRY = "aimlhpo:retry"
@@ -229,7 +230,7 @@ class Ledger:
         for text, value in record.get(CONSTRAINTS, {}).items():
             self._storage.set_trial_system_attr(claim.trial_id, f"{OPTUNA_CONSTRAINT}{text}", value)
         if state.is_finished():
-            self._study.sampler.after_trial(self._study, trial, state, values)
+            after_trial(self._study, trial, state, values)
         self._storage.set_trial_state_values(claim.trial_id, state, values)
 
     def _retry(self, claim: Claim) -> None:

@@ -37,7 +37,7 @@ from aimlhpo.lock_check import verify_shared_locks
 from aimlhpo.outbox import Outbox
 from aimlhpo.patience import Patience
 from aimlhpo.stopping import make_stops
-from aimlhpo.storage import load_study
+from aimlhpo.storage import STUDY_ATTR, load_study
 from aimlhpo.strategies import make_pruner
 from aimlhpo.tracking.tracker import Tracker
 
@@ -101,9 +101,10 @@ class Agent:
 
     def _run(self) -> Ending:
         options, paths = self._config.optuna, self._config.paths
-        sampler, pruner = sampler_of(self._config), make_pruner(options.pruner)
+        pruner = make_pruner(options.pruner)
         self._patience = patience = Patience(self._view.log, self._seconds_of_patience)
-        study = patience.run(partial(load_study, self._config, sampler=sampler, pruner=pruner))
+        study = patience.run(partial(load_study, self._config, pruner=pruner))
+        study.sampler = sampler_of(self._config, study.user_attrs[STUDY_ATTR]["seed"])
         study._storage = storage = own(study._storage)
         registry = Registry(paths.leases, options.grace_period, self._holder, self._word)
         queue, stops = queue_of(study, self._config), make_stops(study, self._config)
