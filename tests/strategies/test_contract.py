@@ -62,6 +62,7 @@ SAMPLERS = {
 }
 GENETIC = ("NSGAIISampler", "NSGAIIISampler")  # a child may be like one of its parents
 PRUNERS = {
+    "ASHA": Case({"max_resource": 4}),
     "HyperbandPruner": Case({"min_resource": 1, "max_resource": 4}),
     "MedianPruner": Case({"n_startup_trials": 2}),
     "NopPruner": Case(),
