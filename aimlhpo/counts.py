@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import CLAIM, PAUSED, Overview
+from aimlhpo.backends.backend import CLAIM, PAUSED, Overview, waits_at_rung
 from aimlhpo.constraints import holds
 
 
@@ -32,7 +32,7 @@ class Counts:
 def count(trials: Iterable[FrozenTrial]) -> Counts:
     """Count by state; a RUNNING trial that no agent claimed belongs to somebody else and is left out."""
     trials = list(trials)
-    paused = sum(trial.state == TrialState.WAITING and bool(trial.system_attrs.get(PAUSED)) for trial in trials)
+    paused = sum(waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)) for trial in trials)
     states = Counter(
         trial.state for trial in trials if trial.state != TrialState.RUNNING or trial.system_attrs.get(CLAIM)
     )

@@ -150,7 +150,7 @@ class Ledger:
         return _first_waiting(self._overview()) if self._queue is not None and self._queue.fill() else None
 
     def _take(self, trial: OpenTrial, owner: dict[str, Any]) -> Claim:
-        attributes = {CLAIM: owner} | ({PAUSED: None} if trial.is_paused else {})
+        attributes = {CLAIM: owner} | ({PAUSED: pausing.promoted(trial)} if trial.is_paused else {})
         written = [SetSystemAttr(trial.trial_id, key, value) for key, value in attributes.items()]
         self._backend.apply([*written, SetState(trial.trial_id, TrialState.RUNNING)])
         return self._hold(trial, owner["token"])

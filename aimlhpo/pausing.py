@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED
+from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED, OpenTrial
 from aimlhpo.backends.operations import SetState
 from aimlhpo.backends.views import last_report
 
@@ -24,6 +24,11 @@ def attributes(trial: FrozenTrial, token: str, record: dict[str, Any], progress:
         "progress": progress,
     }
     return {PAUSED: {"rung": record["rung"], "token": token}, RELEASED: history, CLAIM: None}
+
+
+def promoted(trial: OpenTrial) -> dict[str, Any]:
+    """What becomes of the attribute of a paused trial that goes on."""
+    return {**(trial.paused or {}), "promoted": True}
 
 
 def endings(trials: Iterable[FrozenTrial], directions: int) -> list[SetState]:

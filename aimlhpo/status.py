@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED
+from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED, waits_at_rung
 from aimlhpo.best import best_trials
 from aimlhpo.counts import Counts, count, count_feasible
 from aimlhpo.grid import given_up
@@ -241,7 +241,7 @@ def _failed(trials: Sequence[FrozenTrial], config: Config) -> Iterable[FailedTri
 def _interrupted(trials: Iterable[FrozenTrial]) -> Iterable[InterruptedTrial]:
     for trial in trials:
         history = trial.system_attrs.get(RELEASED) if trial.state == TrialState.WAITING else None
-        if history and not trial.system_attrs.get(PAUSED):
+        if history and not waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
             yield InterruptedTrial(trial.number, history["cause"], history["attempts"])
 
 

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from aimlhpo.asha.pruner import ASHA
 from aimlhpo.asha.rungs import ranked
-from aimlhpo.backends.backend import OpenTrial
+from aimlhpo.backends.backend import PAUSED, OpenTrial
 from aimlhpo.protocol import Pause
 
 
@@ -55,8 +55,8 @@ class Promotion:
         return ranked(values, maximize=self._maximize)[: len(values) // self._ladder.reduction_factor]
 
     def pause(self, trial: FrozenTrial) -> Pause | None:
-        """The next rung of a trial; None on its way to the end."""
-        for rung in self._ladder.rungs(self._ladder.bracket(self._study.study_name, trial.number)):
-            if self._ladder.value_at(rung, trial.intermediate_values) is None:
-                return Pause(rung, self._ladder.step(rung))
-        return None
+        """The rung after the one that a trial has last paused at; None on its way to the end."""
+        below = (trial.system_attrs.get(PAUSED) or {}).get("rung", 0)
+        rungs = self._ladder.rungs(self._ladder.bracket(self._study.study_name, trial.number))
+        ahead = (rung for rung in rungs if rung > below)
+        return next((Pause(rung, self._ladder.step(rung)) for rung in ahead), None)

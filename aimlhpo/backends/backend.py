@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +15,11 @@ RELEASED = "aimlhpo:released"
 PAUSED = "aimlhpo:paused"
 OURS = (CLAIM, RELEASED, PAUSED)
 """System attributes of a trial that say where it stands."""
+
+
+def waits_at_rung(state: TrialState, paused: Mapping[str, Any] | None) -> bool:
+    """Whether a trial is paused, and goes on only if it is promoted; `paused` is its attribute."""
+    return state == TrialState.WAITING and bool(paused) and not (paused or {}).get("promoted")
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class OpenTrial:
     @property
     def is_paused(self) -> bool:
         """Whether it waits at a rung, and goes on only if it is promoted."""
-        return self.state == TrialState.WAITING and bool(self.paused)
+        return waits_at_rung(self.state, self.paused)
 
     @property
     def rung(self) -> int | None:

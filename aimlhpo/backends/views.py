@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import PAUSED
+from aimlhpo.backends.backend import PAUSED, waits_at_rung
 from aimlhpo.backends.passing_on import PassingOn
 
 _Change = Callable[[FrozenTrial], FrozenTrial]
@@ -57,7 +57,7 @@ class _ForSampler(PassingOn):  # type: ignore[valid-type, misc]
         return [trial for trial in trials if states is None or trial.state in states]
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
-        if trial.state == TrialState.WAITING and trial.system_attrs.get(PAUSED):
+        if waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
             trial = _changed(trial, self._end)
         hidden = trial.state == TrialState.PRUNED and self._directions > 1
         return _changed(trial, _without_reports) if hidden else trial

@@ -59,10 +59,18 @@ class Crew:
     """
 
     def __init__(
-        self, folder: Path, agents: int, slots: int, *, seconds: float = 0.4, seed: int = 0, **optuna_keys: Any
+        self,
+        folder: Path,
+        agents: int,
+        slots: int,
+        *,
+        seconds: float = 0.4,
+        seed: int = 0,
+        objective: str | None = None,
+        **optuna_keys: Any,
     ) -> None:
         keys = {"grace_period": GRACE, "max_consecutive_failures": 100_000, **optuna_keys}
-        self.project = Project(folder, evidence.objective(seconds), **keys)
+        self.project = Project(folder, objective or evidence.objective(seconds), **keys)
         self.random = random.Random(seed)
         self.killed: dict[int, float] = {}
         self.seen: dict[int, float] = {}
