@@ -14,6 +14,7 @@ from aimlhpo.atomic import replace_file
 from aimlhpo.config.yaml_loader import dump_yaml
 from aimlhpo.records import TrialRecord, read_record
 from aimlhpo.space import SearchSpace
+from aimlhpo.taken import origin
 
 if TYPE_CHECKING:
     import optuna
@@ -56,8 +57,13 @@ def best_text(trial: FrozenTrial, config: Config, space: SearchSpace) -> str:
     """The model YAML of one trial, below a comment that says where it comes from."""
     record = read_record(trial, config.optuna.metric)
     metrics = [f"# {_flat(name)}: {_one_line(record.metrics.get(name))}" for name in config.optuna.metric]
-    comment = [_header(config), f"# trial: {trial.number}", *metrics, *_loose(record, space)]
+    comment = [_header(config), _number(trial), *metrics, *_loose(record, space)]
     return "\n".join([*comment, "", dump_yaml(best_model(record, config, space))])
+
+
+def _number(trial: FrozenTrial) -> str:
+    whence = origin(trial)
+    return f"# trial: {trial.number}" + (f" ({whence})" if whence else "")
 
 
 def best_model(record: TrialRecord, config: Config, space: SearchSpace) -> dict[str, Any]:

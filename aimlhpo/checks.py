@@ -32,6 +32,8 @@ def check(config: Config, *, local: bool | None = None, allow_changes: bool = Fa
         ("log", tracking_problems),
         ("optuna: storage", lambda config: _storage(config, allow_changes)),
         ("optuna: reload", lambda config: [] if allow_changes else _model(config)),
+        ("optuna: enqueue_default", _defaults),
+        ("optuna: warm_start_from", _warm_start),
         ("optuna: gpu", _gpus if here else lambda config: []),
         ("slurm", lambda config: [] if here else [*_slurm(config), *_shared_sqlite(config), *_locks(config)]),
         ("optuna: objective", _objective),
@@ -172,6 +174,25 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, s
                 yield below, show(before[key]) if key in before else "nothing", show(now[key]) if key in now else "gone"
     elif before != now:
         yield path, show(before), show(now)
+
+
+def _defaults(config: Config) -> list[Problem]:
+    from aimlhpo.warm_start import default_trial
+
+    if config.optuna.enqueue_default:
+        default_trial(config)
+    return []
+
+
+def _warm_start(config: Config) -> list[Problem]:
+    """The other study is needed once: it may be gone when this one goes on."""
+    from aimlhpo.storage_probe import holds_studies
+    from aimlhpo.warm_start import account_of, is_done
+
+    wanted = config.optuna.warm_start_from is not None
+    if wanted and not (holds_studies(config.optuna.storage) and is_done(config)):
+        account_of(config)
+    return []
 
 
 def _gpus(config: Config) -> list[Problem]:

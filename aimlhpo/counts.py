@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.backends.backend import CLAIM, PAUSED, Overview, waits_at_rung
 from aimlhpo.constraints import holds
+from aimlhpo.taken import is_own
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class Counts:
 
 
 def count(trials: Iterable[FrozenTrial]) -> Counts:
-    """Count by state; a RUNNING trial that no agent claimed belongs to somebody else and is left out."""
-    trials = list(trials)
-    paused = sum(waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)) for trial in trials)
-    states = Counter(
-        trial.state for trial in trials if trial.state != TrialState.RUNNING or trial.system_attrs.get(CLAIM)
-    )
+    """Count by state the trials of the study's own.
+
+    A RUNNING trial that no agent claimed belongs to somebody else and is left out, as are those of other studies.
+    """
+    own = [trial for trial in trials if is_own(trial)]
+    paused = sum(waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)) for trial in own)
+    states = Counter(trial.state for trial in own if trial.state != TrialState.RUNNING or trial.system_attrs.get(CLAIM))
     return Counts(
         complete=states[TrialState.COMPLETE],
         pruned=states[TrialState.PRUNED],
@@ -46,11 +48,11 @@ def count(trials: Iterable[FrozenTrial]) -> Counts:
     )
 
 
-def count_overview(overview: Overview) -> Counts:
-    """The same, from what the ledger sees."""
+def count_overview(overview: Overview, taken: tuple[int, int] = (0, 0)) -> Counts:
+    """The same, from what the ledger sees; `taken` are the COMPLETE and PRUNED trials of other studies in it."""
     return Counts(
-        complete=overview.complete,
-        pruned=overview.pruned,
+        complete=overview.complete - taken[0],
+        pruned=overview.pruned - taken[1],
         failed=overview.failed,
         running=sum(trial.state == TrialState.RUNNING and bool(trial.claim) for trial in overview.open),
         waiting=sum(trial.state == TrialState.WAITING and not trial.is_paused for trial in overview.open),
@@ -60,4 +62,5 @@ def count_overview(overview: Overview) -> Counts:
 
 def count_feasible(trials: Iterable[FrozenTrial]) -> int:
     """Complete trials that keep every constraint."""
-    return sum(trial.state == TrialState.COMPLETE and holds(trial.constraints) for trial in trials)
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE and is_own(trial))
+    return sum(holds(trial.constraints) for trial in complete)

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import cached_property
 from typing import Any, Protocol
 
 import optuna
@@ -40,6 +41,7 @@ from aimlhpo.paths import StudyPaths
 from aimlhpo.records import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT
 from aimlhpo.sampling import after_trial
 from aimlhpo.stopping import Ended, Stops
+from aimlhpo.taken import number_taken
 
 RETRY = "aimlhpo:retry"
 
@@ -121,7 +123,7 @@ class Ledger:
             return self._hold(mine, token) if mine else self._claim_next(overview, owner)
 
     def _claim_next(self, overview: Overview, owner: dict[str, Any]) -> Claim | Nothing:
-        counts = count_overview(overview)
+        counts = count_overview(overview, self._taken)
         if self._n_trials is not None and counts.finished >= self._n_trials:
             return Nothing.DONE
         if self._stops is not None and self._stops.ended(overview):
@@ -312,7 +314,12 @@ class Ledger:
             return self._stops.ended(self._overview())
 
     def counts(self) -> Counts:
-        return count_overview(self._overview())
+        return count_overview(self._overview(), self._taken)
+
+    @cached_property
+    def _taken(self) -> tuple[int, int]:
+        """COMPLETE and PRUNED trials of other studies: they came before the first claim, and no more come."""
+        return number_taken(self._study)
 
     def _overview(self) -> Overview:
         return self._backend.overview(self._study._study_id)

@@ -8,6 +8,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.taken import origin
+
 ATTRIBUTE = "aimlhpo"
 """User attribute of a trial: everything aimlhpo knows of it beyond Optuna's own fields."""
 
@@ -55,7 +57,7 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
         device=known.get("device"),
         log=known.get("log"),
         log_offset=known.get("log_offset"),
-        cause=known.get("cause"),
+        cause=known.get("cause") or origin(trial),
         error=known.get("error"),
         updates=dict(known.get("updates") or {}),
         unread=tuple(known.get("unread") or ()),

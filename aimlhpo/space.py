@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -117,6 +117,11 @@ class SearchSpace:
         sections = config.optuna.parameters
         names = {key: section.name for key, section in sections.items()}
         return cls(tuple(_parameter(key, section, names, config.model) for key, section in sections.items()))
+
+    @property
+    def in_order(self) -> Sequence[Parameter]:
+        """All parameters, each after those that it depends on."""
+        return tuple(self._order)
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:

@@ -19,6 +19,8 @@ from aimlhpo.leases import Holder, Registry
 from aimlhpo.ledger import Ledger
 from aimlhpo.records import read_record
 from aimlhpo.stopping import Ended, ending_of
+from aimlhpo.taken import origin
+from aimlhpo.warm_start import Account, accounts
 
 if TYPE_CHECKING:
     import optuna
@@ -75,8 +77,11 @@ class InterruptedTrial:
 
 @dataclass(frozen=True)
 class BestTrial:
+    """`origin` says where it comes from, where another study has run it."""
+
     number: int
     values: dict[str, float]
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class Status:
     given_up: int = 0
     feasible: int | None = None
     ended: Ended | None = None
+    taken_over: tuple[Account, ...] = ()
 
     @property
     def left(self) -> int:
@@ -160,6 +166,7 @@ def read_status(study: optuna.Study, config: Config) -> Status:
         given_up=given_up(config, trials),
         feasible=count_feasible(trials) if config.optuna.constraints else None,
         ended=ended,
+        taken_over=tuple(accounts(study)),
     )
 
 
@@ -185,7 +192,7 @@ def _living(registry: Registry) -> list[Holder]:
 
 def _best(study: optuna.Study, config: Config) -> tuple[BestTrial, ...]:
     return tuple(
-        BestTrial(trial.number, dict(zip(config.optuna.metric, trial.values or (), strict=False)))
+        BestTrial(trial.number, dict(zip(config.optuna.metric, trial.values or (), strict=False)), origin(trial))
         for trial in best_trials(study)
     )
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -225,17 +225,25 @@ def _sign(study: optuna.Study, config: Config) -> None:
 
 
 def _enqueue(study: optuna.Study, config: Config) -> None:
-    """Queue the trials that the configuration asks for, each once over all starts."""
+    """Queue the trials that the configuration asks for, and take others over, each once over all starts."""
     from aimlhpo.grid import queue_of
     from aimlhpo.space import SearchSpace
+    from aimlhpo.warm_start import take_over
 
     queue = queue_of(study, config)
     if queue is not None:
         queue.begin()
     space = SearchSpace.from_config(config)
     with _quiet():
-        for values in config.enqueued():
+        for values in [*_default(config), *config.enqueued()]:
             study.enqueue_trial(space.encode(values), skip_if_exists=True)
+    take_over(study, config)
+
+
+def _default(config: Config) -> list[dict[str, Any]]:
+    from aimlhpo.warm_start import default_trial
+
+    return [default_trial(config)] if config.optuna.enqueue_default else []
 
 
 def no_such_study(config: Config) -> str:

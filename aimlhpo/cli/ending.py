@@ -9,6 +9,7 @@ from aimlhpo.cli import messages
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
     from aimlhpo.config import Config
     from aimlhpo.results import ResultFiles
@@ -26,7 +27,7 @@ def print_results(study: optuna.Study, config: Config, files: ResultFiles) -> bo
     for trial in trials:
         values = zip(config.optuna.metric, trial.values or (), strict=False)
         shown = ", ".join(f"{name} {readable.number(value)}" for name, value in values)
-        print(f"{messages.bold('best')} {messages.green(shown)} (trial {trial.number})")
+        print(f"{messages.bold('best')} {messages.green(shown)} (trial {trial.number}{whence(trial)})")
     for path in (files.results, *files.best):
         print(f"  {path}")
     return feasible
@@ -45,6 +46,14 @@ def _tell_feasible(study: optuna.Study, config: Config) -> bool:
         return False
     print(f"{feasible} of {complete} complete trials are feasible")
     return True
+
+
+def whence(trial: FrozenTrial) -> str:
+    """What stands behind the number of a trial that another study has run."""
+    from aimlhpo.taken import origin
+
+    known = origin(trial)
+    return f", {known}" if known else ""
 
 
 def nothing_to_do(config: Config, ended: Ended) -> str:

@@ -126,11 +126,14 @@ def _study(config: Config, arguments: Namespace) -> optuna.Study:
     import optuna
 
     from aimlhpo.storage import create_or_load_study
+    from aimlhpo.warm_start import accounts
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = create_or_load_study(config, allow_changes=arguments.allow_changes)
     config.write_snapshot()
     _tell_changed_objective(study, config)
+    for account in accounts(study):
+        print(account)
     return study
 
 

@@ -64,6 +64,7 @@ def screen(status: Status) -> Iterator[str]:
     )
     if status.ended:
         yield f"ended    by {status.ended}" + (f" ({status.counts.running} still run)" if status.counts.running else "")
+    yield from (f"warm     {account}" for account in status.taken_over)
     yield from _best(status)
     if status.rate:
         left = f", {readable.duration(status.eta)} left" if status.eta else ""
@@ -94,7 +95,7 @@ def _best(status: Status) -> Iterator[str]:
         yield "best     -"
     for best in status.best:
         values = ", ".join(f"{name} {readable.number(value)}" for name, value in best.values.items())
-        yield f"best     {messages.green(values)} (trial {best.number})"
+        yield f"best     {messages.green(values)} (trial {best.number}{f', {best.origin}' if best.origin else ''})"
 
 
 def _agents(status: Status) -> Iterator[str]:

@@ -18,6 +18,7 @@ from aimlhpo.config.resources import resource_problems, without_paths
 from aimlhpo.config.space_checks import search_space_problems
 from aimlhpo.config.stopping_checks import stopping_problems
 from aimlhpo.config.tracking import tracking_problems
+from aimlhpo.config.warm_start_section import warm_start_problems
 from aimlhpo.errors import Problem
 from aimlhpo.suggestions import key_path, show
 
@@ -37,6 +38,7 @@ def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> li
             *command_problems(optuna, model),
             *_lengths(optuna),
             *stopping_problems(optuna),
+            *warm_start_problems(optuna),
             *_strategies(optuna),
             *resource_problems(optuna, model),
             *pruned_metric_problems(optuna),

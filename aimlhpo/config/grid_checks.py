@@ -72,8 +72,12 @@ def _nothing_else(optuna: Mapping[str, Any]) -> Iterator[Problem]:
     if optuna.get("sampler") is not None:
         what = "a grid runs every combination, so that no sampler chooses any"
         yield Problem(key_path("optuna", "sampler"), what, "no sampler; or other types than the grid's")
-    if optuna.get("enqueue"):
-        yield Problem(key_path("optuna", "enqueue"), "a grid queues every combination itself", "no enqueue")
+    for key in ("enqueue", "enqueue_default"):
+        if optuna.get(key):
+            yield Problem(key_path("optuna", key), "a grid queues every combination itself", f"no {key}")
+    if optuna.get("warm_start_from"):
+        what = "a grid runs every combination, so that nothing is learned from other trials"
+        yield Problem(key_path("optuna", "warm_start_from"), what, "no warm_start_from; or other types than the grid's")
 
 
 def _random_conditions(found: Sequence[Declared]) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from aimlhpo.config.slurm_options import normalise
 from aimlhpo.config.study_config import Config
 from aimlhpo.config.tracking import resolve_tracking
 from aimlhpo.config.values import as_number
+from aimlhpo.config.warm_start_section import resolve_warm_start
 from aimlhpo.config.yaml_loader import load_yaml
 from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.paths import StudyPaths
@@ -102,6 +103,7 @@ def _resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
     for kind in ("sampler", "pruner"):
         if kind in optuna:
             optuna[kind] = absolute_classes(optuna[kind])
+    resolve_warm_start(optuna)
     name, storage = optuna.get("study_name"), optuna.get("storage")
     if not isinstance(name, str) or not isinstance(optuna["save_path"], str):
         return storage is not None

@@ -25,6 +25,7 @@ from aimlhpo.config.values import (
     in_editors,
     one_of,
 )
+from aimlhpo.config.warm_start_section import WarmStart
 from aimlhpo.constraints import LEGAL, ConstraintError, parse
 from aimlhpo.interruptions import MOST_FRUITLESS
 from aimlhpo.suggestions import did_you_mean, listing, show
@@ -221,6 +222,14 @@ class OptunaSection(Section):
     )
     enqueue: Annotated[list[dict[str, Any]], BeforeValidator(_entries)] = Field(
         default_factory=list, description="Trials to run first: parameter values by name or key."
+    )
+    enqueue_default: Flag = Field(
+        default=False, description="Run the model YAML's own values of the searched keys first, as a trial."
+    )
+    warm_start_from: WarmStart | None = Field(
+        default=None,
+        description="Another study whose finished trials the sampler learns from: its save_path or hyperparameter "
+        "file, or study_name: NAME and storage: URL. They do not count against n_trials.",
     )
     grace_period: Seconds = Field(
         default=120.0,

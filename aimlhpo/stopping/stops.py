@@ -17,6 +17,7 @@ from aimlhpo.stopping.ended import Ended, ending_of, read_note, write_note
 from aimlhpo.stopping.rule import Moment, Rule
 from aimlhpo.stopping.rules import GpuHours, Patience, TargetValue, Timeout
 from aimlhpo.storage import STUDY_ATTR
+from aimlhpo.taken import is_own, number_taken
 
 if TYPE_CHECKING:
     import optuna
@@ -62,7 +63,7 @@ class Stops:
         self._pending = {trial.number for trial in looked_at if not trial.state.is_finished()}
         ended = [trial for trial in looked_at if trial.state.is_finished()]
         self._taken += len(ended)
-        for trial in sorted(ended, key=_end):
+        for trial in sorted(filter(is_own, ended), key=_end):
             for rule in self._rules:
                 rule.take(trial)
 
@@ -123,5 +124,5 @@ def ended_already(study: optuna.Study, config: Config) -> Ended | None:
         # What runs may belong to an agent that died long ago: its time is not known before it is released.
         waiting = [trial for trial in overview.open if trial.state == TrialState.WAITING]
         stops = make_stops(study, config)
-        known = ending_of(study, config, count_overview(overview))
+        known = ending_of(study, config, count_overview(overview, number_taken(study)))
         return known or (stops.ended(replace(overview, open=waiting)) if stops else None)
