@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.counts import count
-from aimlhpo.tracking.run import Reader, mark
-from aimlhpo.tracking.target import Refused, StudyState, Target
+from aimlhpo.tracking.run import Reader, Run, mark
+from aimlhpo.tracking.target import StudyState, Target
 
 if TYPE_CHECKING:
     import optuna
@@ -100,14 +100,32 @@ class Delivery:
         self._target.conclude(state)
 
     def _send(self, trial: FrozenTrial) -> None:
+        run = self._reader.read(trial)
+        self._refused.pop(trial.number, None)
         try:
-            self._target.send(self._reader.read(trial))
-        except Refused as refusal:
-            if trial.number not in self._refused:
-                self._say(f"{self._target.name} does not take trial {trial.number}: {_short(refusal)}")
-            self._refused[trial.number] = _short(refusal)
+            self._send_again(run)
+        except Exception as error:
+            if isinstance(_root(error), OSError):
+                raise
+            self._target.open()  # raises where it is the tool that fails, and not this run
+            self._refuse(run, error)
         self._sent[trial.number] = mark(trial)
         self._moved()
+
+    def _send_again(self, run: Run) -> None:
+        """Send, twice if need be: the tool may have been gone for a moment."""
+        try:
+            self._target.send(run)
+        except Exception as error:
+            if isinstance(_root(error), OSError):
+                raise
+            self._target.open()
+            self._target.send(run)
+
+    def _refuse(self, run: Run, error: Exception) -> None:
+        """The others go on without a run that the tool does not take."""
+        self._say(f"{self._target.name} does not take trial {run.number}: {_short(error)}")
+        self._refused[run.number] = _short(error)
 
     def _fail(self, error: Exception) -> None:
         self._is_open = False
@@ -124,22 +142,26 @@ class Delivery:
         self._reason = None
 
     def lacks(self, trials: Sequence[FrozenTrial]) -> list[str]:
-        """What has not arrived, and why; empty if nothing."""
-        missing = sum(self._sent.get(trial.number) != mark(trial) for trial in trials)
-        if self._reason is None:
-            return []
-        return [f"{self._target.name} lacks {missing} of {len(trials)} trials: {self._reason}"]
+        """What has not arrived, and why, in a line; empty if nothing."""
+        missing = [t for t in trials if t.number in self._refused or self._sent.get(t.number) != mark(t)]
+        reason = self._reason or next(iter(self._refused.values()), None)
+        return [f"{self._target.name} lacks {len(missing)} of {len(trials)} trials: {reason}"] if reason else []
 
 
 def _has_begun(trial: FrozenTrial) -> bool:
     return trial.state != TrialState.WAITING or bool(trial.params)
 
 
+def _root(error: BaseException) -> BaseException:
+    """What has caused the error in the first place."""
+    while isinstance(deeper := error.__cause__ or error.__context__, BaseException):
+        error = deeper
+    return error
+
+
 def _short(error: BaseException) -> str:
     """The error in one line; for what the system has refused, the system's own words."""
-    root = error
-    while isinstance(deeper := root.__cause__ or root.__context__, BaseException):
-        root = deeper
+    root = _root(error)
     if isinstance(root, OSError) and root.strerror:
         return root.strerror
     text = " ".join(str(error).split()) or "no reason given"

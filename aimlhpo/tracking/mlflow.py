@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aimlhpo.config.locations import expanded, variable_problems
 from aimlhpo.errors import ConfigError
 from aimlhpo.tracking.run import Run, text_of
-from aimlhpo.tracking.target import Refused, StudyState
+from aimlhpo.tracking.target import StudyState
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -27,7 +27,6 @@ STUDY, TRIAL = "aimlhpo.study_id", "aimlhpo.trial"
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "RUNNING": "RUNNING", "WAITING": "SCHEDULED"}
 _STUDY_STATUS = {None: "RUNNING", "finished": "FINISHED", "stopped": "KILLED"}
 _TERMINAL = ("FINISHED", "KILLED", "FAILED")
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _MOST_PARAMETERS, _MOST_METRICS, _MOST_TAGS = 100, 800, 100  # in one request, by MLflow's rules
 _LONGEST_NAME, _LONGEST_PARAMETER, _LONGEST_TAG = 250, 500, 5000  # characters, by the rules of older servers
 _SETTINGS = {
@@ -101,16 +100,6 @@ class MlflowTarget:
         return known
 
     def send(self, run: Run) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._send(run)
-        except MlflowException as error:
-            if error.error_code in _REFUSALS:
-                raise Refused(str(error)) from error
-            raise
-
-    def _send(self, run: Run) -> None:
         known = self._known.get(run.number) or self._create(run)
         if known.status in _TERMINAL:
             return

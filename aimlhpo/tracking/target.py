@@ -8,10 +8,6 @@ from typing import Protocol
 from aimlhpo.tracking.run import Run
 
 
-class Refused(Exception):
-    """A run that the tool takes as it stands never; others go on."""
-
-
 @dataclass(frozen=True)
 class StudyState:
     """How the study stands: `ended` is "finished", "stopped", or None while trials run; `best` by metric."""
@@ -30,7 +26,7 @@ class Target(Protocol):
         """Find out what the tool has of the study."""
 
     def send(self, run: Run) -> None:
-        """Make the tool have all of the run, once; what it has already is left alone. Raises Refused."""
+        """Make the tool have all of the run, once; what it has already is left alone."""
 
     def conclude(self, state: StudyState) -> None:
         """Tell how the study stands."""
