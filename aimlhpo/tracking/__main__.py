@@ -19,7 +19,7 @@ from aimlhpo.worker.lifeline import die_with_parent
 if TYPE_CHECKING:
     from aimlhpo.config import Config
 
-_PERIOD = 5.0  # seconds between two looks at the storage
+_PERIOD = 3.0  # seconds between two looks at the storage
 _LAST_REQUESTS = "5"  # seconds that a server has for each answer when the agent is about to end
 _NICENESS = 10
 

@@ -38,8 +38,7 @@ class Runs:
         self.parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
         children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
         self.trials: dict[int, Any] = {int(run.data.tags["aimlhpo.trial"]): run for run in children}
-        assert len(self.trials) == len(children), "a trial has more than one run"
-        assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {run.info.run_id for run in self.parents}
+        self.duplicates = len(children) - len(self.trials)
 
     @property
     def statuses(self) -> dict[str, int]:
@@ -51,6 +50,15 @@ class Runs:
         """Steps and values of one trial's metric."""
         metrics = self.client.get_metric_history(self.trials[number].info.run_id, name)
         return sorted((metric.step, metric.value) for metric in metrics)
+
+
+def settled(uri: str) -> Runs:
+    """The runs of a study that nobody tells of any more: each trial's is one, below the study's."""
+    found = Runs(uri)
+    assert found.duplicates == 0
+    parents = {run.info.run_id for run in found.parents}
+    assert {run.data.tags["mlflow.parentRunId"] for run in found.trials.values()} <= parents
+    return found
 
 
 class Server:

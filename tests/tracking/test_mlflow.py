@@ -11,7 +11,7 @@ from aimlhpo.errors import ConfigError
 from aimlhpo.tracking.mlflow import MlflowTarget, StudyEntry
 from aimlhpo.tracking.run import Run
 from aimlhpo.tracking.target import StudyState
-from tests.tracking.mlflow_runs import Runs
+from tests.tracking.mlflow_runs import settled
 
 STUDY = StudyEntry("id-1", "digits", {"sampler": "TPESampler", "n_trials": 8}, {"save_path": "/data"})
 RUN = Run(3, "RUNNING", began=100.0, parameters={"lr": 0.5, "kind": "adam"}, reports={0: 4.0, 1: 2.0})
@@ -32,7 +32,7 @@ def test_a_study_is_a_run_and_its_trials_lie_below(tmp_path: Path) -> None:
     target = opened(tmp_path)
     target.send(FINISHED)
     target.conclude(StudyState(1, {"val_loss": 0.5}))
-    found = Runs(str(tmp_path))
+    found = settled(str(tmp_path))
     (parent,) = found.parents
     assert parent.info.run_name == "digits"
     assert parent.info.status == "RUNNING"
@@ -50,21 +50,21 @@ def test_a_study_is_a_run_and_its_trials_lie_below(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("state", "status"), [("COMPLETE", "FINISHED"), ("PRUNED", "KILLED"), ("FAIL", "FAILED")])
 def test_the_status_says_how_a_trial_has_ended(state: str, status: str, tmp_path: Path) -> None:
     opened(tmp_path).send(replace(FINISHED, state=state, facts={"state": state}))
-    run = Runs(str(tmp_path)).trials[3]
+    run = settled(str(tmp_path)).trials[3]
     assert (run.info.status, run.data.tags["state"]) == (status, state)
 
 
 def test_an_interrupted_trial_goes_on_in_the_same_run(tmp_path: Path) -> None:
     target = opened(tmp_path)
     target.send(RUN)
-    assert Runs(str(tmp_path)).statuses == {"RUNNING": 1}
+    assert settled(str(tmp_path)).statuses == {"RUNNING": 1}
     target.send(replace(RUN, state="WAITING"))
-    assert Runs(str(tmp_path)).statuses == {"SCHEDULED": 1}
+    assert settled(str(tmp_path)).statuses == {"SCHEDULED": 1}
     another = opened(tmp_path)
     another.send(RUN)
-    assert Runs(str(tmp_path)).statuses == {"RUNNING": 1}
+    assert settled(str(tmp_path)).statuses == {"RUNNING": 1}
     another.send(FINISHED)
-    found = Runs(str(tmp_path))
+    found = settled(str(tmp_path))
     assert len(found.parents) == 1
     assert found.history(3, "reports/val_loss") == [(0, 4.0), (1, 2.0), (2, 1.0)]
 
@@ -72,17 +72,17 @@ def test_an_interrupted_trial_goes_on_in_the_same_run(tmp_path: Path) -> None:
 def test_what_is_there_is_not_sent_again_nor_what_was_deleted(tmp_path: Path) -> None:
     opened(tmp_path).send(FINISHED)
     opened(tmp_path).send(FINISHED)
-    before = Runs(str(tmp_path))
+    before = settled(str(tmp_path))
     assert before.history(3, "val_loss") == [(0, 0.5)]
     before.client.delete_run(before.trials[3].info.run_id)
     opened(tmp_path).send(FINISHED)
-    assert Runs(str(tmp_path)).trials == {}
+    assert settled(str(tmp_path)).trials == {}
 
 
 def test_studies_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     opened(tmp_path).send(FINISHED)
     opened(tmp_path, replace(STUDY, id="id-2")).send(replace(FINISHED, number=4))
-    found = Runs(str(tmp_path))
+    found = settled(str(tmp_path))
     assert len(found.parents) == 2
     assert found.trials[3].data.tags["mlflow.parentRunId"] != found.trials[4].data.tags["mlflow.parentRunId"]
 
@@ -93,11 +93,11 @@ def test_names_and_lengths_that_mlflow_does_not_know(tmp_path: Path) -> None:
     reports = dict.fromkeys(range(2500), 1.0)
     run = replace(FINISHED, config=config | {"text": "x" * 9000}, metrics=odd, reports=reports, facts={"t": "y" * 9000})
     opened(tmp_path).send(run)
-    data = Runs(str(tmp_path)).trials[3].data
+    data = settled(str(tmp_path)).trials[3].data
     assert len(data.params) == 130 + 1 + 2
     assert data.params["text"] == "x" * 500
     assert {"loss_kg/m²_", "up", "a/b", "worst", "most"} <= set(data.metrics)
-    assert len(Runs(str(tmp_path)).history(3, "reports/val_loss")) == 2500
+    assert len(settled(str(tmp_path)).history(3, "reports/val_loss")) == 2500
 
 
 def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:

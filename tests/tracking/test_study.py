@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from aimlhpo.cli.main import main
 from tests.project import Project
 from tests.tracking.event_files import EventFiles
-from tests.tracking.mlflow_runs import Runs, Server
+from tests.tracking.mlflow_runs import Runs, Server, settled
 from tests.waiting import wait_until
 
 EVERY_ENDING = """
@@ -64,7 +65,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def has_reports(uri: str, number: int, steps: int) -> bool:
     try:
         return len(Runs(uri).history(number, "reports/val_loss")) >= steps
-    except (KeyError, OSError):
+    except (KeyError, MlflowException):
         return False
 
 
@@ -72,8 +73,8 @@ def test_every_trial_is_there_with_its_parameters_reports_and_ending(tmp_path: P
     pruner = {"type": "PercentilePruner", "percentile": 1.0, "n_startup_trials": 4}
     project = Project(tmp_path, EVERY_ENDING, n_trials=5, pruner=pruner, pruning="strict")
     done = project.run("log:mlflow=true", "log:tensorboard=true")
-    assert "track" not in done.stdout + done.stderr
-    found = Runs(f"sqlite:///{project.save_path}/mlflow.db")
+    assert "aimlhpo track" not in done.stdout + done.stderr
+    found = settled(f"sqlite:///{project.save_path}/mlflow.db")
     trials = project.study().trials
     assert found.experiments == {"Default", "s"}
     assert [parent.info.status for parent in found.parents] == ["FINISHED"]
@@ -104,7 +105,7 @@ def test_a_server_that_is_down_costs_a_line_and_can_be_told_later(tmp_path: Path
     server.start()
     for _ in range(2):
         assert main(["track", str(project.save_path)]) == 0
-    found = Runs(server.uri)
+    found = settled(server.uri)
     assert found.statuses == {"FINISHED": 3}
     assert [parent.info.status for parent in found.parents] == ["FINISHED"]
 
@@ -122,7 +123,7 @@ def test_a_server_that_dies_under_way_stops_nothing(tmp_path: Path, server: Serv
     assert told.count(NOT_TOLD) == 1
     server.start()
     assert main(["track", str(project.save_path)]) == 0
-    found = Runs(server.uri)
+    found = settled(server.uri)
     assert found.statuses == {"FINISHED": 3}
     assert all(found.history(number, "reports/val_loss") == [(0, 10.0), (1, 9.0), (2, 8.0)] for number in range(3))
 
@@ -135,7 +136,7 @@ def test_a_killed_agent_leaves_nothing_that_its_successor_does_not_complete(tmp_
     running.communicate(timeout=60)
     (tmp_path / "go").touch()
     project.run(*both(tmp_path), "-r", "1")
-    found = Runs(str(tmp_path / "mlruns"))
+    found = settled(str(tmp_path / "mlruns"))
     assert [parent.info.status for parent in found.parents] == ["FINISHED"]
     assert found.statuses == {"FINISHED": 3}
     for number in range(3):
@@ -156,7 +157,7 @@ def test_an_interrupted_study_is_not_called_finished_and_several_agents_make_one
     (tmp_path / "go").touch()
     told, _ = second.communicate(timeout=120)
     assert second.returncode == 0, told
-    found = Runs(str(tmp_path / "mlruns"))
+    found = settled(str(tmp_path / "mlruns"))
     assert [parent.info.status for parent in found.parents] == ["FINISHED"]
     assert found.statuses == {"FINISHED": 4}
     assert all(found.history(number, "reports/val_loss") == [(0, 10.0), (1, 9.0), (2, 8.0)] for number in range(4))
