@@ -14,6 +14,7 @@ from aimlhpo.agent.records import provenance_id, refusal
 from aimlhpo.asha import Promotion
 from aimlhpo.backends import OwnedStorage
 from aimlhpo.backends.views import for_sampler
+from aimlhpo.checkpoints import Checkpoints
 from aimlhpo.constraints import holds
 from aimlhpo.counts import Counts, count
 from aimlhpo.errors import StudyFailed
@@ -66,7 +67,7 @@ class Bookkeeper:
         self._config, self._study, self._ledger, self._lease = config, study, ledger, lease
         self._storage = storage
         self._space = SearchSpace.from_config(config)
-        self._results = ResultsWriter(study, config)
+        self._results, self._checkpoints = ResultsWriter(study, config), Checkpoints(study, config)
         self._signed = study.user_attrs[STUDY_ATTR]
         self._held: dict[int, tuple[Claim, Trial]] = {}
         self._best = _best(study)
@@ -183,6 +184,7 @@ class Bookkeeper:
         if written:
             self._note_best(result)
             self._results.maybe_write()
+            self._checkpoints.tidy()
         return written
 
     def _write(self, claim: Claim, result: Result) -> bool:
@@ -210,6 +212,7 @@ class Bookkeeper:
 
     def write_results(self) -> None:
         self._results.write()
+        self._checkpoints.close()
 
     # --- the study ---
 

@@ -33,6 +33,7 @@ from aimlhpo.suggestions import did_you_mean, listing, show
 DIRECTIONS = ("minimize", "maximize")
 ON_OOM = ("fail", "prune", "retry_alone")
 PRUNING = ("fast", "strict")
+KEPT = ("all", "best", "none")
 _DIRECTION = {"enum": DIRECTIONS}
 
 
@@ -230,6 +231,11 @@ class OptunaSection(Section):
         default=None,
         description="Another study whose finished trials the sampler learns from: its save_path or hyperparameter "
         "file, or study_name: NAME and storage: URL. They do not count against n_trials.",
+    )
+    keep_checkpoints: Annotated[str, one_of(*KEPT), in_editors({"enum": KEPT})] = Field(
+        default="all",
+        description="Which trials' checkpoint directories are kept once they have finished: all; best: of the best "
+        "trial, or the Pareto front; none. Failed trials are finished, interrupted ones are not.",
     )
     grace_period: Seconds = Field(
         default=120.0,
