@@ -11,7 +11,7 @@ SETUP := setup.cfg scripts/make-venv
 STARTED := $(shell date +%Y%m%d-%H%M%S)
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: help run keras test test-all check bench chaos docs gpu-check slurm-demo clean
+.PHONY: help run keras test test-all check bench bench-full chaos docs gpu-check slurm-demo clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,13 @@ check: $(VENV)/ready-test ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/ready-test servers ## run the benchmarks
-	for script in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$script" .py)"; done
+bench: $(VENV)/ready-bench servers ## measure what bookkeeping costs, beside Optuna, echo-opt, Syne Tune and Ray Tune (15 minutes)
+	$(BIN)/python -m benchmarks.run
+
+bench-full: $(VENV)/ready-bench servers ## all cells of the benchmark (hours), the command objective and the submission
+	$(BIN)/python -m benchmarks.run --full
+	$(BIN)/python -m benchmarks.bench_command
+	$(BIN)/python -m benchmarks.bench_submit
 
 chaos: $(VENV)/ready-test servers ## inject every fault many times and print what each has cost (an hour, as root)
 	$(BIN)/python -m benchmarks.chaos
@@ -51,7 +56,7 @@ slurm-demo: $(VENV)/ready-run servers ## tune the torch example on a virtual SLU
 	scripts/slurm-demo $(BIN)/python
 
 clean: ## remove what make made; studies in runs/ stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: servers
@@ -64,4 +69,8 @@ $(VENV)/ready-run: $(SETUP)
 
 $(VENV)/ready-test: $(SETUP) $(VENV)/ready-run
 	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,mlflow,tensorboard,cmaes,optunahub,test,dev
+	touch $@
+
+$(VENV)/ready-bench: $(SETUP) $(VENV)/ready-test
+	scripts/make-venv $(PYTHON) $(VENV) bench,postgresql,test,torch,examples
 	touch $@

@@ -1,0 +1,22 @@
+"""The objective for echo-opt."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import optuna
+import work
+from echo.src.base_objective import BaseObjective
+
+
+class Objective(BaseObjective):
+    def train(self, trial, conf):
+        def report(value, step):
+            trial.report(value, step)
+            if trial.should_prune() and "digits" in work.SPEC:
+                raise optuna.TrialPruned
+
+        if "digits" in work.SPEC:
+            return {"val_loss": work.train_digits(work.digits_conf(conf["bench"]), report)}
+        return {"val_loss": work.run(conf["bench"], report)}
