@@ -47,7 +47,7 @@ class Stores:
             server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
             return server.url(name)
         copy = self._file(kind)
-        shutil.copy(origin.partition("://")[2].removeprefix("//"), copy)
+        shutil.copy(f"/{origin.partition('://')[2].lstrip('/')}", copy)
         return self._file_url(kind, copy)
 
     def _fill(self, kind: str, finished: int, reports: int) -> str:
