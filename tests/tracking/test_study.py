@@ -89,11 +89,13 @@ def test_every_trial_is_there_with_its_parameters_reports_and_ending(tmp_path: P
         steps = files.scalars()["reports/val_loss"]
         assert steps == [(step, pytest.approx(value)) for step, value in sorted(trial.intermediate_values.items())]
         assert files.status() == (2 if trial.state.name == "FAIL" else 1)
-    assert found.trials[2].data.tags["cause"] == "exception: ValueError"
+    assert found.trials[2].data.tags["cause"] == "exception: ValueError: a bad one"
     assert (project.save_path / found.trials[2].data.tags["log"]).is_file()
 
 
-def test_a_server_that_is_down_costs_a_line_and_can_be_told_later(tmp_path: Path, server: Server) -> None:
+def test_a_server_that_is_down_costs_a_line_and_can_be_told_later(
+    tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     project = Project(tmp_path, n_trials=3)
     done = project.run(f"log:mlflow={server.uri}", "log:tensorboard=true")
     told = done.stdout + done.stderr
@@ -102,10 +104,11 @@ def test_a_server_that_is_down_costs_a_line_and_can_be_told_later(tmp_path: Path
     assert f"aimlhpo track {project.save_path}" in told
     assert len(list((project.save_path / "tensorboard").iterdir())) == 3
     assert main(["track", str(project.save_path)]) == 4
-    server.start()
+    assert "lacks 3 of 3 trials: Connection refused" in capsys.readouterr().err
     for _ in range(2):
-        assert main(["track", str(project.save_path)]) == 0
-    found = settled(server.uri)
+        assert main(["track", str(project.save_path), "--mlflow", str(tmp_path / "mlruns")]) == 0
+    assert f"mlflow {tmp_path / 'mlruns'} has 3 finished trials of s" in capsys.readouterr().out
+    found = settled(str(tmp_path / "mlruns"))
     assert found.statuses == {"FINISHED": 3}
     assert [parent.info.status for parent in found.parents] == ["FINISHED"]
 
