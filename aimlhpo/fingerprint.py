@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.errors import Problem
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
 
     from aimlhpo.config import Config
 
@@ -42,6 +44,8 @@ def differences(study: optuna.Study, config: Config, *, allow_changes: bool = Fa
         for key in ("direction", "metric", "constraints")
         if stored.get(key) is not None and stored[key] != wanted[key]
     ]
+    if stored["space"] is None:
+        return problems + list(_unlike_the_trials(study, wanted["space"]))
     return problems + _space_differences(stored["space"], wanted["space"], allow_changes)
 
 
@@ -60,9 +64,28 @@ def _stored(study: optuna.Study) -> dict[str, Any]:
     }
 
 
-def _space_differences(stored: dict[str, str] | None, wanted: dict[str, str], allow_changes: bool) -> list[Problem]:
-    if stored is None:
-        return []
+def _unlike_the_trials(study: optuna.Study, wanted: Mapping[str, str]) -> Iterator[Problem]:
+    """Parameters that cannot stand beside those of the same name in trials that plain Optuna has made.
+
+    Numeric ranges may differ, as they may in Optuna, and parameters may come and go.
+    """
+    from optuna.distributions import distribution_to_json
+
+    found: dict[str, BaseDistribution] = {}
+    for trial in study.get_trials(deepcopy=False):
+        found.update(trial.distributions)
+    for name, after in wanted.items():
+        before = distribution_to_json(found[name]) if name in found else None
+        if before is not None and not _can_mix(before, after):
+            yield _changed(name, before, after)
+        elif before is not None and "values" in json.loads(after)["attributes"]:
+            what = f"is stored as a place in the list of its values, and trials of the study have it as {before}"
+            yield Problem(
+                f"optuna: parameters: {name}", what, "a range (int, float) or categorical, as in those trials"
+            )
+
+
+def _space_differences(stored: dict[str, str], wanted: dict[str, str], allow_changes: bool) -> list[Problem]:
     problems = []
     for name in sorted(stored.keys() | wanted.keys()):
         before, after = stored.get(name), wanted.get(name)
