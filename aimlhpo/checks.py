@@ -72,7 +72,8 @@ def _space(config: Config) -> Iterable[Problem]:
 def _strategies(config: Config) -> list[Problem]:
     from aimlhpo.strategies import check_strategy
 
-    sections = {"sampler": config.optuna.sampler, "pruner": config.optuna.pruner}
+    options = config.optuna
+    sections = {"sampler": options.sampler, "pruner": options.pruner, "terminator": options.terminator}
     return [problem for kind, section in sections.items() for problem in check_strategy(kind, section)]
 
 

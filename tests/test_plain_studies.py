@@ -19,7 +19,6 @@ from tests.project import QUADRATIC, Project
 
 OPTUNA = str(Path(sys.executable).with_name("optuna"))
 SPACE = {"x": {"name": "FloatDistribution", "attributes": {"low": 0.0, "high": 1.0, "log": False, "step": None}}}
-LOSS = (0.1, 0.2)
 
 
 def cli(*arguments: str) -> str:

@@ -22,7 +22,7 @@ from aimlhpo.config.warm_start_section import warm_start_problems
 from aimlhpo.errors import Problem
 from aimlhpo.suggestions import key_path, show
 
-OUR_KEYS = {"sampler": (), "pruner": ("metric",)}
+OUR_KEYS = {"sampler": (), "pruner": ("metric",), "terminator": ()}
 """Keys of a strategy that are no arguments of its class."""
 
 
@@ -74,7 +74,7 @@ def _lengths(optuna: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _strategies(optuna: Mapping[str, Any]) -> Iterator[Problem]:
-    for kind in ("sampler", "pruner"):
+    for kind in ("sampler", "pruner", "terminator"):
         section = optuna.get(kind)
         if isinstance(section, str):
             section = {"type": section}

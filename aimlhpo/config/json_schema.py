@@ -71,7 +71,7 @@ def _amend_study(study: Schema) -> None:
     properties["name"] = properties["study_name"]
     study["required"] = [key for key in study["required"] if key not in ("study_name", "n_trials")]
     study["anyOf"] = [{"required": ["name"]}, {"required": ["study_name"]}]
-    for kind in ("sampler", "pruner"):
+    for kind in ("sampler", "pruner", "terminator"):
         names, by_class = _strategies(kind)
         properties[kind] = {
             "description": properties[kind]["description"],
@@ -91,7 +91,7 @@ def _strategies(kind: str) -> tuple[list[str], list[Schema]]:
 
     schemas = []
     for name, cls in classes(kind).items():
-        arguments = {key: _argument(key, parameter) for key, parameter in options(cls).items()} | _OURS[kind]
+        arguments = {key: _argument(key, parameter) for key, parameter in options(cls).items()} | _OURS.get(kind, {})
         needed = [key for key, parameter in options(cls).items() if parameter.default is parameter.empty]
         properties = {"type": {"const": name}, **arguments}
         schemas.append(

@@ -100,7 +100,7 @@ def _resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
         optuna["objective"] = absolute(optuna["objective"])
     if isinstance(optuna.get("command"), str) and isinstance(optuna.get("working_directory", "."), str):
         optuna["working_directory"] = absolute(optuna.get("working_directory", "."))
-    for kind in ("sampler", "pruner"):
+    for kind in ("sampler", "pruner", "terminator"):
         if kind in optuna:
             optuna[kind] = absolute_classes(optuna[kind])
     resolve_warm_start(optuna)

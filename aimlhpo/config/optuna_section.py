@@ -199,6 +199,11 @@ class OptunaSection(Section):
         description="Ends the study when so many trials in a row have finished without a better one: a number, or "
         "trials: N and min_delta: X.",
     )
+    terminator: Strategy | None = Field(
+        default=None,
+        description="Ends the study when Optuna's Terminator says so: type: Terminator, with improvement_evaluator and "
+        "error_evaluator, each by its class name with its keyword arguments.",
+    )
     at_stop: Annotated[str, one_of(*AT_STOP), in_editors({"enum": AT_STOP})] = Field(
         default="finish",
         description="What running trials do when a rule other than n_trials ends the study. finish: run to their end; "

@@ -8,7 +8,7 @@ from typing import Any
 from aimlhpo.errors import Problem
 from aimlhpo.suggestions import did_you_mean, key_path, listing, show
 
-RULES = ("timeout", "target_value", "max_gpu_hours", "patience")
+RULES = ("timeout", "target_value", "max_gpu_hours", "patience", "terminator")
 """All keys that end a study before `n_trials` does."""
 
 
@@ -19,6 +19,7 @@ def stopping_problems(optuna: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _target(optuna.get("target_value"), names)
     yield from _gpu_hours(optuna)
     yield from _min_delta(optuna.get("patience"), names)
+    yield from _terminator(optuna.get("terminator"), names)
     yield from _without_rule(optuna)
 
 
@@ -44,6 +45,27 @@ def _min_delta(patience: Any, metrics: list[str]) -> Iterator[Problem]:
     if isinstance(patience, Mapping) and patience.get("min_delta") and len(metrics) > 1:
         where = key_path("optuna", "patience", "min_delta")
         yield Problem(where, f"is one number for {len(metrics)} metrics", "trials alone, where there are several")
+
+
+def _terminator(section: Any, metrics: list[str]) -> Iterator[Problem]:
+    where = key_path("optuna", "terminator")
+    entry = {"type": section} if isinstance(section, str) else section
+    if not isinstance(entry, Mapping):
+        return
+    if len(metrics) > 1:
+        yield Problem(
+            where, f"judges one metric, and the study has {len(metrics)}", "target_value, patience or timeout"
+        )
+    improvement = entry.get("improvement_evaluator")
+    kind = improvement.get("type") if isinstance(improvement, Mapping) else improvement
+    if (
+        entry.get("type") == "Terminator"
+        and not entry.get("error_evaluator")
+        and kind != "BestValueStagnationEvaluator"
+    ):
+        found = "is missing, and Optuna's default would need cross-validation scores from the objective"
+        legal = "StaticErrorEvaluator with its constant, or MedianErrorEvaluator"
+        yield Problem(key_path(where, "error_evaluator"), found, legal)
 
 
 def _without_rule(optuna: Mapping[str, Any]) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from aimlhpo.locks import locked
 from aimlhpo.stopping.ended import Ended, ending_of, read_note, write_note
 from aimlhpo.stopping.rule import Moment, Rule
 from aimlhpo.stopping.rules import GpuHours, Patience, TargetValue, Timeout
+from aimlhpo.stopping.terminator import Terminator
 from aimlhpo.storage import STUDY_ATTR
 from aimlhpo.taken import is_own, number_taken
 
@@ -105,7 +106,15 @@ def make_rules(study: optuna.Study, config: Config) -> list[Rule]:
         rules.append(GpuHours(options.max_gpu_hours))
     if options.patience is not None:
         rules.append(Patience(options.patience.trials, options.patience.min_delta, options.direction))
+    if options.terminator is not None:
+        entry = {"type": options.terminator.type, **options.terminator.arguments}
+        rules.append(Terminator(entry, study.direction, _seed(study)))
     return rules
+
+
+def _seed(study: optuna.Study) -> int | None:
+    seed = study.user_attrs.get(STUDY_ATTR, {}).get("seed")
+    return None if seed is None else int(seed)
 
 
 def _timeout(study: optuna.Study, seconds: float, scope: str) -> Timeout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import optuna
+import optuna.terminator
 from optuna.samplers import nsgaii
 
 from aimlhpo.asha import ASHA
@@ -14,15 +15,32 @@ NEEDS = {
     "GPSampler": ("torch", "scipy"),
     "QMCSampler": ("scipy",),
     "WilcoxonPruner": ("scipy",),
+    "RegretBoundEvaluator": ("torch", "scipy"),
+    "EMMREvaluator": ("torch", "scipy"),
 }
-BASES = {"BaseSampler": "sampler", "BasePruner": "pruner", "BaseCrossover": "crossover", "BaseMutation": "mutation"}
+BASES = {
+    "BaseSampler": "sampler",
+    "BasePruner": "pruner",
+    "BaseCrossover": "crossover",
+    "BaseMutation": "mutation",
+    "BaseImprovementEvaluator": "improvement evaluator",
+    "BaseErrorEvaluator": "error evaluator",
+}
+_TERMINATORS = {
+    "terminator": ("Terminator",),
+    "improvement evaluator": ("BestValueStagnationEvaluator", "EMMREvaluator", "RegretBoundEvaluator"),
+    # CrossValidationErrorEvaluator reads scores that an objective would have to write to the storage itself.
+    "error evaluator": ("StaticErrorEvaluator", "MedianErrorEvaluator"),
+}
 _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _FROM_CODE = ("Callable", "FrozenTrial")  # arguments that a YAML file cannot hold
 _WITHOUT_EFFECT = ("restart_strategy", "inc_popsize")  # Optuna 5 takes and ignores them
 
 
 def classes(kind: str) -> dict[str, type]:
-    """What can be named as `type`: kind is sampler, pruner, crossover or mutation."""
+    """What can be named as `type`: kind is sampler, pruner, terminator, or what these are made of."""
+    if kind in _TERMINATORS:
+        return {name: getattr(optuna.terminator, name) for name in _TERMINATORS[kind]}
     module = {"sampler": optuna.samplers, "pruner": optuna.pruners}.get(kind, nsgaii)
     ending = kind.capitalize()
     names = (name for name in module.__all__ if name.endswith(ending) and not name.startswith("Base"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import optuna
+import optuna.terminator
 from optuna.samplers import nsgaii
 
 from aimlhpo.strategies import hub, imported
@@ -18,11 +19,14 @@ _BASES: dict[str, type] = {
     "pruner": optuna.pruners.BasePruner,
     "crossover": nsgaii.BaseCrossover,
     "mutation": nsgaii.BaseMutation,
+    "terminator": optuna.terminator.BaseTerminator,
+    "improvement evaluator": optuna.terminator.BaseImprovementEvaluator,
+    "error evaluator": optuna.terminator.BaseErrorEvaluator,
 }
 
 
 def class_named(kind: str, name: str) -> type:
-    """The class that a `type` names; kind is sampler, pruner, crossover or mutation. Raises UnknownClassError."""
+    """The class that a `type` names; for the kinds see `classes`. Raises UnknownClassError."""
     if name in classes(kind):
         return classes(kind)[name]
     if name.startswith(hub.PREFIX):

@@ -11,6 +11,7 @@ from aimlhpo.errors import ConfigError
 from tests.project import Project
 
 TWO = {"metric": ["a", "b"], "direction": ["minimize", "maximize"], "pruner": None}
+STATIC = {"type": "StaticErrorEvaluator", "constant": 0.1}
 MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"timeout": -1}, "optuna: timeout", "too small"),
     ({"timeout": 5, "timeout_scope": "job"}, "optuna: timeout_scope", "legal: submission, study"),
@@ -29,6 +30,23 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"patience": {"trials": 5, "delta": 1}}, "optuna: patience: delta", "did you mean: min_delta"),
     ({"patience": {"trials": 5, "min_delta": -1}}, "optuna: patience: min_delta", "too small"),
     ({"patience": {"trials": 5, "min_delta": 1}, **TWO}, "optuna: patience: min_delta", "one number for 2 metrics"),
+    ({"terminator": "Terminator"}, "optuna: terminator: error_evaluator", "would need cross-validation scores"),
+    (
+        {"terminator": {"type": "Terminators"}},
+        "optuna: terminator: type",
+        "did you mean: Terminator",
+    ),
+    (
+        {"terminator": {"type": "Terminator", "error_evaluator": {"type": "StaticErrorEvaluator"}}},
+        "optuna: terminator: error_evaluator: constant",
+        "is missing",
+    ),
+    (
+        {"terminator": {"type": "Terminator", "error_evaluator": STATIC, "min_n_trials": 0}},
+        "optuna: terminator",
+        "positive integer",
+    ),
+    ({"terminator": {"type": "Terminator", "error_evaluator": STATIC}, **TWO}, "optuna: terminator", "one metric"),
     ({"at_stop": "kill", "patience": 5}, "optuna: at_stop", "legal: finish, prune"),
     ({"at_stop": "prune"}, "optuna: at_stop", "no rule ends the study early"),
 ]

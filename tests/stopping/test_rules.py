@@ -7,11 +7,15 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.backends.backend import OpenTrial, Overview
+from aimlhpo.errors import StudyFailed
 from aimlhpo.stopping import Moment, Rule, Stops
 from aimlhpo.stopping.rules import GpuHours, Patience, TargetValue, Timeout
+from aimlhpo.stopping.terminator import Terminator
+from tests.waiting import wait_until
 
 HOUR = 3600.0
 
@@ -96,6 +100,37 @@ def test_with_several_metrics_the_pareto_front_must_grow() -> None:
     dominated = [trial(2, 1.0, 1.0), trial(3, 2.0, 2.0)]
     assert says(Patience(2, 0.0, ["minimize", "minimize"]), first + dominated) is not None
     assert says(Patience(2, 0.0, ["minimize", "minimize"]), [*first, dominated[0], trial(3, 2.0, 0.0)]) is None
+
+
+STAGNATION = {
+    "type": "Terminator",
+    "improvement_evaluator": {"type": "BestValueStagnationEvaluator", "max_stagnation_trials": 3},
+    "min_n_trials": 5,
+}
+
+
+def verdict(rule: Terminator, trials: Sequence[FrozenTrial]) -> str | None:
+    """What it says once it has judged all of the trials."""
+    says(rule, trials)
+    wait_until(lambda: rule._verdict is None or rule._verdict.done(), "the verdict")
+    return rule(Moment())
+
+
+def test_optunas_terminator_is_asked_in_the_background() -> None:
+    rule = Terminator(STAGNATION, StudyDirection.MINIMIZE, 1)
+    assert verdict(rule, [trial(0, 1.0), *(trial(number, 2.0) for number in range(1, 4))]) is None
+    reason = verdict(rule, [trial(4, 2.0), trial(5, 2.0), trial(6, state="FAIL")])
+    assert reason == "Terminator sees no more to gain after 6 complete trials"
+
+
+def test_a_terminator_that_cannot_judge_says_why() -> None:
+    broken = {
+        "type": "Terminator",
+        "error_evaluator": {"type": "StaticErrorEvaluator", "constant": 0.1},
+        "min_n_trials": 1,
+    }
+    with pytest.raises(StudyFailed, match="cannot judge the trials"):
+        verdict(Terminator(broken, StudyDirection.MINIMIZE, 1), [trial(0, 1.0), trial(1, 1.0)])
 
 
 class Listening(Rule):

@@ -62,11 +62,17 @@ def claimed_at(project: Project) -> list[float]:
     return [claim["since"] for claim in claims if claim]
 
 
+STAGNATION = {
+    "type": "Terminator",
+    "improvement_evaluator": {"type": "BestValueStagnationEvaluator", "max_stagnation_trials": 3},
+    "min_n_trials": 5,
+}
 RULES: list[tuple[str, dict[str, Any], str, str]] = [
     ("timeout", {"timeout": 4}, objective(RISING), "more than 4s have passed since the study was last started"),
     ("timeout", {"timeout": 4, "timeout_scope": "study"}, objective(RISING), "have passed since the study was begun"),
     ("target_value", {"target_value": 0.15}, objective(FALLING, CREW), "<= 0.15 with trial"),
     ("max_gpu_hours", {"max_gpu_hours": 0.0008, "gpu": True}, objective(RISING), "of 0.0008 GPU hours are used"),
+    ("terminator", {"terminator": STAGNATION}, objective(RISING, CREW), "Terminator sees no more to gain after"),
     ("patience", {"patience": 5}, objective(RISING, CREW), "trials that finished after trial "),
 ]
 
