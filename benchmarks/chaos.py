@@ -116,7 +116,8 @@ def on_url(run: Callable[[Path, str, int], Verdict], url: Callable[[], str], tim
 def on_a_cluster(folder: Path, option: str, rounds: int) -> Verdict:
     with Cluster(*filter(None, [option])) as cluster:
         verdict = slurm.cluster_faults(folder, cluster, rounds, n_trials=40 * rounds)
-    return replace(verdict, note=f"accounting {'on' if option else 'off'}")
+    note = f"accounting {'on' if option else 'off'}"
+    return replace(verdict, note=f"{note}, {verdict.note}" if verdict.note else note)
 
 
 def as_line(row: dict[str, Any]) -> str:

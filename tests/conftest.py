@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import PostgreSQL, Redis
+from tests.servers import MariaDB, PostgreSQL, Redis
 
 pytest_plugins = ["tests.slurm.plugin"]
 
@@ -25,6 +25,13 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 def redis_server() -> Iterator[Redis]:
     """A server shared by the tests of one process; do not stop it."""
     with Redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[MariaDB]:
+    """A server shared by the tests of one process; do not stop it."""
+    with MariaDB() as server:
         yield server
 
 
@@ -54,7 +61,7 @@ def redis_url(redis_server: Redis) -> str:
 
 @pytest.fixture
 def make_storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """Gives the URL of a new, empty storage of a kind: "sqlite", "journal", "postgresql" or "redis"."""
+    """Gives the URL of a new, empty storage of a kind: "sqlite", "journal", "postgresql", "redis" or "mysql"."""
     made = 0
 
     def make(kind: str) -> str:

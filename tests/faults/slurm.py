@@ -11,7 +11,7 @@ from textwrap import dedent
 
 from tests.faults import evidence, printed, verdict
 from tests.faults.verdict import SETTLED, History, Verdict
-from tests.slurm.cluster import Cluster, Job
+from tests.slurm.cluster import ENDED, Cluster, Job
 from tests.slurm.study import SlurmStudy
 
 JOBS = 3
@@ -33,6 +33,7 @@ class FaultyCluster:
         self.cluster = cluster
         self.random = random.Random(0)
         self.moments: list[float] = []
+        self.lost_jobs = 0
 
     @property
     def lines(self) -> list[evidence.Line]:
@@ -48,21 +49,33 @@ class FaultyCluster:
         begun = {(line.number, line.pid) for line in lines} - ended
         return bool(self.running()) and any(Path(f"/proc/{pid}").exists() for _, pid in begun)
 
+    def trains_again(self) -> bool:
+        """The same; where SLURM has lost all jobs (it was killed with their last change unsaved), new ones are sent."""
+        if all(job.state in ENDED for job in self.study.cluster.jobs() if job.name == "s"):
+            self.study.verb("submit")
+            self.lost_jobs += 1
+        return self.trains()
+
     def inject(self, fault: Callable[[Job], None]) -> None:
         """Let it happen to a job that runs."""
         try:
-            self.cluster.wait_for(self.trains, "a trial in a job", PATIENCE)
+            self.cluster.wait_for(self.trains_again, "a trial in a job", PATIENCE)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.cluster.jobs()}\n{self.study.logs()[-4000:]}") from error
+            raise AssertionError(f"{error}\n{self.study.logs()[-2000:]}\n{self.cluster.jobs()[-6:]}") from error
         self.moments.append(time.monotonic())
-        fault(self.random.choice(self.running()))
+        job = self.random.choice(self.running())
+        try:
+            fault(job)
+        except AssertionError:
+            if self.cluster.state(job.id) == "RUNNING":  # else something else has happened to it meanwhile
+                raise
 
     def let_end(self, seconds: float) -> None:
         (self.study.folder / "hold").unlink()
         self.study.wait_for_end(seconds)
 
     def scancel(self, job: Job) -> None:
-        self.cluster.scancel(job.id)
+        self.cluster.scancel(f"{job.array_id}_{job.index}")  # the id of one of them is that of the whole array
         self.study.verb("submit", "--jobs", "1")
 
     def requeue(self, job: Job) -> None:
@@ -109,6 +122,7 @@ class FaultyCluster:
             missed=verdict.missed(trials, self.study.config.optuna.n_trials),
             misprinted=len(printed.misprinted(self.study.save_path, trials)),
             resumed=(),  # the last trials are held back by the harness
+            note=f"all jobs lost {self.lost_jobs} times" if self.lost_jobs else "",
         )
 
     def _killed(self, lines: list[evidence.Line]) -> dict[int, float]:
