@@ -28,7 +28,7 @@ def paths(tmp_path: Path) -> StudyPaths:
     return paths
 
 
-@pytest.fixture(params=STORAGE_KINDS)
+@pytest.fixture(params=[*STORAGE_KINDS, "mysql"])
 def study(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> optuna.Study:
     storage = own(open_storage(make_storage_url(request.param)))
     return optuna.create_study(study_name="s", storage=storage)

@@ -16,7 +16,7 @@ KINDS = ("sqlite", "journal", "postgresql")
 MakeUrl = Callable[[str], str]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "mysql"])
 def test_killed_workers(tmp_path: Path, make_storage_url: MakeUrl, kind: str) -> None:
     verdict = scenarios.worker_kills(tmp_path, make_storage_url(kind), times=6, workers=4)
     assert verdict.clean, verdict
