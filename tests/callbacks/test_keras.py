@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -49,3 +50,19 @@ def test_importing_it_does_not_load_torch() -> None:
     code = "import sys, aimlhpo.callbacks.keras; print({'torch', 'lightning', 'optuna'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_the_checkpoint_of_the_last_epoch_is_there_when_the_trial_ends(trial: optuna.Trial, tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    x, y = np.ones((4, 1)), np.full((4, 1), 9.0)
+    saved = tmp_path / "model.keras"
+    callbacks = [KerasPruningCallback(trial, "val_loss"), keras.callbacks.ModelCheckpoint(saved)]
+    with pytest.raises(optuna.TrialPruned, match="step 0"):
+        model.fit(x, y, validation_data=(x, y), epochs=3, verbose=0, callbacks=callbacks)
+    assert saved.exists()
+
+
+def test_a_trial_that_lags_in_its_last_epoch_is_pruned(trial: optuna.Trial) -> None:
+    with pytest.raises(optuna.TrialPruned, match="step 0"):
+        fit(trial, target=9.0, epochs=1)

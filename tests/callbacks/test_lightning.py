@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import optuna
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from aimlhpo.callbacks import LightningPruningCallback
 from aimlhpo.outcome import MissingMetric
@@ -66,3 +67,30 @@ def test_a_lagging_trial_is_pruned(trial: optuna.Trial, tmp_path: Path) -> None:
 def test_a_metric_that_is_never_logged_is_told(trial: optuna.Trial, tmp_path: Path) -> None:
     with pytest.raises(MissingMetric, match="val_los'.*val_loss"):
         fit(tmp_path, LightningPruningCallback(trial, "val_los"), 1.0)
+
+
+def test_the_checkpoint_of_the_last_epoch_is_there_when_the_trial_ends(trial: optuna.Trial, tmp_path: Path) -> None:
+    data = torch.utils.data.DataLoader(torch.ones(2, 1))
+    callbacks = [LightningPruningCallback(trial, "val_loss"), ModelCheckpoint(tmp_path, filename="last")]
+    trainer = pl.Trainer(
+        max_epochs=3, accelerator="cpu", callbacks=callbacks, logger=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.raises(optuna.TrialPruned, match="step 0"):
+        trainer.fit(Constant(81.0), data, data)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert saved["epoch"] == 0
+    again = pl.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[EpochsSeen(epochs := [])],
+    )  # fmt: skip
+    again.fit(Constant(81.0), data, data, ckpt_path=tmp_path / "last.ckpt")
+    assert epochs == [1]
+
+
+class EpochsSeen(pl.Callback):
+    def __init__(self, epochs: list[int]) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.epochs.append(trainer.current_epoch)
