@@ -266,6 +266,11 @@ class OptunaSection(Section):
     )
 
     @property
+    def promotes(self) -> bool:
+        """Whether trials pause at rungs and are promoted."""
+        return self.pruner is not None and (self.pruner.type, self.pruner.arguments.get("mode")) == ("ASHA", "promotion")
+
+    @property
     def reported_metric(self) -> int | None:
         """The position of the metric that trials report, where there is one."""
         return reported_metric(self.metric, self.pruner.metric if self.pruner is not None else None)
