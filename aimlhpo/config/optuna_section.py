@@ -268,7 +268,8 @@ class OptunaSection(Section):
     @property
     def promotes(self) -> bool:
         """Whether trials pause at rungs and are promoted."""
-        return self.pruner is not None and (self.pruner.type, self.pruner.arguments.get("mode")) == ("ASHA", "promotion")
+        pruner = self.pruner
+        return pruner is not None and pruner.type == "ASHA" and pruner.arguments.get("mode") == "promotion"
 
     @property
     def reported_metric(self) -> int | None:

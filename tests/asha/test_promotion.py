@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.asha.rungs import Ladder
 from aimlhpo.cli.status import screen
 from aimlhpo.status import read_status
+from tests.command.project import CommandProject
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -131,3 +132,25 @@ def test_a_failed_trial_does_not_count_and_one_that_ends_by_itself_does(tmp_path
     states = made.states()
     assert states["FAIL"] == 1
     assert states["COMPLETE"] + states["PRUNED"] == 9
+
+
+def test_a_program_is_paused_and_goes_on(tmp_path: Path) -> None:
+    script = """
+        import json, os, pathlib, signal, sys
+        state = pathlib.Path(os.environ["AIMLHPO_CHECKPOINT_DIR"]) / "epochs"
+        x = float(sys.argv[1].partition("=")[2])
+        for epoch in range(int(state.read_text()) if state.exists() else 0, 3):
+            state.write_text(str(epoch + 1))
+            print(json.dumps({"epoch": epoch, "val_loss": x}), flush=True)
+            if os.environ["AIMLHPO_ATTEMPT"] == "1":
+                signal.pause()
+        print(json.dumps({"val_loss": x, "attempt": os.environ["AIMLHPO_ATTEMPT"]}))
+    """
+    pruner = {"type": "ASHA", "mode": "promotion", "max_resource": 3}
+    made = CommandProject(tmp_path, script, pruner=pruner, n_trials=3)
+    made.run()
+    assert made.states() == {"COMPLETE": 1, "PRUNED": 2}
+    best = made.study().best_trial
+    assert best.params["x"] == min(trial.params["x"] for trial in made.study().trials)
+    assert best.intermediate_values.keys() == {0, 1, 2}
+    assert best.user_attrs["aimlhpo"]["metrics"]["attempt"] == "2"
