@@ -70,11 +70,9 @@ def _space(config: Config) -> Iterable[Problem]:
 
 
 def _strategies(config: Config) -> list[Problem]:
-    from aimlhpo.strategies import check_strategy
+    from aimlhpo.strategies.suitability import suitability_problems
 
-    options = config.optuna
-    sections = {"sampler": options.sampler, "pruner": options.pruner, "terminator": options.terminator}
-    return [problem for kind, section in sections.items() for problem in check_strategy(kind, section)]
+    return suitability_problems(config)
 
 
 def _save_path(config: Config) -> Iterator[Problem]:

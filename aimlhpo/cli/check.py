@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,13 +27,19 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json:
         shown = dict(summary(config)) if config is not None and not problems else None
         messages.as_json(
-            {"ok": not problems, "problems": [problem.as_dict() for problem in problems], "summary": shown}
+            {
+                "ok": not problems,
+                "problems": [problem.as_dict() for problem in problems],
+                "notes": notes(config) if shown is not None and config is not None else [],
+                "summary": shown,
+            }
         )
     elif problems:
         raise ConfigError(problems)
     elif config is not None:
         print(messages.green("ok:"), "the study can start; nothing was started or changed\n")
         messages.rows(summary(config))
+        tell_notes(config)
     return ExitCode.CONFIG if problems else ExitCode.DONE
 
 
@@ -53,6 +60,20 @@ def _check(arguments: Namespace) -> tuple[Config | None, list[Problem]]:
     except ConfigError as error:
         return None, error.problems
     return config, check(config, allow_changes=arguments.allow_changes)
+
+
+def notes(config: Config) -> list[str]:
+    """What is right, and could be better or is probably mistyped."""
+    from aimlhpo.config import hints
+    from aimlhpo.strategies.advice import advice
+
+    return [*hints(config), *advice(config)]
+
+
+def tell_notes(config: Config) -> None:
+    """The notes on standard error, one line each."""
+    for note in notes(config):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def summary(config: Config) -> list[tuple[str, str]]:

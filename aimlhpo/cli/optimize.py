@@ -103,10 +103,12 @@ def _tell_default_storage(config: Config) -> None:
 
 def _check(config: Config, arguments: Namespace, here: bool) -> None:
     from aimlhpo.checks import check
+    from aimlhpo.cli.check import tell_notes
 
     problems = check(config, local=here, allow_changes=arguments.allow_changes)
     if problems:
         raise ConfigError(problems)
+    tell_notes(config)
 
 
 def _dry_run(config: Config, here: bool) -> int:

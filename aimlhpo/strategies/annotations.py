@@ -34,3 +34,10 @@ def outermost(annotation: str) -> list[str]:
         depth += (char == "[") - (char == "]")
         outer += char if depth == 0 and char != "]" else ""
     return [part.strip().split(".")[0] for part in outer.split("|")]
+
+
+def without_list(value: Any, annotation: str) -> Any:
+    """The first key of a mapping of lists, as the annotation names one, whose value is no list."""
+    mapping_of_lists = outermost(annotation) == ["Mapping"] and "Sequence[" in annotation
+    given = value if mapping_of_lists and isinstance(value, dict) else {}
+    return next((key for key, item in given.items() if not isinstance(item, list)), None)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from aimlhpo.errors import ConfigError, Problem
-from aimlhpo.strategies.annotations import fits, in_words
+from aimlhpo.strategies.annotations import fits, in_words, without_list
 from aimlhpo.strategies.building import as_entry, build
 from aimlhpo.strategies.catalogue import NEEDS, classes, nested_kind, options, out_of_reach, takes_any
 from aimlhpo.strategies.errors import UnknownClassError
@@ -77,3 +77,5 @@ def _argument_problems(
             yield Problem(where, f"{show(value)} is not a {nested}", f"type: CLASS, and arguments of that {nested}")
     elif not nested and not fits(value, str(legal[key].annotation)):
         yield Problem(where, f"{show(value)} does not fit", in_words(str(legal[key].annotation)))
+    elif (name := without_list(value, str(legal[key].annotation))) is not None:
+        yield Problem(key_path(where, name), f"{show(value[name])} is not a list of values", "a list of values")

@@ -81,6 +81,7 @@ def test_nested_strategies() -> None:
         ("sampler", {"type": "TPESampler", "multivariate": 3}, "sampler: multivariate", "true or false"),
         ("sampler", {"type": "TPESampler", "n_startup_trials": True}, "sampler: n_startup_trials", "does not fit"),
         ("sampler", {"type": "GridSampler"}, "sampler: search_space", "is missing"),
+        ("sampler", {"type": "GridSampler", "search_space": {"x": 3}}, "sampler: search_space: x", "is not a list"),
         ("pruner", {"type": "PercentilePruner", "percentile": 200}, "pruner", "percentile"),
         ("pruner", {"type": "PatientPruner", "patience": 3}, "pruner: wrapped_pruner", "is missing"),
         ("pruner", {"type": "PatientPruner", "wrapped_pruner": {"type": "Median"}, "patience": 3},
