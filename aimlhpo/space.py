@@ -103,13 +103,13 @@ class Parameter:
 
 
 class SearchSpace:
-    """All parameters, in the order of the YAML file; `ordered`: each after those that it depends on."""
+    """All parameters, in the order of the YAML file."""
 
     def __init__(self, parameters: tuple[Parameter, ...]) -> None:
         self.parameters = parameters
         self._by_name = {parameter.name: parameter for parameter in parameters}
         needs = {p.name: [link.name for link in p.links if link.name is not None] for p in parameters}
-        self.ordered = [self._by_name[name] for name in order(needs)] if any(needs.values()) else list(parameters)
+        self._order = [self._by_name[name] for name in order(needs)] if any(needs.values()) else list(parameters)
 
     @classmethod
     def from_config(cls, config: Config) -> SearchSpace:
@@ -134,7 +134,7 @@ class SearchSpace:
         Inactive parameters are left out, or have the value of their `otherwise`.
         """
         values: dict[str, Any] = {}
-        for parameter in self.ordered:
+        for parameter in self._order:
             if parameter.active(values):
                 stored = _suggest(trial, parameter.name, parameter.distribution)
                 values[parameter.name] = parameter.finish(stored, values)
@@ -145,7 +145,7 @@ class SearchSpace:
     def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The user's values for what a trial's `params` hold; names that are not declared pass as they are."""
         known = {p.name: p.otherwise for p in self.parameters if p.name not in params and p.otherwise is not NOTHING}
-        for parameter in self.ordered:
+        for parameter in self._order:
             if parameter.name in params:
                 known[parameter.name] = parameter.finish(params[parameter.name], known)
         return {name: known.get(name, stored) for name, stored in params.items()}

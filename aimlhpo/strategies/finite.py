@@ -75,7 +75,7 @@ def count(space: SearchSpace) -> int | None:
         total *= len(stored_values(parameter))
         if total > MOST:
             return None
-    return _points(space.ordered, {})
+    return _points(space.in_order, {})
 
 
 def _points(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> int:
