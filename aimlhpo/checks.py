@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from aimlhpo.tracking.checks import tracking_problems
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
+    from aimlhpo.objective_probe import ObjectiveProbe
 
 Step = Callable[["Config"], Iterable[Problem]]
 
@@ -23,6 +24,13 @@ def check(config: Config, *, local: bool | None = None, allow_changes: bool = Fa
     `local`: the study will run on this machine (default: where there is no `slurm` section).
     `allow_changes`: a reloaded study may have changed ranges and another model YAML.
     """
+    with _objective_probe(config) as probe:  # imports while the rest is checked
+        return list(dict.fromkeys(_problems(config, probe, local=local, allow_changes=allow_changes)))
+
+
+def _problems(
+    config: Config, probe: ObjectiveProbe | None, *, local: bool | None, allow_changes: bool
+) -> Iterator[Problem]:
     here = config.slurm is None if local is None else local
     steps: list[tuple[str, Step]] = [
         ("optuna: metric", _metrics),
@@ -36,10 +44,10 @@ def check(config: Config, *, local: bool | None = None, allow_changes: bool = Fa
         ("optuna: warm_start_from", _warm_start),
         ("optuna: gpu", _gpus if here else lambda config: []),
         ("slurm", lambda config: [] if here else [*_slurm(config), *_shared_sqlite(config), *_locks(config)]),
-        ("optuna: objective", _objective),
+        ("optuna: objective", lambda config: _objective(config, probe)),
     ]
-    found = [problem for where, step in steps for problem in _collect(where, step, config)]
-    return list(dict.fromkeys(found))
+    for where, step in steps:
+        yield from _collect(where, step, config)
 
 
 def _collect(where: str, step: Step, config: Config) -> list[Problem]:
@@ -239,14 +247,20 @@ def _locks(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"{path}: {trouble}", legal)
 
 
-def _objective(config: Config) -> list[Problem]:
+def _objective_probe(config: Config) -> AbstractContextManager[ObjectiveProbe | None]:
+    from aimlhpo.objective_probe import ObjectiveProbe
+
+    objective = config.optuna.objective
+    return nullcontext() if objective is None or config.optuna.command is not None else ObjectiveProbe(objective)
+
+
+def _objective(config: Config, probe: ObjectiveProbe | None) -> list[Problem]:
     from aimlhpo.command.probe import probe_command
-    from aimlhpo.objective_probe import probe_objective
 
     if config.optuna.command is not None:
         return list(probe_command(config))
-    if config.optuna.objective is None:
+    if probe is None:
         legal = "the path of the Python file that holds class Objective; or `command`: a program to run"
         return [Problem("optuna: objective", "is missing", legal)]
-    probe_objective(config.optuna.objective)
+    probe.verdict()
     return []

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from aimlhpo.errors import ObjectiveError
 
@@ -18,11 +20,14 @@ _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _LAST_LINES = 15
 
 
-def probe_objective(path: str | Path) -> None:
-    """Raises ObjectiveError when the file cannot be loaded as an objective, with its own traceback last."""
-    reader, writer = os.pipe()
-    with open(reader, encoding="utf-8") as answer:
-        process = subprocess.Popen(
+class ObjectiveProbe:
+    """A process that loads the file, started at once; gone with the `with` block."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        reader, writer = os.pipe()
+        self._answer = open(reader, encoding="utf-8")
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "aimlhpo.objective_probe", str(path), str(writer)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -31,13 +36,29 @@ def probe_objective(path: str | Path) -> None:
             env=_environment(),
         )
         os.close(writer)
-        try:
-            output, _ = process.communicate()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        _judge(Path(path), answer.read(), process.returncode, output.decode(errors="replace"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._answer.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.kill()
+        self._process.wait()
+
+    def verdict(self) -> None:
+        """Raises ObjectiveError when the file cannot be loaded as an objective, with its own traceback last."""
+        output, _ = self._process.communicate()
+        _judge(self._path, self._answer.read(), self._process.returncode, output.decode(errors="replace"))
+
+
+def probe_objective(path: str | Path) -> None:
+    """Raises ObjectiveError when the file cannot be loaded as an objective, with its own traceback last."""
+    with ObjectiveProbe(path) as probe:
+        probe.verdict()
 
 
 def _environment() -> dict[str, str]:
