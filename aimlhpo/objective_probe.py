@@ -26,7 +26,7 @@ class ObjectiveProbe:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         reader, writer = os.pipe()
-        self._answer = open(reader, encoding="utf-8")
+        self._answer = os.fdopen(reader, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "aimlhpo.objective_probe", str(path), str(writer)],
             stdin=subprocess.DEVNULL,
