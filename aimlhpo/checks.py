@@ -193,11 +193,9 @@ def _defaults(config: Config) -> list[Problem]:
 
 def _warm_start(config: Config) -> list[Problem]:
     """The other study is needed once: it may be gone when this one goes on."""
-    from aimlhpo.storage_probe import holds_studies
     from aimlhpo.warm_start import account_of, is_done
 
-    wanted = config.optuna.warm_start_from is not None
-    if wanted and not (holds_studies(config.optuna.storage) and is_done(config)):
+    if config.optuna.warm_start_from is not None and not is_done(config):
         account_of(config)
     return []
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from aimlhpo import readable
 from aimlhpo.cli import messages
 from aimlhpo.cli.parsing import add_config_arguments, config_flags, make_parser
 from aimlhpo.errors import ConfigError, ExitCode, Problem
+from aimlhpo.suggestions import show
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -91,10 +92,26 @@ def summary(config: Config) -> list[tuple[str, str]]:
         ("objective", f"{section.objective or section.command}: {', '.join(goals)}"),
         ("parameters", f"{len(section.parameters)}: {', '.join(p.name for p in section.parameters.values())}"),
         ("n_trials", f"{section.n_trials} of {grid.permutations} permutations" if grid else str(section.n_trials)),
+        *_beginning_and_end(config),
         ("sampler", "none: a full grid" if grid else sampler),
         ("pruner", section.pruner.type if section.pruner else "MedianPruner (Optuna's default)"),
         ("runs", _where(config)),
     ]
+
+
+def _beginning_and_end(config: Config) -> Iterator[tuple[str, str]]:
+    """What the study begins with, and what else may end it."""
+    from aimlhpo.config.stopping_checks import RULES
+
+    rules = {key: config.hyperparameters["optuna"].get(key) for key in RULES}
+    given = [f"{key} {show(value)}" for key, value in rules.items() if value is not None]
+    if given:
+        yield "or until", ", ".join(given)
+    if config.optuna.warm_start_from is not None:
+        from aimlhpo.warm_start import account_of, is_done
+
+        if not is_done(config):
+            yield "warm start", str(account_of(config))
 
 
 def _where(config: Config) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aimlhpo.storage_probe import holds_studies
 from aimlhpo.suggestions import listing
 from aimlhpo.taken import NOTES, TAKEN, notes, taken_trials
 from aimlhpo.warm_start.fitting import Fitting, Misfit
@@ -91,10 +92,10 @@ def account_of(config: Config) -> Account | None:
 
 
 def is_done(config: Config) -> bool:
-    """Whether the study is there and has taken over what the configuration names."""
+    """Whether the study is there and has taken over what the configuration names. Makes no storage."""
     from aimlhpo.storage import load_study, study_exists
 
-    return study_exists(config) and _was_done(load_study(config), config)
+    return holds_studies(config.optuna.storage) and study_exists(config) and _was_done(load_study(config), config)
 
 
 def accounts(study: optuna.Study) -> list[Account]:

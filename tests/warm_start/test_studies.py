@@ -33,6 +33,9 @@ def test_the_budget_is_of_own_trials_and_the_others_are_told_apart(tmp_path: Pat
     first = Project(tmp_path / "first", name="first", n_trials=4, enqueue=[{"x": 0.5}])
     first.run()
     second = Project(tmp_path / "second", name="second", n_trials=3, warm_start_from=str(first.save_path))
+    would = second.run(verb="check").stdout
+    assert "4 of 4 trials of study first taken over" in would
+    assert not second.save_path.exists()
     told = second.run("--local", "2").stdout
     assert "4 of 4 trials of study first taken over" in told
     assert own_states(second) == ["COMPLETE"] * 3
