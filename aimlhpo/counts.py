@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import CLAIM, PAUSED, Overview, waits_at_rung
+from aimlhpo.backends.backend import CLAIM, PAUSED, Overview, has_begun, waits_at_rung
 from aimlhpo.constraints import holds
 from aimlhpo.taken import is_own
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Trials of the study by state; agents hold the `running` ones, and `paused` ones wait to be promoted."""
+    """Trials of the study by state.
+
+    Agents hold the `running` ones, and the `ready` ones, which have not begun; `paused` ones wait to be promoted.
+    """
 
     complete: int = 0
     pruned: int = 0
@@ -23,11 +26,17 @@ class Counts:
     running: int = 0
     waiting: int = 0
     paused: int = 0
+    ready: int = 0
 
     @property
     def finished(self) -> int:
         """What the budget counts."""
         return self.complete + self.pruned
+
+    @property
+    def claimed(self) -> int:
+        """What the budget counts on."""
+        return self.running + self.ready
 
 
 def count(trials: Iterable[FrozenTrial]) -> Counts:
@@ -35,28 +44,43 @@ def count(trials: Iterable[FrozenTrial]) -> Counts:
 
     A RUNNING trial that no agent claimed belongs to somebody else and is left out, as are those of other studies.
     """
-    own = [trial for trial in trials if is_own(trial)]
-    paused = sum(waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)) for trial in own)
-    states = Counter(trial.state for trial in own if trial.state != TrialState.RUNNING or trial.system_attrs.get(CLAIM))
+    states: Counter[TrialState] = Counter()
+    ready = paused = 0
+    for trial in filter(is_own, trials):
+        claim = trial.system_attrs.get(CLAIM) if trial.state == TrialState.RUNNING else None
+        if claim and not has_begun(claim):
+            ready += 1
+        elif waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
+            paused += 1
+        elif claim or trial.state != TrialState.RUNNING:
+            states[trial.state] += 1
+    return _counts(states, ready, paused)
+
+
+def count_overview(overview: Overview, taken: tuple[int, int] = (0, 0)) -> Counts:
+    """The same, from what the ledger sees; `taken` are the COMPLETE and PRUNED trials of other studies in it."""
+    held = [trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.claim]
+    begun = sum(trial.begun for trial in held)
+    return Counts(
+        complete=overview.complete - taken[0],
+        pruned=overview.pruned - taken[1],
+        failed=overview.failed,
+        running=begun,
+        waiting=sum(trial.state == TrialState.WAITING and not trial.is_paused for trial in overview.open),
+        paused=len(overview.paused),
+        ready=len(held) - begun,
+    )
+
+
+def _counts(states: Counter[TrialState], ready: int, paused: int) -> Counts:
     return Counts(
         complete=states[TrialState.COMPLETE],
         pruned=states[TrialState.PRUNED],
         failed=states[TrialState.FAIL],
         running=states[TrialState.RUNNING],
-        waiting=states[TrialState.WAITING] - paused,
+        waiting=states[TrialState.WAITING],
         paused=paused,
-    )
-
-
-def count_overview(overview: Overview, taken: tuple[int, int] = (0, 0)) -> Counts:
-    """The same, from what the ledger sees; `taken` are the COMPLETE and PRUNED trials of other studies in it."""
-    return Counts(
-        complete=overview.complete - taken[0],
-        pruned=overview.pruned - taken[1],
-        failed=overview.failed,
-        running=sum(trial.state == TrialState.RUNNING and bool(trial.claim) for trial in overview.open),
-        waiting=sum(trial.state == TrialState.WAITING and not trial.is_paused for trial in overview.open),
-        paused=len(overview.paused),
+        ready=ready,
     )
 
 

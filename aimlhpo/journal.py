@@ -102,7 +102,8 @@ class BatchingBackend(JournalFileBackend):
             yield
         finally:
             self._gathered = None
-        super().append_logs(records)
+        if records:
+            super().append_logs(records)
 
 
 def journal_backend(path: Path) -> BatchingBackend:

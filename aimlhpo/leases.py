@@ -46,7 +46,11 @@ class Holder:
 
 
 class Lease:
-    """This agent's lease: renewed by a thread, so that nothing that the agent waits for can let it lapse."""
+    """This agent's lease: renewed by a thread, so that nothing that the agent waits for can let it lapse.
+
+    Attributes:
+        term: grows each time that the lease has lapsed and was restored.
+    """
 
     def __init__(self, directory: Path, holder: Holder, grace_period: float) -> None:
         self.holder = holder
@@ -54,6 +58,7 @@ class Lease:
         self._grace = grace_period
         self._renewed = _now()
         self._lapsed = False
+        self.term = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._fd = -1
@@ -88,6 +93,7 @@ class Lease:
         if not self.path.exists():
             stale, self._fd = self._fd, self._write()
             os.close(stale)
+        self.term += 1
         self._renewed = _now()
         self._lapsed = False
         self.renew()

@@ -6,6 +6,9 @@ Every decision is taken under one lock, from what the storage holds at that mome
        ^                  |
        '-----release------'      (interrupted, or its agent is dead)
 
+A trial may be claimed ahead, for the slot that is free next: it is RUNNING and counts, but its claim says that it has
+not begun. Given back, it is as if it had never been claimed.
+
 With ASHA by promotion a trial may also finish WAITING: it is paused at a rung, and counts. It is claimed again when it
 is among the best there; those that never are end PRUNED when nothing else is left to run.
 
@@ -15,12 +18,9 @@ lost its claim while it was stopped or cut off cannot overwrite what others have
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -30,40 +30,19 @@ from optuna.trial import TrialState, create_trial
 from aimlhpo import interruptions, pausing
 from aimlhpo.asha import Promotion
 from aimlhpo.backends import OpenTrial, Overview, OwnedStorage, own
-from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED
-from aimlhpo.backends.operations import Operation, SetState, SetSystemAttr, SetUserAttr
-from aimlhpo.backends.views import last_report
+from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED, Place
+from aimlhpo.backends.operations import Operation, SetStart, SetState, SetSystemAttr, SetUserAttr
 from aimlhpo.counts import Counts, count_overview
+from aimlhpo.draft import Draft
+from aimlhpo.finishing import Finishing
 from aimlhpo.leases import Registry
 from aimlhpo.locks import locked
 from aimlhpo.outbox import Outbox
 from aimlhpo.paths import StudyPaths
-from aimlhpo.records import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT
-from aimlhpo.sampling import after_trial
+from aimlhpo.records import ATTRIBUTE
 from aimlhpo.stopping import Ended, Stops
 from aimlhpo.taken import number_taken
-
-RETRY = "aimlhpo:retry"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right to run one trial, for as long as the token stands in the storage."""
-
-    trial_id: int
-    number: int
-    token: str
-    attempt: int
-    seconds_before: float = 0.0
-    gpu_seconds_before: float = 0.0
-
-
-class Nothing(Enum):
-    """Why there is no trial to claim."""
-
-    DONE = "the budget is finished"
-    WAIT = "all that is left of the budget is running"
-    STOPPED = "a stopping rule has ended the study"
+from aimlhpo.turn import Claim, Finish, Nothing, Release, Settled, Turn, Wish, new_token
 
 
 class Queue(Protocol):
@@ -93,81 +72,81 @@ class Ledger:
         storage = study._storage
         self._storage = storage if isinstance(storage, OwnedStorage) else own(storage)
         self._backend = self._storage.backend
+        self._finishing = Finishing(study, self._storage, paths, max_retries)
         self._paths = paths
         self._n_trials = n_trials
         self._agent = agent
         self._registry = registry
-        self._max_retries, self._max_interruptions = max_retries, max_interruptions
+        self._max_interruptions = max_interruptions
         self._queue = queue
         self._stops = stops
         self._promotion = promotion
         self._outbox = Outbox(paths.outbox)
+
+    # --- many requests at once ---
+
+    def settle(self, turn: Turn) -> Settled:
+        """Decide on all requests, and write what follows at once. Safe to repeat: tokens tell what was done before.
+
+        Where a value is refused, nothing of the turn is written, and the error is raised.
+        """
+        if not turn.asks:
+            self._backend.apply(turn.operations)
+            return Settled()
+        with locked(self._paths.lock):
+            if not (turn.finishes and turn.wishes and self._looks_at_results):
+                return self._settle(turn)
+            ended = self._settle(Turn(turn.finishes, turn.releases, along=turn.along))
+            return Settled.of([ended, self._settle(Turn(wishes=turn.wishes))])
+
+    @property
+    def _looks_at_results(self) -> bool:
+        """Whether a claim depends on the results that are stored."""
+        return self._stops is not None or self._promotion is not None or self._finishing.retries
+
+    def _settle(self, turn: Turn) -> Settled:
+        with self._storage.gather() as operations:
+            operations += turn.operations
+            draft = Draft(self._overview(), operations)
+            settled = Settled(
+                finished={finish.claim.token: self._finish(draft, finish) for finish in turn.finishes},
+                released={release.claim.token: self._release(draft, release) for release in turn.releases},
+            )
+            claims = {wish.token: self._claim(draft, wish) for wish in turn.wishes}
+            places = self._backend.commit(self._study._study_id, operations, draft.new)
+        for ended in (*(finish.claim for finish in turn.finishes), *(release.claim for release in turn.releases)):
+            self._storage.let_go(ended.trial_id)
+        settled.claims = {token: self._held(claim, places.get(token)) for token, claim in claims.items()}
+        return settled
+
+    def _held(self, claim: Claim | Nothing, place: Place | None) -> Claim | Nothing:
+        """The claim, on the trial that was made for it where `place` is given."""
+        if isinstance(claim, Nothing):
+            return claim
+        if place is not None:
+            claim = Claim(place.trial_id, place.number, claim.token, claim.attempt)
+        self._storage.let_go(claim.trial_id)
+        self._storage.hold(claim.trial_id)
+        return claim
+
+    # --- one request ---
 
     def claim(self, slot: int, device: str, token: str | None = None, gpus: float = 0.0) -> Claim | Nothing:
         """The next trial for a slot: an interrupted or enqueued one before a new one.
 
         A repeated call with the same token returns the claim that an earlier call made before it was cut short.
         """
-        token = token or new_token()
-        owner = {
-            "agent": self._agent,
-            "token": token,
-            "slot": slot,
-            "device": device,
-            "gpus": gpus,
-            "since": time.time(),
-        }
-        with locked(self._paths.lock):
-            overview = self._overview()
-            mine = next((trial for trial in overview.open if trial.held_with(token)), None)
-            return self._hold(mine, token) if mine else self._claim_next(overview, owner)
+        return self._claim_one(Wish(token or new_token(), slot, device, gpus, time.time()))
 
-    def _claim_next(self, overview: Overview, owner: dict[str, Any]) -> Claim | Nothing:
-        counts = count_overview(overview, self._taken)
-        if self._n_trials is not None and counts.finished >= self._n_trials:
-            return Nothing.DONE
-        if self._stops is not None and self._stops.ended(overview):
-            return Nothing.STOPPED
-        promoted = self._promotion.next(overview.paused) if self._promotion is not None else None
-        if promoted is not None:
-            return self._take(promoted, owner)
-        if self._n_trials is not None and counts.finished + counts.running + counts.paused >= self._n_trials:
-            return Nothing.WAIT if counts.running else self._conclude(overview, counts)
-        waiting = _first_waiting(overview) or self._queued()
-        if waiting:
-            return self._take(waiting, owner)
-        if self._queue is not None:
-            return Nothing.WAIT if counts.running else self._conclude(overview, counts)
-        return self._create(owner)
+    def claim_ahead(self, token: str | None = None) -> Claim | Nothing:
+        """The next trial for whichever of this agent's slots is free first: it counts, but has not begun.
 
-    def _conclude(self, overview: Overview, counts: Counts) -> Nothing:
-        """Nothing runs, and nobody can be promoted any more: what is paused ends, up to the budget."""
-        left = None if self._n_trials is None else self._n_trials - counts.finished
-        trials = [self._storage.get_trial(trial.trial_id) for trial in overview.paused[:left]]
-        self._backend.apply(pausing.endings(trials, len(self._study.directions)))
-        return Nothing.DONE
+        Nothing.WAIT where what is left is not more than what is running: a slot that is free elsewhere takes that.
+        """
+        return self._claim_one(Wish(token or new_token()))
 
-    def _queued(self) -> OpenTrial | None:
-        """The first trial that the queue adds."""
-        return _first_waiting(self._overview()) if self._queue is not None and self._queue.fill() else None
-
-    def _take(self, trial: OpenTrial, owner: dict[str, Any]) -> Claim:
-        attributes = {CLAIM: owner} | ({PAUSED: pausing.promoted(trial)} if trial.is_paused else {})
-        written = [SetSystemAttr(trial.trial_id, key, value) for key, value in attributes.items()]
-        self._backend.apply([*written, SetState(trial.trial_id, TrialState.RUNNING)])
-        return self._hold(trial, owner["token"])
-
-    def _hold(self, trial: OpenTrial, token: str) -> Claim:
-        self._storage.let_go(trial.trial_id)
-        self._storage.hold(trial.trial_id)
-        return Claim(trial.trial_id, trial.number, token, trial.attempts + 1, trial.seconds, trial.gpu_seconds)
-
-    def _create(self, owner: dict[str, Any]) -> Claim:
-        trial = create_trial(state=TrialState.RUNNING, system_attrs={CLAIM: owner})
-        trial.datetime_start = datetime.now()
-        trial._trial_id, trial.number = self._backend.create(self._study._study_id, trial)
-        self._storage.hold(trial._trial_id, trial)
-        return Claim(trial._trial_id, trial.number, owner["token"], attempt=1)
+    def _claim_one(self, wish: Wish) -> Claim | Nothing:
+        return self.settle(Turn(wishes=[wish])).claims[wish.token]
 
     def finish(
         self,
@@ -181,97 +160,137 @@ class Ledger:
 
         False if the claim was lost meanwhile: then nothing is written.
         """
-        with locked(self._paths.lock):
-            return self._finish(claim, state, values, record, reports)
-
-    def _finish(
-        self,
-        claim: Claim,
-        state: TrialState,
-        values: Sequence[float] | None,
-        record: dict[str, Any],
-        reports: Iterable[tuple[int, float]],
-    ) -> bool:
-        stored = self._backend.open_trial(claim.trial_id)
-        if stored.ended_with(claim.token):
-            return True
-        if not stored.held_with(claim.token):
-            return False
-        self._storage.hold(claim.trial_id)
-        with self._storage.batch():
-            self._write_reports(claim, reports)
-            self._write_result(stored, claim, state, values, record)
-        self._storage.let_go(claim.trial_id)
-        if state == TrialState.FAIL:
-            self._retry(claim)
-        return True
-
-    def _write_reports(self, claim: Claim, reports: Iterable[tuple[int, float]]) -> None:
-        stored = self._storage.get_trial(claim.trial_id).intermediate_values
-        for step, value in reports:
-            if stored.get(step) != value:
-                self._storage.set_trial_intermediate_value(claim.trial_id, step, value)
-
-    def _write_result(
-        self,
-        stored: OpenTrial,
-        claim: Claim,
-        state: TrialState,
-        values: Sequence[float] | None,
-        record: dict[str, Any],
-    ) -> None:
-        trial = self._storage.get_trial(claim.trial_id)
-        if state == TrialState.WAITING:
-            values = None
-            progress = self._progress(stored)
-            for key, value in pausing.attributes(trial, claim.token, record, progress).items():
-                self._storage.set_trial_system_attr(claim.trial_id, key, value)
-        elif state == TrialState.PRUNED:
-            values = last_report(trial, len(self._study.directions))
-        self._storage.set_trial_user_attr(claim.trial_id, ATTRIBUTE, record)
-        for text, value in record.get(CONSTRAINTS, {}).items():
-            self._storage.set_trial_system_attr(claim.trial_id, f"{OPTUNA_CONSTRAINT}{text}", value)
-        if state.is_finished():
-            after_trial(self._study, trial, state, values)
-        self._storage.set_trial_state_values(claim.trial_id, state, values)
-
-    def _retry(self, claim: Claim) -> None:
-        """Enqueue a failed trial's parameters again, as often as `max_retries` says, linked to the first trial."""
-        if self._max_retries == 0:
-            return
-        trial = self._storage.get_trial(claim.trial_id)
-        before = trial.system_attrs.get(RETRY, {"of": trial.number, "count": 0})
-        if before["count"] < self._max_retries:
-            link = {"of": before["of"], "count": before["count"] + 1}
-            fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            attrs = {"fixed_params": fixed, RETRY: link}
-            template = create_trial(state=TrialState.WAITING, system_attrs=attrs)
-            self._storage.create_new_trial(self._study._study_id, template_trial=template)
+        finish = Finish(claim, state, values, record, list(reports))
+        return self.settle(Turn(finishes=[finish])).finished[claim.token]
 
     def release(self, claim: Claim, cause: str, seconds: float = 0.0) -> bool:
         """Give an unfinished trial back, to be continued by whoever claims it next. False if the claim was lost."""
-        self._storage.let_go(claim.trial_id)
-        with locked(self._paths.lock):
-            trial = self._backend.open_trial(claim.trial_id)
-            if not trial.held_with(claim.token):
-                return False
-            self._give_back(trial, cause, seconds)
+        return self._release_one(Release(claim, cause, seconds))
+
+    def give_back(self, claim: Claim) -> bool:
+        """Give a trial back that has not begun, as if it had never been claimed. False if the claim was lost."""
+        return self._release_one(Release(claim, None))
+
+    def _release_one(self, release: Release) -> bool:
+        return self.settle(Turn(releases=[release])).released[release.claim.token]
+
+    # --- claims ---
+
+    def _claim(self, draft: Draft, wish: Wish) -> Claim | Nothing:
+        mine = draft.held_with(wish.token)
+        return _claim_on(mine, wish.token) if mine else self._claim_next(draft, wish)
+
+    def _claim_next(self, draft: Draft, wish: Wish) -> Claim | Nothing:
+        overview = draft.overview
+        counts = count_overview(overview, self._taken)
+        if self._n_trials is not None and counts.finished >= self._n_trials:
+            return Nothing.DONE
+        if self._stops is not None and self._stops.ended(overview):
+            return Nothing.STOPPED
+        left = self.left(counts)
+        if left is not None and left <= counts.running and wish.ahead:
+            return Nothing.WAIT
+        promoted = self._promotion.next(overview.paused) if self._promotion is not None else None
+        if promoted is not None:
+            return self._take(draft, promoted, wish)
+        if left is not None and left <= 0:
+            return self._nothing_left(draft, counts)
+        waiting = _first_waiting(overview) or self._queued(draft)
+        if waiting:
+            return self._take(draft, waiting, wish)
+        return self._nothing_left(draft, counts) if self._queue is not None else self._create(draft, wish)
+
+    def left(self, counts: Counts) -> int | None:
+        """How many trials nobody has claimed yet; None without a budget."""
+        return None if self._n_trials is None else self._n_trials - counts.finished - counts.claimed - counts.paused
+
+    def _nothing_left(self, draft: Draft, counts: Counts) -> Nothing:
+        if counts.ready:
+            return Nothing.SOON
+        return Nothing.WAIT if counts.running else self._conclude(draft, counts)
+
+    def _conclude(self, draft: Draft, counts: Counts) -> Nothing:
+        """Nothing runs, and nobody can be promoted any more: what is paused ends, up to the budget."""
+        left = None if self._n_trials is None else self._n_trials - counts.finished
+        paused = draft.overview.paused[:left]
+        trials = [self._storage.get_trial(trial.trial_id) for trial in paused]
+        draft.write(pausing.endings(trials, len(self._study.directions)))
+        for trial in paused:
+            draft.end(trial, TrialState.PRUNED)
+        return Nothing.DONE
+
+    def _queued(self, draft: Draft) -> OpenTrial | None:
+        """The first trial that the queue adds."""
+        if self._queue is None or not self._queue.fill():
+            return None
+        draft.add(trial for trial in self._overview().open if trial.state == TrialState.WAITING)
+        return _first_waiting(draft.overview)
+
+    def _take(self, draft: Draft, trial: OpenTrial, wish: Wish) -> Claim:
+        owner = self._owner(wish)
+        paused = pausing.promoted(trial) if trial.is_paused else trial.paused
+        attributes = {CLAIM: owner} | ({PAUSED: paused} if trial.is_paused else {})
+        draft.write(SetSystemAttr(trial.trial_id, key, value) for key, value in attributes.items())
+        draft.write([SetState(trial.trial_id, TrialState.RUNNING)])
+        draft.change(trial, state=TrialState.RUNNING, claim=owner, paused=paused)
+        return _claim_on(trial, wish.token)
+
+    def _create(self, draft: Draft, wish: Wish) -> Claim:
+        trial = create_trial(state=TrialState.RUNNING, system_attrs={CLAIM: self._owner(wish)})
+        trial.datetime_start = datetime.now()
+        draft.make(trial)
+        return Claim(-1, -1, wish.token, attempt=1)
+
+    def _owner(self, wish: Wish) -> dict[str, Any]:
+        where = {"slot": wish.slot, "device": wish.device, "gpus": wish.gpus, "since": wish.since}
+        return {"agent": self._agent, "token": wish.token, **where}
+
+    def beginning(self, claim: Claim, slot: int, device: str, gpus: float, since: float) -> list[Operation]:
+        """What is to be written when a trial that was claimed ahead has begun, `since` seconds since the epoch."""
+        owner = self._owner(Wish(claim.token, slot, device, gpus, since))
+        return [SetSystemAttr(claim.trial_id, CLAIM, owner), SetStart(claim.trial_id, datetime.fromtimestamp(since))]
+
+    # --- endings ---
+
+    def _finish(self, draft: Draft, finish: Finish) -> bool:
+        claim = finish.claim
+        stored = draft.find(claim.trial_id) or self._backend.open_trial(claim.trial_id)
+        if not stored.held_with(claim.token):
+            return stored.ended_with(claim.token)
+        self._storage.hold(claim.trial_id)
+        self._finishing.write(finish)
+        if finish.state == TrialState.WAITING:
+            rung = {"rung": finish.record["rung"], "token": claim.token}
+            draft.change(stored, state=TrialState.WAITING, claim=None, paused=rung)
+        else:
+            draft.end(stored, finish.state)
+        if finish.state == TrialState.FAIL:
+            draft.new += self._finishing.retry_of(claim.trial_id)
         return True
 
-    def _give_back(self, trial: OpenTrial, cause: str, seconds: float) -> None:
+    def _release(self, draft: Draft, release: Release) -> bool:
+        trial = draft.find(release.claim.trial_id)
+        if trial is None or not trial.held_with(release.claim.token):
+            return False
+        if release.cause is None:
+            self._unclaim(draft, trial)
+        else:
+            self._interrupt(draft, trial, release.cause, release.seconds)
+        return True
+
+    def _unclaim(self, draft: Draft, trial: OpenTrial) -> None:
+        draft.write([SetSystemAttr(trial.trial_id, CLAIM, None), SetState(trial.trial_id, TrialState.WAITING)])
+        draft.change(trial, state=TrialState.WAITING, claim=None)
+
+    def _interrupt(self, draft: Draft, trial: OpenTrial, cause: str, seconds: float) -> None:
         gpus = float((trial.claim or {}).get("gpus", 0.0))
-        history = interruptions.after(trial.released, cause, seconds, self._progress(trial), gpus)
-        ending: list[Operation] = [SetState(trial.trial_id, TrialState.WAITING)]
+        progress = self._finishing.progress(trial.trial_id, trial.number)
+        history = interruptions.after(trial.released, cause, seconds, progress, gpus)
+        draft.write([SetSystemAttr(trial.trial_id, RELEASED, history)])
+        self._unclaim(draft, trial)
         if interruptions.are_too_many(history, self._max_interruptions):
             record = interruptions.record(history)
-            ending = [SetUserAttr(trial.trial_id, ATTRIBUTE, record), SetState(trial.trial_id, TrialState.FAIL)]
-        released = SetSystemAttr(trial.trial_id, RELEASED, history)
-        self._backend.apply([released, SetSystemAttr(trial.trial_id, CLAIM, None), *ending])
-
-    def _progress(self, trial: OpenTrial) -> list[float]:
-        """A trial's visible progress: how much it reported, and when it last wrote a checkpoint."""
-        reports = len(self._storage.get_trial(trial.trial_id).intermediate_values)
-        return [reports, interruptions.newest_file(self._paths.checkpoint(trial.number))]
+            draft.write([SetUserAttr(trial.trial_id, ATTRIBUTE, record), SetState(trial.trial_id, TrialState.FAIL)])
 
     def confirm(self, claims: Sequence[Claim]) -> list[Claim]:
         """Those of the claims that are still held."""
@@ -283,17 +302,27 @@ class Ledger:
         with locked(self._paths.lock):
             dead: dict[str, bool] = {}
             self._deliver(dead)
-            lost = [trial for trial in self._overview().open if self._is_orphan(trial, dead)]
-            for trial in lost:
-                self._give_back(trial, "node failure", 0.0)
+            with self._storage.gather() as operations:
+                draft = Draft(self._overview(), operations)
+                lost = [trial for trial in draft.overview.open if self._is_orphan(trial, dead)]
+                for trial in lost:
+                    self._take_from_dead(draft, trial)
+                self._backend.apply(operations)
             self._registry.sweep()
         return [trial.number for trial in lost]
+
+    def _take_from_dead(self, draft: Draft, trial: OpenTrial) -> None:
+        if trial.begun:
+            self._interrupt(draft, trial, "node failure", 0.0)
+        else:
+            self._unclaim(draft, trial)
 
     def _deliver(self, dead: dict[str, bool]) -> None:
         for result in self._outbox.results():
             if self._is_dead(result.agent, dead):
                 claim = Claim(result.trial_id, result.number, result.token, attempt=1)
-                self._finish(claim, TrialState[result.state], result.values, result.record, result.reports)
+                ended = Finish(claim, TrialState[result.state], result.values, result.record, result.reports)
+                self._settle(Turn(finishes=[ended]))
                 self._outbox.remove(result.token)
 
     def _is_orphan(self, trial: OpenTrial, dead: dict[str, bool]) -> bool:
@@ -325,8 +354,8 @@ class Ledger:
         return self._backend.overview(self._study._study_id)
 
 
-def new_token() -> str:
-    return secrets.token_hex(8)
+def _claim_on(trial: OpenTrial, token: str) -> Claim:
+    return Claim(trial.trial_id, trial.number, token, trial.attempts + 1, trial.seconds, trial.gpu_seconds)
 
 
 def _first_waiting(overview: Overview) -> OpenTrial | None:

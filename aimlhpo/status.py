@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED, waits_at_rung
+from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED, has_begun, waits_at_rung
 from aimlhpo.best import best_trials
 from aimlhpo.counts import Counts, count, count_feasible
 from aimlhpo.grid import given_up
@@ -215,7 +215,7 @@ def _agents(living: Iterable[Holder], trials: Sequence[FrozenTrial]) -> tuple[Ag
     running: dict[str, list[RunningTrial]] = {}
     for trial in trials:
         claim = trial.system_attrs.get(CLAIM) if trial.state == TrialState.RUNNING else None
-        if claim:
+        if claim and has_begun(claim):
             running.setdefault(claim["agent"], []).append(_running(trial, claim))
     return tuple(
         AgentStatus(holder.agent, holder.host, holder.job, holder.python, tuple(running.get(holder.agent, ())))
@@ -224,7 +224,7 @@ def _agents(living: Iterable[Holder], trials: Sequence[FrozenTrial]) -> tuple[Ag
 
 
 def _running(trial: FrozenTrial, claim: dict[str, Any]) -> RunningTrial:
-    begun = trial.datetime_start.timestamp() if trial.datetime_start else None
+    begun = claim.get("since") or (trial.datetime_start.timestamp() if trial.datetime_start else None)
     step = max(trial.intermediate_values, default=None)
     return RunningTrial(
         number=trial.number,

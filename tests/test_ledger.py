@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 
 from aimlhpo.backends import own
 from aimlhpo.leases import Holder, Lease, Registry
-from aimlhpo.ledger import Claim, Ledger, Nothing
+from aimlhpo.ledger import Ledger
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage import open_storage
+from aimlhpo.turn import Claim, Nothing, Turn
 from tests.conftest import STORAGE_KINDS
 
 GRACE = 60.0
@@ -138,3 +139,53 @@ def test_enqueued_trials_come_first(ledger: Ledger, study: optuna.Study) -> None
     study.enqueue_trial({"x": 0.25})
     trial = optuna.trial.Trial(study, take(ledger).trial_id)
     assert trial.suggest_float("x", 0, 1) == 0.25
+
+
+def take_ahead(ledger: Ledger) -> Claim:
+    claim = ledger.claim_ahead()
+    assert isinstance(claim, Claim)
+    return claim
+
+
+@pytest.fixture
+def large(study: optuna.Study, paths: StudyPaths) -> Ledger:
+    return Ledger(study, paths, 5, "here", Registry(paths.leases, GRACE))
+
+
+def test_claims_ahead_count_and_leave_to_others_what_these_can_run(large: Ledger) -> None:
+    take(large)
+    take_ahead(large)
+    take_ahead(large)
+    take_ahead(large)
+    assert large.claim_ahead() is Nothing.WAIT
+    counts = large.counts()
+    assert (counts.running, counts.ready, large.left(counts)) == (1, 3, 1)
+    take(large)
+    assert large.claim(0, "cpu") is Nothing.SOON
+
+
+def test_claim_ahead_that_never_begins_leaves_no_trace(large: Ledger, study: optuna.Study) -> None:
+    interrupted = take(large)
+    large.release(interrupted, "walltime", seconds=7.0)
+    again = take_ahead(large)
+    assert (again.number, again.attempt) == (interrupted.number, 2)
+    assert large.give_back(again)
+    assert not large.give_back(again)
+    assert (take(large).attempt, study.trials[0].system_attrs["aimlhpo:released"]["attempts"]) == (2, 1)
+
+
+def test_claim_ahead_begins(large: Ledger, study: optuna.Study) -> None:
+    claim = take_ahead(large)
+    beginning = large.beginning(claim, 3, "gpu 3", 1.0, since=1000.0)
+    large.settle(Turn(along={claim.trial_id: beginning}))
+    assert large.counts().running == 1
+    assert large.finish(claim, TrialState.COMPLETE, [1.0], {})
+
+
+def test_reaped_claim_ahead_counts_no_attempt(study: optuna.Study, paths: StudyPaths) -> None:
+    with Lease(paths.leases, Holder("living"), GRACE):
+        living = Ledger(study, paths, 5, "living", Registry(paths.leases, GRACE))
+        dead = Ledger(study, paths, 5, "dead", Registry(paths.leases, GRACE))
+        begun, ready = take(dead), take_ahead(dead)
+        assert living.reap() == [begun.number, ready.number]
+        assert [take(living).attempt for _ in range(2)] == [2, 1]

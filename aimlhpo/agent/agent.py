@@ -19,6 +19,7 @@ from aimlhpo.agent.employment import Employment
 from aimlhpo.agent.endings import Endings
 from aimlhpo.agent.halt import Halt
 from aimlhpo.agent.hearing import Hearing
+from aimlhpo.agent.preparing import Preparing
 from aimlhpo.agent.progress import Pace
 from aimlhpo.agent.seats import Seats
 from aimlhpo.agent.signals import LOCAL, SignalTrap
@@ -119,9 +120,13 @@ class Agent:
             self._tracker = stack.enter_context(Tracker(self._config, self._holder.agent, self._view.log))
             self._clerk = stack.enter_context(Clerk(patience))
             books = Bookkeeper(self._config, study, storage, ledger, lease)
-            self._desk = Desk(books, self._clerk, Outbox(paths.outbox), self._view.log)
+            preparing = Preparing(self._config, study, storage)
+            tell, outbox, repeatable = self._view.log, Outbox(paths.outbox), len(self._seats) == 1
+            self._desk = Desk(books, preparing, self._clerk, outbox, tell, repeatable=repeatable)
             self._employment = Employment(self._config, self._seats, self._desk, self._halt, self._walltime, waiter)
-            self._endings = Endings(self._config, self._holder, self._seats, self._desk, self._halt, self._trap)
+            self._endings = Endings(
+                self._config, self._holder, self._seats, self._desk, self._employment, self._halt, self._trap
+            )
             self._hearing = Hearing(self._seats, self._desk, self._endings, self._halt, options.trial_timeout)
             stack.callback(self._seats.end_workers)
             self._loop()
@@ -137,8 +142,10 @@ class Agent:
         while not self._over():
             self._step()
         self._seats.end_workers()
+        self._employment.give_back_ready()
         self._desk.close()
-        while not self._clerk.idle:
+        while not self._desk.idle:
+            self._desk.flush()
             wait([self._clerk.fileno()])
             self._clerk.deliver()
         self._show()
@@ -153,7 +160,7 @@ class Agent:
         self._stop_if_called()
 
     def _over(self) -> bool:
-        return (self._halt.called or self._seats.all_retired) and self._clerk.idle
+        return (self._halt.called or self._seats.all_retired) and self._desk.idle
 
     def _sources(self) -> list[Connection | int]:
         return [self._clerk.fileno(), self._trap.fileno(), *self._seats.connections()]
@@ -195,6 +202,7 @@ class Agent:
         for seat in self._seats:
             self._hearing.drain(seat)
             self._endings.give_back(seat, cause)
+        self._employment.give_back_ready()
 
     def _stop_failing_study(self) -> None:
         failures, limit = self._desk.standing.failures, self._config.optuna.max_consecutive_failures

@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from aimlhpo.agent.pruning import Pruning
-from aimlhpo.agent.records import provenance_id, refusal
-from aimlhpo.asha import Promotion
+from aimlhpo.agent.records import provenance_id, refused
+from aimlhpo.agent.tray import Pile, Tray
 from aimlhpo.backends import OwnedStorage
-from aimlhpo.backends.views import for_sampler
+from aimlhpo.backends.operations import Operation
 from aimlhpo.checkpoints import Checkpoints
 from aimlhpo.constraints import holds
 from aimlhpo.counts import Counts, count
-from aimlhpo.errors import StudyFailed
 from aimlhpo.history import consecutive_failures, longest
-from aimlhpo.ledger import Claim, Ledger, Nothing
+from aimlhpo.ledger import Ledger
 from aimlhpo.outbox import Result
 from aimlhpo.patience import is_outage
-from aimlhpo.protocol import Assignment, Decision, Report, Suggested, SuggestRequest
+from aimlhpo.protocol import Decision, Report
 from aimlhpo.records import CONSTRAINTS
 from aimlhpo.results import ResultsWriter
-from aimlhpo.sampling import attach
-from aimlhpo.space import SearchSpace
 from aimlhpo.stopping import Ended, Look
 from aimlhpo.storage import STUDY_ATTR
-from aimlhpo.strategies import reseed
+from aimlhpo.turn import Claim, Finish, Settled, Turn
 
 if TYPE_CHECKING:
     import optuna
 
     from aimlhpo.config import Config
-    from aimlhpo.devices import Slot
     from aimlhpo.leases import Lease
-
-
-@dataclass
-class Work:
-    """A claimed trial with everything that a worker needs to run it."""
-
-    claim: Claim
-    assignment: Assignment
 
 
 @dataclass(frozen=True)
@@ -58,154 +45,164 @@ class Standing:
     ended: Ended | None = None
 
 
+@dataclass(frozen=True)
+class Done:
+    """What came of a turn: the ledger's answers, pruning decisions, and what the storage refused, as lines to tell.
+
+    `term` is the lease's when the claims were made.
+    """
+
+    settled: Settled
+    decisions: list[Decision]
+    complaints: list[str]
+    term: int
+
+
+class TurnJob:
+    """A clerk's job: all that lies in the tray. When it is repeated, it takes along what has come in since."""
+
+    def __init__(self, tray: Tray, work: Callable[[Pile], Done]) -> None:
+        self._tray, self._work = tray, work
+        self._pile = Pile()
+
+    def __call__(self) -> Done:
+        self._pile.take(self._tray.empty())
+        return self._work(self._pile)
+
+
 class Bookkeeper:
-    """Claims, samples, reports, decides, finishes and releases for one agent."""
+    """Claims, reports, decides, finishes and releases for one agent."""
 
     def __init__(
         self, config: Config, study: optuna.Study, storage: OwnedStorage, ledger: Ledger, lease: Lease
     ) -> None:
         self._config, self._study, self._ledger, self._lease = config, study, ledger, lease
         self._storage = storage
-        self._space = SearchSpace.from_config(config)
         self._results, self._checkpoints = ResultsWriter(study, config), Checkpoints(study, config)
         self._signed = study.user_attrs[STUDY_ATTR]
-        self._held: dict[int, tuple[Claim, Trial]] = {}
+        self._held: dict[int, Claim] = {}
+        self._complaints: list[str] = []
         self._best = _best(study)
-        self._reported = config.optuna.reported_metric
-        self._pruning = Pruning(study, self._reported)
-        self._promotion = Promotion.of(study, self._reported)
-        self._sampled = for_sampler(study, pauses=self._promotion is not None)
+        self._pruning = Pruning(study, config.optuna.reported_metric)
         self._at_stop, self._look = config.optuna.at_stop, Look(ledger.ended)
 
-    @property
-    def started(self) -> float:
-        """When the study was last started, in seconds since the epoch."""
-        return float(self._signed["started"])
+    # --- a turn ---
 
-    # --- claiming ---
+    def turn(self, pile: Pile) -> Done:
+        """Do all that has gathered, in one write."""
+        self._confirm_claims()
+        term, self._complaints = self._lease.term, []
+        ended = {entry.claim.number for entry in pile.ended}
+        along: dict[int, list[Operation]] = {}
+        reports = {number: batch for number, batch in pile.reports.items() if number not in ended}
+        decisions = [self._report(batch, along) for batch in reports.values()]
+        self._add_attributes(pile, along)
+        self._add_beginnings(pile, along)
+        finishes = [_finish(entry.claim, entry.result) for entry in pile.ended]
+        settled = self._settle(Turn(finishes, pile.releases, pile.wishes, along))
+        self._note(pile, settled)
+        return Done(settled, decisions, self._complaints, term)
 
-    def prepare(self, slot: Slot, token: str) -> Work | Nothing:
-        """Claim the next trial and sample its parameters."""
-        claim = self._ledger.claim(slot.index, slot.label, token, slot.gpu_share)
-        if isinstance(claim, Nothing):
-            return claim
-        trial = attach(self._sampled, claim.trial_id)
-        self._held[claim.number] = (claim, trial)
-        seed = self.seed_of(claim.number)
-        reseed(self._study.sampler, seed)
-        values = self._sample(claim, trial)
-        return Work(claim, self._assignment(claim, values, seed))
-
-    def _sample(self, claim: Claim, trial: Trial) -> dict[str, Any]:
+    def _report(self, reports: list[Report], along: dict[int, list[Operation]]) -> Decision:
+        """Gather a trial's reports, in order, and decide on the last; a trial that was lost had better end."""
+        number, step = reports[-1].number, reports[-1].step
+        if number not in self._held:
+            return Decision(number, step, prune=True)
+        trial_id = self._held[number].trial_id
+        prune = False
         try:
-            with self._storage.batch():
-                return self._space.suggest(trial)
+            with self._storage.gather() as operations:
+                for report in reports:
+                    self._storage.set_trial_intermediate_value(trial_id, report.step, report.value)
+                prune = self._pruning.decide(trial_id, [report.step for report in reports])
+            along.setdefault(trial_id, []).extend(operations)
         except Exception as error:
             if is_outage(error):
                 raise
-            self.release(claim, "not sampled", 0.0)
-            sampler = type(self._study.sampler).__name__
-            raise StudyFailed(f"{sampler} cannot suggest values for trial {claim.number}: {error!r}") from error
-
-    def seed_of(self, number: int) -> int:
-        """A trial's own seed, from the study's and its number: the same in every attempt, another for each trial."""
-        return int(np.random.SeedSequence([self._signed["seed"], number]).generate_state(1)[0] % 2**31)
-
-    def _assignment(self, claim: Claim, values: dict[str, Any], seed: int) -> Assignment:
-        frozen = self._storage.get_trial(claim.trial_id)
-        parameters = self._space.parameters
-        return Assignment(
-            number=claim.number,
-            attempt=claim.attempt,
-            conf=self._space.assign(self._config.conf(), values),
-            values=values,
-            names={parameter.key: parameter.name for parameter in parameters},
-            settings={parameter.name: dict(parameter.settings) for parameter in parameters},
-            plain=[parameter.name for parameter in parameters if parameter.path is None],
-            seed=seed,
-            checkpoint_dir=str(self._config.paths.checkpoint(claim.number)),
-            user_attrs=frozen.user_attrs,
-            intermediate_values=frozen.intermediate_values,
-            reports=self._reported is not None,
-            strict_pruning=self._config.optuna.pruning == "strict",
-            pause=self._promotion.pause(frozen) if self._promotion is not None else None,
-        )
-
-    # --- while a trial runs ---
-
-    def report(self, reports: Sequence[Report]) -> Decision:
-        """Write a trial's reports, in order, and decide on the last; a trial that was lost had better end."""
-        number, step = reports[-1].number, reports[-1].step
-        if not self._owns(number):
-            return Decision(number, step, prune=True)
-        claim, _ = self._held[number]
-        with self._storage.batch():
-            for report in reports:
-                self._storage.set_trial_intermediate_value(claim.trial_id, report.step, report.value)
-            prune = self._pruning.decide(claim.trial_id, [report.step for report in reports])
+            self._complain(number, error)
         return Decision(number, step, prune or self._ends_with_study())
 
     def _ends_with_study(self) -> bool:
         """Whether running trials are to give up because a rule has ended the study."""
         return self._at_stop == "prune" and self._look.ended()
 
-    def suggest(self, request: SuggestRequest) -> Suggested:
-        """Answer a suggest call for a parameter that the YAML does not declare."""
-        if not self._owns(request.number):
-            return Suggested(error=RuntimeError("this trial has been given to another worker"))
-        _, trial = self._held[request.number]
+    def _add_attributes(self, pile: Pile, along: dict[int, list[Operation]]) -> None:
+        with self._storage.gather() as operations:
+            for attribute in pile.attributes:
+                if attribute.number in self._held:
+                    trial_id = self._held[attribute.number].trial_id
+                    self._storage.set_trial_user_attr(trial_id, attribute.key, attribute.value)
+        for operation in operations:
+            along.setdefault(operation.trial_id, []).append(operation)
+
+    def _add_beginnings(self, pile: Pile, along: dict[int, list[Operation]]) -> None:
+        for entry in pile.begun:
+            claim, slot = entry.claim, entry.slot
+            if self._held.get(claim.number) == claim:
+                beginning = self._ledger.beginning(claim, slot.index, slot.label, slot.gpu_share, entry.since)
+                along.setdefault(claim.trial_id, []).extend(beginning)
+
+    def _settle(self, turn: Turn) -> Settled:
+        """Where the storage refuses a value, that costs its trial, not the others."""
         try:
-            return Suggested(getattr(trial, request.method)(**request.arguments))
-        except (ValueError, TypeError) as error:
-            return Suggested(error=error)
+            return self._ledger.settle(turn)
+        except Exception as error:
+            self._storage.forget(turn.operations)
+            if is_outage(error):
+                raise
+            parts = list(turn.parts())
+            if len(parts) > 1:
+                return Settled.of([self._settle(part) for part in parts])
+            return self._without_refused(turn, error)
 
-    def set_user_attr(self, number: int, key: str, value: Any) -> None:
-        if self._owns(number):
-            self._storage.set_trial_user_attr(self._held[number][0].trial_id, key, value)
+    def _without_refused(self, turn: Turn, error: Exception) -> Settled:
+        if turn.finishes:
+            (finish,) = turn.finishes
+            failed = Finish(finish.claim, TrialState.FAIL, None, refused(finish.record, error))
+            return self._ledger.settle(Turn([failed]))
+        if not turn.along:
+            raise error
+        numbers = {claim.trial_id: claim.number for claim in self._held.values()}
+        for trial_id in turn.along:
+            self._complain(numbers[trial_id], error)
+        return Settled()
 
-    def _owns(self, number: int) -> bool:
+    def _complain(self, number: int, error: Exception) -> None:
+        line = f"trial {number}: the storage refused a value: {type(error).__name__}: {error}"
+        self._complaints.append(line[:300])
+
+    def _note(self, pile: Pile, settled: Settled) -> None:
+        over = [*(entry.claim for entry in pile.ended), *(release.claim for release in pile.releases)]
+        for claim in over:
+            if self._held.get(claim.number) == claim:
+                del self._held[claim.number]
+        for entry in pile.ended:
+            if settled.finished[entry.claim.token]:
+                self._note_best(entry.result)
+        self._held |= {claim.number: claim for claim in settled.claims.values() if isinstance(claim, Claim)}
+
+    # --- whether claims are still held ---
+
+    def owns(self, number: int) -> bool:
         """Whether the trial is still ours; asked of the storage only if others may have thought us dead."""
+        self._confirm_claims()
+        return number in self._held
+
+    def is_current(self, term: int) -> bool:
+        """Whether nobody can have taken what was claimed in that term of the lease; safe to ask from any thread."""
+        return self._lease.valid() and self._lease.term == term
+
+    def _confirm_claims(self) -> None:
         if not self._lease.valid():
             self._lease.restore()
-            kept = self._ledger.confirm([claim for claim, _ in self._held.values()])
-            for claim, _ in self._held.values():
+            kept = self._ledger.confirm(list(self._held.values()))
+            for claim in self._held.values():
                 self._storage.let_go(claim.trial_id)
             for claim in kept:
                 self._storage.hold(claim.trial_id)
-            self._held = {claim.number: self._held[claim.number] for claim in kept}
-        return number in self._held
+            self._held = {claim.number: claim for claim in kept}
 
-    # --- endings ---
-
-    def finish(self, claim: Claim, result: Result) -> bool:
-        """Write a trial's result. False if the claim was lost: the result is dropped."""
-        written = self._write(claim, result)
-        self._held.pop(claim.number, None)
-        if written:
-            self._note_best(result)
-            self._results.maybe_write()
-            self._checkpoints.tidy()
-        return written
-
-    def _write(self, claim: Claim, result: Result) -> bool:
-        state = TrialState[result.state]
-        try:
-            return self._ledger.finish(claim, state, result.values, result.record, result.reports)
-        except Exception as error:
-            if is_outage(error):
-                raise
-            refused = {
-                **result.record,
-                "metrics": {},
-                "updates": {},
-                "cause": refusal(error),
-                "error": str(error)[:2000],
-            }
-            return self._ledger.finish(claim, TrialState.FAIL, None, refused)
-
-    def release(self, claim: Claim, cause: str, seconds: float) -> bool:
-        self._held.pop(claim.number, None)
-        return self._ledger.release(claim, cause, seconds)
+    # --- the study ---
 
     def reap(self) -> list[int]:
         return self._ledger.reap()
@@ -214,7 +211,10 @@ class Bookkeeper:
         self._results.write()
         self._checkpoints.close()
 
-    # --- the study ---
+    def tidy(self) -> None:
+        """After results: write the files that are older than a while, remove checkpoints that nobody needs."""
+        self._results.maybe_write()
+        self._checkpoints.tidy()
 
     def note_provenance(self, provenance: dict[str, Any]) -> None:
         """Keep what the trials run on, once for the study; each trial names it by its id."""
@@ -225,8 +225,13 @@ class Bookkeeper:
     def standing(self) -> Standing:
         """Counts, the best trial, and how many trials in a row have failed since the study was last started."""
         trials = self._study.get_trials(deepcopy=False)
-        failures = consecutive_failures(trials, self.started)
+        failures = consecutive_failures(trials, float(self._signed["started"]))
         return Standing(count(trials), self._best, failures, longest(trials), self._ledger.ended())
+
+    def may_begin(self) -> bool:
+        """Whether trials may be started, and there is something left that nobody has claimed."""
+        left = self._ledger.left(self._ledger.counts())
+        return self._ledger.ended() is None and (left is None or left > 0)
 
     def _note_best(self, result: Result) -> None:
         feasible = result.state == "COMPLETE" and holds(result.record.get(CONSTRAINTS, {}))
@@ -235,6 +240,10 @@ class Bookkeeper:
             better = max if self._config.optuna.direction[0] == "maximize" else min
             if self._best is None or better(value, self._best[1]) != self._best[1]:
                 self._best = (result.number, value)
+
+
+def _finish(claim: Claim, result: Result) -> Finish:
+    return Finish(claim, TrialState[result.state], result.values, result.record, result.reports)
 
 
 def _best(study: optuna.Study) -> tuple[int, float] | None:

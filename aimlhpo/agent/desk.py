@@ -8,17 +8,22 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.agent.bookkeeper import Bookkeeper, Standing, Work
+from aimlhpo.agent.bookkeeper import Bookkeeper, Done, Standing, TurnJob
 from aimlhpo.agent.clerk import Clerk
-from aimlhpo.agent.reports import Flush, Reports
-from aimlhpo.ledger import Claim, Nothing, new_token
+from aimlhpo.agent.preparing import Preparing, Work
+from aimlhpo.agent.tray import Begun, Ended, Pile, Tray
+from aimlhpo.errors import StudyFailed
 from aimlhpo.outbox import Outbox, Result
 from aimlhpo.patience import is_outage
 from aimlhpo.protocol import FAIL, Decision, Outcome, Report, Suggested, SuggestRequest, UserAttr
+from aimlhpo.turn import Claim, Nothing, Release, Wish, new_token
 
 if TYPE_CHECKING:
     from aimlhpo.agent.process import WorkerProcess
     from aimlhpo.devices import Slot
+
+Claimant = Callable[[Work | Nothing], None]
+"""What follows when a claim has been answered."""
 
 _LOOK_PERIOD = 1.0  # seconds between two looks at the whole study
 
@@ -31,49 +36,145 @@ class Desk:
         trials_run: trials that this agent has finished.
     """
 
-    def __init__(self, books: Bookkeeper, clerk: Clerk, outbox: Outbox, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        books: Bookkeeper,
+        preparing: Preparing,
+        clerk: Clerk,
+        outbox: Outbox,
+        log: Callable[[str], None],
+        *,
+        repeatable: bool,
+    ) -> None:
         self.standing = Standing()
         self.trials_run = 0
-        self._books, self._clerk, self._outbox, self._log = books, clerk, outbox, log
-        self._reports = Reports()
+        self._books, self._preparing, self._clerk = books, preparing, clerk
+        self._outbox, self._log, self._repeatable = outbox, log, repeatable
+        self._tray = Tray()
+        self._claimants: dict[str, Claimant] = {}
+        self._outcomes: dict[str, tuple[Result, Outcome]] = {}
+        self._reporters: dict[int, WorkerProcess] = {}
+        self._held_back: list[Ended] = []
         self._stale, self._refreshing = True, False
         self._next_look = 0.0
         self._told: set[str] = set()
 
-    def claim(self, slot: Slot, then: Callable[[Work | Nothing], None]) -> None:
-        self._clerk.submit(partial(self._books.prepare, slot, new_token()), then)
+    # --- what goes into the next turn ---
+
+    def claim(self, slot: Slot, then: Claimant) -> None:
+        self._wish(Wish(new_token(), slot.index, slot.label, slot.gpu_share, time.time()), then)
+
+    def claim_ahead(self, then: Claimant) -> None:
+        self._wish(Wish(new_token()), then)
+
+    def _wish(self, wish: Wish, then: Claimant) -> None:
+        self._claimants[wish.token] = then
+        self._tray.put(wish)
+
+    def begin(self, work: Work, slot: Slot) -> None:
+        """A trial that was claimed ahead runs now."""
+        self._tray.put(Begun(work.claim, slot, time.time()))
 
     def report(self, report: Report, worker: WorkerProcess) -> None:
         """Write a report, and tell the worker what was decided."""
-        if self._reports.add(report):
-            flush = Flush(self._reports, report.number, self._books.report)
-            undecided = Decision(report.number, report.step, prune=False)
-            self._clerk.submit(self._tolerant(report.number, flush, undecided), partial(_answer, worker))
+        self._reporters[report.number] = worker
+        self._tray.put(report)
+
+    def set_user_attr(self, message: UserAttr) -> None:
+        self._tray.put(message)
+
+    def hand_in(self, claim: Claim, ended: Result, outcome: Outcome) -> None:
+        """Write a trial's end; a result is kept in the outbox until the storage has it."""
+        if outcome.state != FAIL:
+            self._keep(ended)
+        self._reporters.pop(ended.number, None)
+        self._outcomes[ended.token] = ended, outcome
+        if self._repeatable and self._claimants:
+            self._held_back.append(Ended(claim, ended))
+        else:
+            self._tray.put(Ended(claim, ended))
+
+    def release(self, claim: Claim, cause: str | None, seconds: float = 0.0) -> None:
+        """Give a trial back; without a cause, one that has not begun."""
+        self._stale = True
+        self._tray.put(Release(claim, cause, seconds))
+
+    def flush(self) -> None:
+        """Have a turn begin with all that has gathered."""
+        if self._tray.wants_turn():
+            self._clerk.submit(TurnJob(self._tray, self._books.turn), self._after_turn)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was handed in has been done and told."""
+        return self._clerk.idle and self._tray.is_empty
+
+    # --- what comes of it ---
+
+    def _after_turn(self, done: Done) -> None:
+        for decision in done.decisions:
+            if decision.number in self._reporters:
+                _answer(self._reporters[decision.number], decision)
+        for line in done.complaints:
+            self._log(line)
+        for token, written in done.settled.finished.items():
+            self._booked(*self._outcomes.pop(token), written)
+        if done.settled.finished:
+            self._clerk.submit(self._books.tidy)
+        self._take_claims(done)
+
+    def _take_claims(self, done: Done) -> None:
+        made = [claim for claim in done.settled.claims.values() if isinstance(claim, Claim)]
+        if made:
+            self._clerk.submit(partial(self._prepare, made, done.term), self._prepared)
+        for token, claim in done.settled.claims.items():
+            if isinstance(claim, Nothing):
+                self._answer_claimant(token, claim)
+
+    def _prepare(self, claims: list[Claim], term: int) -> list[Work]:
+        try:
+            return self._preparing.prepare(claims, term)
+        except StudyFailed:
+            self._books.turn(Pile(releases=[Release(claim, None) for claim in claims]))
+            raise
+
+    def _prepared(self, works: list[Work]) -> None:
+        for work in works:
+            self._answer_claimant(work.claim.token, work)
+
+    def _answer_claimant(self, token: str, answer: Work | Nothing) -> None:
+        then = self._claimants.pop(token)
+        if not self._claimants:
+            # What a single slot's sampler has seen must not depend on how long it took: results wait for it.
+            for ended in self._held_back:
+                self._tray.put(ended)
+            self._held_back = []
+        then(answer)
+
+    # --- other work ---
+
+    def is_current(self, work: Work) -> bool:
+        """Whether a trial that was claimed ahead is still this agent's."""
+        return self._books.is_current(work.term)
+
+    def ask_whether_to_keep(self, then: Callable[[bool], None]) -> None:
+        """Whether trials that were claimed ahead are better kept than given back."""
+        self._clerk.submit(self._books.may_begin, then)
 
     def suggest(self, request: SuggestRequest, worker: WorkerProcess) -> None:
         refused = Suggested(
             error=RuntimeError(f"the storage does not take the parameter {request.arguments['name']!r}")
         )
-        job = self._tolerant(request.number, partial(self._books.suggest, request), refused)
+        job = self._tolerant(request.number, partial(self._suggest, request), refused)
         self._clerk.submit(job, partial(_answer, worker))
 
-    def set_user_attr(self, message: UserAttr) -> None:
-        job = partial(self._books.set_user_attr, message.number, message.key, message.value)
-        self._clerk.submit(self._tolerant(message.number, job, None))
+    def _suggest(self, request: SuggestRequest) -> Suggested:
+        if not self._books.owns(request.number):
+            return Suggested(error=RuntimeError("this trial has been given to another worker"))
+        return self._preparing.suggest(request)
 
     def note_provenance(self, provenance: dict[str, Any]) -> None:
         self._clerk.submit(partial(self._books.note_provenance, provenance))
-
-    def hand_in(self, claim: Claim, ended: Result, outcome: Outcome) -> None:
-        """Write a trial's end; a result is kept in the outbox until the storage has it."""
-        self._reports.take(ended.number)  # the result holds them all, and is written at once with them
-        if outcome.state != FAIL:
-            self._keep(ended)
-        self._clerk.submit(partial(self._books.finish, claim, ended), partial(self._booked, ended, outcome))
-
-    def release(self, claim: Claim, cause: str, seconds: float = 0.0) -> None:
-        self._stale = True
-        self._clerk.submit(partial(self._books.release, claim, cause, seconds))
 
     def reap(self) -> None:
         self._clerk.submit(self._books.reap, self._note_reaped)
@@ -91,6 +192,7 @@ class Desk:
 
     def close(self) -> None:
         """Write the results, and look at the study once more."""
+        self.flush()
         self._clerk.submit(self._books.write_results)
         self._clerk.submit(self._books.standing, self._note_standing)
 
@@ -117,6 +219,7 @@ class Desk:
     def _booked(self, ended: Result, outcome: Outcome, written: bool) -> None:
         self._stale = True
         self._outbox.remove(ended.token)
+        self._preparing.forget(ended.number)
         if not written:
             self._log(f"trial {ended.number}: others took it over while this agent was silent; result dropped")
             return

@@ -15,6 +15,7 @@ from aimlhpo.protocol import FAIL, PAUSED, Outcome
 
 if TYPE_CHECKING:
     from aimlhpo.agent.desk import Desk
+    from aimlhpo.agent.employment import Employment
     from aimlhpo.agent.halt import Halt
     from aimlhpo.agent.seats import Seats
     from aimlhpo.agent.signals import SignalTrap
@@ -27,11 +28,20 @@ _SIGNAL_PATIENCE = 1.0  # seconds for a signal that has reached a worker to reac
 class Endings:
     """Clears the seats of trials that are over, and hands in what became of them."""
 
-    def __init__(self, config: Config, holder: Holder, seats: Seats, desk: Desk, halt: Halt, trap: SignalTrap) -> None:
+    def __init__(
+        self,
+        config: Config,
+        holder: Holder,
+        seats: Seats,
+        desk: Desk,
+        employment: Employment,
+        halt: Halt,
+        trap: SignalTrap,
+    ) -> None:
         self._policy, self._paths = config.optuna.on_oom, config.paths
         self._constraints = parse_all(config.optuna.constraints)
         self._holder, self._seats, self._desk = holder, seats, desk
-        self._halt, self._trap = halt, trap
+        self._employment, self._halt, self._trap = employment, halt, trap
         self._checked_checkpoint = False
 
     def finish(self, seat: Seat, outcome: Outcome) -> None:
@@ -51,6 +61,7 @@ class Endings:
                 return
             outcome = after_out_of_memory(outcome, self._policy)
         self._seats.ask_again()
+        self._employment.start_ready(seat)  # before anything else: its GPU is idle
         self._hand_in(seat, running, outcome)
 
     def fail(self, seat: Seat, cause: str) -> None:

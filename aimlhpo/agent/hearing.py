@@ -79,6 +79,7 @@ class Hearing:
 
     def _worker_died(self, seat: Seat) -> None:
         cause = seat.worker.cause_of_death()
+        seat.worker.kill()  # whatever it has left behind; no trial is given to it
         if seat.running is not None:
             self._endings.fail(seat, cause)
         elif seat.state is State.STARTING and seat.worker.has_started:

@@ -25,13 +25,16 @@ class WorkerProcess:
     """Starts a worker for a slot, with its own log file and its own GPU, and talks to it.
 
     A worker that the `template` makes is unknown until it is heard for the first time.
+
+    Attributes:
+        gone: whether it was ended from here.
     """
 
     def __init__(self, slot: Slot, setup: Setup, log: Path, template: Template | None = None) -> None:
         self.log = log
         self._setup, self._template = setup, template
         self._process: subprocess.Popen[bytes] | Adopted | None = None
-        self._gone = False
+        self.gone = False
         self._oom_kills = oom.kills()
         self.connection, theirs = Pipe()
         with theirs, open(log, "ab") as output:
@@ -74,7 +77,7 @@ class WorkerProcess:
         self._signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
-        self._gone = True
+        self.gone = True
 
     def wait(self, timeout: float) -> None:
         """Wait for the worker's end, `timeout` seconds at most, then end it."""
@@ -99,7 +102,7 @@ class WorkerProcess:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._gone or self._process is None:  # its process group's number may be somebody else's by now
+        if self.gone or self._process is None:  # its process group's number may be somebody else's by now
             return
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)

@@ -6,17 +6,18 @@ import hashlib
 import json
 from typing import Any
 
-from aimlhpo.ledger import Claim
 from aimlhpo.outbox import Result
 from aimlhpo.protocol import COMPLETE, FAIL, PAUSED, PRUNED, Outcome, Report
 from aimlhpo.records import CONSTRAINTS
+from aimlhpo.turn import Claim
 
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
 
 
-def refusal(error: Exception) -> str:
-    """The cause of a trial whose result the storage does not take."""
-    return f"exception: the storage refused the result: {type(error).__name__}"
+def refused(record: dict[str, Any], error: Exception) -> dict[str, Any]:
+    """What is kept with a trial whose result the storage does not take."""
+    cause = f"exception: the storage refused the result: {type(error).__name__}"
+    return {**record, "metrics": {}, "updates": {}, "cause": cause, "error": str(error)[:2000]}
 
 
 def provenance_id(provenance: dict[str, Any]) -> str:

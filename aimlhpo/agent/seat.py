@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from aimlhpo.agent.bookkeeper import Work
+from aimlhpo.agent.preparing import Work
 from aimlhpo.agent.process import WorkerProcess
 from aimlhpo.devices import Slot
 from aimlhpo.progress import SlotState

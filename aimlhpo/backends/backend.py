@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,6 +20,16 @@ OURS = (CLAIM, RELEASED, PAUSED)
 def waits_at_rung(state: TrialState, paused: Mapping[str, Any] | None) -> bool:
     """Whether a trial is paused, and goes on only if it is promoted; `paused` is its attribute."""
     return state == TrialState.WAITING and bool(paused) and not (paused or {}).get("promoted")
+
+
+def token_of(trial: FrozenTrial) -> str | None:
+    """Under which claim a trial is held."""
+    return (trial.system_attrs.get(CLAIM) or {}).get("token")
+
+
+def has_begun(claim: Mapping[str, Any]) -> bool:
+    """Whether a claimed trial was started; one that was claimed ahead waits for a slot of its agent."""
+    return claim.get("since", 0.0) is not None
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,10 @@ class OpenTrial:
         return (self.claim or {}).get("token")
 
     @property
+    def begun(self) -> bool:
+        return has_begun(self.claim or {})
+
+    @property
     def attempts(self) -> int:
         """How often the trial was begun and given back."""
         return int((self.released or {}).get("attempts", 0))
@@ -70,6 +84,13 @@ class OpenTrial:
 
     def held_with(self, token: str) -> bool:
         return self.state == TrialState.RUNNING and self.token == token
+
+
+class Place(NamedTuple):
+    """Where a trial is in the storage and in the study."""
+
+    trial_id: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -95,11 +116,11 @@ class Backend(Protocol):
     def open_trial(self, trial_id: int) -> OpenTrial:
         """One trial as it is now. Raises KeyError where there is none."""
 
-    def create(self, study_id: int, trial: FrozenTrial) -> tuple[int, int]:
-        """Make a RUNNING trial with the system attributes of `trial`; its id and its number."""
-
     def introduce(self, operation: SetParam) -> None:
         """Write a parameter new to this process. Raises ValueError where the study has another kind under the name."""
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """Write all of a batch, in order; a storage that can do so writes all or nothing."""
+
+    def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
+        """The same, and make trials with the states and system attributes of `new`; where the claimed ones are."""

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import OURS, OpenTrial, Overview
+from aimlhpo.backends.backend import OURS, OpenTrial, Overview, Place, token_of
 from aimlhpo.backends.operations import Operation, SetParam
 from aimlhpo.journal import BatchingBackend
 
@@ -33,10 +33,6 @@ class GenericBackend:
     def open_trial(self, trial_id: int) -> OpenTrial:
         return _open_trial(self._storage.get_trial(trial_id))
 
-    def create(self, study_id: int, trial: FrozenTrial) -> tuple[int, int]:
-        trial_id = self._storage.create_new_trial(study_id, template_trial=trial)
-        return trial_id, self._storage.get_trial_number_from_id(trial_id)
-
     def introduce(self, operation: SetParam) -> None:
         operation.replay(self._storage)
 
@@ -44,6 +40,22 @@ class GenericBackend:
         with self._at_once():
             for operation in operations:
                 operation.replay(self._storage)
+
+    def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
+        with self._at_once():
+            for operation in operations:
+                operation.replay(self._storage)
+            for trial in new:
+                self._storage.create_new_trial(study_id, template_trial=trial)
+        return self._places(study_id, {token for trial in new if (token := token_of(trial))})
+
+    def _places(self, study_id: int, tokens: set[str]) -> dict[str, Place]:
+        """A batch answers nothing: who made a trial finds it by the claim."""
+        if not tokens:
+            return {}
+        running = self._storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+        claimed = ((token_of(trial), Place(trial._trial_id, trial.number)) for trial in running)
+        return {token: place for token, place in claimed if token in tokens}
 
     def _at_once(self) -> AbstractContextManager[None]:
         backend = getattr(self._storage, "_backend", None)

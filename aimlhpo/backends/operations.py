@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -80,4 +81,18 @@ class SetState:
             trial.values = list(self.values)
 
 
-Operation = SetParam | SetIntermediate | SetUserAttr | SetSystemAttr | SetState
+@dataclass(frozen=True)
+class SetStart:
+    """When a trial began that was claimed before; Optuna's own interface has no way to say so."""
+
+    trial_id: int
+    at: datetime
+
+    def replay(self, storage: BaseStorage) -> None:
+        pass
+
+    def remember(self, trial: FrozenTrial) -> None:
+        trial.datetime_start = self.at
+
+
+Operation = SetParam | SetIntermediate | SetUserAttr | SetSystemAttr | SetState | SetStart

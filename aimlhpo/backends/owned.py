@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,22 +40,27 @@ class OwnedStorage(PassingOn):  # type: ignore[valid-type, misc]
         self._held.pop(trial_id, None)
 
     @contextmanager
+    def gather(self) -> Iterator[list[Operation]]:
+        """Hold back the writes to held trials: who gathers writes them, or has them forgotten."""
+        outer, operations = self._batch, list[Operation]()
+        self._batch = operations
+        try:
+            yield operations
+        except BaseException:
+            self.forget(operations)
+            raise
+        finally:
+            self._batch = outer
+
+    @contextmanager
     def batch(self) -> Iterator[None]:
         """Gather the writes to held trials, and write them at once in the end; nothing is written after an error."""
         if self._batch is not None:
             yield
             return
-        operations: list[Operation] = []
-        self._batch = operations
-        try:
+        with self.gather() as operations:
             yield
-            self._batch = None
             self._apply(operations)
-        except BaseException:
-            self._forget(operations)
-            raise
-        finally:
-            self._batch = None
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return copy.deepcopy(self._remembered(trial_id)) if trial_id in self._held else self.inner.get_trial(trial_id)
@@ -65,7 +70,7 @@ class OwnedStorage(PassingOn):  # type: ignore[valid-type, misc]
         operation = SetParam(trial_id, name, internal, distribution)
         if trial_id in self._held and name in self._known:
             check_distribution_compatibility(self._known[name], distribution)
-            self._write(operation)
+            self.write(operation)
             return
         self.backend.introduce(operation)
         self._known[name] = distribution
@@ -73,21 +78,22 @@ class OwnedStorage(PassingOn):  # type: ignore[valid-type, misc]
             operation.remember(self._remembered(trial_id))
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, value: float) -> None:
-        self._write(SetIntermediate(trial_id, step, value))
+        self.write(SetIntermediate(trial_id, step, value))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._write(SetUserAttr(trial_id, key, value))
+        self.write(SetUserAttr(trial_id, key, value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._write(SetSystemAttr(trial_id, key, value))
+        self.write(SetSystemAttr(trial_id, key, value))
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         if trial_id not in self._held:
             return self.inner.set_trial_state_values(trial_id, state, values)
-        self._write(SetState(trial_id, state, values))
+        self.write(SetState(trial_id, state, values))
         return True
 
-    def _write(self, operation: Operation) -> None:
+    def write(self, operation: Operation) -> None:
+        """Write one value, at once or with the batch that is open."""
         if operation.trial_id not in self._held:
             operation.replay(self.inner)
             return
@@ -98,7 +104,7 @@ class OwnedStorage(PassingOn):  # type: ignore[valid-type, misc]
         try:
             self._apply([operation])
         except BaseException:
-            self._forget([operation])
+            self.forget([operation])
             raise
 
     def _apply(self, operations: Sequence[Operation]) -> None:
@@ -111,7 +117,8 @@ class OwnedStorage(PassingOn):  # type: ignore[valid-type, misc]
             trial = self._held[trial_id] = copy.deepcopy(self.inner.get_trial(trial_id))
         return trial
 
-    def _forget(self, operations: Sequence[Operation]) -> None:
+    def forget(self, operations: Iterable[Operation]) -> None:
+        """What was remembered of them was not written."""
         for trial_id in {operation.trial_id for operation in operations}:
             self._forget_one(trial_id)
 

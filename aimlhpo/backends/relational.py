@@ -14,11 +14,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, and_, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from aimlhpo.backends.backend import OURS, OpenTrial, Overview
+from aimlhpo.backends.backend import OURS, OpenTrial, Overview, Place, token_of
 from aimlhpo.backends.operations import (
     Operation,
     SetIntermediate,
     SetParam,
+    SetStart,
     SetState,
     SetSystemAttr,
     SetUserAttr,
@@ -55,35 +56,49 @@ class RelationalBackend:
             raise KeyError(f"no trial has the id {trial_id}")
         return _gather(rows)[0]
 
-    def create(self, study_id: int, trial: FrozenTrial) -> tuple[int, int]:
-        with Session(self._engine) as session, session.begin():
-            # The study's row is locked, as Optuna does it, so that others who make trials count right.
-            session.execute(select(models.StudyModel.study_id).filter_by(study_id=study_id).with_for_update())
-            number = session.execute(select(func.count()).where(_Trial.study_id == study_id)).scalar_one()
-            row = _Trial(study_id=study_id, number=number, state=trial.state, datetime_start=trial.datetime_start)
-            session.add(row)
-            session.flush()
-            trial_id = int(row.trial_id)
-            attrs = [SetSystemAttr(trial_id, key, value) for key, value in trial.system_attrs.items()]
-            session.execute(insert(_Attr), [_attr_row(attr) for attr in attrs])
-        return trial_id, number
-
     def introduce(self, operation: SetParam) -> None:
         operation.replay(self._rdb)
 
     def apply(self, operations: Sequence[Operation]) -> None:
         with Session(self._engine) as session, session.begin():
-            _write_values(
-                session, _Step, "step", [_step_row(op) for op in operations if isinstance(op, SetIntermediate)]
-            )
-            params = [_param_row(op) for op in operations if isinstance(op, SetParam)]
-            _write_values(session, models.TrialParamModel, "param_name", params)
-            for model, kind in ((_Attr, SetSystemAttr), (models.TrialUserAttributeModel, SetUserAttr)):
-                rows = [_attr_row(op) for op in operations if isinstance(op, kind)]
-                _write_values(session, model, "key", rows)
-            for operation in operations:
-                if isinstance(operation, SetState):
-                    _set_state(session, operation)
+            _write(session, operations)
+
+    def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
+        with Session(self._engine) as session, session.begin():
+            _write(session, operations)
+            return _make(session, study_id, new) if new else {}
+
+
+def _write(session: Session, operations: Sequence[Operation]) -> None:
+    _write_values(session, _Step, "step", [_step_row(op) for op in operations if isinstance(op, SetIntermediate)])
+    params = [_param_row(op) for op in operations if isinstance(op, SetParam)]
+    _write_values(session, models.TrialParamModel, "param_name", params)
+    for model, kind in ((_Attr, SetSystemAttr), (models.TrialUserAttributeModel, SetUserAttr)):
+        rows = [_attr_row(op) for op in operations if isinstance(op, kind)]
+        _write_values(session, model, "key", rows)
+    _write_states(session, [op for op in operations if isinstance(op, SetState)])
+    _write_starts(session, [op for op in operations if isinstance(op, SetStart)])
+
+
+def _make(session: Session, study_id: int, new: Sequence[FrozenTrial]) -> dict[str, Place]:
+    # The study's row is locked, as Optuna does it, so that others who make trials count right.
+    session.execute(select(models.StudyModel.study_id).filter_by(study_id=study_id).with_for_update())
+    first = session.execute(select(func.count()).where(_Trial.study_id == study_id)).scalar_one()
+    rows = [
+        _Trial(study_id=study_id, number=number, state=trial.state, datetime_start=trial.datetime_start)
+        for number, trial in enumerate(new, first)
+    ]
+    session.add_all(rows)
+    session.flush()
+    attrs = [
+        _attr_row(SetSystemAttr(int(row.trial_id), key, value))
+        for row, trial in zip(rows, new, strict=True)
+        for key, value in trial.system_attrs.items()
+    ]
+    if attrs:
+        session.execute(insert(_Attr), attrs)
+    made = ((token_of(trial), Place(int(row.trial_id), int(row.number))) for row, trial in zip(rows, new, strict=True))
+    return {token: place for token, place in made if token}
 
 
 def _count_finished(connection: Connection, study_id: int) -> dict[TrialState, int]:
@@ -146,15 +161,32 @@ def _attr_row(operation: SetSystemAttr | SetUserAttr) -> dict[str, Any]:
     return {"trial_id": operation.trial_id, "key": operation.key, "value_json": json.dumps(operation.value)}
 
 
-def _set_state(session: Session, operation: SetState) -> None:
-    trial = session.get_one(_Trial, operation.trial_id)
-    trial.state = operation.state
-    if operation.state == TrialState.RUNNING:
-        trial.datetime_start = datetime.now()
-    if operation.state.is_finished():
-        trial.datetime_complete = datetime.now()
-    rows = [_value_row(operation.trial_id, place, value) for place, value in enumerate(operation.values or ())]
-    _write_values(session, _Value, "objective", rows)
+def _write_states(session: Session, operations: Sequence[SetState]) -> None:
+    """One statement for each state; the last of several for one trial counts."""
+    states = {operation.trial_id: operation.state for operation in operations}
+    for state in set(states.values()):
+        trial_ids = [trial_id for trial_id, wanted in states.items() if wanted == state]
+        changes = {"state": state, **_moments(state)}
+        session.execute(
+            update(_Trial).where(_Trial.trial_id.in_(trial_ids)).values(changes),
+            execution_options={"synchronize_session": False},
+        )
+    values = [_value_row(op.trial_id, place, value) for op in operations for place, value in enumerate(op.values or ())]
+    _write_values(session, _Value, "objective", values)
+
+
+def _moments(state: TrialState) -> dict[str, datetime]:
+    if state == TrialState.RUNNING:
+        return {"datetime_start": datetime.now()}
+    return {"datetime_complete": datetime.now()} if state.is_finished() else {}
+
+
+def _write_starts(session: Session, operations: Sequence[SetStart]) -> None:
+    for operation in operations:
+        session.execute(
+            update(_Trial).where(_Trial.trial_id == operation.trial_id).values(datetime_start=operation.at),
+            execution_options={"synchronize_session": False},
+        )
 
 
 def _value_row(trial_id: int, objective: int, value: float) -> dict[str, Any]:

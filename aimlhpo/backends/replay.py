@@ -29,6 +29,7 @@ class Replay(JournalStorageReplayResult):
     def __init__(self, worker_id_prefix: str) -> None:
         super().__init__(worker_id_prefix)
         self.loading = True
+        self._last_created_trial_id_by_this_process = -1  # read after a trial was appended in a batch, not yet read
         self._endings = 0
         self._kinds: dict[tuple[int, str], BaseDistribution] = {}
         self._lists: dict[tuple[int, frozenset[TrialState]], tuple[int, list[FrozenTrial]]] = {}

@@ -58,7 +58,7 @@ def screen(status: Status) -> Iterator[str]:
             (counts.pruned, "pruned"),
             (counts.running, "running"),
             *paused,
-            (counts.waiting, "waiting"),
+            (counts.waiting + counts.ready, "waiting"),
             (counts.failed, "failed"),
         )
     )

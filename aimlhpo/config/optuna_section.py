@@ -258,6 +258,11 @@ class OptunaSection(Section):
         "one that gets on may be interrupted without end.",
     )
     max_consecutive_failures: Count = Field(default=10, description="Failed trials in a row that stop the study.")
+    claim_ahead: Flag = Field(
+        default=True,
+        description="Whether each slot's next trial is claimed and sampled while it trains, so that it starts at once. "
+        "For few long trials and a sampler that learns from each, false lets each suggestion see the last result.",
+    )
     on_oom: Annotated[str, one_of(*ON_OOM), in_editors({"enum": ON_OOM})] = Field(
         default="fail", description="What becomes of a trial that ran out of GPU memory: fail, prune or retry_alone."
     )

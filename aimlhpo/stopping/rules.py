@@ -87,7 +87,7 @@ class GpuHours(Rule):
 def _so_far(trial: OpenTrial, now: float) -> float:
     """GPU seconds of a trial that runs or waits: its earlier attempts, and this one until now."""
     claim = trial.claim if trial.state == TrialState.RUNNING else None
-    running = max(0.0, now - claim.get("since", now)) * claim.get("gpus", 0.0) if claim else 0.0
+    running = max(0.0, now - (claim.get("since") or now)) * claim.get("gpus", 0.0) if claim else 0.0
     return trial.gpu_seconds + running
 
 

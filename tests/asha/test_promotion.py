@@ -75,12 +75,13 @@ def test_what_is_paused_is_counted_and_goes_on_after_an_interruption(tmp_path: P
     gate = tmp_path / "gate"
     gated = RESUMING.replace(
         "for epoch in",
-        f"import pathlib, time\n            while trial.number == 8 and not pathlib.Path({str(gate)!r}).exists(): "
-        "time.sleep(0.05)\n            for epoch in",
+        f"import pathlib, time\n            gate = pathlib.Path({str(gate)!r})\n            "
+        "while trial.number == 8 and not gate.exists(): gate.with_name('closed').touch(); time.sleep(0.05)\n"
+        "            for epoch in",
     )
-    made = project(tmp_path, gated)
+    made = project(tmp_path, gated, claim_ahead=False)
     agent = made.start()
-    wait_until(lambda: made.save_path.exists() and runs(made, 8))
+    wait_until((tmp_path / "closed").exists, "trial 8")
     status = read_status(made.study(), made.config)
     agent.terminate()
     agent.communicate()
@@ -94,14 +95,6 @@ def test_what_is_paused_is_counted_and_goes_on_after_an_interruption(tmp_path: P
     made.run("--reload", "1")
     assert sum(made.states().values()) == 18
     assert set(made.states()) == {"COMPLETE", "PRUNED"}
-
-
-def runs(made: Project, number: int) -> bool:
-    try:
-        trials = made.study().trials
-    except KeyError:
-        return False
-    return len(trials) > number and trials[number].state == TrialState.RUNNING
 
 
 def test_a_trial_that_leaves_no_checkpoint_is_told_once(tmp_path: Path) -> None:

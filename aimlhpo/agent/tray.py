@@ -1,0 +1,90 @@
+"""What gathers for the clerk between two of its turns, so that one write does for all of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from aimlhpo.devices import Slot
+from aimlhpo.outbox import Result
+from aimlhpo.protocol import Report, UserAttr
+from aimlhpo.turn import Claim, Release, Wish
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A trial that was claimed ahead runs since then, in seconds since the epoch."""
+
+    claim: Claim
+    slot: Slot
+    since: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    claim: Claim
+    result: Result
+
+
+Entry = Report | UserAttr | Begun | Ended | Release | Wish
+
+
+@dataclass
+class Pile:
+    """What one turn is made of; it grows where the turn has to be repeated."""
+
+    reports: dict[int, list[Report]] = field(default_factory=dict)
+    attributes: list[UserAttr] = field(default_factory=list)
+    begun: list[Begun] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    wishes: list[Wish] = field(default_factory=list)
+
+    def take(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._sort(entry)
+
+    def _sort(self, entry: Entry) -> None:
+        match entry:
+            case Report():
+                self.reports.setdefault(entry.number, []).append(entry)
+            case UserAttr():
+                self.attributes.append(entry)
+            case Begun():
+                self.begun.append(entry)
+            case Ended():
+                self.ended.append(entry)
+            case Release():
+                self.releases.append(entry)
+            case Wish():
+                self.wishes.append(entry)
+
+
+class Tray:
+    """Filled by the agent's main thread, emptied by the clerk's."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._awaited = False
+        self._lock = threading.Lock()
+
+    def put(self, entry: Entry) -> None:
+        with self._lock:
+            self._entries.append(entry)
+
+    def wants_turn(self) -> bool:
+        """Whether a turn has to be submitted: there is something, and nobody is on the way to take it."""
+        with self._lock:
+            wanted = bool(self._entries) and not self._awaited
+            self._awaited = self._awaited or wanted
+            return wanted
+
+    def empty(self) -> list[Entry]:
+        with self._lock:
+            taken, self._entries, self._awaited = self._entries, [], False
+            return taken
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._entries
