@@ -5,7 +5,8 @@ agent (main thread)   the loop, and when to stop
   |-- hearing         what the workers say, and how they die
   |-- endings         what becomes of a trial that is over
   |-- clerk           one thread that does all storage work in order, and waits through outages
-  |     `-- bookkeeper    what that work is: claim and sample, report and decide, finish, release
+  |     |-- bookkeeper    a turn: results, beginnings, claims, reports of all seats, in one write
+  |     `-- preparing     samples what was claimed
   |-- lease           one thread that keeps the agent known as alive
   |-- workforce       starts the workers
   |     `-- template      the process that has imported the objective, of which they are forked
