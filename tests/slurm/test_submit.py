@@ -69,6 +69,16 @@ def test_preemption_goes_on_with_the_same_trial(cluster: Cluster, tmp_path: Path
     cluster.sbatch(*urgent, "--wrap", "sleep 1", cwd=tmp_path)
     study.wait_for_end()
     study.assert_resumed()
+    assert "stopping: preempted" in study.logs()
+
+
+def test_scancel_is_told_from_preemption(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 1}, {"STILL": 1}, n_trials=3)
+    study.submit()
+    cluster.wait_for(study.stands_still)
+    cluster.scancel(study.array)
+    cluster.wait_for_end(study.array)
+    assert [trial["cause"] for trial in study.status()["interrupted"]] == ["stopped by user"]
 
 
 def test_the_signal_before_the_walltime_queues_the_job_again(cluster: Cluster, tmp_path: Path) -> None:

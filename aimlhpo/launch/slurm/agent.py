@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aimlhpo.devices import Slot, plan_slots, visible_gpus
 from aimlhpo.errors import ConfigError, DeviceError, ExitCode, Problem, StudyFailed
 from aimlhpo.interruptions import STOPPED_BY_USER
-from aimlhpo.launch.slurm import arrays, environment, signals
+from aimlhpo.launch.slurm import arrays, environment, signals, termination
 from aimlhpo.launch.slurm.environment import JobEnvironment
 from aimlhpo.launch.slurm.word import SlurmWord
 
@@ -94,16 +94,17 @@ def _run(config: Config, job: JobEnvironment, slots: list[Slot]) -> Ending:
     view.start()
     try:
         described = Job(job.job_id, job.restarts, environment.end_time(job))
-        word, why = SlurmWord(config.paths), partial(_why, config, job)
+        word, why = SlurmWord(config.paths), partial(_why, config, job, described.deadline)
         return Agent(config, slots, view, causes=causes(config), job=described, word=word, why=why).run()
     finally:
         view.stop()
 
 
-def _why(config: Config, job: JobEnvironment, cause: str) -> str:
+def _why(config: Config, job: JobEnvironment, deadline: float | None, cause: str) -> str:
     """What SIGTERM was sent for, where that can be known."""
-    stopped = cause == PREEMPTED and job.array_id is not None and arrays.is_stopped(config.paths, job.array_id)
-    return STOPPED_BY_USER if stopped else cause
+    if cause != PREEMPTED or (deadline is not None and time.time() >= deadline):
+        return cause
+    return STOPPED_BY_USER if termination.is_by_user(config.paths, job) else cause
 
 
 def _after(config: Config, job: JobEnvironment, ending: Ending, began: float) -> int:
