@@ -144,26 +144,38 @@ def _first_line(error: BaseException, url: str) -> str:
 
 def study_exists(config: Config) -> bool:
     """Whether the study is in its storage; never makes a storage that is not there."""
-    path = file_of(config.optuna.storage)
-    if path is not None and not path.exists():
-        return False
-    return _has_study(open_storage(config.optuna.storage), config.optuna.study_name)
-
-
-def _has_study(storage: BaseStorage, name: str) -> bool:
     try:
-        storage.get_study_id_from_name(name)
-    except KeyError:
+        disconnect(load_study(config))
+    except StudyError:
         return False
     return True
 
 
+def disconnect(study: optuna.Study) -> None:
+    """Give up the connections of a study that is not needed any more: servers have few, and agents may be many."""
+    _disconnect(study._storage)
+
+
+def _disconnect(storage: BaseStorage) -> None:
+    inner = getattr(storage, "_backend", storage)
+    if isinstance(inner, RDBStorage):
+        inner.engine.dispose()
+
+
 def load_study(config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
     """Load the study. Raises StudyError where there is none, StorageError where the storage cannot be reached."""
-    if not study_exists(config):
+    path = file_of(config.optuna.storage)
+    if path is not None and not path.exists():  # opening would make it
         raise StudyError(no_such_study(config))
     storage = open_storage(config.optuna.storage)
-    return optuna.load_study(study_name=config.optuna.study_name, storage=storage, sampler=sampler, pruner=pruner)
+    try:
+        return optuna.load_study(study_name=config.optuna.study_name, storage=storage, sampler=sampler, pruner=pruner)
+    except KeyError:
+        _disconnect(storage)
+        raise StudyError(no_such_study(config)) from None
+    except Exception:
+        _disconnect(storage)
+        raise
 
 
 def create_or_load_study(config: Config, *, allow_changes: bool = False) -> optuna.Study:
@@ -187,6 +199,13 @@ def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Prob
     if not study_exists(config):
         return [Problem("optuna: reload", no_such_study(config))] if config.optuna.reload else []
     study = load_study(config)
+    try:
+        return _differences(study, config, allow_changes)
+    finally:
+        disconnect(study)
+
+
+def _differences(study: optuna.Study, config: Config, allow_changes: bool) -> list[Problem]:
     trials = len(study.get_trials(deepcopy=False))
     if not config.optuna.reload and trials:
         return [

@@ -93,7 +93,7 @@ class Crew:
         """Start that many agents at the same instant, on an empty store; how many of them ended badly."""
         command = [*RUN, str(self.project.save_path), str(self._slots), str(agents)]
         with self.log.open("ab") as log:
-            failed = subprocess.run(command, cwd=evidence.ROOT, stdout=log, stderr=log, timeout=300).returncode
+            failed = subprocess.run(command, cwd=evidence.ROOT, stdout=log, stderr=log, timeout=900).returncode
         self.study = self.project.study()
         return failed
 
@@ -191,6 +191,10 @@ class Crew:
     @property
     def lines(self) -> list[evidence.Line]:
         return evidence.read(self.project.folder / "evidence")
+
+    def begun(self) -> int:
+        """How often training has begun so far."""
+        return sum(line.event == "begin" for line in self.lines)
 
     def running(self, at_least: int = 1) -> None:
         """Wait until that many trials have begun."""

@@ -86,7 +86,7 @@ def _away(
     folder: Path, server: PostgreSQL, times: int, seconds: float, stop: Callable[[], None], fault: str
 ) -> Verdict:
     back: list[float] = []
-    with Crew(folder, 2, 2, storage=server.url(), n_trials=12 * times, seconds=1.0) as crew:
+    with Crew(folder, 2, 2, storage=server.url(), n_trials=24 * times, seconds=1.0) as crew:
         crew.running(4)
         workers = set(crew.workers)
         for _ in range(times):

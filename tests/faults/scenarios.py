@@ -53,12 +53,14 @@ def _inject(crew: Crew, times: int, pause: float, fault: Callable[[], int]) -> i
 
     A fault says how many processes it has hit.
     """
-    done = 0
+    done = begun = 0
     for _ in crew.ticks():
         if done >= times:
             break
-        time.sleep(crew.random.uniform(0, 2 * pause))
-        done += fault()
+        if crew.begun() > begun:  # else all who could be hit have only just been started
+            time.sleep(crew.random.uniform(0, 2 * pause))
+            begun = crew.begun()
+            done += fault()
     return done
 
 
@@ -72,13 +74,13 @@ def worker_kills(folder: Path, url: str, times: int, workers: int = 8, pause: fl
 
 
 def agent_kills(
-    folder: Path, url: str, times: int, agents: int = 4, slots: int = 2, pause: float = 3.0, rounds: int = 1
+    folder: Path, url: str, times: int, agents: int = 4, slots: int = 2, pause: float = 1.5, rounds: int = 1
 ) -> Verdict:
     """SIGKILL of one to three agents at once, each on a host of its own, while others go on and new ones start.
 
     Several times (`rounds`) all of them die, and nobody is left to notice.
     """
-    n_trials = 6 * times + agents * slots
+    n_trials = 8 * times + agents * slots
     with Crew(folder, agents, slots, storage=url, seconds=0.8, n_trials=n_trials) as crew:
         crew.hold(n_trials - agents * slots)
         done = 0

@@ -1,0 +1,46 @@
+"""How many connections a study takes: servers have few, and a study may have many agents."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aimlhpo.errors import StudyError
+from aimlhpo.storage import create_or_load_study, load_study, study_exists
+from tests.project import Project
+from tests.servers import PostgreSQL
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is not needed is given up at once, not when the collector comes by."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def connections(server: PostgreSQL, url: str) -> int:
+    name = url.rpartition("/")[2]
+    return int(server.execute(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"))
+
+
+def test_each_open_study_has_two_at_most(tmp_path: Path, postgresql_server: PostgreSQL, no_collector: None) -> None:
+    url = postgresql_server.url()
+    project = Project(tmp_path, storage=url)
+    made = create_or_load_study(project.config)
+    loaded = load_study(project.config)
+    assert len(made.trials) == len(loaded.trials) == 0
+    assert connections(postgresql_server, url) <= 4
+
+
+def test_what_is_not_there_keeps_none(tmp_path: Path, postgresql_server: PostgreSQL, no_collector: None) -> None:
+    url = postgresql_server.url()
+    project = Project(tmp_path, storage=url)
+    for _ in range(5):
+        assert not study_exists(project.config)
+        with pytest.raises(StudyError):
+            load_study(project.config)
+    assert connections(postgresql_server, url) == 0
