@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from aimlhpo.outcome import MissingMetric
@@ -27,10 +28,38 @@ def prune(step: int) -> NoReturn:
     raise TrialPruned(f"pruned at step {step}")
 
 
-def never_seen(monitor: str, seen: set[str]) -> MissingMetric:
-    """The error for a monitored metric that no epoch logged: without it nothing would ever be pruned."""
-    names = ", ".join(sorted(seen)) or "nothing"
-    return MissingMetric(
-        f"missing metric: {monitor}; logged: {names}",
-        f"the pruning callback monitors {monitor!r}, which was never logged; logged were: {names}",
-    )
+class Monitor:
+    """The metric that a callback watches in a framework's logs: reported at every `interval`-th epoch.
+
+    `ends_after` is the epoch after which the trial should end. Raises ValueError when interval < 1.
+    """
+
+    def __init__(self, trial: Any, metric: str, interval: int) -> None:
+        is_due(0, interval)
+        self._trial, self._metric, self._interval = trial, metric, interval
+        self._seen: set[str] = set()
+        self.ends_after: int | None = None
+
+    def is_due(self, logged: Mapping[str, Any], epoch: int) -> bool:
+        """Whether this epoch is to be reported, and logged the metric."""
+        self._seen.update(logged)
+        return self._metric in logged and is_due(epoch, self._interval)
+
+    def report_and_ask(self, logged: Mapping[str, Any], epoch: int) -> bool:
+        """Report the metric; True when the trial should be pruned."""
+        return report_and_ask(self._trial, logged[self._metric], epoch)
+
+    def end_trial(self) -> None:
+        """Raises optuna.TrialPruned where `ends_after` is set; called when that epoch's checkpoint is written."""
+        if self.ends_after is not None:
+            prune(self.ends_after)
+
+    def end_training(self) -> None:
+        """The same, and MissingMetric when no epoch logged the metric: without it nothing would ever be pruned."""
+        self.end_trial()
+        if self._seen and self._metric not in self._seen:
+            names = ", ".join(sorted(self._seen))
+            raise MissingMetric(
+                f"missing metric: {self._metric}; logged: {names}",
+                f"the pruning callback monitors {self._metric!r}, which was never logged; logged were: {names}",
+            )

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from aimlhpo.callbacks.decision import is_due, never_seen, prune, report_and_ask
+from aimlhpo.callbacks.decision import Monitor
 
 
 class KerasPruningCallback(keras.callbacks.Callback):
@@ -19,29 +19,15 @@ class KerasPruningCallback(keras.callbacks.Callback):
 
     def __init__(self, trial: Any, monitor: str, interval: int = 1) -> None:
         super().__init__()
-        is_due(0, interval)
-        self._trial = trial
-        self._monitor = monitor
-        self._interval = interval
-        self._seen: set[str] = set()
-        self._ends_after: int | None = None
+        self._watched = Monitor(trial, monitor, interval)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        self._seen.update(logs)
-        if self._monitor not in logs or not is_due(epoch, self._interval):
-            return
-        if report_and_ask(self._trial, logs[self._monitor], epoch):
-            self._ends_after = epoch
+        if self._watched.is_due(logs, epoch) and self._watched.report_and_ask(logs, epoch):
+            self._watched.ends_after = epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._end_trial()
+        self._watched.end_trial()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._end_trial()
-        if self._seen and self._monitor not in self._seen:
-            raise never_seen(self._monitor, self._seen)
-
-    def _end_trial(self) -> None:
-        if self._ends_after is not None:
-            prune(self._ends_after)
+        self._watched.end_training()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.callbacks.decision import is_due, never_seen, prune, report_and_ask
+from aimlhpo.callbacks.decision import Monitor
 
 if TYPE_CHECKING or find_spec("lightning"):
     from lightning.pytorch.callbacks import Callback
@@ -23,36 +23,22 @@ class LightningPruningCallback(Callback):
 
     def __init__(self, trial: Any, monitor: str, interval: int = 1) -> None:
         super().__init__()
-        is_due(0, interval)
-        self._trial = trial
-        self._monitor = monitor
-        self._interval = interval
-        self._seen: set[str] = set()
-        self._ends_after: int | None = None
+        self._watched = Monitor(trial, monitor, interval)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking:  # Lightning validates once before the first epoch
             return
-        metrics = trainer.callback_metrics
-        self._seen.update(metrics)
-        epoch = trainer.current_epoch
-        if self._monitor in metrics and is_due(epoch, self._interval) and self._decide(trainer, epoch):
-            self._ends_after = epoch
+        if self._watched.is_due(trainer.callback_metrics, trainer.current_epoch) and self._decide(trainer):
+            self._watched.ends_after = trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._end_trial()
+        self._watched.end_trial()
 
-    def _decide(self, trainer: Any, epoch: int) -> bool:
+    def _decide(self, trainer: Any) -> bool:
         answer = False
         if trainer.is_global_zero:
-            answer = report_and_ask(self._trial, trainer.callback_metrics[self._monitor], epoch)
+            answer = self._watched.report_and_ask(trainer.callback_metrics, trainer.current_epoch)
         return bool(trainer.strategy.broadcast(answer)) if trainer.world_size > 1 else answer
 
-    def _end_trial(self) -> None:
-        if self._ends_after is not None:
-            prune(self._ends_after)
-
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        self._end_trial()
-        if self._seen and self._monitor not in self._seen:
-            raise never_seen(self._monitor, self._seen)
+        self._watched.end_training()

@@ -56,6 +56,7 @@ def _nothing_asked(config: Config) -> list[Problem]:
 def _send(config: Config) -> int:
     from aimlhpo.counts import count
     from aimlhpo.election import Election
+    from aimlhpo.stopping import ending_of
     from aimlhpo.storage import load_study
     from aimlhpo.tracking.follower import Follower
     from aimlhpo.tracking.targets import make_targets
@@ -67,7 +68,7 @@ def _send(config: Config) -> int:
             raise StudyError(f"an agent of study {config.optuna.study_name} runs, and tells the tools itself")
         targets = make_targets(config, study)
         counts = count(study.get_trials(deepcopy=False))
-        ended = "finished" if counts.finished >= (config.optuna.n_trials or 0) else "stopped"
+        ended = "finished" if ending_of(study, config, counts) else "stopped"
         lacks = Follower(config, study, targets, lambda line: None).finish(ended)
     if lacks:
         raise StorageError("\n".join(lacks))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.constraints import holds
 from aimlhpo.counts import count
 from aimlhpo.tracking.run import Reader, Run, mark
 from aimlhpo.tracking.target import StudyState, Target
@@ -57,12 +58,9 @@ class Follower:
 
     def _state(self, trials: Sequence[FrozenTrial], ended: str | None) -> StudyState:
         metrics = self._config.optuna.metric
-        best: dict[str, float] = {}
-        if len(metrics) == 1:
-            complete = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE and trial.values]
-            choose = max if self._config.optuna.direction[0] == "maximize" else min
-            best = {metrics[0]: choose(complete)} if complete else {}
-        return StudyState(count(trials).finished, best, ended)
+        results = [trial.values[0] for trial in trials if len(metrics) == 1 and _is_result(trial)]
+        choose = max if self._config.optuna.direction[0] == "maximize" else min
+        return StudyState(count(trials).finished, {metrics[0]: choose(results)} if results else {}, ended)
 
 
 class Delivery:
@@ -150,6 +148,10 @@ class Delivery:
 
 def _has_begun(trial: FrozenTrial) -> bool:
     return trial.state != TrialState.WAITING or bool(trial.params)
+
+
+def _is_result(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and holds(trial.constraints)
 
 
 def _root(error: BaseException) -> BaseException:

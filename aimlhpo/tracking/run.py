@@ -14,6 +14,7 @@ from aimlhpo.best import best_model
 from aimlhpo.config.pruned_metric import reported_metric
 from aimlhpo.records import ATTRIBUTE, TrialRecord, read_record
 from aimlhpo.space import SearchSpace
+from aimlhpo.taken import origin
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -95,7 +96,8 @@ def _facts(trial: FrozenTrial, record: TrialRecord) -> Iterator[tuple[str, str]]
     known = trial.user_attrs.get(ATTRIBUTE) or {}
     noted = {key: value for key, value in trial.user_attrs.items() if key.partition(":")[0] != ATTRIBUTE}
     words = {name: value for name, value in record.metrics.items() if not _is_number(value)}
-    for name, value in ({name: known.get(name) for name in _SHOWN} | words | noted).items():
+    ours = {name: known.get(name) for name in _SHOWN} | {"origin": origin(trial)}
+    for name, value in (ours | words | noted).items():
         if value is not None:
             yield name, text_of(value)
 
