@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
 _PERIOD = 3.0  # seconds between two looks at the storage
 _LAST_REQUESTS = "5"  # seconds that a server has for each answer when the agent is about to end
 _NICENESS = 10
+_NOT_FOR_US = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""SLURM signals all of a job's processes; the agent alone says when this one ends."""
 
 
 def main(descriptor: int, parent: int) -> None:
     """Serve the agent at the other end of the pipe until it wants an end."""
     die_with_parent(parent)
+    for number in _NOT_FOR_US:
+        signal.signal(number, signal.SIG_IGN)
     os.nice(_NICENESS)
     with Connection(descriptor) as agent, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(agent, agent.recv())

@@ -66,12 +66,11 @@ class Tracker:
         if not self._wanted or not self._takes_part():
             return
         self.look()
-        if self._connection is None:
-            return self._tell_rest(["the child process that does it has died"])
-        self._election.resign()
-        lacks = self._await_done(self._connection, cause)
-        if lacks:
-            self._tell_rest(lacks)
+        if self._connection is None:  # it has died: one more does the rest
+            self._start()
+        if self._connection is not None:
+            self._election.resign()
+            self._tell_rest(self._await_done(self._connection, cause))
 
     def _takes_part(self) -> bool:
         """Whether the rest is ours to send: the one that is elected does it, unless it has ended or is about to."""
@@ -104,16 +103,15 @@ class Tracker:
     def _tell_rest(self, lacks: list[str]) -> None:
         for line in lacks:
             self._log(f"tracking is not complete: {line}")
-        self._log(f"    aimlhpo track {self._config.paths.save_path}  # sends the rest")
+        if lacks:
+            self._log(f"    aimlhpo track {self._config.paths.save_path}  # sends the rest")
 
     def _listen(self, connection: Connection) -> None:
         try:
             while connection.poll():
                 self._hear(connection.recv())
         except (EOFError, OSError):
-            self._end_child()
-            self._start_at = time.monotonic() + _RESTART
-            self._log(f"the process that tells tracking tools has died, {self._output} says why; it is started again")
+            self._give_up(f"it has died, and {self._output} says why")
 
     def _hear(self, message: object) -> None:
         if isinstance(message, Line):
@@ -122,21 +120,31 @@ class Tracker:
     def _start(self) -> None:
         path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(_PACKAGE_ROOT)]))
         self._connection, theirs = Pipe()
-        with theirs, open(self._output, "ab") as output:
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "aimlhpo.tracking", str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,
-            )
-        self._connection.send(self._config)
+        try:
+            with theirs, open(self._output, "ab") as output:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "aimlhpo.tracking", str(theirs.fileno()), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, "PYTHONPATH": path},
+                    start_new_session=True,
+                )
+            self._connection.send(self._config)
+        except OSError as error:
+            self._give_up(str(error))
+
+    def _give_up(self, reason: str) -> None:
+        """Do without a child for a while."""
+        self._end_child()
+        self._start_at = time.monotonic() + _RESTART
+        self._log(f"the process that tells tracking tools of the trials is started again later: {reason}")
 
     def _end_child(self) -> None:
-        if self._child is not None and self._connection is not None:
+        if self._connection is not None:
             self._connection.close()
+        if self._child is not None:
             self._child.kill()
             self._child.wait()
         self._child = self._connection = None
