@@ -20,6 +20,11 @@ from tests.project import Project
 from tests.waiting import wait_until
 
 
+@pytest.fixture(autouse=True)
+def _told_of_trouble_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_UNTOLD", 60.0)
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """A study with one finished trial, that asks for TensorBoard."""
@@ -79,6 +84,7 @@ def test_a_child_that_cannot_be_started_costs_a_line(config: Config) -> None:
 
 def test_a_child_that_hangs_does_not_keep_the_agent(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
+    monkeypatch.setattr(module, "_UNTOLD", 0.0)
     monkeypatch.setattr(module, "_HURRIED_END", 0.5)
     with Tracker(config, "agent", lines.append) as tracker:
         tracker.look()
