@@ -26,7 +26,8 @@ class WarmStartSection(Section):
 
 def _warm_start(value: Any) -> Any:
     if isinstance(value, dict):
-        if value.get("study_name") is None and value.get("path") is None:
+        named = value.get("study_name") is not None or value.get("path") is not None
+        if not named and set(value) <= set(WarmStartSection.model_fields):
             raise illegal("names no study", _LEGAL)
         return value
     if not isinstance(value, str):

@@ -20,12 +20,18 @@ def from_file(text: str, base: type) -> object:
     """What `FILE.py:CLASS` names. Raises UnknownClassError."""
     match = _FILE.fullmatch(text)
     if match is None:
-        near = f"{text}:CLASS" if text.endswith(".py") else None
+        near = f"{text}:CLASS" if text.endswith(".py") else _without_colon(text)
         raise UnknownClassError(f"{show(text)} names no class of a file", "FILE.py:CLASS", near)
     file = Path(match["file"]).resolve()
     if not file.is_file():
         raise UnknownClassError(f"no such file: {file}", "the path of the Python file that holds the class")
     return attribute(_module_of(file), match["name"], base)
+
+
+def _without_colon(text: str) -> str | None:
+    """What was meant, where the colon stands in the name of a package's class."""
+    dotted = text.replace(":", ".")
+    return dotted if _DOTTED.fullmatch(dotted) else None
 
 
 def _module_of(file: Path) -> ModuleType:

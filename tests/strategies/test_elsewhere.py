@@ -154,6 +154,7 @@ def test_a_sampler_without_a_random_state_in_sight_reseeds_itself(file: Path) ->
         ("no_such_package.module.Sampler", {}, "type", "No module named 'no_such_package'"),
         ("optuna.samplers.TPE", {}, "type", "did you mean: TPESampler"),
         ("optuna..TPE", {}, "type", "is not an import path"),
+        ("package.module:Sampler", {}, "type", "did you mean: package.module.Sampler"),
         ("os.path.join", {}, "type", "is not a sampler"),
         ("samplers/auto_sampler", {}, "type", "did you mean: optunahub/samplers/auto_sampler"),
         ("optunahub/../../etc", {}, "type", "is not a package of OptunaHub"),
