@@ -35,11 +35,17 @@ def config(tmp_path: Path) -> Config:
     return config
 
 
-def child_of(parent: int) -> int:
-    """The process id of its only child that tracks."""
+def children(parent: int) -> list[int]:
+    """The process ids of its children that track."""
     pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    (child,) = [pid for pid in pids if b"aimlhpo.tracking" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return int(child)
+    return [int(pid) for pid in pids if b"aimlhpo.tracking" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def child() -> int:
+    """The process id of this process's only child that tracks; it has its name soon after its start."""
+    wait_until(lambda: bool(children(os.getpid())), "the child")
+    (found,) = children(os.getpid())
+    return found
 
 
 def written(config: Config, number: int = 0) -> bool:
@@ -58,12 +64,12 @@ def test_signals_to_all_of_a_job_do_not_end_it_and_its_death_is_made_up_for(conf
     with Tracker(config, "agent", lines.append) as tracker:
         tracker.look()
         wait_until(lambda: written(config), "the first trial")
-        child = child_of(os.getpid())
+        pid = child()
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
-            os.kill(child, number)
+            os.kill(pid, number)
         tracker.look()
         assert lines == []
-        os.kill(child, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         wait_until(lambda: bool(tracker.look() or lines), "the news of its death")
         assert "is started again later: it has died" in lines[0]
         add_trial(config)
@@ -88,14 +94,14 @@ def test_a_child_that_hangs_does_not_keep_the_agent(config: Config, monkeypatch:
     monkeypatch.setattr(module, "_HURRIED_END", 0.5)
     with Tracker(config, "agent", lines.append) as tracker:
         tracker.look()
-        child = child_of(os.getpid())
-        os.kill(child, signal.SIGSTOP)
+        pid = child()
+        os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
         tracker.finish("stopped by user")
         assert time.monotonic() - began < 30
     assert "tracking is not complete: there was no more time" in lines
     assert f"aimlhpo track {config.paths.save_path}" in lines[-1]
-    assert not Path(f"/proc/{child}").exists()
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_one_agent_tracks_and_hands_over(config: Config) -> None:
@@ -104,7 +110,7 @@ def test_one_agent_tracks_and_hands_over(config: Config) -> None:
         with Tracker(config, "two", pytest.fail) as two:
             two.look()
             two.finish(None)  # returns at once: the first goes on
-            assert child_of(os.getpid())
+            assert child()
         one.finish(None)
     with Tracker(config, "three", pytest.fail) as three:
         add_trial(config)
