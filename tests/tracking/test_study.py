@@ -65,7 +65,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def has_reports(uri: str, number: int, steps: int) -> bool:
     try:
         return len(Runs(uri).history(number, "reports/val_loss")) >= steps
-    except (KeyError, MlflowException):
+    except (KeyError, ValueError, MlflowException):  # read while it is written
         return False
 
 
