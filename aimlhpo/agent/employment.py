@@ -33,7 +33,8 @@ class Employment:
     def __init__(
         self, config: Config, seats: Seats, desk: Desk, halt: Halt, walltime: Walltime, waiter: Election
     ) -> None:
-        self._paths, self._ahead = config.paths, config.optuna.claim_ahead
+        # A paused trial is promoted by what is known when a slot is free, not before.
+        self._paths, self._ahead = config.paths, config.optuna.claim_ahead and not config.optuna.promotes
         self._seats, self._desk, self._halt = seats, desk, halt
         self._walltime, self._waiter = walltime, waiter
         self._pool: deque[Work] = deque()
