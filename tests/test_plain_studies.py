@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.checks import check
 from aimlhpo.storage import create_or_load_study, open_storage
 from tests.project import QUADRATIC, Project
 
@@ -118,9 +119,9 @@ def test_what_cannot_go_on_is_told_with_its_key(tmp_path: Path, keys: dict[str, 
     study, url = plain_study(tmp_path)
     by_ask_and_tell(study, 2)
     before = facts(study.trials)
-    refused = Project(tmp_path, storage=url, reload=1, **keys).run(verb="check", expect=2)
-    assert f"{where}: " in refused.stderr
-    assert told in refused.stderr
+    problems = check(Project(tmp_path, storage=url, reload=1, **keys).config)
+    assert where in {problem.where for problem in problems}
+    assert told in "\n".join(map(str, problems))
     assert facts(study.trials) == before
 
 
@@ -128,7 +129,8 @@ def test_a_place_in_a_list_is_no_number_of_plain_optuna(tmp_path: Path) -> None:
     study, url = plain_study(tmp_path)
     study.tell(study.ask({"x": optuna.distributions.IntDistribution(8, 64)}), 1.0)
     project = Project(tmp_path, storage=url, reload=1, parameters=parameter("ordinal", choices=[8, 16]))
-    assert "is stored as a place in the list of its values" in project.run(verb="check", expect=2).stderr
+    (problem,) = check(project.config)
+    assert "is stored as a place in the list of its values" in problem.found
 
 
 def test_ranges_may_differ_and_parameters_come_and_go(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from aimlhpo.errors import ExitCode
+from aimlhpo.status import read_status
+from aimlhpo.storage import create_or_load_study
 from tests.project import Project
 
 OBJECTIVE = """
@@ -44,7 +46,8 @@ def objective(text: str, crew: int = ALONE) -> str:
 
 def with_two_agents(project: Project) -> str:
     """Run the study on two agents at once, to its end; what they said."""
-    project.run("-c")
+    create_or_load_study(project.config)
+    project.config.write_snapshot()
     agents = [project.start("-r", "1", "--local", "2") for _ in range(2)]
     told = [agent.communicate(timeout=120)[0] for agent in agents]
     # One that starts after the study's end has nothing to do.
@@ -84,7 +87,7 @@ def test_a_rule_ends_the_study_on_all_agents(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", GPUS["CUDA_VISIBLE_DEVICES"])
     project = Project(tmp_path, source, n_trials=500, **keys)
     told = with_two_agents(project)
-    status = json.loads(status_of(project, "--json"))
+    status = read_status(project.study(), project.config).as_dict()
     ended = status["ended"]
     assert ended["rule"] == rule
     assert reason in ended["reason"]
@@ -99,7 +102,8 @@ def test_a_rule_ends_the_study_on_all_agents(
 def test_the_number_of_trials_is_a_rule_like_the_others(tmp_path: Path) -> None:
     project = Project(tmp_path, n_trials=3, target_value=-1)
     assert project.run().stdout.splitlines()[-1] == "study s ended by n_trials: 3 of 3 trials are finished"
-    assert json.loads(status_of(project, "--json"))["ended"]["rule"] == "n_trials"
+    ended = json.loads(status_of(project, "--json"))["ended"]
+    assert (ended["rule"], ended["reason"]) == ("n_trials", "3 of 3 trials are finished")
 
 
 def test_running_trials_are_pruned_where_that_is_said(tmp_path: Path) -> None:
@@ -158,8 +162,9 @@ def test_gpu_hours_count_failed_trials_and_shared_gpus(tmp_path: Path) -> None:
     """
     project = Project(tmp_path, source, n_trials=500, gpu=True, max_gpu_hours=0.0005, max_consecutive_failures=400)
     project.run("--local", "4", env={**os.environ, **GPUS})
-    ended = json.loads(status_of(project, "--json"))["ended"]
-    assert ended["rule"] == "max_gpu_hours"
+    ended = read_status(project.study(), project.config).ended
+    assert ended is not None
+    assert ended.rule == "max_gpu_hours"
     for record in project.records():
         assert record["gpus"] == 0.5
         assert record["gpu_seconds"] == pytest.approx(record["seconds"] / 2, abs=0.01)
