@@ -17,7 +17,6 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.study import StudyDirection
 
 from aimlhpo import fingerprint
-from aimlhpo.backends.database import Database
 from aimlhpo.backends.journal_storage import Journal
 from aimlhpo.errors import ConfigError, Problem, StorageError, StudyError
 from aimlhpo.journal import journal_backend
@@ -76,6 +75,8 @@ def _journal(path: str) -> BaseStorage:
 
 
 def _rdb(url: str) -> BaseStorage:
+    from aimlhpo.backends.database import Database  # loads SQLAlchemy
+
     if url.startswith("sqlite"):
         _make_private(file_of(url))
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_BUSY_TIMEOUT}})

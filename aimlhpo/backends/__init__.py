@@ -13,7 +13,6 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from aimlhpo.backends.backend import Backend, OpenTrial, Overview
 from aimlhpo.backends.generic import GenericBackend
 from aimlhpo.backends.owned import OwnedStorage
-from aimlhpo.backends.relational import RelationalBackend
 
 __all__ = ["Backend", "OpenTrial", "Overview", "OwnedStorage", "backend_of", "own"]
 
@@ -24,6 +23,8 @@ def backend_of(storage: BaseStorage) -> Backend:
         return storage.backend
     inner = getattr(storage, "_backend", None)
     if not isinstance(storage, JournalStorage) and isinstance(inner, RDBStorage):
+        from aimlhpo.backends.relational import RelationalBackend  # loads SQLAlchemy, which a check has no use for
+
         return RelationalBackend(inner)
     return GenericBackend(storage)
 
