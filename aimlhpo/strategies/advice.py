@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optuna.samplers import NSGAIIISampler, NSGAIISampler, QMCSampler, TPESampler
+from optuna.samplers import CmaEsSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, TPESampler
 
 from aimlhpo.strategies.naming import class_named
-from aimlhpo.strategies.situation import Situation
+from aimlhpo.strategies.situation import Situation, is_categorical
 from aimlhpo.suggestions import did_you_mean, key_path, listing, show
 
 if TYPE_CHECKING:
@@ -37,8 +37,11 @@ def _sampler(config: Config, study: Situation) -> Iterator[str]:
             f"{key_path(here, 'population_size')}: {population} trials are drawn at random before {name} begins to "
             f"learn, and n_trials is {study.n_trials}"
         )
-    if issubclass(cls, QMCSampler) and conditional:
-        yield f"{here}: {name} draws {listing(conditional)} at random: its sequence has no conditional parameters"
+    left = [p.name for p in study.space.parameters if p.name in conditional or is_categorical(p)]
+    if issubclass(cls, CmaEsSampler) and left:
+        yield f"{here}: {name} draws {listing(left)} at random: it searches ranges of numbers that every trial has"
+    if issubclass(cls, QMCSampler | GPSampler) and conditional:
+        yield f"{here}: {name} draws {listing(conditional)} at random: it searches what every trial has"
     together = arguments.get("multivariate", len(study.metric) == 1) and not arguments.get("group")
     if issubclass(cls, TPESampler) and conditional and together:
         yield (

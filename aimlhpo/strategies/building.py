@@ -13,6 +13,8 @@ from optuna.exceptions import ExperimentalWarning
 from aimlhpo.strategies.catalogue import nested_kind, options
 from aimlhpo.strategies.naming import class_named
 
+_WARNS = "warn_independent_sampling"
+
 
 def build(kind: str, entry: Mapping[str, Any], seed: int | None) -> Any:
     """An instance, with `seed` wherever a class takes one. Raises what the class raises."""
@@ -22,6 +24,8 @@ def build(kind: str, entry: Mapping[str, Any], seed: int | None) -> Any:
     arguments = {key: _argument(known[key], value, seed) if key in known else value for key, value in given.items()}
     if "seed" in known:
         arguments.setdefault("seed", seed)
+    if _WARNS in known:  # in every trial; a check notes it once
+        arguments.setdefault(_WARNS, False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.simplefilter("ignore", FutureWarning)  # for arguments that a later Optuna will refuse

@@ -22,7 +22,7 @@ def strategy_problems(kind: str, entry: Mapping[str, Any], where: str) -> list[P
     problems = list(_entry_problems(kind, entry, where))
     if not problems:
         try:
-            build(kind, entry, None)
+            build(kind, entry, seed=0)
         except ConfigError as error:
             problems += [replace(problem, where=key_path(where, problem.where)) for problem in error.problems]
         except Exception as error:  # noqa: BLE001  whatever a class raises here is about its arguments

@@ -31,5 +31,5 @@ def suitability_problems(config: Config) -> list[Problem]:
             problems += combination_problems(kind, entry, f"optuna: {kind}", study)
     if problems:
         return problems
-    sampler = make_sampler(options.sampler, options.seed, study.space.encode)
+    sampler = make_sampler(options.sampler, options.seed or 0, study.space.encode)
     return rehearse(sampler, make_pruner(options.pruner), study)

@@ -180,6 +180,8 @@ def test_a_rehearsal_finds_what_a_sampler_of_the_users_own_cannot_do(study: Any,
     [
         (ALL, sampler("NSGAIISampler"), "50 trials are drawn at random before NSGAIISampler begins"),
         ({"kind": KIND, "model:x": where_given(X)}, sampler("QMCSampler"), "QMCSampler draws x at random"),
+        (ALL, sampler("CmaEsSampler"), "CmaEsSampler draws kind at random"),
+        ({"kind": KIND, "model:x": where_given(X)}, sampler("GPSampler"), "GPSampler draws x at random"),
         ({"kind": KIND, "model:x": where_given(X)}, {"sampler": None}, "group: true takes together"),
         (ALL, {"constraints": "a <= 1"}, "RandomSampler samples without regard to the constraints"),
         (ALL, {**sampler("TPESampler"), "constraints": "x_sen <= 1"}, "'x_sen'; did you mean x_seen?"),
