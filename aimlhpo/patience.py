@@ -45,7 +45,7 @@ class Patience:
         except Exception as error:
             if not is_outage(error):
                 raise
-            self._log(f"the storage does not answer, trying again: {_first_line(error)}")
+            self._log(f"the storage does not answer, trying again: {first_line(error)}")
             return self._outlast(job, error)
 
     def _outlast(self, job: Callable[[], T], error: Exception) -> T:
@@ -63,7 +63,7 @@ class Patience:
                 self._log(f"the storage answers again after {time.monotonic() - began:.0f} s")
                 return result
         waited = time.monotonic() - began
-        raise StorageError(f"the storage has not answered for {waited:.0f} s: {_first_line(error)}") from error
+        raise StorageError(f"the storage has not answered for {waited:.0f} s: {first_line(error)}") from error
 
 
 def is_outage(error: BaseException | None) -> bool:
@@ -83,5 +83,6 @@ def _is_database_outage(error: BaseException) -> bool:
     return module.startswith("redis") and bool(names & {"ConnectionError", "TimeoutError", "BusyLoadingError"})
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     return next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)

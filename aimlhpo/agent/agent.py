@@ -21,6 +21,7 @@ from aimlhpo.agent.halt import Halt
 from aimlhpo.agent.hearing import Hearing
 from aimlhpo.agent.preparing import Preparing
 from aimlhpo.agent.progress import Pace
+from aimlhpo.agent.samplers import Samplers
 from aimlhpo.agent.seats import Seats
 from aimlhpo.agent.signals import LOCAL, SignalTrap
 from aimlhpo.agent.walltime import Job, Walltime
@@ -37,6 +38,7 @@ from aimlhpo.ledger import Ledger
 from aimlhpo.lock_check import verify_shared_locks
 from aimlhpo.outbox import Outbox
 from aimlhpo.patience import Patience
+from aimlhpo.sampler.process import needs_process
 from aimlhpo.stopping import make_stops
 from aimlhpo.storage import STUDY_ATTR, load_study
 from aimlhpo.strategies import make_pruner
@@ -93,6 +95,7 @@ class Agent:
         self._pace = Pace(config.optuna.n_trials)
         self._next_reap = 0.0
         self._stopped = False
+        self._samplers: Samplers | None = None
 
     def run(self) -> Ending:
         """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
@@ -119,10 +122,15 @@ class Agent:
             waiter = stack.enter_context(Election(paths.state / "waiter.lock"))
             self._tracker = stack.enter_context(Tracker(self._config, self._holder.agent, self._view.log))
             self._clerk = stack.enter_context(Clerk(patience))
-            books = Bookkeeper(self._config, study, storage, ledger, lease)
+            if needs_process(study.sampler):
+                samplers = Samplers(self._config, type(study.sampler).__name__, patience)
+                self._samplers = stack.enter_context(samplers)
             preparing = Preparing(self._config, study, storage)
+            books = Bookkeeper(self._config, study, storage, ledger, lease, preparing)
             tell, outbox, repeatable = self._view.log, Outbox(paths.outbox), len(self._seats) == 1
-            self._desk = Desk(books, preparing, self._clerk, outbox, tell, repeatable=repeatable)
+            self._desk = Desk(
+                books, preparing, self._clerk, outbox, tell, repeatable=repeatable, samplers=self._samplers
+            )
             self._employment = Employment(self._config, self._seats, self._desk, self._halt, self._walltime, waiter)
             self._endings = Endings(
                 self._config, self._holder, self._seats, self._desk, self._employment, self._halt, self._trap
@@ -146,8 +154,8 @@ class Agent:
         self._desk.close()
         while not self._desk.idle:
             self._desk.flush()
-            wait([self._clerk.fileno()])
-            self._clerk.deliver()
+            wait(self._desks())
+            self._deliver()
         self._show()
         self._tracker.finish(self._halt.cause)
 
@@ -163,11 +171,20 @@ class Agent:
         return (self._halt.called or self._seats.all_retired) and self._desk.idle
 
     def _sources(self) -> list[Connection | int]:
-        return [self._clerk.fileno(), self._trap.fileno(), *self._seats.connections()]
+        return [*self._desks(), self._trap.fileno(), *self._seats.connections()]
+
+    def _desks(self) -> list[int]:
+        """Where answers are waited for."""
+        return [self._clerk.fileno(), *([self._samplers.fileno()] if self._samplers else [])]
+
+    def _deliver(self) -> None:
+        self._clerk.deliver()
+        if self._samplers is not None:
+            self._samplers.deliver()
 
     def _serve(self, source: object) -> None:
-        if source == self._clerk.fileno():
-            self._clerk.deliver()
+        if source in self._desks():
+            self._deliver()
         elif source == self._trap.fileno():
             self._trap.clear()
             self._halt.call(self._why(self._trap.cause or STOPPED_BY_USER))
@@ -197,6 +214,8 @@ class Agent:
             return
         self._stopped = True
         self._patience.wake()
+        if self._samplers is not None:
+            self._samplers.stop()
         self._view.log(f"stopping: {cause}")
         self._seats.end_workers()
         for seat in self._seats:

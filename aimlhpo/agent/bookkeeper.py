@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
+from aimlhpo.agent.preparing import Preparing, Work
 from aimlhpo.agent.pruning import Pruning
 from aimlhpo.agent.records import provenance_id, refused
 from aimlhpo.agent.tray import Pile, Tray
@@ -47,7 +48,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a turn: the ledger's answers, pruning decisions, and what the storage refused, as lines to tell.
+    """What came of a turn: the ledger's answers, pruning decisions, what was refused, and trials that are ready.
 
     `term` is the lease's when the claims were made.
     """
@@ -55,6 +56,7 @@ class Done:
     settled: Settled
     decisions: list[Decision]
     complaints: list[str]
+    works: list[Work]
     term: int
 
 
@@ -74,10 +76,16 @@ class Bookkeeper:
     """Claims, reports, decides, finishes and releases for one agent."""
 
     def __init__(
-        self, config: Config, study: optuna.Study, storage: OwnedStorage, ledger: Ledger, lease: Lease
+        self,
+        config: Config,
+        study: optuna.Study,
+        storage: OwnedStorage,
+        ledger: Ledger,
+        lease: Lease,
+        preparing: Preparing,
     ) -> None:
         self._config, self._study, self._ledger, self._lease = config, study, ledger, lease
-        self._storage = storage
+        self._storage, self._preparing = storage, preparing
         self._results, self._checkpoints = ResultsWriter(study, config), Checkpoints(study, config)
         self._signed = study.user_attrs[STUDY_ATTR]
         self._held: dict[int, Claim] = {}
@@ -98,10 +106,12 @@ class Bookkeeper:
         decisions = [self._report(batch, along) for batch in reports.values()]
         self._add_attributes(pile, along)
         self._add_beginnings(pile, along)
+        self._add_suggestions(pile, along)
         finishes = [_finish(entry.claim, entry.result) for entry in pile.ended]
         settled = self._settle(Turn(finishes, pile.releases, pile.wishes, along))
         self._note(pile, settled)
-        return Done(settled, decisions, self._complaints, term)
+        works = [self._preparing.work(entry.claim, entry.suggestion.values, entry.term) for entry in pile.sampled]
+        return Done(settled, decisions, self._complaints, works, term)
 
     def _report(self, reports: list[Report], along: dict[int, list[Operation]]) -> Decision:
         """Gather a trial's reports, in order, and decide on the last; a trial that was lost had better end."""
@@ -141,6 +151,14 @@ class Bookkeeper:
             if self._held.get(claim.number) == claim:
                 beginning = self._ledger.beginning(claim, slot.index, slot.label, slot.gpu_share, entry.since)
                 along.setdefault(claim.trial_id, []).extend(beginning)
+
+    def _add_suggestions(self, pile: Pile, along: dict[int, list[Operation]]) -> None:
+        for entry in pile.sampled:
+            if self._held.get(entry.claim.number) == entry.claim:
+                with self._storage.gather() as operations:
+                    for operation in entry.suggestion.operations:
+                        operation.replay(self._storage)
+                along.setdefault(entry.claim.trial_id, []).extend(operations)
 
     def _settle(self, turn: Turn) -> Settled:
         """Where the storage refuses a value, that costs its trial, not the others."""
@@ -183,10 +201,10 @@ class Bookkeeper:
 
     # --- whether claims are still held ---
 
-    def owns(self, number: int) -> bool:
-        """Whether the trial is still ours; asked of the storage only if others may have thought us dead."""
+    def claim_of(self, number: int) -> Claim | None:
+        """The claim on a trial that is still ours; asked of the storage only if others may have thought us dead."""
         self._confirm_claims()
-        return number in self._held
+        return self._held.get(number)
 
     def is_current(self, term: int) -> bool:
         """Whether nobody can have taken what was claimed in that term of the lease; safe to ask from any thread."""

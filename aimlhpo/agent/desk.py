@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from aimlhpo.agent.bookkeeper import Bookkeeper, Done, Standing, TurnJob
 from aimlhpo.agent.clerk import Clerk
 from aimlhpo.agent.preparing import Preparing, Work
-from aimlhpo.agent.tray import Begun, Ended, Pile, Tray
+from aimlhpo.agent.samplers import Samplers
+from aimlhpo.agent.tray import Begun, Ended, Pile, Sampled, Tray
 from aimlhpo.errors import StudyFailed
 from aimlhpo.outbox import Outbox, Result
 from aimlhpo.patience import is_outage
 from aimlhpo.protocol import FAIL, Decision, Outcome, Report, Suggested, SuggestRequest, UserAttr
+from aimlhpo.sampler.messages import Suggestion
 from aimlhpo.turn import Claim, Nothing, Release, Wish, new_token
 
 if TYPE_CHECKING:
@@ -45,11 +47,12 @@ class Desk:
         log: Callable[[str], None],
         *,
         repeatable: bool,
+        samplers: Samplers | None = None,
     ) -> None:
         self.standing = Standing()
         self.trials_run = 0
         self._books, self._preparing, self._clerk = books, preparing, clerk
-        self._outbox, self._log, self._repeatable = outbox, log, repeatable
+        self._outbox, self._log, self._repeatable, self._samplers = outbox, log, repeatable, samplers
         self._tray = Tray()
         self._claimants: dict[str, Claimant] = {}
         self._outcomes: dict[str, tuple[Result, Outcome]] = {}
@@ -107,7 +110,7 @@ class Desk:
     @property
     def idle(self) -> bool:
         """Whether all that was handed in has been done and told."""
-        return self._clerk.idle and self._tray.is_empty
+        return self._clerk.idle and self._tray.is_empty and (self._samplers is None or self._samplers.idle)
 
     # --- what comes of it ---
 
@@ -122,10 +125,13 @@ class Desk:
         if done.settled.finished:
             self._clerk.submit(self._books.tidy)
         self._take_claims(done)
+        self._prepared(done.works)
 
     def _take_claims(self, done: Done) -> None:
         made = [claim for claim in done.settled.claims.values() if isinstance(claim, Claim)]
-        if made:
+        if made and self._samplers is not None:
+            self._samplers.ask(made, partial(self._suggested, made, done.term))
+        elif made:
             self._clerk.submit(partial(self._prepare, made, done.term), self._prepared)
         for token, claim in done.settled.claims.items():
             if isinstance(claim, Nothing):
@@ -137,6 +143,16 @@ class Desk:
         except StudyFailed:
             self._books.turn(Pile(releases=[Release(claim, None) for claim in claims]))
             raise
+
+    def _suggested(self, claims: list[Claim], term: int, suggestions: list[Suggestion] | None) -> None:
+        """Have what was suggested written; without suggestions the agent is about to stop."""
+        if suggestions is None:
+            for claim in claims:
+                self.release(claim, None)
+                self._answer_claimant(claim.token, Nothing.WAIT)
+            return
+        for claim, suggestion in zip(claims, suggestions, strict=True):
+            self._tray.put(Sampled(claim, suggestion, term))
 
     def _prepared(self, works: list[Work]) -> None:
         for work in works:
@@ -169,9 +185,10 @@ class Desk:
         self._clerk.submit(job, partial(_answer, worker))
 
     def _suggest(self, request: SuggestRequest) -> Suggested:
-        if not self._books.owns(request.number):
+        claim = self._books.claim_of(request.number)
+        if claim is None:
             return Suggested(error=RuntimeError("this trial has been given to another worker"))
-        return self._preparing.suggest(request)
+        return self._preparing.suggest(claim, request)
 
     def note_provenance(self, provenance: dict[str, Any]) -> None:
         self._clerk.submit(partial(self._books.note_provenance, provenance))

@@ -134,13 +134,15 @@ class Employment:
     # --- what a claim gives ---
 
     def _prepared(self, seat: Seat, work: Work | Nothing) -> None:
-        if isinstance(work, Work):
-            if self._halt.called or seat.state is not State.CLAIMING:
-                self._desk.release(work.claim, None)
-            else:
-                self._start(seat, work)
-        elif seat.state is State.CLAIMING:
-            self._rest(seat, work)
+        waits = seat.state is State.CLAIMING
+        if isinstance(work, Nothing):
+            if waits:
+                self._rest(seat, work)
+        elif waits and not self._halt.called and self._desk.is_current(work):
+            self._start(seat, work)
+        else:
+            self._desk.release(work.claim, None)
+            seat.state = State.IDLE if waits else seat.state
 
     def _rest(self, seat: Seat, reason: Nothing) -> None:
         """Ask again later where what runs now may still fail, here or (one agent of all waits) elsewhere."""

@@ -6,19 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from optuna.trial import Trial
 
 from aimlhpo.asha import Promotion
 from aimlhpo.backends import OwnedStorage
-from aimlhpo.backends.views import for_sampler
-from aimlhpo.errors import StudyFailed
-from aimlhpo.patience import is_outage
 from aimlhpo.protocol import Assignment, Suggested, SuggestRequest
-from aimlhpo.sampling import attach
+from aimlhpo.sampler.sampling import Sampling
 from aimlhpo.space import SearchSpace
-from aimlhpo.storage import STUDY_ATTR
-from aimlhpo.strategies import reseed
 from aimlhpo.turn import Claim
 
 if TYPE_CHECKING:
@@ -37,50 +31,41 @@ class Work:
 
 
 class Preparing:
-    """Samples for one agent; every method runs in the clerk's thread and is safe to repeat."""
+    """Prepares trials for one agent; every method runs in the clerk's thread and is safe to repeat."""
 
     def __init__(self, config: Config, study: optuna.Study, storage: OwnedStorage) -> None:
-        self._config, self._study, self._storage = config, study, storage
+        self._config, self._storage = config, storage
         self._space = SearchSpace.from_config(config)
-        self._seed = study.user_attrs[STUDY_ATTR]["seed"]
+        self._sampling = Sampling(config, study)
         self._reported = config.optuna.reported_metric
         self._promotion = Promotion.of(study, self._reported)
-        self._sampled = for_sampler(study, pauses=self._promotion is not None)
         self._trials: dict[int, Trial] = {}
 
     def prepare(self, claims: Sequence[Claim], term: int) -> list[Work]:
-        """Sample the parameters of all these trials, and write them at once. Raises StudyFailed."""
+        """Sample the parameters of all these trials here, and write them at once. Raises StudyFailed."""
         with self._storage.batch():
-            values = [self._sample(claim) for claim in claims]
-        return [
-            Work(claim, self._assignment(claim, sampled), term) for claim, sampled in zip(claims, values, strict=True)
-        ]
+            values = [self._sampling.sample(claim.trial_id, claim.number) for claim in claims]
+        return [self.work(claim, sampled, term) for claim, sampled in zip(claims, values, strict=True)]
 
-    def _sample(self, claim: Claim) -> dict[str, Any]:
-        try:
-            trial = self._trials[claim.number] = attach(self._sampled, claim.trial_id)
-            reseed(self._study.sampler, self.seed_of(claim.number))
-            return self._space.suggest(trial)
-        except Exception as error:
-            if is_outage(error):
-                raise
-            sampler = type(self._study.sampler).__name__
-            raise StudyFailed(f"{sampler} cannot suggest values for trial {claim.number}: {error!r}") from error
+    def work(self, claim: Claim, values: dict[str, Any], term: int) -> Work:
+        """A trial whose parameters are known."""
+        return Work(claim, self._assignment(claim, values), term)
 
-    def suggest(self, request: SuggestRequest) -> Suggested:
+    def suggest(self, claim: Claim, request: SuggestRequest) -> Suggested:
         """Answer a suggest call for a parameter that the YAML does not declare."""
         try:
-            return Suggested(getattr(self._trials[request.number], request.method)(**request.arguments))
+            return Suggested(getattr(self._trial(claim), request.method)(**request.arguments))
         except (ValueError, TypeError) as error:
             return Suggested(error=error)
+
+    def _trial(self, claim: Claim) -> Trial:
+        if claim.number not in self._trials:
+            self._trials[claim.number] = self._sampling.attach_again(claim.trial_id, claim.number)
+        return self._trials[claim.number]
 
     def forget(self, number: int) -> None:
         """The trial is over."""
         self._trials.pop(number, None)
-
-    def seed_of(self, number: int) -> int:
-        """A trial's own seed, from the study's and its number: the same in every attempt, another for each trial."""
-        return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0] % 2**31)
 
     def _assignment(self, claim: Claim, values: dict[str, Any]) -> Assignment:
         frozen = self._storage.get_trial(claim.trial_id)
@@ -93,7 +78,7 @@ class Preparing:
             names={parameter.key: parameter.name for parameter in parameters},
             settings={parameter.name: dict(parameter.settings) for parameter in parameters},
             plain=[parameter.name for parameter in parameters if parameter.path is None],
-            seed=self.seed_of(claim.number),
+            seed=self._sampling.seed_of(claim.number),
             checkpoint_dir=str(self._config.paths.checkpoint(claim.number)),
             user_attrs=frozen.user_attrs,
             intermediate_values=frozen.intermediate_values,

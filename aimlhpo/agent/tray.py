@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from aimlhpo.devices import Slot
 from aimlhpo.outbox import Result
 from aimlhpo.protocol import Report, UserAttr
+from aimlhpo.sampler.messages import Suggestion
 from aimlhpo.turn import Claim, Release, Wish
 
 
@@ -27,7 +28,16 @@ class Ended:
     result: Result
 
 
-Entry = Report | UserAttr | Begun | Ended | Release | Wish
+@dataclass(frozen=True)
+class Sampled:
+    """What is suggested for a trial that was claimed in that term of the lease."""
+
+    claim: Claim
+    suggestion: Suggestion
+    term: int
+
+
+Entry = Report | UserAttr | Begun | Ended | Release | Wish | Sampled
 
 
 @dataclass
@@ -40,6 +50,7 @@ class Pile:
     ended: list[Ended] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
     wishes: list[Wish] = field(default_factory=list)
+    sampled: list[Sampled] = field(default_factory=list)
 
     def take(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -59,6 +70,8 @@ class Pile:
                 self.releases.append(entry)
             case Wish():
                 self.wishes.append(entry)
+            case Sampled():
+                self.sampled.append(entry)
 
 
 class Tray:

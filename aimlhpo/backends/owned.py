@@ -36,6 +36,10 @@ class OwnedStorage(PassingOn):  # type: ignore[valid-type, misc]
         """From now on the trial is this process's; `trial` is what is known of it already."""
         self._held.setdefault(trial_id, trial)
 
+    def held(self, trial_id: int) -> FrozenTrial | None:
+        """What is remembered of a trial, if anything."""
+        return self._held.get(trial_id)
+
     def let_go(self, trial_id: int) -> None:
         self._held.pop(trial_id, None)
 

@@ -1,0 +1,13 @@
+"""`python -m aimlhpo.sampler FD PARENT`: started by an agent, never by hand."""
+
+from __future__ import annotations
+
+import sys
+from multiprocessing.connection import Connection
+
+from aimlhpo.sampler.child import run
+from aimlhpo.worker.lifeline import die_with_parent
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[2]))
+    run(Connection(int(sys.argv[1])))

@@ -1,0 +1,101 @@
+"""The process that samples: it reads the study by itself and writes nothing, so it can be killed at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.backends import Backend, OwnedStorage, backend_of
+from aimlhpo.backends.backend import OpenTrial, Overview, Place
+from aimlhpo.backends.operations import Operation, SetParam
+from aimlhpo.grid import sampler_of
+from aimlhpo.patience import first_line, is_outage
+from aimlhpo.sampler.messages import Answer, Refusal, Request, Suggestion
+from aimlhpo.sampler.sampling import Sampling
+from aimlhpo.storage import STUDY_ATTR, load_study
+from aimlhpo.strategies import make_pruner
+
+if TYPE_CHECKING:
+    from aimlhpo.config import Config
+
+
+class ReadOnly:
+    """A backend that reads, and keeps to itself what it is told to write."""
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+
+    def overview(self, study_id: int) -> Overview:
+        return self._inner.overview(study_id)
+
+    def open_trial(self, trial_id: int) -> OpenTrial:
+        return self._inner.open_trial(trial_id)
+
+    def introduce(self, operation: SetParam) -> None:
+        """Whether the study takes it, the agent's own storage finds out."""
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        """Nothing is written from here."""
+
+    def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
+        return {}
+
+
+class WithSuggested(OwnedStorage):
+    """Shows the trials that were sampled here with their parameters, also before the agent has written these."""
+
+    def set_trial_param(self, trial_id: int, name: str, internal: float, distribution: BaseDistribution) -> None:
+        self.write(SetParam(trial_id, name, internal, distribution))
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+        trials: list[FrozenTrial] = self.inner.get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        return [self._suggested(trial) for trial in trials]
+
+    def _suggested(self, trial: FrozenTrial) -> FrozenTrial:
+        known = self.held(trial._trial_id)
+        if known is None or trial.state != TrialState.RUNNING or trial.params:
+            return trial
+        return known
+
+
+class Child:
+    """Answers one request after another; the study is loaded with the first."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._sampling: Sampling | None = None
+
+    def answer(self, request: Request) -> Answer | Refusal:
+        try:
+            sampling = self._sampling = self._sampling or self._load()
+            return Answer([self._suggest(sampling, *trial) for trial in request.trials])
+        except Exception as error:  # noqa: BLE001 -- the agent says it, or tries again
+            return Refusal(first_line(error) if is_outage(error) else str(error), is_outage(error))
+
+    def _load(self) -> Sampling:
+        study = load_study(self._config, pruner=make_pruner(self._config.optuna.pruner))
+        study.sampler = sampler_of(self._config, study.user_attrs[STUDY_ATTR]["seed"])
+        self._storage = WithSuggested(study._storage, ReadOnly(backend_of(study._storage)))
+        study._storage = self._storage
+        return Sampling(self._config, study)
+
+    def _suggest(self, sampling: Sampling, trial_id: int, number: int) -> Suggestion:
+        self._storage.let_go(trial_id)
+        self._storage.hold(trial_id)
+        with self._storage.gather() as operations:
+            values = sampling.sample(trial_id, number)
+        return Suggestion(number, values, operations)
+
+
+def run(connection: Connection) -> None:
+    """Serve the agent at the other end until it hangs up."""
+    try:
+        child = Child(connection.recv())
+        while True:
+            connection.send(child.answer(connection.recv()))
+    except (EOFError, OSError):
+        return
