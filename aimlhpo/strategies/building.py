@@ -26,6 +26,9 @@ def build(kind: str, entry: Mapping[str, Any], seed: int | None) -> Any:
         arguments.setdefault("seed", seed)
     if _WARNS in known:  # in every trial; a check notes it once
         arguments.setdefault(_WARNS, False)
+    if "constant_liar" in known:
+        # There is always a trial that runs while another is sampled: without this both may be given the same values.
+        arguments.setdefault("constant_liar", True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.simplefilter("ignore", FutureWarning)  # for arguments that a later Optuna will refuse

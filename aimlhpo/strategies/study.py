@@ -31,12 +31,11 @@ def make_sampler(section: Strategy | None, seed: int | None, encode: Encode = di
 
     `encode` gives what the storage holds for values by name: those of `search_space`, `fixed_params` and `x0`.
     """
-    if section is None:
-        return optuna.samplers.TPESampler(seed=seed)
     problems = check_strategy("sampler", section)
     if problems:
         raise ConfigError(problems)
-    sampler = build("sampler", encoded({"type": section.type, **section.arguments}, encode), seed)
+    entry = {"type": section.type, **section.arguments} if section is not None else {"type": "TPESampler"}
+    sampler = build("sampler", encoded(entry, encode), seed)
     assert isinstance(sampler, optuna.samplers.BaseSampler)
     return sampler
 
