@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 
+import aimlhpo
 from aimlhpo.errors import StudyFailed
 from aimlhpo.sampler.messages import Answer, Refusal, Request, Suggestion
 
@@ -109,5 +111,6 @@ class SamplingProcess:
 
 
 def _environment() -> dict[str, str]:
-    """The agent's, with its way to this very package."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    """The agent's, and the way to this very package where it is not installed."""
+    root = str(Path(aimlhpo.__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))}
