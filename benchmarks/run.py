@@ -1,15 +1,16 @@
 """The benchmark: aimlhpo beside plain Optuna, echo-opt, Syne Tune and Ray Tune. `make bench` and `make bench-full`.
 
-    python -m benchmarks.run [--full] [--only WORD] [--minutes 14] [--out DIR]
+    python -m benchmarks.run [--full] [--only WORD] [--minutes 14] [--out DIR] [--docs]
 
-Writes DIR/bench.json, bench.md and bench.svg; without --full the cells that the time does not suffice for are left
-out, and the table says so.
+Writes DIR/bench.json, bench.md and bench.svg, with --docs the table and the picture of docs/performance.md as well.
+Without --full the cells that the time does not suffice for are left out, and the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +31,8 @@ from tests.servers import ServerMissingError
 
 _LIMIT = {False: 120.0, True: 600.0}  # seconds for one cell, in a short and in a full run
 _LEAST = 15.0  # seconds that are left when the last cell is begun
+_PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+_BEGIN, _END = "<!-- figures: python -m benchmarks.run --docs -->", "<!-- end of figures -->"
 _REASONS = (PeerMissing, PeerFailed, ServerMissingError, OSError, subprocess.SubprocessError, RuntimeError)
 
 
@@ -89,6 +92,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only cells whose description holds this word")
     parser.add_argument("--minutes", type=float, default=14.0, help="length of a short run (default: 14)")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--docs", action="store_true", help="also write the page of the documentation")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     end = float("inf") if arguments.full else time.monotonic() + 60 * arguments.minutes
@@ -96,6 +100,16 @@ def main() -> None:
     results = run(cells, _LIMIT[arguments.full], end, arguments.out)
     plot([(result.cell, result.figures) for result in results], arguments.out / "bench.svg")
     print((arguments.out / "bench.md").read_text())
+    if arguments.docs:
+        publish(arguments.out)
+
+
+def publish(out: Path) -> None:
+    """Put the table and the picture into the documentation."""
+    before, _, rest = _PAGE.read_text().partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    _PAGE.write_text(f"{before}{_BEGIN}\n\n{(out / 'bench.md').read_text().strip()}\n\n{_END}{after}")
+    shutil.copy(out / "bench.svg", _PAGE.with_suffix(".svg"))
 
 
 if __name__ == "__main__":
