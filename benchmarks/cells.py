@@ -92,7 +92,7 @@ def _gap(storage: str, workers: int, finished: int) -> Cell:
 
 
 def _report(storage: str, pruner: str, finished: int) -> Cell:
-    return Cell("report", "", storage, 1, finished, trials=3, pruner=pruner)
+    return Cell("report", "", storage, 1, finished, trials=2, pruner=pruner)
 
 
 def _throughput(storage: str, workers: int) -> Cell:

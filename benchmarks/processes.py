@@ -48,7 +48,7 @@ def run(
         if failed:
             raise PeerFailed(f"exit code {failed[0]}: {last_lines(log)}")
     finally:
-        end_all(descendants(pids))
+        end_all(descendants([process.pid for process in started if process.poll() is None]))
         for process in started:
             process.wait()
 
