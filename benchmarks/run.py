@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +82,19 @@ def write(results: list[Result], out: Path) -> None:
 
 
 def _versions(names: set[str]) -> dict[str, str]:
-    return {PEERS[name].title: _known.setdefault(name, PEERS[name].version()) for name in sorted(names)}
+    return {PEERS[name].title: _version(name) for name in sorted(names)}
 
 
-_known: dict[str, str] = {}
+@cache
+def _version(name: str) -> str:
+    return PEERS[name].version()
+
+
+def install(cells: list[Cell]) -> None:
+    """Make the peers' environments before the clock runs; who cannot be installed is told of in the table."""
+    for name in dict.fromkeys(cell.peer for cell in cells):
+        with suppress(PeerMissing):
+            PEERS[name].python()
 
 
 def main() -> None:
@@ -95,8 +106,9 @@ def main() -> None:
     parser.add_argument("--docs", action="store_true", help="also write the page of the documentation")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    end = float("inf") if arguments.full else time.monotonic() + 60 * arguments.minutes
     cells = [cell for cell in plan(full=arguments.full) if arguments.only in str(cell)]
+    install(cells)
+    end = float("inf") if arguments.full else time.monotonic() + 60 * arguments.minutes
     results = run(cells, _LIMIT[arguments.full], end, arguments.out)
     plot([(result.cell, result.figures) for result in results], arguments.out / "bench.svg")
     print((arguments.out / "bench.md").read_text())

@@ -16,17 +16,27 @@ class PeerMissing(Exception):
     """The peer cannot be installed here."""
 
 
-@cache
 def environment(name: str, requirement: str) -> str:
     """The interpreter of an environment with the requirement; torch and scikit-learn come from this one.
 
-    Raises PeerMissing.
+    Raises PeerMissing, again at every call where the first has failed.
     """
+    found = _make(name, requirement)
+    if isinstance(found, PeerMissing):
+        raise found
+    return found
+
+
+@cache
+def _make(name: str, requirement: str) -> str | PeerMissing:
     folder = HOME / name
     python, ready = folder / "bin" / "python", folder / "installed"
     if not (ready.exists() and ready.read_text() == requirement):
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        _install(python, requirement)
+        try:
+            _install(python, requirement)
+        except PeerMissing as missing:
+            return missing
         _borrow(folder)
         ready.write_text(requirement)
     return str(python)
