@@ -15,7 +15,6 @@ from aimlhpo.storage import load_study
 from aimlhpo.tracking.follower import Follower
 from aimlhpo.tracking.messages import Done, Finish, Line, Moved
 from aimlhpo.tracking.targets import make_targets
-from aimlhpo.worker.lifeline import die_with_parent
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -23,13 +22,15 @@ if TYPE_CHECKING:
 _PERIOD = 3.0  # seconds between two looks at the storage
 _LAST_REQUESTS = "5"  # seconds that a server has for each answer when the agent is about to end
 _NICENESS = 10
-_NOT_FOR_US = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """SLURM signals all of a job's processes; the agent alone says when this one ends."""
 
 
-def main(descriptor: int, parent: int) -> None:
-    """Serve the agent at the other end of the pipe until it wants an end."""
-    die_with_parent(parent)
+def main(descriptor: int) -> None:
+    """Serve the agent at the other end of the pipe until it wants an end, or is gone.
+
+    Then what is under way is ended in good order: MLflow's directories do not bear a writer that is killed.
+    """
     for number in _NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICENESS)
@@ -72,4 +73,4 @@ def _follower(config: Config, agent: Connection) -> Follower:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]))

@@ -80,7 +80,7 @@ class MlflowTarget:
         self._known = {int(run.data.tags[TRIAL]): self._adopt(run) for run in runs if TRIAL in run.data.tags}
         parents = [run.info.run_id for run in runs if TRIAL not in run.data.tags and not _is_deleted(run)]
         self._parent = parents[0] if parents else self._create_parent()
-        self._state = StudyState(ended="unknown")
+        self._state = StudyState(ended="unknown" if parents else None)
 
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment_name)

@@ -123,11 +123,11 @@ class Tracker:
         try:
             with theirs, open(self._output, "ab") as output:
                 self._child = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "aimlhpo.tracking", str(theirs.fileno()), str(os.getpid())],
+                    [sys.executable, "-P", "-m", "aimlhpo.tracking", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), self._election.fileno()],
                     env={**os.environ, "PYTHONPATH": path},
                     start_new_session=True,
                 )
