@@ -76,7 +76,7 @@ def _end(trial: FrozenTrial) -> tuple[float, int]:
 class Look:
     """Asks, at most once in `period` seconds, whether a rule has ended the study: for those who do not claim."""
 
-    def __init__(self, ask: Callable[[], Ended | None], period: float = 1.0) -> None:
+    def __init__(self, ask: Callable[[], Ended | None], period: float = 3.0) -> None:
         self._ask, self._period = ask, period
         self._due = 0.0
         self._ended: Ended | None = None
