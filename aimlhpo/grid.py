@@ -16,6 +16,7 @@ from aimlhpo.config.grid import Grid, grid_of
 from aimlhpo.records import ATTRIBUTE, read_record
 from aimlhpo.space import SearchSpace
 from aimlhpo.strategies import make_sampler
+from aimlhpo.surrogate import bounded
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -99,7 +100,8 @@ def sampler_of(config: Config, seed: int | None) -> BaseSampler:
     """
     if declared_grid(config) is not None:
         return GridSampler()
-    return make_sampler(config.optuna.sampler, seed, SearchSpace.from_config(config).encode)
+    sampler = make_sampler(config.optuna.sampler, seed, SearchSpace.from_config(config).encode)
+    return bounded(sampler, config.optuna.sampler_sees)
 
 
 def declared_grid(config: Config) -> Grid | None:

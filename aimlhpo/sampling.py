@@ -29,7 +29,6 @@ def after_trial(study: optuna.Study, trial: FrozenTrial, state: TrialState, valu
     except Exception as error:
         if is_outage(error):
             raise
-        name = type(study.sampler).__name__
-        logger.warning("%s takes no note of trial %d: %s: %s", name, trial.number, type(error).__name__, error)
+        logger.warning("%s takes no note of trial %d: %s: %s", study.sampler, trial.number, type(error).__name__, error)
     finally:
         study._thread_local.in_optimize_loop = False

@@ -15,6 +15,7 @@ from aimlhpo.config.grid_checks import grid_problems
 from aimlhpo.config.locations import variable_problems
 from aimlhpo.config.pruned_metric import pruned_metric_problems
 from aimlhpo.config.resources import resource_problems, without_paths
+from aimlhpo.config.sampler_view import view_problems
 from aimlhpo.config.space_checks import search_space_problems
 from aimlhpo.config.stopping_checks import stopping_problems
 from aimlhpo.config.tracking import tracking_problems
@@ -40,6 +41,7 @@ def problems(hyperparameters: Mapping[str, Any], model: Mapping[str, Any]) -> li
             *stopping_problems(optuna),
             *warm_start_problems(optuna),
             *_strategies(optuna),
+            *view_problems(optuna),
             *resource_problems(optuna, model),
             *pruned_metric_problems(optuna),
             *asha_problems(optuna),

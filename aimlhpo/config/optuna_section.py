@@ -13,6 +13,7 @@ from aimlhpo.config.values import (
     Command,
     Count,
     CountFromZero,
+    CountOrAll,
     Flag,
     Mapping,
     Seconds,
@@ -216,6 +217,11 @@ class OptunaSection(Section):
     )
     sampler: Strategy | None = Field(
         default=None, description="Sampler by Optuna class name, with its keyword arguments."
+    )
+    sampler_sees: CountOrAll | None = Field(
+        default=None,
+        description="Finished trials that TPESampler or GPSampler models, the best and the newest ones, or all. "
+        "Default: 1000 for TPESampler, 300 for GPSampler.",
     )
     pruner: Pruner | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from aimlhpo.suggestions import did_you_mean, listing, show
 
+ALL = "all"
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -51,6 +52,14 @@ def _whole(minimum: int, maximum: int | None = None) -> Callable[[Any], Any]:
         return number
 
     return check
+
+
+def _count_or_all(value: Any) -> Any:
+    least = 20
+    number = as_number(value)
+    if value != ALL and not (isinstance(number, int) and number >= least):
+        raise illegal(f"{show(value)} is not a number of trials", f"a whole number, {least} or more, or {ALL}")
+    return value if value == ALL else number
 
 
 def _seconds(value: Any) -> float:
@@ -148,6 +157,9 @@ TEXT = {"type": "string"}
 
 Count = Annotated[int, BeforeValidator(_whole(1)), in_editors({"type": "integer", "minimum": 1})]
 CountFromZero = Annotated[int, BeforeValidator(_whole(0)), in_editors({"type": "integer", "minimum": 0})]
+CountOrAll = Annotated[
+    int | str, BeforeValidator(_count_or_all), in_editors({"type": "integer", "minimum": 20}, {"enum": [ALL]})
+]
 Seed = Annotated[int, BeforeValidator(_whole(0, 2**32 - 1)), in_editors({"type": "integer", "minimum": 0})]
 Seconds = Annotated[float, BeforeValidator(_seconds), in_editors({"type": "number", "exclusiveMinimum": 0})]
 Flag = Annotated[bool, BeforeValidator(_flag), in_editors({"type": "boolean"}, {"enum": [0, 1]})]
