@@ -12,6 +12,8 @@ from aimlhpo.backends.backend import CLAIM, PAUSED, Overview, has_begun, waits_a
 from aimlhpo.constraints import holds
 from aimlhpo.taken import is_own
 
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
@@ -10,22 +10,44 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.records import ATTRIBUTE
 
 
-def consecutive_failures(trials: Iterable[FrozenTrial], since: float) -> int:
-    """Failures after the last success, in the order of finishing; only trials that ended after `since` count.
+class History:
+    """Takes each trial once, however often the study is looked at.
 
-    `since` is in seconds since the epoch. Enough of them in a row stop a study whose objective does not work.
+    Only trials that ended after `since` (seconds since the epoch) count as failures in a row.
+
+    Attributes:
+        longest: seconds that the longest complete trial took; 0 where none is complete.
     """
-    start = datetime.fromtimestamp(since)
-    ended = [trial for trial in trials if trial.state.is_finished() and _ended(trial) >= start]
-    last_success = max((_ended(trial) for trial in ended if trial.state != TrialState.FAIL), default=start)
-    return sum(trial.state == TrialState.FAIL and _ended(trial) >= last_success for trial in ended)
 
+    def __init__(self, since: float) -> None:
+        self.longest = 0.0
+        self._start = self._last_success = datetime.fromtimestamp(since)
+        self._failures: list[datetime] = []
+        self._seen: set[int] = set()
 
-def longest(trials: Iterable[FrozenTrial]) -> float:
-    """Seconds that the longest complete trial took; 0 where none is complete."""
-    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
-    return max((float(trial.user_attrs.get(ATTRIBUTE, {}).get("seconds", 0.0)) for trial in complete), default=0.0)
+    def take(self, finished: Sequence[FrozenTrial]) -> None:
+        """Look at all finished trials of the study; a trial that is finished never changes."""
+        if len(finished) > len(self._seen):
+            for trial in finished:
+                if trial.number not in self._seen:
+                    self._take(trial)
 
+    @property
+    def consecutive_failures(self) -> int:
+        """Failures after the last success, in the order of finishing.
 
-def _ended(trial: FrozenTrial) -> datetime:
-    return trial.datetime_complete or datetime.min
+        Enough of them in a row stop a study whose objective does not work.
+        """
+        return len(self._failures)
+
+    def _take(self, trial: FrozenTrial) -> None:
+        self._seen.add(trial.number)
+        if trial.state == TrialState.COMPLETE:
+            seconds = trial.user_attrs.get(ATTRIBUTE, {}).get("seconds", 0.0)
+            self.longest = max(self.longest, float(seconds))
+        ended = trial.datetime_complete or datetime.min
+        if trial.state != TrialState.FAIL:
+            self._last_success = max(self._last_success, ended)
+            self._failures = [failure for failure in self._failures if failure >= self._last_success]
+        elif ended >= self._last_success:
+            self._failures.append(ended)

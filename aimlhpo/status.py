@@ -7,19 +7,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.backends import backend_of
 from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED, has_begun, waits_at_rung
 from aimlhpo.best import best_trials
-from aimlhpo.counts import Counts, count, count_feasible
-from aimlhpo.grid import given_up
+from aimlhpo.counts import Counts, count_feasible, count_overview
+from aimlhpo.grid import declared_grid, given_up
 from aimlhpo.leases import Holder, Registry
 from aimlhpo.ledger import Ledger
 from aimlhpo.records import read_record
 from aimlhpo.stopping import Ended, ending_of
-from aimlhpo.taken import origin
+from aimlhpo.taken import number_taken, origin
 from aimlhpo.warm_start import Account, accounts
 
 if TYPE_CHECKING:
@@ -142,9 +144,10 @@ def read_status(study: optuna.Study, config: Config) -> Status:
     slurm = _slurm(config)
     registry = _registry(config, slurm)
     reaped = _reap(study, config, registry)
-    trials = study.get_trials(deepcopy=False)
-    counts = count(trials)
-    rate = _rate(trials, study) if counts.running else None
+    backend = backend_of(study._storage)
+    counts = count_overview(backend.overview(study._study_id), number_taken(study))
+    rate = _rate(backend.latest_ends(study._study_id, _WINDOW + 1), study) if counts.running else None
+    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
     ended = ending_of(study, config, counts)
     left = max(0, config.optuna.n_trials - counts.finished)
     jobs = _jobs(slurm)
@@ -158,13 +161,13 @@ def read_status(study: optuna.Study, config: Config) -> Status:
         rate=rate,
         eta=left / rate if rate and not ended else None,
         agents=_agents(_living(registry), trials),
-        failed=tuple(_failed(trials, config)),
+        failed=tuple(_failed(study, config)),
         reaped=tuple(reaped),
         jobs=jobs,
         slurm_answers=jobs is not None or slurm is None,
         interrupted=tuple(_interrupted(trials)),
-        given_up=given_up(config, trials),
-        feasible=count_feasible(trials) if config.optuna.constraints else None,
+        given_up=_given_up(study, config),
+        feasible=count_feasible(study.get_trials(deepcopy=False)) if config.optuna.constraints else None,
         ended=ended,
         taken_over=tuple(accounts(study)),
     )
@@ -197,12 +200,14 @@ def _best(study: optuna.Study, config: Config) -> tuple[BestTrial, ...]:
     )
 
 
-def _rate(trials: Sequence[FrozenTrial], study: optuna.Study) -> float | None:
+def _given_up(study: optuna.Study, config: Config) -> int:
+    return given_up(config, study.get_trials(deepcopy=False)) if declared_grid(config) is not None else 0
+
+
+def _rate(latest: Sequence[datetime], study: optuna.Study) -> float | None:
     """Finished trials per second until now, over the newest ones since the study was last started."""
     started = float(study.user_attrs.get("aimlhpo", {}).get("started", 0.0))
-    finished = (TrialState.COMPLETE, TrialState.PRUNED)
-    ends = sorted(t.datetime_complete.timestamp() for t in trials if t.state in finished and t.datetime_complete)
-    ends = [end for end in ends if end >= started]
+    ends = [end.timestamp() for end in latest if end.timestamp() >= started]
     if not ends:
         return None
     window = ends[-_WINDOW:]
@@ -235,9 +240,9 @@ def _running(trial: FrozenTrial, claim: dict[str, Any]) -> RunningTrial:
     )
 
 
-def _failed(trials: Sequence[FrozenTrial], config: Config) -> Iterable[FailedTrial]:
+def _failed(study: optuna.Study, config: Config) -> Iterable[FailedTrial]:
     """Failed trials, the latest to end last."""
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     for trial in sorted(failed, key=lambda t: t.datetime_complete.timestamp() if t.datetime_complete else 0.0):
         record = read_record(trial, config.optuna.metric)
         log = str(config.paths.save_path / record.log) if record.log else None

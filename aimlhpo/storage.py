@@ -145,11 +145,18 @@ def _first_line(error: BaseException, url: str) -> str:
 
 def study_exists(config: Config) -> bool:
     """Whether the study is in its storage; never makes a storage that is not there."""
+    study = find_study(config)
+    if study is not None:
+        disconnect(study)
+    return study is not None
+
+
+def find_study(config: Config) -> optuna.Study | None:
+    """The study, where there is one. Opens the storage once, and never makes one that is not there."""
     try:
-        disconnect(load_study(config))
+        return load_study(config)
     except StudyError:
-        return False
-    return True
+        return None
 
 
 def disconnect(study: optuna.Study) -> None:
@@ -186,10 +193,13 @@ def create_or_load_study(config: Config, *, allow_changes: bool = False) -> optu
     """
     config.paths.create()
     with locked(config.paths.lock):
-        problems = reload_problems(config, allow_changes=allow_changes)
+        study = find_study(config)
+        problems = _problems(study, config, allow_changes)
         if problems:
+            if study is not None:
+                disconnect(study)
             raise StudyError("\n".join(str(problem) for problem in problems))
-        study = load_study(config) if study_exists(config) else _create(config)
+        study = study or _create(config)
         _sign(study, config)
         _enqueue(study, config)
     return study
@@ -197,17 +207,18 @@ def create_or_load_study(config: Config, *, allow_changes: bool = False) -> optu
 
 def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Problem]:
     """Why the configuration cannot be run on what the storage holds. Changes nothing."""
-    if not study_exists(config):
-        return [Problem("optuna: reload", no_such_study(config))] if config.optuna.reload else []
-    study = load_study(config)
+    study = find_study(config)
     try:
-        return _differences(study, config, allow_changes)
+        return _problems(study, config, allow_changes)
     finally:
-        disconnect(study)
+        if study is not None:
+            disconnect(study)
 
 
-def _differences(study: optuna.Study, config: Config, allow_changes: bool) -> list[Problem]:
-    trials = len(study.get_trials(deepcopy=False))
+def _problems(study: optuna.Study | None, config: Config, allow_changes: bool) -> list[Problem]:
+    if study is None:
+        return [Problem("optuna: reload", no_such_study(config))] if config.optuna.reload else []
+    trials = study._storage.get_n_trials(study._study_id)
     if not config.optuna.reload and trials:
         return [
             Problem(

@@ -16,8 +16,8 @@ from aimlhpo.backends import OwnedStorage
 from aimlhpo.backends.operations import Operation
 from aimlhpo.checkpoints import Checkpoints
 from aimlhpo.constraints import holds
-from aimlhpo.counts import Counts, count
-from aimlhpo.history import consecutive_failures, longest
+from aimlhpo.counts import FINISHED, Counts
+from aimlhpo.history import History
 from aimlhpo.ledger import Ledger
 from aimlhpo.outbox import Result
 from aimlhpo.patience import is_outage
@@ -88,6 +88,7 @@ class Bookkeeper:
         self._storage, self._preparing = storage, preparing
         self._results, self._checkpoints = ResultsWriter(study, config), Checkpoints(study, config)
         self._signed = study.user_attrs[STUDY_ATTR]
+        self._history = History(float(self._signed["started"]))
         self._held: dict[int, Claim] = {}
         self._complaints: list[str] = []
         self._best = _best(study)
@@ -242,9 +243,10 @@ class Bookkeeper:
 
     def standing(self) -> Standing:
         """Counts, the best trial, and how many trials in a row have failed since the study was last started."""
-        trials = self._study.get_trials(deepcopy=False)
-        failures = consecutive_failures(trials, float(self._signed["started"]))
-        return Standing(count(trials), self._best, failures, longest(trials), self._ledger.ended())
+        history = self._history
+        history.take(self._study.get_trials(deepcopy=False, states=FINISHED))
+        counts, ended = self._ledger.counts(), self._ledger.ended()
+        return Standing(counts, self._best, history.consecutive_failures, history.longest, ended)
 
     def may_begin(self) -> bool:
         """Whether trials may be started, and there is something left that nobody has claimed."""

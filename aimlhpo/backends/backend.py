@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
@@ -112,6 +113,9 @@ class Backend(Protocol):
 
     def overview(self, study_id: int) -> Overview:
         """The study as it is now."""
+
+    def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
+        """When the last of the COMPLETE and PRUNED trials ended, in local time; the earliest first."""
 
     def open_trial(self, trial_id: int) -> OpenTrial:
         """One trial as it is now. Raises KeyError where there is none."""

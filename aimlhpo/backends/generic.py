@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.backends.backend import OURS, OpenTrial, Overview, Place, token_of
+from aimlhpo.backends.journal_storage import Journal
 from aimlhpo.backends.operations import Operation, SetParam
 from aimlhpo.journal import BatchingBackend
+
+_OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
 class GenericBackend:
@@ -21,14 +25,25 @@ class GenericBackend:
         self._storage = storage
 
     def overview(self, study_id: int) -> Overview:
-        trials = self._storage.get_all_trials(study_id, deepcopy=False)
-        states = Counter(trial.state for trial in trials)
+        states, unfinished = self._by_state(study_id)
         return Overview(
             complete=states[TrialState.COMPLETE],
             pruned=states[TrialState.PRUNED],
             failed=states[TrialState.FAIL],
-            open=[_open_trial(trial) for trial in trials if not trial.state.is_finished()],
+            open=[_open_trial(trial) for trial in unfinished],
         )
+
+    def _by_state(self, study_id: int) -> tuple[Counter[TrialState], list[FrozenTrial]]:
+        if isinstance(self._storage, Journal):
+            unfinished = self._storage.get_all_trials(study_id, deepcopy=False, states=_OPEN)
+            return self._storage.tally(study_id).states, unfinished
+        trials = self._storage.get_all_trials(study_id, deepcopy=False)
+        return Counter(trial.state for trial in trials), [trial for trial in trials if trial.state in _OPEN]
+
+    def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        trials = self._storage.get_all_trials(study_id, deepcopy=False, states=states)
+        return sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)[-most:]
 
     def open_trial(self, trial_id: int) -> OpenTrial:
         return _open_trial(self._storage.get_trial(trial_id))

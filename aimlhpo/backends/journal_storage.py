@@ -9,9 +9,10 @@ import uuid
 from typing import Any
 
 from optuna.storages import JournalStorage
+from optuna.trial import TrialState
 
 from aimlhpo.backends import snapshot
-from aimlhpo.backends.replay import Replay
+from aimlhpo.backends.replay import Replay, Tally
 from aimlhpo.journal import BatchingBackend
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,18 @@ class Journal(JournalStorage):
             self._backend.skip_to(covered.records, covered.offset)
             self._covered = covered.offset
         return replay
+
+    def get_n_trials(self, study_id: int, state: tuple[TrialState, ...] | TrialState | None = None) -> int:
+        states = (state,) if isinstance(state, TrialState) else tuple(TrialState) if state is None else state
+        tally = self.tally(study_id)
+        return sum(tally.states[each] for each in states)
+
+    def tally(self, study_id: int) -> Tally:
+        """Trials by state, without going through them. Raises KeyError where there is no such study."""
+        with self._thread_lock:
+            self._sync_with_backend()
+            self._replay_result.get_study(study_id)
+            return self._replay_result.tally(study_id)
 
     def _sync_with_backend(self) -> None:
         super()._sync_with_backend()

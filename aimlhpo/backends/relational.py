@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, and_, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from aimlhpo.backends import rows
 from aimlhpo.backends.backend import OURS, OpenTrial, Overview, Place, token_of
 from aimlhpo.backends.operations import (
     Operation,
@@ -48,6 +49,10 @@ class RelationalBackend:
             failed=finished.get(TrialState.FAIL, 0),
             open=_gather(rows),
         )
+
+    def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
+        with self._reading.connect() as connection:
+            return rows.latest_ends(connection, study_id, (TrialState.COMPLETE, TrialState.PRUNED), most)
 
     def open_trial(self, trial_id: int) -> OpenTrial:
         with self._reading.connect() as connection:

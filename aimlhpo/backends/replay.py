@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +21,14 @@ _APPLY = {
 }
 
 
+@dataclass
+class Tally:
+    """Trials of a study by state, and the ids of those that are not finished."""
+
+    states: Counter[TrialState] = field(default_factory=Counter)
+    open: dict[int, None] = field(default_factory=dict)
+
+
 class Replay(JournalStorageReplayResult):
     """The studies and trials of a journal.
 
@@ -31,6 +41,7 @@ class Replay(JournalStorageReplayResult):
         self.loading = True
         self._last_created_trial_id_by_this_process = -1  # read after a trial was appended in a batch, not yet read
         self._endings = 0
+        self._tallies: dict[int, Tally] = {}
         self._kinds: dict[tuple[int, str], BaseDistribution] = {}
         self._lists: dict[tuple[int, frozenset[TrialState]], tuple[int, list[FrozenTrial]]] = {}
 
@@ -42,14 +53,24 @@ class Replay(JournalStorageReplayResult):
                 getattr(self, name)(log)
 
     def get_all_trials(self, study_id: int, states: Container[TrialState] | None) -> list[FrozenTrial]:
+        """Those in the states; what nobody changes any more is gone through once, not each time."""
+        self.get_study(study_id)
         wanted = frozenset(state for state in TrialState if states is None or state in states)
-        if not wanted <= FINISHED:
-            return super().get_all_trials(study_id, states)
+        ended = self._ended(study_id, wanted & FINISHED) if wanted & FINISHED else []
+        if wanted <= FINISHED:
+            return list(ended)
+        opened = (self._trials[trial_id] for trial_id in self.tally(study_id).open)
+        return sorted([*ended, *(trial for trial in opened if trial.state in wanted)], key=lambda trial: trial.number)
+
+    def tally(self, study_id: int) -> Tally:
+        return self._tallies.setdefault(study_id, Tally())
+
+    def _ended(self, study_id: int, wanted: frozenset[TrialState]) -> list[FrozenTrial]:
         endings, trials = self._lists.get((study_id, wanted), (-1, []))
         if endings != self._endings:
             trials = super().get_all_trials(study_id, wanted)
             self._lists[study_id, wanted] = self._endings, trials
-        return list(trials)
+        return trials
 
     def _apply_delete_study(self, log: dict[str, Any]) -> None:
         super()._apply_delete_study(log)
@@ -59,14 +80,32 @@ class Replay(JournalStorageReplayResult):
         before = len(self._trials)
         super()._apply_create_trial(log)
         if len(self._trials) > before:
-            self.note_kinds(log["study_id"], self._trials[before])
-        self._endings += log.get("state", TrialState.RUNNING) in FINISHED
+            self.note_new(log["study_id"], self._trials[before])
 
     def _apply_set_trial_state_values(self, log: dict[str, Any]) -> None:
+        before = self._trials.get(log["trial_id"])
         super()._apply_set_trial_state_values(log)
-        self._endings += log["state"] in FINISHED
+        after = self._trials.get(log["trial_id"])
+        if before is not None and after is not None and after is not before:
+            self._note_state(self._trial_id_to_study_id[log["trial_id"]], before.state, after)
 
-    def note_kinds(self, study_id: int, trial: FrozenTrial) -> None:
+    def _note_state(self, study_id: int, before: TrialState | None, trial: FrozenTrial) -> None:
+        tally = self.tally(study_id)
+        tally.states[trial.state] += 1
+        if before is not None:
+            tally.states[before] -= 1
+        if trial.state.is_finished():
+            tally.open.pop(trial._trial_id, None)
+            self._endings += 1
+        else:
+            tally.open[trial._trial_id] = None
+
+    def note_new(self, study_id: int, trial: FrozenTrial) -> None:
+        """Count a trial, and remember the kinds of its parameters."""
+        self._note_state(study_id, None, trial)
+        self._note_kinds(study_id, trial)
+
+    def _note_kinds(self, study_id: int, trial: FrozenTrial) -> None:
         """Remember which kind of parameter goes under which name: the study's later trials have the same."""
         for name, kind in trial.distributions.items():
             self._kinds.setdefault((study_id, name), kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Select, String, or_, select, type_coerce
+from sqlalchemy import Connection, Select, String, func, or_, select, type_coerce
 
 from aimlhpo.backends.lazy import Curves, LazyTrial
 
@@ -34,6 +34,26 @@ def changed(connection: Connection, study_id: int, after: int, unfinished: Colle
         return [row for row in rows if row.trial_id > after or row.trial_id in unfinished]
     new = _Trial.trial_id > after
     return connection.execute(query.where(or_(new, _Trial.trial_id.in_(known)) if known else new)).all()
+
+
+def in_states(connection: Connection, study_id: int, states: Iterable[TrialState]) -> _Rows:
+    """All trials in one of the states, as `changed` gives them."""
+    query = select(*_ROW).where(_Trial.study_id == study_id, _Trial.state.in_(list(states)))
+    return connection.execute(query.order_by(_Trial.number)).all()
+
+
+def number(connection: Connection, study_id: int, states: Iterable[TrialState]) -> int:
+    """How many trials are in one of the states."""
+    query = select(func.count()).where(_Trial.study_id == study_id, _Trial.state.in_(list(states)))
+    return int(connection.execute(query).scalar_one())
+
+
+def latest_ends(connection: Connection, study_id: int, states: Iterable[TrialState], most: int) -> list[datetime]:
+    """When the last of the trials in these states ended, in local time; the earliest first."""
+    ended = _Trial._datetime_complete_utc
+    query = select(ended).where(_Trial.study_id == study_id, _Trial.state.in_(list(states)), ended.is_not(None))
+    found = connection.execute(query.order_by(ended.desc()).limit(most)).scalars()
+    return sorted(moment for each in found if (moment := _local(each)) is not None)
 
 
 def build(connection: Connection, study_id: int, rows: _Rows, lazily: Curves) -> list[LazyTrial]:

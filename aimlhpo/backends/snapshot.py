@@ -67,7 +67,7 @@ class Contents:
             replay._trials[trial._trial_id] = trial
             replay._trial_id_to_study_id[trial._trial_id] = study_id
             replay._study_id_to_trial_ids[study_id].append(trial._trial_id)
-            replay.note_kinds(study_id, trial)
+            replay.note_new(study_id, trial)
 
 
 def path_of(journal: Path) -> Path:

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends import own
+from aimlhpo.backends import backend_of, own
 from aimlhpo.storage import engine_url, open_storage
 from tests.backends.studies import as_text, make_trials
 
@@ -72,3 +72,18 @@ def test_copies_of_a_read_trial_are_whole(database_url: str) -> None:
         trial = open_storage(database_url).get_all_trials(study._study_id, deepcopy=False)[0]
         assert type(made(trial)) is FrozenTrial
         assert made(trial).intermediate_values[10] == math.inf
+
+
+def test_few_trials_are_read_alone_and_counted(storage_url: str) -> None:
+    study = make_trials(open_storage(storage_url))
+    fresh = open_storage(storage_url)
+    failed = fresh.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.FAIL,))
+    assert [(trial.number, trial.intermediate_values[30]) for trial in failed] == [(5, 5.0)]
+    assert fresh.get_n_trials(study._study_id) == 7
+    assert fresh.get_n_trials(study._study_id, TrialState.COMPLETE) == 5
+
+
+def test_latest_ends_come_in_order(storage_url: str) -> None:
+    study = make_trials(open_storage(storage_url))
+    ends = [trial.datetime_complete for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert list(backend_of(open_storage(storage_url)).latest_ends(study._study_id, 3)) == ends[-3:]
