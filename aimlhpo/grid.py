@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from aimlhpo.backends import backend_of
 from aimlhpo.config.grid import Grid, grid_of
 from aimlhpo.records import ATTRIBUTE, read_record
 from aimlhpo.space import SearchSpace
@@ -73,9 +74,8 @@ class GridQueue:
         return _by_combination(self._study.get_trials(deepcopy=False))
 
     def _enqueue(self, points: Iterable[dict[str, Any]]) -> None:
-        for point in points:
-            template = create_trial(state=TrialState.WAITING, system_attrs={FIXED: point})
-            self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
+        new = [create_trial(state=TrialState.WAITING, system_attrs={FIXED: point}) for point in points]
+        backend_of(self._study._storage).commit(self._study._study_id, [], new)
 
     @cached_property
     def _points(self) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import logging
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INTERVAL = 30.0  # seconds between two rewrites while trials run
+MOST_SHARE = 0.02  # of an agent's time, where writing takes long
 LOCK_PATIENCE = 10.0  # seconds to wait for another writer
 FIRST_COLUMNS = ("number", "state", "duration", "worker", "device")
 LAST_COLUMN = "cause"
@@ -86,8 +88,6 @@ def _wait_for(descriptor: int, patience: float) -> bool:
 
 def csv_text(records: Sequence[TrialRecord], space: SearchSpace, metric_names: Sequence[str]) -> str:
     """The whole CSV. Declared parameters and metrics come first, in the order of the YAML file."""
-    import pandas
-
     rows = [(record, space.values(record.params)) for record in records]
     parameters = _names((values for _, values in rows), [parameter.name for parameter in space.parameters])
     metrics = _names((record.metrics for record in records), metric_names)
@@ -95,7 +95,8 @@ def csv_text(records: Sequence[TrialRecord], space: SearchSpace, metric_names: S
     header = _headers(parameters, metrics, constraints)
     cells = [_row(record, values, parameters, metrics, constraints) for record, values in rows]
     buffer = io.StringIO()
-    pandas.DataFrame(cells, columns=header, dtype=object).to_csv(buffer, index=False, lineterminator="\n")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([header, *cells])
     return buffer.getvalue()
 
 
@@ -178,6 +179,7 @@ class ResultsWriter:
         return files
 
     def _try_write(self) -> bool:
+        begun = time.monotonic()
         try:
             with _turn(self._config.paths, patience=0) as ours:
                 if not ours:
@@ -190,6 +192,8 @@ class ResultsWriter:
                 logger.warning("cannot write %s yet, will try again: %s", self._config.paths.results, error)
             self._told = True
             return False
+        now = time.monotonic()
+        self._due = now + max(self._interval, (now - begun) / MOST_SHARE)
         return True
 
     def _stamp(self) -> tuple[int, int] | None:
