@@ -123,7 +123,7 @@ class Agent:
             self._tracker = stack.enter_context(Tracker(self._config, self._holder.agent, self._view.log))
             self._clerk = stack.enter_context(Clerk(patience))
             if needs_process(study.sampler):
-                samplers = Samplers(self._config, type(study.sampler).__name__, patience)
+                samplers = Samplers(self._config, str(study.sampler), patience)
                 self._samplers = stack.enter_context(samplers)
             preparing = Preparing(self._config, study, storage)
             books = Bookkeeper(self._config, study, storage, ledger, lease, preparing)

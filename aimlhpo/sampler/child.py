@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ class ReadOnly:
 
     def overview(self, study_id: int) -> Overview:
         return self._inner.overview(study_id)
+
+    def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
+        return self._inner.latest_ends(study_id, most)
 
     def open_trial(self, trial_id: int) -> OpenTrial:
         return self._inner.open_trial(trial_id)

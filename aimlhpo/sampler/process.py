@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 import aimlhpo
 from aimlhpo.errors import StudyFailed
 from aimlhpo.sampler.messages import Answer, Refusal, Request, Suggestion
+from aimlhpo.surrogate import BoundedSampler
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -29,6 +30,7 @@ _WITHOUT_HISTORY = (RandomSampler, QMCSampler)
 
 def needs_process(sampler: BaseSampler) -> bool:
     """Whether sampling may take long. Samplers that are not Optuna's own may learn as trials end: they stay."""
+    sampler = sampler.inner if isinstance(sampler, BoundedSampler) else sampler
     ours = type(sampler).__module__.startswith("optuna.samplers")
     return ours and not isinstance(sampler, _WITHOUT_HISTORY)
 

@@ -49,7 +49,7 @@ class Sampling:
 
     @property
     def sampler(self) -> str:
-        return type(self._study.sampler).__name__
+        return str(self._study.sampler)
 
     def seed_of(self, number: int, *more: int) -> int:
         """A trial's own seed, from the study's and its number: the same in every attempt, another for each trial."""
