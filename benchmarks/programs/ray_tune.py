@@ -39,8 +39,9 @@ def train(config):
 
 
 def scheduler():
-    strategies = {"asha": ASHAScheduler, "median": MedianStoppingRule}
-    return strategies[SPEC["pruner"]]() if SPEC.get("pruner") in strategies else None
+    if SPEC.get("pruner") == "asha":
+        return ASHAScheduler(max_t=SPEC["steps"] + 1)  # a trial that reaches max_t is ended before it can take notes
+    return MedianStoppingRule() if SPEC.get("pruner") == "median" else None
 
 
 def main():

@@ -30,7 +30,8 @@ DIGITS = {
 def scheduler():
     space = DIGITS if "digits" in SPEC else SPACE
     if "digits" in SPEC or SPEC.get("pruner") == "asha":
-        most = SPEC["epochs"] if "digits" in SPEC else SPEC["steps"]
+        # A trial that reaches max_t is ended before it can take notes.
+        most = SPEC["epochs"] + 1 if "digits" in SPEC else SPEC["steps"] + 1
         return ASHA(space, metric="val_loss", time_attr="epoch", max_t=most, random_seed=SPEC["seed"])
     return TPE(space, metric="val_loss", random_seed=SPEC["seed"])
 
