@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def test_a_server_that_is_down_keeps_no_study_from_running(tmp_path: Path) -> No
 def test_what_is_missing_is_told_with_the_way_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mlflow").mkdir()  # a directory of that name is not the package
     monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)  # another test may have loaded it
     found = {problem.where: str(problem) for problem in problems(Project(tmp_path), "log:mlflow=true")}
     assert "mlflow is not installed" in found["log: mlflow"]
     assert "pip install 'aimlhpo[mlflow]'" in found["log: mlflow"]
