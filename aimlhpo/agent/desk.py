@@ -59,6 +59,7 @@ class Desk:
         self._reporters: dict[int, WorkerProcess] = {}
         self._held_back: list[Ended] = []
         self._stale, self._refreshing = True, False
+        self._reaping = False
         self._next_look = 0.0
         self._told: set[str] = set()
 
@@ -194,7 +195,10 @@ class Desk:
         self._clerk.submit(partial(self._books.note_provenance, provenance))
 
     def reap(self) -> None:
-        self._clerk.submit(self._books.reap, self._note_reaped)
+        """Look for dead agents, once at a time: where many wait for the ledger, more of it would keep out all else."""
+        if not self._reaping:
+            self._reaping = True
+            self._clerk.submit(self._books.reap, self._note_reaped)
 
     def refresh(self) -> None:
         """Look at the study again where something has changed since."""
@@ -252,6 +256,7 @@ class Desk:
             self._log(f"parameter {name!r}: nothing read it in trial {number}; it has no effect")
 
     def _note_reaped(self, numbers: list[int]) -> None:
+        self._reaping = False
         if numbers:
             self._stale = True
             self._log(f"trials given back because their agents are gone: {', '.join(map(str, numbers))}")
