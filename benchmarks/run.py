@@ -120,8 +120,10 @@ def publish(out: Path) -> None:
     """Put the table and the picture into the documentation."""
     before, _, rest = _PAGE.read_text().partition(_BEGIN)
     after = rest.partition(_END)[2]
-    _PAGE.write_text(f"{before}{_BEGIN}\n\n{(out / 'bench.md').read_text().strip()}\n\n{_END}{after}")
-    shutil.copy(out / "bench.svg", _PAGE.with_suffix(".svg"))
+    picture = _PAGE.with_suffix(".svg")
+    shutil.copy(out / "bench.svg", picture)
+    figures = f"{(out / 'bench.md').read_text().strip()}\n\n![Idle gaps and costs of a report]({picture.name})"
+    _PAGE.write_text(f"{before}{_BEGIN}\n\n{figures}\n\n{_END}{after}")
 
 
 if __name__ == "__main__":
