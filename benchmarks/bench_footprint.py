@@ -56,9 +56,10 @@ def footprint(folder: Path) -> tuple[int, int]:
     return len(entries), sum(entry.stat().st_size for entry in entries if entry.is_file())
 
 
-def files_of(storage: str, trials: int) -> tuple[int, int]:
+def files_of(kind: str, trials: int) -> tuple[int, int]:
     """Inodes and bytes of a study after that many trials."""
     with tempfile.TemporaryDirectory() as folder:
+        storage = "journal" if kind == "journal" else f"sqlite:///{folder}/run/s.db"
         project = Project(Path(folder), textwrap.dedent(REPORTING), storage=storage, n_trials=trials)
         project.run("--local", "1")
         return footprint(project.save_path)
@@ -93,8 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'storage':<10}{'trials':>8}{'inodes':>8}{'per trial':>11}{'bytes per trial':>17}")
     for kind in chosen.storages:
         for trials in chosen.trials:
-            storage = "journal" if kind == "journal" else ""
-            inodes, size = files_of(storage, trials)
+            inodes, size = files_of(kind, trials)
             print(f"{kind:<10}{trials:>8}{inodes:>8}{inodes / trials:>11.3f}{size / trials:>17.0f}", flush=True)
     bare = bare_python()
     print(f"\n{'storage':<10}{'trials':>8}{'agent MiB':>11}{'worker MiB':>12}{'its own share':>15}")

@@ -40,13 +40,6 @@ class Config:
         conf["optuna"] = copy.deepcopy(self.hyperparameters["optuna"])
         return conf
 
-    def with_storage(self, url: str) -> Config:
-        """The same study in another storage."""
-        hyperparameters = copy.deepcopy(self.hyperparameters)
-        hyperparameters["optuna"]["storage"] = url
-        optuna = self.optuna.model_copy(update={"storage": url})
-        return replace(self, optuna=optuna, hyperparameters=hyperparameters)
-
     def enqueued(self) -> list[dict[str, Any]]:
         """The trials of `enqueue`, by study name."""
         names = {key: parameter.name for key, parameter in self.optuna.parameters.items()}

@@ -145,13 +145,6 @@ def test_name_and_storage(
     assert "hidden" not in repr(config)
 
 
-def test_another_storage_for_the_same_study(files: Files) -> None:
-    config = files.load()
-    moved = config.with_storage("journal:///abs/s.journal")
-    assert moved.optuna.storage == moved.hyperparameters["optuna"]["storage"] == "journal:///abs/s.journal"
-    assert config.optuna.storage.startswith("sqlite:")
-
-
 def test_save_path_falls_back_to_the_log_section(files: Files, tmp_path: Path) -> None:
     assert files.write(above="log: {save_path: logs}").load().paths.save_path == tmp_path / "logs"
     assert files.write("save_path: own", above="log: {save_path: logs}").load().paths.save_path == tmp_path / "own"

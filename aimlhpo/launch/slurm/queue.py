@@ -79,14 +79,8 @@ def ask(job_ids: Iterable[str], cluster: str | None = None, timeout: float = pro
     return list(_read(answer.out))
 
 
-def is_job_alive(job_id: str, restarts: int, cluster: str | None = None) -> bool | None:
-    """Whether the job runs, in the same start of it; None: SLURM's silence, or a job that is just ending."""
-    asked = ask([job_id], cluster)
-    return None if asked is None else alive(asked, job_id, restarts)
-
-
 def alive(known: Iterable[Job], job_id: str, restarts: int) -> bool | None:
-    """The same, from what squeue has said."""
+    """Whether the job runs, in the same start of it, from what squeue has said; None: it is just ending."""
     job = next((job for job in known if job_id in (job.job_id, job.raw_id)), None)
     if job is None or job.ended:
         return False

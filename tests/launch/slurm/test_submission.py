@@ -153,9 +153,10 @@ def test_the_queue_shows_the_studys_jobs_alone(cluster: Cluster, here: Path, age
     assert running.job_id == f"{array.array_id}_0"
     assert running.node in ("gpu0", "gpu1", "gpu2", "gpu3")
     assert (pending.index, pending.reason) == (1, "JobArrayTaskLimit")
-    assert queue.is_job_alive(running.job_id, 0) is True
-    assert queue.is_job_alive(running.job_id, 1) is False
-    assert queue.is_job_alive("999999_0", 0) is False
+    known = queue.jobs(mine.paths) or []
+    assert queue.alive(known, running.job_id, 0) is True
+    assert queue.alive(known, running.job_id, 1) is False
+    assert queue.alive(known, "999999_0", 0) is False
 
 
 def test_stop_ends_the_studys_own_jobs_only(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
