@@ -78,16 +78,16 @@ def memory_of(kind: str, trials: int) -> dict[str, float]:
         folder = Path(name)
         url = f"journal://{folder}/s.journal" if kind == "journal" else f"sqlite:///{folder}/s.db"
         done = trials - trials // 50
-        project = big_project(folder / "p", url, trials, 100, n_trials=done + 2, reload=1)
+        project = big_project(folder / "p", url, trials, 100, n_trials=done + 2)
         (project.folder / "objective.py").write_text(MEASURING)
-        project.run("--local", "1")
+        project.run("-r", "1", "--local", "1")
         metrics = project.study().trials[-1].user_attrs["aimlhpo"]["metrics"]
         return {name: float(metrics[name]) for name in ("agent", "worker")}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, nargs="+", default=[10, 1000])
+    parser.add_argument("--trials", type=int, nargs="*", default=[10, 1000])
     parser.add_argument("--memory", type=int, default=10_000)
     parser.add_argument("--storages", nargs="+", choices=("journal", "sqlite"), default=["journal", "sqlite"])
     chosen = parser.parse_args(arguments)
