@@ -1,7 +1,7 @@
 """Samplers that model the study see a bounded part of it, so that sampling takes as long at 10,000 trials as at 1,000.
 
 What they see: all trials that are open, the best finished ones, and of the others the newest. TPE splits the finished
-trials into at most 25 good ones and the rest, and gives old ones of the rest little weight: it loses next to nothing.
+trials into at most 25 good ones and the rest, and gives old ones of the rest little weight.
 Samplers with another idea of the past (genetic algorithms, CMA-ES, grids, quasi-random sequences) see everything.
 """
 
