@@ -22,7 +22,18 @@ from aimlhpo.progress import Progress, SlotState
 
 def progress(slots: int = 2, *, idle: bool = False, n_trials: int | None = 100) -> Progress:
     states = tuple(SlotState(i, f"cuda:{i}", None if idle else 40 + i, 75.0, (i, -1.2345678e-5)) for i in range(slots))
-    return Progress(30, 5, 2, slots, n_trials, (17, 0.0123456), states, 133.0, 0.2, 325.0)
+    return Progress(
+        complete=30,
+        pruned=5,
+        failed=2,
+        running=slots,
+        n_trials=n_trials,
+        best=(17, 0.0123456),
+        slots=states,
+        elapsed=133.0,
+        rate=0.2,
+        eta=325.0,
+    )
 
 
 def drawn(state: Progress, width: int = 80, height: int = 24) -> list[str]:
@@ -115,9 +126,9 @@ SCRIPT = textwrap.dedent(
     optuna = types.SimpleNamespace(study_name="digits", storage="journal:///x", metric=["val_loss"])
     view = make_view(types.SimpleNamespace(optuna=optuna))
     view.start()
-    view.update(Progress(1, 0, 0, 2, 4, (0, 0.5), (SlotState(0, "cpu", 3, 1.0, None),)))
+    view.update(Progress(complete=1, running=2, n_trials=4, best=(0, 0.5), slots=(SlotState(0, "cpu", 3, 1.0, None),)))
     view.log("trial 2 failed: [nan]")
-    view.update(Progress(4, 0, 0, 0, 4, (0, 0.5), (SlotState(0, "cpu"),)))
+    view.update(Progress(complete=4, n_trials=4, best=(0, 0.5), slots=(SlotState(0, "cpu"),)))
     view.stop()
     print("AFTER")
     """
