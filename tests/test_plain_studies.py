@@ -63,7 +63,7 @@ def facts(trials: list[FrozenTrial]) -> list[Any]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("journal", marks=pytest.mark.slow)])
 def test_thirty_trials_go_on_unharmed(tmp_path: Path, kind: str) -> None:
     url = f"{kind}:///{tmp_path}/plain.{'db' if kind == 'sqlite' else 'journal'}"
     if kind == "sqlite":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from multiprocessing.connection import Connection
 
 from aimlhpo.base_objective import BaseObjective
@@ -26,9 +27,12 @@ def run(connection: Connection, imported: type[BaseObjective] | None = None) -> 
         return
     channel.send(Ready(provenance(setup.command.source if setup.command else setup.objective)))
     channel.start()
+    worker = os.getpid()
     while not isinstance(assignment := channel.assignments.get(), Stop):
         output.restore()
         team.begin(assignment)
         outcome = attempt(objective, assignment, team.channel, setup.study.metric)
+        if os.getpid() != worker:
+            os._exit(0)  # the objective forked, and its child came back from it: the worker's own result counts
         team.settle()
         channel.send(Finished(assignment.number, outcome))
