@@ -54,13 +54,14 @@ class Result:
 def run(cells: list[Cell], limit: float, end: float, out: Path) -> list[Result]:
     """The cells one after the other, none begun after `end`; what is known is written after each."""
     results: list[Result] = []
+    before = machine()
     with Stores() as stores:
         for cell in cells:
             left = end - time.monotonic()
             result = _one(cell, stores, min(limit, left)) if left > _LEAST else Result(cell, None, "no time left", 0.0)
             results.append(result)
             print(f"{result.seconds:5.0f} s  {cell}: {result.figures or result.reason}", file=sys.stderr, flush=True)
-            write(results, out)
+            write(results, before, out)
     return results
 
 
@@ -74,8 +75,8 @@ def _one(cell: Cell, stores: Stores, limit: float) -> Result:
     return Result(cell, figures, reason, time.monotonic() - begun)
 
 
-def write(results: list[Result], out: Path) -> None:
-    about = {**machine(), **_versions({result.cell.peer for result in results if result.figures})}
+def write(results: list[Result], before: dict[str, str], out: Path) -> None:
+    about = {**before, **_versions({result.cell.peer for result in results if result.figures})}
     document = {"machine": about, "results": [result.as_dict() for result in results]}
     (out / "bench.json").write_text(json.dumps(document, indent=1))
     (out / "bench.md").write_text(table([(result.cell, result.figures, result.reason) for result in results], about))
