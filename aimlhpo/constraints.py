@@ -159,11 +159,11 @@ def _names(node: ast.expr) -> Iterator[str]:
 
 def _check_number(number: float) -> None:
     try:
-        if math.isfinite(float(number)):
-            return
+        finite = math.isfinite(number)
     except OverflowError:
-        pass
-    raise ConstraintError("holds a number that is too large", "numbers up to 1.8e308")
+        finite = False
+    if not finite:
+        raise ConstraintError("holds a number that is too large", "numbers up to 1.8e308")
 
 
 def _illegal(node: ast.expr) -> ConstraintError:

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import Trial
 
-from aimlhpo.asha import Promotion
 from aimlhpo.backends import OwnedStorage
 from aimlhpo.protocol import Assignment, Suggested, SuggestRequest
 from aimlhpo.sampler.sampling import Sampling
-from aimlhpo.space import SearchSpace
 from aimlhpo.turn import Claim
 
 if TYPE_CHECKING:
@@ -35,10 +33,9 @@ class Preparing:
 
     def __init__(self, config: Config, study: optuna.Study, storage: OwnedStorage) -> None:
         self._config, self._storage = config, storage
-        self._space = SearchSpace.from_config(config)
         self._sampling = Sampling(config, study)
+        self._space, self._promotion = self._sampling.space, self._sampling.promotion
         self._reported = config.optuna.reported_metric
-        self._promotion = Promotion.of(study, self._reported)
         self._trials: dict[int, Trial] = {}
 
     def prepare(self, claims: Sequence[Claim], term: int) -> list[Work]:

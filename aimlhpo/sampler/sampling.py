@@ -27,16 +27,16 @@ class Sampling:
 
     def __init__(self, config: Config, study: optuna.Study) -> None:
         self._study = study
-        self._space = SearchSpace.from_config(config)
+        self.space = SearchSpace.from_config(config)
         self._seed = study.user_attrs[STUDY_ATTR]["seed"]
-        pauses = Promotion.of(study, config.optuna.reported_metric) is not None
-        self._sampled = make_study_for_sampling(study, pauses=pauses)
+        self.promotion = Promotion.of(study, config.optuna.reported_metric)
+        self._sampled = make_study_for_sampling(study, pauses=self.promotion is not None)
 
     def sample(self, trial_id: int, number: int) -> dict[str, Any]:
         """The user's values by study name. Raises StudyFailed where the sampler gives none."""
         try:
             reseed(self._study.sampler, self.seed_of(number))
-            return self._space.suggest(attach(self._sampled, trial_id))
+            return self.space.suggest(attach(self._sampled, trial_id))
         except Exception as error:
             if is_outage(error):
                 raise

@@ -64,6 +64,8 @@ def small_cgroup() -> Iterator[Path]:
     except OSError as error:
         with suppress(OSError):
             group.rmdir()
+        if os.environ.get("CI"):
+            raise
         pytest.skip(f"no cgroup can be made here: {error}")
     yield group
     group.rmdir()
