@@ -125,19 +125,20 @@ def test_running_trials_are_pruned_where_that_is_said(tmp_path: Path) -> None:
     with_two_agents(project)
     states = [trial.state for trial in project.study().trials]
     assert states.count(TrialState.COMPLETE) >= 1
-    assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED}
+    # What waits was claimed ahead and given back.
+    assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING}
 
 
 def test_an_ended_study_runs_nothing_until_the_rule_is_changed(tmp_path: Path) -> None:
     project = Project(tmp_path, objective(FALLING), n_trials=500, target_value=0.3)
     project.run()
-    finished = project.states()["COMPLETE"]
+    finished = project.states()
     again = project.run("-r", "1", expect=ExitCode.NOTHING_TO_DO)
     assert "study s was ended by target_value: val_loss 0.25 <= 0.3 with trial 3" in again.stdout
     assert "set another target_value" in again.stdout
-    assert project.states() == {"COMPLETE": finished}
+    assert project.states() == finished
     project.run("-r", "1", "optuna:target_value=0.1")
-    assert project.states()["COMPLETE"] > finished
+    assert project.states()["COMPLETE"] > finished["COMPLETE"]
     reached = project.run("-r", "1", "optuna:target_value=0.2", expect=ExitCode.NOTHING_TO_DO)
     assert "val_loss 0.2 <= 0.2 with trial 4" in reached.stdout
 
@@ -165,8 +166,8 @@ def test_gpu_hours_count_failed_trials_and_shared_gpus(tmp_path: Path) -> None:
     ended = read_status(project.study(), project.config).ended
     assert ended is not None
     assert ended.rule == "max_gpu_hours"
-    for record in project.records():
+    ran = [record for record in project.records() if record]  # what was claimed ahead and given back has none
+    for record in ran:
         assert record["gpus"] == 0.5
         assert record["gpu_seconds"] == pytest.approx(record["seconds"] / 2, abs=0.01)
-    used = sum(record["gpu_seconds"] for record in project.records()) / 3600
-    assert used >= 0.0005
+    assert sum(record["gpu_seconds"] for record in ran) / 3600 >= 0.0005
