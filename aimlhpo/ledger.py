@@ -141,7 +141,7 @@ class Ledger:
     def claim_ahead(self, token: str | None = None) -> Claim | Nothing:
         """The next trial for whichever of this agent's slots is free first: it counts, but has not begun.
 
-        Nothing.WAIT where what is left is not more than what is running: a slot that is free elsewhere takes that.
+        Nothing.WAIT where what is left is not more than what other agents run: a slot that is free there takes that.
         """
         return self._claim_one(Wish(token or new_token()))
 
@@ -188,7 +188,7 @@ class Ledger:
         if self._stops is not None and self._stops.ended(overview):
             return Nothing.STOPPED
         left = self.left(counts)
-        if left is not None and left <= counts.running and wish.ahead:
+        if wish.ahead and left is not None and left <= self._running_elsewhere(overview):
             return Nothing.WAIT
         promoted = self._promotion.next(overview.paused) if self._promotion is not None else None
         if promoted is not None:
@@ -199,6 +199,14 @@ class Ledger:
         if waiting:
             return self._take(draft, waiting, wish)
         return self._nothing_left(draft, counts) if self._queue is not None else self._create(draft, wish)
+
+    def _running_elsewhere(self, overview: Overview) -> int:
+        """Trials that other agents run: each of their slots may take one of those that are left."""
+        return sum(trial.begun and (trial.claim or {}).get("agent") != self._agent for trial in overview.open)
+
+    def is_alone(self) -> bool:
+        """Whether no other agent is at work on the study."""
+        return all(holder.agent == self._agent for holder in self._registry.living())
 
     def left(self, counts: Counts) -> int | None:
         """How many trials nobody has claimed yet; None without a budget."""

@@ -152,16 +152,26 @@ def large(study: optuna.Study, paths: StudyPaths) -> Ledger:
     return Ledger(study, paths, 5, "here", Registry(paths.leases, GRACE))
 
 
-def test_claims_ahead_count_and_leave_to_others_what_these_can_run(large: Ledger) -> None:
-    take(large)
+def test_claims_ahead_count_and_leave_to_others_what_these_can_run(
+    large: Ledger, study: optuna.Study, paths: StudyPaths
+) -> None:
+    elsewhere = Ledger(study, paths, 5, "elsewhere", Registry(paths.leases, GRACE))
+    take(elsewhere)
     take_ahead(large)
     take_ahead(large)
     take_ahead(large)
     assert large.claim_ahead() is Nothing.WAIT
     counts = large.counts()
     assert (counts.running, counts.ready, large.left(counts)) == (1, 3, 1)
-    take(large)
-    assert large.claim(0, "cpu") is Nothing.SOON
+    take(elsewhere)
+    assert elsewhere.claim(0, "cpu") is Nothing.SOON
+
+
+def test_an_agent_that_is_alone_claims_all_that_is_left_ahead(large: Ledger) -> None:
+    running = [take(large), take(large)]
+    ready = [take_ahead(large) for _ in range(3)]
+    assert large.claim_ahead() is Nothing.WAIT
+    assert [claim.number for claim in (*running, *ready)] == [0, 1, 2, 3, 4]
 
 
 def test_claim_ahead_that_never_begins_leaves_no_trace(large: Ledger, study: optuna.Study) -> None:

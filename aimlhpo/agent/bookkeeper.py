@@ -248,10 +248,10 @@ class Bookkeeper:
         counts, ended = self._ledger.counts(), self._ledger.ended()
         return Standing(counts, self._best, history.consecutive_failures, history.longest, ended)
 
-    def may_begin(self) -> bool:
-        """Whether trials may be started, and there is something left that nobody has claimed."""
+    def keeps_ready(self) -> bool:
+        """Whether trials that were claimed ahead stay: they may begin, and no other agent needs them."""
         left = self._ledger.left(self._ledger.counts())
-        return self._ledger.ended() is None and (left is None or left > 0)
+        return self._ledger.ended() is None and (left is None or left > 0 or self._ledger.is_alone())
 
     def _note_best(self, result: Result) -> None:
         feasible = result.state == "COMPLETE" and holds(result.record.get(CONSTRAINTS, {}))

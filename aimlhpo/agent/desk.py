@@ -176,7 +176,7 @@ class Desk:
 
     def ask_whether_to_keep(self, then: Callable[[bool], None]) -> None:
         """Whether trials that were claimed ahead are better kept than given back."""
-        self._clerk.submit(self._books.may_begin, then)
+        self._clerk.submit(self._books.keeps_ready, then)
 
     def suggest(self, request: SuggestRequest, worker: WorkerProcess) -> None:
         refused = Suggested(
