@@ -13,7 +13,7 @@ from aimlhpo.backends import OwnedStorage
 from aimlhpo.backends.views import last_report
 from aimlhpo.paths import StudyPaths
 from aimlhpo.records import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT
-from aimlhpo.sampling import after_trial
+from aimlhpo.sampling.learning import after_trial
 from aimlhpo.turn import Finish
 
 RETRY = "aimlhpo:retry"

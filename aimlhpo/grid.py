@@ -16,8 +16,6 @@ from aimlhpo.backends import backend_of
 from aimlhpo.config.grid import Grid, grid_of
 from aimlhpo.records import ATTRIBUTE, read_record
 from aimlhpo.space import SearchSpace
-from aimlhpo.strategies import make_sampler
-from aimlhpo.surrogate import bounded
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -91,17 +89,6 @@ def queue_of(study: optuna.Study, config: Config) -> GridQueue | None:
     """The queue of a study that is a grid."""
     grid = declared_grid(config)
     return None if grid is None else GridQueue(study, grid, SearchSpace.from_config(config))
-
-
-def sampler_of(config: Config, seed: int | None) -> BaseSampler:
-    """The study's sampler: a grid's own, or as the configuration says. Raises ConfigError.
-
-    `seed` is the study's: agents share what it decides, such as the order of a grid or a quasi-random sequence.
-    """
-    if declared_grid(config) is not None:
-        return GridSampler()
-    sampler = make_sampler(config.optuna.sampler, seed, SearchSpace.from_config(config).encode)
-    return bounded(sampler, config.optuna.sampler_sees)
 
 
 def declared_grid(config: Config) -> Grid | None:

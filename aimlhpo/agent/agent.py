@@ -31,14 +31,15 @@ from aimlhpo.backends import own
 from aimlhpo.devices import Slot
 from aimlhpo.election import Election
 from aimlhpo.errors import StudyFailed
-from aimlhpo.grid import queue_of, sampler_of
+from aimlhpo.grid import queue_of
 from aimlhpo.interruptions import STOPPED_BY_USER
 from aimlhpo.leases import Holder, Lease, Registry, Word
 from aimlhpo.ledger import Ledger
 from aimlhpo.lock_check import verify_shared_locks
 from aimlhpo.outbox import Outbox
 from aimlhpo.patience import Patience
-from aimlhpo.sampler.process import needs_process
+from aimlhpo.sampling.process import needs_process
+from aimlhpo.sampling.sampler import sampler_of
 from aimlhpo.stopping import make_stops
 from aimlhpo.storage import STUDY_ATTR, load_study
 from aimlhpo.strategies import make_pruner

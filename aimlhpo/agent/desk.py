@@ -17,7 +17,7 @@ from aimlhpo.errors import StudyFailed
 from aimlhpo.outbox import Outbox, Result
 from aimlhpo.patience import is_outage
 from aimlhpo.protocol import FAIL, Decision, Outcome, Report, Suggested, SuggestRequest, UserAttr
-from aimlhpo.sampler.messages import Suggestion
+from aimlhpo.sampling.messages import Suggestion
 from aimlhpo.turn import Claim, Nothing, Release, Wish, new_token
 
 if TYPE_CHECKING:

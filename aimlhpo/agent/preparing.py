@@ -10,7 +10,7 @@ from optuna.trial import Trial
 
 from aimlhpo.backends import OwnedStorage
 from aimlhpo.protocol import Assignment, Suggested, SuggestRequest
-from aimlhpo.sampler.sampling import Sampling
+from aimlhpo.sampling.parameters import Sampling
 from aimlhpo.turn import Claim
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 from aimlhpo.agent.clerk import Clerk
 from aimlhpo.patience import Patience
-from aimlhpo.sampler.messages import Suggestion
-from aimlhpo.sampler.process import SamplingProcess
+from aimlhpo.sampling.messages import Suggestion
+from aimlhpo.sampling.process import SamplingProcess
 from aimlhpo.turn import Claim
 
 if TYPE_CHECKING:

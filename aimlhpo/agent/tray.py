@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from aimlhpo.devices import Slot
 from aimlhpo.outbox import Result
 from aimlhpo.protocol import Report, UserAttr
-from aimlhpo.sampler.messages import Suggestion
+from aimlhpo.sampling.messages import Suggestion
 from aimlhpo.turn import Claim, Release, Wish
 
 

@@ -1,4 +1,4 @@
-"""Optuna's view of a trial that the ledger has claimed."""
+"""What the study's sampler is told of trials that have ended."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ import logging
 from collections.abc import Sequence
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.patience import is_outage
 
 logger = logging.getLogger(__name__)
-
-
-def attach(study: optuna.Study, trial_id: int) -> Trial:
-    """The RUNNING trial, to be sampled from all that the study holds now."""
-    # Samplers ask for the trials that Optuna read at the last `ask`, which nobody calls here.
-    study._thread_local.cached_all_trials = None
-    return Trial(study, trial_id)
 
 
 def after_trial(study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:

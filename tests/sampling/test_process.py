@@ -18,7 +18,7 @@ from aimlhpo.errors import StudyFailed
 from aimlhpo.grid import GridSampler
 from aimlhpo.leases import Registry
 from aimlhpo.ledger import Ledger
-from aimlhpo.sampler.process import MOST_DEATHS, SamplingProcess, needs_process
+from aimlhpo.sampling.process import MOST_DEATHS, SamplingProcess, needs_process
 from aimlhpo.storage import create_or_load_study
 from aimlhpo.turn import Claim
 from tests.project import Project
@@ -123,7 +123,7 @@ def samplers(agent: int) -> list[int]:
     found = []
     for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
         words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        if b"aimlhpo.sampler" in words:
+        if b"aimlhpo.sampling" in words:
             found.append(int(child))
     return found
 

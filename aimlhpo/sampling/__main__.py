@@ -1,11 +1,11 @@
-"""`python -m aimlhpo.sampler FD PARENT`: started by an agent, never by hand."""
+"""`python -m aimlhpo.sampling FD PARENT`: started by an agent, never by hand."""
 
 from __future__ import annotations
 
 import sys
 from multiprocessing.connection import Connection
 
-from aimlhpo.sampler.child import run
+from aimlhpo.sampling.child import run
 from aimlhpo.worker.lifeline import die_with_parent
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.backends import Backend, OwnedStorage, backend_of
 from aimlhpo.backends.backend import OpenTrial, Overview, Place
 from aimlhpo.backends.operations import Operation, SetParam
-from aimlhpo.grid import sampler_of
 from aimlhpo.patience import first_line, is_outage
-from aimlhpo.sampler.messages import Answer, Refusal, Request, Suggestion
-from aimlhpo.sampler.sampling import Sampling
+from aimlhpo.sampling.messages import Answer, Refusal, Request, Suggestion
+from aimlhpo.sampling.parameters import Sampling
+from aimlhpo.sampling.sampler import sampler_of
 from aimlhpo.storage import STUDY_ATTR, load_study
 from aimlhpo.strategies import make_pruner
 

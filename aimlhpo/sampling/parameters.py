@@ -11,7 +11,6 @@ from aimlhpo.asha import Promotion
 from aimlhpo.backends.views import for_sampler
 from aimlhpo.errors import StudyFailed
 from aimlhpo.patience import is_outage
-from aimlhpo.sampling import attach
 from aimlhpo.space import SearchSpace
 from aimlhpo.storage import STUDY_ATTR
 from aimlhpo.strategies import reseed
@@ -54,6 +53,13 @@ class Sampling:
     def seed_of(self, number: int, *more: int) -> int:
         """A trial's own seed, from the study's and its number: the same in every attempt, another for each trial."""
         return int(np.random.SeedSequence([self._seed, number, *more]).generate_state(1)[0] % 2**31)
+
+
+def attach(study: optuna.Study, trial_id: int) -> Trial:
+    """The RUNNING trial, to be sampled from all that the study holds now."""
+    # Samplers ask for the trials that Optuna read at the last `ask`, which nobody calls here.
+    study._thread_local.cached_all_trials = None
+    return Trial(study, trial_id)
 
 
 def make_study_for_sampling(study: optuna.Study, *, pauses: bool) -> optuna.Study:

@@ -1,6 +1,6 @@
 """What a bounded view of the study costs in search quality, and what it saves in sampling time.
 
-    python -m benchmarks.bench_surrogate [--seeds 5] [--trials 400] [--sees 100] [--sampler TPESampler]
+    python -m benchmarks.bench_bounded [--seeds 5] [--trials 400] [--sees 100] [--sampler TPESampler]
 
 Quality: the best value after `--trials` trials on standard functions, with a view so small that most of them lie out of
 sight, beside the same sampler that sees all. The order of two medians says little where it changes from seed to seed:
@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.surrogate import ALL, bounded
+from aimlhpo.sampling.bounded import ALL, bounded
 from benchmarks.big_study import DISTRIBUTIONS, ended_trials
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

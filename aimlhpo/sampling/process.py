@@ -18,8 +18,8 @@ from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 
 import aimlhpo
 from aimlhpo.errors import StudyFailed
-from aimlhpo.sampler.messages import Answer, Refusal, Request, Suggestion
-from aimlhpo.surrogate import BoundedSampler
+from aimlhpo.sampling.bounded import BoundedSampler
+from aimlhpo.sampling.messages import Answer, Refusal, Request, Suggestion
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -48,7 +48,7 @@ class SamplingProcess:
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "aimlhpo.sampler", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-m", "aimlhpo.sampling", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=_environment(),

@@ -9,8 +9,8 @@ import pytest
 from optuna.samplers import NSGAIISampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.sampling.bounded import ALL, BoundedSampler, bounded, choose
 from aimlhpo.strategies import reseed
-from aimlhpo.surrogate import ALL, BoundedSampler, bounded, choose
 from tests.project import Project
 
 
