@@ -11,10 +11,9 @@ from optuna.trial import TrialState
 
 from aimlhpo.backends import own
 from aimlhpo.leases import Holder, Lease, Registry
-from aimlhpo.ledger import Ledger
+from aimlhpo.ledger import Claim, Ledger, Nothing, Turn
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage import open_storage
-from aimlhpo.turn import Claim, Nothing, Turn
 from tests.conftest import STORAGE_KINDS
 
 GRACE = 60.0

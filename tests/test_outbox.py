@@ -8,11 +8,10 @@ import optuna
 from optuna.trial import TrialState
 
 from aimlhpo.leases import Holder, Lease, Registry
-from aimlhpo.ledger import Ledger
+from aimlhpo.ledger import Claim, Ledger
 from aimlhpo.outbox import Outbox, Result
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage import open_storage
-from aimlhpo.turn import Claim
 
 
 def setting(folder: Path) -> tuple[optuna.Study, StudyPaths, Registry]:

@@ -18,7 +18,7 @@ from aimlhpo.checkpoints import Checkpoints
 from aimlhpo.constraints import holds
 from aimlhpo.counts import FINISHED, Counts
 from aimlhpo.history import History
-from aimlhpo.ledger import Ledger
+from aimlhpo.ledger import Claim, Finish, Ledger, Settled, Turn
 from aimlhpo.outbox import Result
 from aimlhpo.patience import is_outage
 from aimlhpo.protocol import Decision, Report
@@ -26,7 +26,6 @@ from aimlhpo.records import CONSTRAINTS
 from aimlhpo.results import ResultsWriter
 from aimlhpo.stopping import Ended, Look
 from aimlhpo.storage import STUDY_ATTR
-from aimlhpo.turn import Claim, Finish, Settled, Turn
 
 if TYPE_CHECKING:
     import optuna

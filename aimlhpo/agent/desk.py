@@ -14,11 +14,11 @@ from aimlhpo.agent.preparing import Preparing, Work
 from aimlhpo.agent.samplers import Samplers
 from aimlhpo.agent.tray import Begun, Ended, Pile, Sampled, Tray
 from aimlhpo.errors import StudyFailed
+from aimlhpo.ledger import Claim, Nothing, Release, Wish, new_token
 from aimlhpo.outbox import Outbox, Result
 from aimlhpo.patience import is_outage
 from aimlhpo.protocol import FAIL, Decision, Outcome, Report, Suggested, SuggestRequest, UserAttr
 from aimlhpo.sampling.messages import Suggestion
-from aimlhpo.turn import Claim, Nothing, Release, Wish, new_token
 
 if TYPE_CHECKING:
     from aimlhpo.agent.process import WorkerProcess

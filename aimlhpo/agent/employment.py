@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aimlhpo.agent.preparing import Work
 from aimlhpo.agent.seat import Seat, State
 from aimlhpo.interruptions import newest_file
-from aimlhpo.turn import Nothing
+from aimlhpo.ledger import Nothing
 
 if TYPE_CHECKING:
     from aimlhpo.agent.desk import Desk

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import Trial
 
 from aimlhpo.backends import OwnedStorage
+from aimlhpo.ledger import Claim
 from aimlhpo.protocol import Assignment, Suggested, SuggestRequest
 from aimlhpo.sampling.parameters import Sampling
-from aimlhpo.turn import Claim
 
 if TYPE_CHECKING:
     import optuna

@@ -6,10 +6,10 @@ import hashlib
 import json
 from typing import Any
 
+from aimlhpo.ledger import Claim
 from aimlhpo.outbox import Result
 from aimlhpo.protocol import COMPLETE, FAIL, PAUSED, PRUNED, Outcome, Report
 from aimlhpo.records import CONSTRAINTS
-from aimlhpo.turn import Claim
 
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
 

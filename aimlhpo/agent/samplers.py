@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from aimlhpo.agent.clerk import Clerk
+from aimlhpo.ledger import Claim
 from aimlhpo.patience import Patience
 from aimlhpo.sampling.messages import Suggestion
 from aimlhpo.sampling.process import SamplingProcess
-from aimlhpo.turn import Claim
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config

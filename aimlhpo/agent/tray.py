@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from aimlhpo.devices import Slot
+from aimlhpo.ledger import Claim, Release, Wish
 from aimlhpo.outbox import Result
 from aimlhpo.protocol import Report, UserAttr
 from aimlhpo.sampling.messages import Suggestion
-from aimlhpo.turn import Claim, Release, Wish
 
 
 @dataclass(frozen=True)

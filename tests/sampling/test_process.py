@@ -17,10 +17,9 @@ from aimlhpo.backends import own
 from aimlhpo.errors import StudyFailed
 from aimlhpo.grid import GridSampler
 from aimlhpo.leases import Registry
-from aimlhpo.ledger import Ledger
+from aimlhpo.ledger import Claim, Ledger
 from aimlhpo.sampling.process import MOST_DEATHS, SamplingProcess, needs_process
 from aimlhpo.storage import create_or_load_study
-from aimlhpo.turn import Claim
 from tests.project import Project
 from tests.waiting import wait_until
 

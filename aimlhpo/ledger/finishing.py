@@ -1,4 +1,4 @@
-"""What is written when a trial ends: its last reports, its record, its values, and what a failed one is followed by."""
+"""What a result writes: the last reports, the record, the values, and what a failed trial is followed by."""
 
 from __future__ import annotations
 
@@ -8,25 +8,47 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aimlhpo import interruptions, pausing
-from aimlhpo.backends import OwnedStorage
+from aimlhpo import interruptions
+from aimlhpo.backends import OpenTrial, OwnedStorage
 from aimlhpo.backends.views import last_report
+from aimlhpo.ledger import pausing
+from aimlhpo.ledger.draft import Draft
+from aimlhpo.ledger.turn import Finish
 from aimlhpo.paths import StudyPaths
 from aimlhpo.records import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT
 from aimlhpo.sampling.learning import after_trial
-from aimlhpo.turn import Finish
 
 RETRY = "aimlhpo:retry"
 
 
 class Finishing:
-    """Writes to the storage's open batch; the trials are held."""
+    """Writes to the storage's open batch."""
 
     def __init__(self, study: optuna.Study, storage: OwnedStorage, paths: StudyPaths, max_retries: int) -> None:
         self._study, self._storage, self._paths = study, storage, paths
         self._max_retries = max_retries
 
-    def write(self, finish: Finish) -> None:
+    def finish(self, draft: Draft, finish: Finish) -> bool:
+        """Write a result, or what pauses its trial. False if the claim was lost, to anything but this very result."""
+        claim = finish.claim
+        stored = draft.find(claim.trial_id) or self._storage.backend.open_trial(claim.trial_id)
+        if not stored.held_with(claim.token):
+            return stored.ended_with(claim.token)
+        self._storage.hold(claim.trial_id)
+        self._write(finish)
+        self._note(draft, stored, finish)
+        return True
+
+    def _note(self, draft: Draft, trial: OpenTrial, finish: Finish) -> None:
+        if finish.state == TrialState.WAITING:
+            rung = {"rung": finish.record["rung"], "token": finish.claim.token}
+            draft.change(trial, state=TrialState.WAITING, claim=None, paused=rung)
+        else:
+            draft.end(trial, finish.state)
+        if finish.state == TrialState.FAIL:
+            draft.new += self._retry_of(finish.claim.trial_id)
+
+    def _write(self, finish: Finish) -> None:
         """The result, the state last."""
         trial_id = finish.claim.trial_id
         self._write_reports(trial_id, finish.reports)
@@ -46,7 +68,7 @@ class Finishing:
         """Whether failed trials may be tried again."""
         return self._max_retries > 0
 
-    def retry_of(self, trial_id: int) -> list[FrozenTrial]:
+    def _retry_of(self, trial_id: int) -> list[FrozenTrial]:
         """A failed trial's parameters to be tried again, as often as `max_retries` says, linked to the first trial."""
         trial = self._storage.get_trial(trial_id)
         before = trial.system_attrs.get(RETRY, {"of": trial.number, "count": 0})
