@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from aimlhpo.config.parameter_section import Parameters
 from aimlhpo.config.pruned_metric import reported_metric
 from aimlhpo.config.stopping_section import AT_STOP, TIMEOUT_SCOPES, Hours, Patience, Targets
+from aimlhpo.config.strategy_section import Pruner, Strategy
 from aimlhpo.config.values import (
     TEXT,
     Command,
@@ -15,7 +17,6 @@ from aimlhpo.config.values import (
     CountFromZero,
     CountOrAll,
     Flag,
-    Mapping,
     Seconds,
     Section,
     Seed,
@@ -38,63 +39,6 @@ KEPT = ("all", "best", "none")
 _DIRECTION = {"enum": DIRECTIONS}
 
 
-class ParameterSection(Section):
-    """One parameter of the search space, under its key."""
-
-    type: Text = Field(description="The kind of parameter.")
-    settings: Mapping = Field(
-        description="The name in the study (the key where not given), and arguments of that kind."
-    )
-    substitute: Flag = Field(
-        default=True,
-        description="Whether the value replaces the model YAML's at the key; false where only custom_updates reads it.",
-    )
-
-    pass_as: Text | None = Field(
-        default=None,
-        alias="pass-as",
-        description="How `command` gets the value, with {v} in its place. Default: --NAME={v}; "
-        "booleans as --NAME or --no-NAME.",
-    )
-    dependency: Any = Field(
-        default=None,
-        description="What the value has to do with another: {type: multiply, on: OTHER}, or {type: optimize_iff, "
-        "on: OTHER, conditions: [{type: equal, compare_value: VALUE}], otherwise: VALUE}; a list for several.",
-    )
-
-    @property
-    def name(self) -> str:
-        """The parameter's name in the study."""
-        return str(self.settings["name"])
-
-
-class StrategySection(Section):
-    """A sampler or pruner by its class name in Optuna; every other key is a keyword argument of the class."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    type: Text = Field(description="Class name in Optuna.")
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the class."""
-        return dict(self.__pydantic_extra__ or {})
-
-
-class PrunerSection(StrategySection):
-    """A pruner, and the metric that it goes by."""
-
-    metric: Text | None = Field(default=None, description="Which of several metrics trials report, and are pruned by.")
-
-
-def _strategy(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"type": value}
-    if not isinstance(value, dict):
-        raise illegal(f"{show(value)} is not a mapping", "type: CLASS, and keyword arguments of the class")
-    return value
-
-
 def _constraint(value: Any) -> str:
     if not isinstance(value, str):
         raise illegal(f"{show(value)} is not text", LEGAL)
@@ -112,19 +56,6 @@ def _directions(value: Any) -> list[str]:
     return list(words)
 
 
-def _parameters(value: Any) -> Any:
-    """Give every entry without a name its key as the name."""
-    if not isinstance(value, dict):
-        raise illegal(f"{show(value)} is not a mapping", "one entry per parameter")
-    return {str(key): _named(str(key), entry) for key, entry in value.items()}
-
-
-def _named(key: str, entry: Any) -> Any:
-    if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
-        return entry
-    return {**entry, "settings": {"name": key, **entry["settings"]}}
-
-
 def _entries(value: Any) -> Any:
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise illegal(f"{show(value)} is not a list of mappings", "a list of parameter: value mappings")
@@ -139,8 +70,6 @@ Constraints = Annotated[
     BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
     in_editors(TEXT, {"type": "array", "items": TEXT}),
 ]
-Strategy = Annotated[StrategySection, BeforeValidator(_strategy)]
-Pruner = Annotated[PrunerSection, BeforeValidator(_strategy)]
 
 
 class OptunaSection(Section):
@@ -228,7 +157,7 @@ class OptunaSection(Section):
         description="Pruner by Optuna class name, with its keyword arguments; with several metrics also `metric`: "
         "the one that trials report.",
     )
-    parameters: Annotated[dict[str, ParameterSection], BeforeValidator(_parameters)] = Field(
+    parameters: Parameters = Field(
         default_factory=dict,
         description="The search space: colon path into the model YAML, or a plain name, to a parameter.",
     )

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from aimlhpo.config.log_section import LogSection, MlflowSection, TensorboardSection
-from aimlhpo.config.optuna_section import OptunaSection, ParameterSection, PrunerSection, StrategySection
+from aimlhpo.config.optuna_section import OptunaSection
+from aimlhpo.config.parameter_section import ParameterSection
 from aimlhpo.config.slurm_section import SlurmSection
+from aimlhpo.config.strategy_section import PrunerSection, StrategySection
 from aimlhpo.config.values import Section, illegal
 from aimlhpo.suggestions import show
 
