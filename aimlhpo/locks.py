@@ -43,10 +43,22 @@ def try_lock(fd: int) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the exclusive lock on the file `path`."""
+    """Hold the exclusive lock on the file `path`, in a fair turn.
+
+    The kernel lets whoever frees a lock have it again before those that wait for it are awake. So all wait for the
+    place of the next one to come, a lock of its own, and only who has that place waits for the lock itself.
+    """
+    with _opened(path) as fd:
+        with _opened(path.with_name(f"{path.name}.next")) as place:
+            lock(place, path)
+            lock(fd, path)
+        yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     fd = open_lock_file(path)
     try:
-        lock(fd, path)
-        yield
+        yield fd
     finally:
         os.close(fd)

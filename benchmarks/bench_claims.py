@@ -1,0 +1,120 @@
+"""How long many workers wait for a claim on one storage, and how evenly: beside `study.ask` of plain Optuna.
+
+    python -m benchmarks.bench_claims [--workers 64] [--seconds 20] [--storages sqlite journal postgresql]
+
+Every worker is a process with a ledger of its own, as if each were an agent; it claims a trial, finishes it, and so on
+without a pause, so that all of them always wait for each other. All begin at once, when every one has opened the study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from aimlhpo.backends import own
+from aimlhpo.leases import Registry
+from aimlhpo.ledger import Ledger
+from aimlhpo.ledger.turn import Claim
+from aimlhpo.paths import StudyPaths
+from aimlhpo.storage import open_storage
+from benchmarks.notes import quantiles
+from benchmarks.stores import KINDS, Stores
+
+Begin = Callable[[str, Path, str], Iterator[float]]
+
+
+def ours(url: str, folder: Path, name: str) -> Iterator[float]:
+    """Seconds that each claim takes, one trial after the other."""
+    paths = StudyPaths(folder, "s")
+    study = optuna.load_study(study_name="s", storage=own(open_storage(url)))
+    ledger = Ledger(study, paths, None, name, Registry(paths.leases, 60.0))
+    while True:
+        begun = time.perf_counter()
+        claim = ledger.claim(0, "cpu")
+        yield time.perf_counter() - begun
+        if isinstance(claim, Claim):
+            ledger.finish(claim, TrialState.COMPLETE, [1.0], {})
+
+
+def plain(url: str, folder: Path, name: str) -> Iterator[float]:
+    """The same with Optuna's own calls."""
+    study = optuna.load_study(study_name="s", storage=_storage(url))
+    while True:
+        begun = time.perf_counter()
+        trial = study.ask()
+        yield time.perf_counter() - begun
+        study.tell(trial, 1.0)
+
+
+def _storage(url: str) -> optuna.storages.BaseStorage | str:
+    if url.startswith("journal://"):
+        backend = optuna.storages.journal.JournalFileBackend(url.removeprefix("journal://"))
+        return optuna.storages.JournalStorage(backend)
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+def _work(begin: Begin, url: str, folder: Path, name: str, seconds: float, connection: Connection) -> None:
+    waits = begin(url, folder, name)
+    next(waits)
+    connection.send(None)
+    connection.recv()
+    end = time.monotonic() + seconds
+    found = [next(waits)]
+    while time.monotonic() < end:
+        found.append(next(waits))
+    connection.send(found)
+
+
+def measure(begin: Begin, url: str, workers: int, seconds: float) -> list[float]:
+    """Seconds of all claims of all workers. Raises EOFError where one of them dies."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with tempfile.TemporaryDirectory() as name:
+        StudyPaths(Path(name), "s").create()
+        storage = _storage(url) if begin is plain else open_storage(url)
+        optuna.create_study(study_name="s", storage=storage)
+        context, ends = multiprocessing.get_context("fork"), []
+        for number in range(workers):
+            mine, theirs = context.Pipe()
+            with theirs:
+                arguments = (begin, url, Path(name), f"agent{number}", seconds, theirs)
+                context.Process(target=_work, args=arguments, daemon=True).start()
+            ends.append(mine)
+        for message in ("ready", "go"):
+            for end in ends:
+                end.recv() if message == "ready" else end.send(None)
+        return [wait for end in ends for wait in end.recv()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--storages", nargs="+", choices=KINDS, default=list(KINDS))
+    chosen = parser.parse_args(arguments)
+    heads = f"{'median ms':>11}{'p99 ms':>9}{'p99 / median':>14}{'longest ms':>12}"
+    print(f"{'storage':<12}{'library':<14}{'claims':>8}{heads}")
+    with Stores() as stores:
+        for kind in chosen.storages:
+            for name, begin in (("aimlhpo", ours), ("plain Optuna", plain)):
+                _line(kind, name, measure(begin, stores.url(kind, 0, 0), chosen.workers, chosen.seconds))
+
+
+def _line(kind: str, name: str, waits: list[float]) -> None:
+    found = quantiles(waits)
+    median, high, longest = (1000 * value for value in (found["median"], found["p99"], max(waits)))
+    print(
+        f"{kind:<12}{name:<14}{len(waits):>8}{median:>11.1f}{high:>9.1f}{high / median:>14.1f}{longest:>12.1f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

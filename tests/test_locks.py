@@ -1,0 +1,32 @@
+"""The ledger's lock is given in turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Thread
+
+from aimlhpo.locks import locked
+from tests.waiting import wait_until
+
+
+def is_waited_for(path: Path) -> bool:
+    """Whether somebody waits for a lock on the file, by the kernel's list."""
+    inode = path.stat().st_ino
+    return any("->" in line and f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def test_who_frees_the_lock_does_not_have_it_again_before_those_that_wait(tmp_path: Path) -> None:
+    path, order = tmp_path / "ledger.lock", list[str]()
+
+    def take(who: str) -> None:
+        with locked(path):
+            order.append(who)
+
+    for _ in range(20):
+        other = Thread(target=take, args=("other",))
+        with locked(path):
+            other.start()
+            wait_until(lambda: is_waited_for(path), "the other one to wait")
+        take("again")
+        other.join()
+    assert order == ["other", "again"] * 20
