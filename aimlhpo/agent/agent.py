@@ -8,41 +8,31 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from aimlhpo.agent.bookkeeper import Bookkeeper, Standing
-from aimlhpo.agent.clerk import Clerk
 from aimlhpo.agent.desk import Desk
 from aimlhpo.agent.employment import Employment
 from aimlhpo.agent.endings import Endings
 from aimlhpo.agent.halt import Halt
 from aimlhpo.agent.hearing import Hearing
+from aimlhpo.agent.opening import make_ledger, open_study
 from aimlhpo.agent.preparing import Preparing
 from aimlhpo.agent.progress import Pace
-from aimlhpo.agent.samplers import Samplers
 from aimlhpo.agent.seats import Seats
 from aimlhpo.agent.signals import LOCAL, SignalTrap
+from aimlhpo.agent.staff import Staff
 from aimlhpo.agent.walltime import Job, Walltime
 from aimlhpo.agent.workforce import Workforce
-from aimlhpo.asha import Promotion
-from aimlhpo.backends import own
 from aimlhpo.devices import Slot
 from aimlhpo.election import Election
 from aimlhpo.errors import StudyFailed
-from aimlhpo.grid import queue_of
 from aimlhpo.interruptions import STOPPED_BY_USER
-from aimlhpo.leases import Holder, Lease, Registry, Word
-from aimlhpo.ledger import Ledger
+from aimlhpo.leases import Holder, Lease, Word
 from aimlhpo.lock_check import verify_shared_locks
 from aimlhpo.outbox import Outbox
 from aimlhpo.patience import Patience
-from aimlhpo.sampling.process import needs_process
-from aimlhpo.sampling.sampler import sampler_of
-from aimlhpo.stopping import make_stops
-from aimlhpo.storage import STUDY_ATTR, load_study
-from aimlhpo.strategies import make_pruner
 from aimlhpo.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -96,7 +86,7 @@ class Agent:
         self._pace = Pace(config.optuna.n_trials)
         self._next_reap = 0.0
         self._stopped = False
-        self._samplers: Samplers | None = None
+        self._patience = Patience(view.log, self._seconds_of_patience)
 
     def run(self) -> Ending:
         """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
@@ -105,43 +95,34 @@ class Agent:
             return self._run()
 
     def _run(self) -> Ending:
-        options, paths = self._config.optuna, self._config.paths
-        pruner = make_pruner(options.pruner)
-        self._patience = patience = Patience(self._view.log, self._seconds_of_patience)
-        study = patience.run(partial(load_study, self._config, pruner=pruner))
-        study.sampler = sampler_of(self._config, study.user_attrs[STUDY_ATTR]["seed"])
-        study._storage = storage = own(study._storage)
-        registry = Registry(paths.leases, options.grace_period, self._holder, self._word)
-        queue, stops = queue_of(study, self._config), make_stops(study, self._config)
-        limits = options.max_retries, options.max_interruptions
-        promotion = Promotion.of(study, options.reported_metric)
-        ledger = Ledger(study, paths, options.n_trials, self._holder.agent, registry, *limits, queue, stops, promotion)
+        config, leases, grace = self._config, self._config.paths.leases, self._config.optuna.grace_period
+        study, storage = open_study(config, self._patience)
+        ledger = make_ledger(config, study, self._holder, self._word)
         with ExitStack() as stack:
             self._trap = stack.enter_context(SignalTrap(self._causes))
-            lease = stack.enter_context(Lease(paths.leases, self._holder, options.grace_period))
-            verify_shared_locks(paths.leases, self._holder, options.grace_period)
-            waiter = stack.enter_context(Election(paths.state / "waiter.lock"))
-            self._tracker = stack.enter_context(Tracker(self._config, self._holder.agent, self._view.log))
-            self._clerk = stack.enter_context(Clerk(patience))
-            if needs_process(study.sampler):
-                samplers = Samplers(self._config, str(study.sampler), patience)
-                self._samplers = stack.enter_context(samplers)
-            preparing = Preparing(self._config, study, storage)
-            books = Bookkeeper(self._config, study, storage, ledger, lease, preparing)
-            tell, outbox, repeatable = self._view.log, Outbox(paths.outbox), len(self._seats) == 1
-            self._desk = Desk(
-                books, preparing, self._clerk, outbox, tell, repeatable=repeatable, samplers=self._samplers
-            )
-            self._employment = Employment(self._config, self._seats, self._desk, self._halt, self._walltime, waiter)
-            self._endings = Endings(
-                self._config, self._holder, self._seats, self._desk, self._employment, self._halt, self._trap
-            )
-            self._hearing = Hearing(self._seats, self._desk, self._endings, self._halt, options.trial_timeout)
+            lease = stack.enter_context(Lease(leases, self._holder, grace))
+            verify_shared_locks(leases, self._holder, grace)
+            waiter = stack.enter_context(Election(config.paths.state / "waiter.lock"))
+            self._tracker = stack.enter_context(Tracker(config, self._holder.agent, self._view.log))
+            self._staff = stack.enter_context(Staff(config, study.sampler, self._patience))
+            preparing = Preparing(config, study, storage)
+            self._open_desk(Bookkeeper(config, study, storage, ledger, lease, preparing), preparing, waiter)
             stack.callback(self._seats.end_workers)
             self._loop()
         if self._halt.error is not None:
             raise self._halt.error
         return Ending(self._desk.standing, self._desk.trials_run, self._halt.cause)
+
+    def _open_desk(self, books: Bookkeeper, preparing: Preparing, waiter: Election) -> None:
+        """The desk, and those who stand between it and the seats."""
+        config, seats, halt, staff = self._config, self._seats, self._halt, self._staff
+        outbox, repeatable = Outbox(config.paths.outbox), len(seats) == 1
+        self._desk = desk = Desk(
+            books, preparing, staff.clerk, outbox, self._view.log, repeatable=repeatable, samplers=staff.samplers
+        )
+        self._employment = Employment(config, seats, desk, halt, self._walltime, waiter)
+        self._endings = Endings(config, self._holder, seats, desk, self._employment, halt, self._trap)
+        self._hearing = Hearing(seats, desk, self._endings, halt, config.optuna.trial_timeout)
 
     # --- the loop ---
 
@@ -155,8 +136,8 @@ class Agent:
         self._desk.close()
         while not self._desk.idle:
             self._desk.flush()
-            wait(self._desks())
-            self._deliver()
+            wait(self._staff.filenos())
+            self._staff.deliver()
         self._show()
         self._tracker.finish(self._halt.cause)
 
@@ -172,20 +153,11 @@ class Agent:
         return (self._halt.called or self._seats.all_retired) and self._desk.idle
 
     def _sources(self) -> list[Connection | int]:
-        return [*self._desks(), self._trap.fileno(), *self._seats.connections()]
-
-    def _desks(self) -> list[int]:
-        """Where answers are waited for."""
-        return [self._clerk.fileno(), *([self._samplers.fileno()] if self._samplers else [])]
-
-    def _deliver(self) -> None:
-        self._clerk.deliver()
-        if self._samplers is not None:
-            self._samplers.deliver()
+        return [*self._staff.filenos(), self._trap.fileno(), *self._seats.connections()]
 
     def _serve(self, source: object) -> None:
-        if source in self._desks():
-            self._deliver()
+        if source in self._staff.filenos():
+            self._staff.deliver()
         elif source == self._trap.fileno():
             self._trap.clear()
             self._halt.call(self._why(self._trap.cause or STOPPED_BY_USER))
@@ -215,8 +187,7 @@ class Agent:
             return
         self._stopped = True
         self._patience.wake()
-        if self._samplers is not None:
-            self._samplers.stop()
+        self._staff.stop_sampling()
         self._view.log(f"stopping: {cause}")
         self._seats.end_workers()
         for seat in self._seats:
