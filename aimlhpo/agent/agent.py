@@ -17,6 +17,7 @@ from aimlhpo.agent.employment import Employment
 from aimlhpo.agent.endings import Endings
 from aimlhpo.agent.halt import Halt
 from aimlhpo.agent.hearing import Hearing
+from aimlhpo.agent.interpreter import prompt
 from aimlhpo.agent.opening import make_ledger, open_study
 from aimlhpo.agent.preparing import Preparing
 from aimlhpo.agent.progress import Pace
@@ -108,6 +109,7 @@ class Agent:
             preparing = Preparing(config, study, storage)
             self._open_desk(Bookkeeper(config, study, storage, ledger, lease, preparing), preparing, waiter)
             stack.callback(self._seats.end_workers)
+            stack.enter_context(prompt())
             self._loop()
         if self._halt.error is not None:
             raise self._halt.error

@@ -81,7 +81,7 @@ class BoundedSampler(BaseSampler):
 
 
 class _View:
-    """A study that has no more than `most` finished trials, chosen once; in all else the study itself."""
+    """A study as it is when it is first looked at, with `most` finished trials; in all else the study itself."""
 
     def __init__(self, study: optuna.Study, most: int) -> None:
         self._study, self._most = study, most
@@ -95,15 +95,16 @@ class _View:
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        wanted = [state for state in _OPEN if states is None or state in states]
-        trials = self._study._get_trials(deepcopy=False, states=wanted, use_cache=use_cache) if wanted else []
-        trials += [trial for trial in self._finished if states is None or trial.state in states]
-        return sorted(trials, key=lambda trial: trial.number)
+        return [trial for trial in self._seen if states is None or trial.state in states]
 
     @cached_property
-    def _finished(self) -> Sequence[FrozenTrial]:
-        finished = self._study._get_trials(deepcopy=False, states=_FINISHED, use_cache=True)
-        return choose(finished, self._study.directions, self._most)
+    def _seen(self) -> Sequence[FrozenTrial]:
+        trials = self._study._get_trials(deepcopy=False, states=(*_OPEN, *_FINISHED))
+        finished = [trial for trial in trials if trial.state in _FINISHED]
+        if len(finished) <= self._most:
+            return trials
+        chosen = choose(finished, self._study.directions, self._most)
+        return sorted([*chosen, *(trial for trial in trials if trial.state in _OPEN)], key=lambda trial: trial.number)
 
 
 def choose(finished: Sequence[FrozenTrial], directions: Sequence[StudyDirection], most: int) -> Sequence[FrozenTrial]:

@@ -56,5 +56,5 @@ def _parts(value: Any, package: str) -> list[Any]:
     if isinstance(value, list | tuple):
         return list(value)
     ours = isinstance(value, optuna.samplers.BaseSampler) or type(value).__module__.startswith("optuna.samplers")
-    own = package not in ("optuna", "builtins") and package_of(value) == package
+    own = package not in ("optuna", "aimlhpo", "builtins") and package_of(value) == package
     return list(vars(value).values()) if (ours or own) and hasattr(value, "__dict__") else []

@@ -66,6 +66,18 @@ def test_sampler_sees_what_is_open_and_no_more_than_it_should() -> None:
     assert running.number in numbers(seen[0])
 
 
+def test_study_is_read_once_for_each_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of([float(value) for value in range(30)])
+    study.sampler = bounded(TPESampler(seed=0, multivariate=True, constant_liar=True))
+    read, reads = study._storage.get_all_trials, list[int]()
+    monkeypatch.setattr(study._storage, "get_all_trials", lambda *args, **keys: reads.append(1) or read(*args, **keys))
+    trial = study.ask()
+    reads.clear()
+    trial.suggest_float("x", 0, 1)
+    trial.suggest_float("new", 0, 1)
+    assert len(reads) == 1
+
+
 def test_small_study_is_sampled_as_without_a_bound() -> None:
     def values(sampler: optuna.samplers.BaseSampler) -> list[float]:
         study = optuna.create_study(sampler=sampler)
