@@ -17,14 +17,16 @@ from tests.project import Project
 from tests.waiting import wait_until
 
 SLOW = """
-    import time
+    import os, time
     from aimlhpo import BaseObjective
 
     class Objective(BaseObjective):
         def train(self, trial, conf):
+            state = self.checkpoint_dir(trial) / "step"
             for step in range(1000):
                 trial.report(1.0, step)
-                (self.checkpoint_dir(trial) / "step").write_text(str(step))
+                state.with_suffix(".new").write_text(str(step))
+                os.replace(state.with_suffix(".new"), state)
                 time.sleep(0.05)
             return {"val_loss": 1.0}
 """
@@ -88,12 +90,16 @@ def test_worker_stays_warm_and_its_log_holds_its_trials(tmp_path: Path) -> None:
 def test_each_worker_has_its_own_device(tmp_path: Path) -> None:
     objective = """
         import os, time
+        from pathlib import Path
         from aimlhpo import BaseObjective
 
         class Objective(BaseObjective):
             def train(self, trial, conf):
-                time.sleep(0.2)
-                return {"val_loss": 0.0, "gpu": os.environ["CUDA_VISIBLE_DEVICES"], "device": self.device}
+                here, gpu = Path(__file__).parent, os.environ["CUDA_VISIBLE_DEVICES"]
+                (here / f"on-{gpu}").touch()
+                while len(list(here.glob("on-*"))) < 2:  # both workers have begun
+                    time.sleep(0.02)
+                return {"val_loss": 0.0, "gpu": gpu, "device": self.device}
     """
     project = Project(tmp_path, objective, gpu=True, n_trials=8)
     project.run("--local", "2", env={**os.environ, "CUDA_VISIBLE_DEVICES": "3,GPU-5"})
@@ -130,13 +136,10 @@ def test_stopped_study_gives_its_trials_back_and_goes_on(tmp_path: Path, number:
 
 
 def test_no_process_is_left_when_the_agent_is_killed(tmp_path: Path) -> None:
-    note = "open(f'{self.config[\"folder\"]}/pid', 'w').write(str(os.getpid()))"
-    objective = SLOW.replace("trial.report", f"{note}; trial.report")
-    project = Project(tmp_path, objective.replace("import time", "import os, time"), n_trials=1)
-    project.model.write_text(project.model.read_text() + f"folder: {tmp_path}\n")
+    project = Project(tmp_path, SLOW.replace("write_text(str(step))", "write_text(str(os.getpid()))"), n_trials=1)
     command = project.start()
-    pid = tmp_path / "pid"
-    wait_until(lambda: pid.exists() and pid.read_text() != "", "a running trial")
+    pid = project.save_path / "checkpoints" / "trial-00000" / "step"
+    wait_until(pid.exists, "a running trial")
     worker = Path(f"/proc/{pid.read_text()}")
     assert worker.exists()
     command.kill()

@@ -69,7 +69,10 @@ def test_failing_rank_fails_the_trial_and_the_slot_lives(tmp_path: Path) -> None
 def test_killed_rank_fails_the_trial_and_no_process_is_left(tmp_path: Path) -> None:
     made = project(
         tmp_path,
-        "if (trial.number, rank) == (0, 1): os._exit(9)\n            time.sleep(600 * (trial.number == 0))",
+        'others = [Path(conf["folder"], f"{trial.number}-{other}") for other in range(size)]\n'
+        '            while not all(other.exists() and " " in other.read_text() for other in others): time.sleep(0.02)\n'
+        "            if (trial.number, rank) == (0, 1): os._exit(9)\n"
+        "            time.sleep(600 * (trial.number == 0))",
         n_trials=1,
     )
     made.run("--local", "1")

@@ -23,7 +23,7 @@ FAILS_TWICE = """
 """
 
 OUT_OF_MEMORY_BESIDE_OTHERS = """
-    import fcntl, os, time
+    import os, time
     from pathlib import Path
     from aimlhpo import BaseObjective
 
@@ -32,16 +32,24 @@ OUT_OF_MEMORY_BESIDE_OTHERS = """
 
     class Objective(BaseObjective):
         def train(self, trial, conf):
-            own = Path(conf["folder"], f"running-{os.getpid()}")
+            folder = Path(conf["folder"])
+            own, short = folder / f"running-{os.getpid()}", folder / "short"
             own.touch()
             try:
-                time.sleep(1.0)
-                if trial.number == 0 and len(list(Path(conf["folder"]).glob("running-*"))) > 1:
+                if trial.number == 0 and not short.exists():
+                    while self.beside(folder) == 0:
+                        time.sleep(0.02)
+                    short.touch()
                     raise OutOfMemoryError("CUDA out of memory")
-                time.sleep(0.5)
+                while not short.exists():
+                    time.sleep(0.02)
+                time.sleep(0.5)  # time enough to be beside another one
+                return {"val_loss": 1.0, "beside": self.beside(folder)}
             finally:
                 own.unlink()
-            return {"val_loss": 1.0}
+
+        def beside(self, folder):
+            return len(list(folder.glob("running-*"))) - 1
 """
 
 
@@ -81,3 +89,4 @@ def test_out_of_memory_can_count_as_pruned(tmp_path: Path) -> None:
 def test_out_of_memory_can_be_tried_again_with_the_gpu_to_itself(tmp_path: Path) -> None:
     made = run_short_of_memory(tmp_path, "retry_alone")
     assert made.states() == {"COMPLETE": 4}
+    assert made.records()[0]["metrics"]["beside"] == 0

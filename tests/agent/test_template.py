@@ -90,9 +90,21 @@ def test_causes_of_death_are_told_of_forked_workers(tmp_path: Path) -> None:
 
 
 def test_killed_template_costs_nothing(tmp_path: Path) -> None:
-    killed = "if trial.number == 0: os.kill(int((HERE / 'imports').read_text().split()[1]), signal.SIGKILL)"
-    later = "time.sleep(0.1); os._exit(7) if trial.number == 1 else None"
-    made = project(tmp_path, in_trial=f"{killed}\n            {later}\n            {NOTE_PID}", workers=1, n=4)
+    end_it = """
+            template = int((HERE / "imports").read_text().split()[1])
+            if trial.number == 0:
+                os.kill(template, signal.SIGKILL)
+            while lives(template):
+                time.sleep(0.02)
+            if trial.number == 1:
+                os._exit(7)"""
+    lives = """
+    def lives(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False"""
+    made = project(tmp_path, at_import=lives, in_trial=f"{end_it}\n            {NOTE_PID}", workers=1, n=4)
     made.run("--local", "2")
     assert made.states() == {"COMPLETE": 4, "FAIL": 1}
     assert len(imports(made)) == 2, "the worker that replaces a dead one imports the objective itself"

@@ -22,7 +22,7 @@ RUN = """
 
     guarded = guard.start()
     family.adopt_orphans()
-    spec = CommandSpec((), {folder!r}, {folder!r}, patience=0.5)
+    spec = CommandSpec((), {folder!r}, {folder!r}, patience={patience})
     with Program(spec, [sys.executable, "-c", {script!r}], guarded) as program:
         for record in program.events():
             if record == {{"stop": 1}}:
@@ -31,10 +31,14 @@ RUN = """
 """
 
 
-def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+def code(folder: Path, script: str, patience: float = 0.5) -> str:
+    return dedent(RUN).format(folder=str(folder), script=dedent(script), patience=patience)
+
+
+def run(folder: Path, script: str, patience: float = 0.5) -> subprocess.CompletedProcess[str]:
     """Run a script as a program, in a process that stands for a worker."""
-    code = dedent(RUN).format(folder=str(folder), script=dedent(script))
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", code(folder, script, patience)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def pids(folder: Path) -> list[int]:
@@ -75,7 +79,7 @@ def test_sigterm_reaches_what_a_shell_waits_for(tmp_path: Path) -> None:
         "time.sleep(600)\n"
     )
     script = f"import subprocess; subprocess.run(['sh', '-c', '{sys.executable} child.py; true'])"
-    run(tmp_path, script)
+    run(tmp_path, script, patience=60)
     assert (tmp_path / "told").exists()
 
 
@@ -109,8 +113,7 @@ def test_everything_ends_with_the_worker(tmp_path: Path) -> None:
         os.rename("pids.new", "pids")
         time.sleep(600)
     """
-    code = dedent(RUN).format(folder=str(tmp_path), script=dedent(script))
-    worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
+    worker = subprocess.Popen([sys.executable, "-c", code(tmp_path, script)], cwd=ROOT, start_new_session=True)
     try:
         wait_until(lambda: (tmp_path / "pids").exists())
     finally:
