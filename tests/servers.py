@@ -22,6 +22,8 @@ from typing import Self
 import pymysql
 
 START_TIMEOUT = 60.0
+# Not the global generator: what seeds that one, as training does, would have two processes take the same ports.
+_ANY = random.SystemRandom()
 POSTGRESQL_SETTINGS = (
     "fsync=off",
     "full_page_writes=off",
@@ -46,7 +48,7 @@ class ServerMissingError(RuntimeError):
 def free_port() -> int:
     """A TCP port of the loopback interface that nobody listens on now; below those the kernel gives to clients."""
     while True:
-        port = random.randrange(12000, 32000)
+        port = _ANY.randrange(12000, 32000)
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
@@ -84,6 +86,7 @@ class Server:
         raise NotImplementedError
 
     def answers(self) -> bool:
+        """Whether it is this very server that answers, not another one that was quicker to take the port."""
         raise NotImplementedError
 
     def as_account(self, command: list[str]) -> list[str]:
@@ -215,7 +218,7 @@ class PostgreSQL(Server):
         ]
 
     def answers(self) -> bool:
-        command = [postgresql_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        command = [postgresql_program("pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
         return subprocess.run(command).returncode == 0
 
     def execute(self, statement: str, database: str = "postgres") -> str:
@@ -278,7 +281,7 @@ class MariaDB(Server):
         return True
 
     def execute(self, statement: str) -> None:
-        with pymysql.connect(host="127.0.0.1", port=self.port, user="root") as connection:
+        with pymysql.connect(unix_socket=f"{self.folder}/socket", user="root") as connection:
             connection.cursor().execute(statement)
 
     def url(self) -> str:
@@ -299,8 +302,9 @@ class Redis(Server):
         return [find_program("redis-server"), *words, "--save", "", "--appendonly", "no"]
 
     def answers(self) -> bool:
-        command = [find_program("redis-cli"), "-h", "127.0.0.1", "-p", str(self.port), "ping"]
-        return subprocess.run(command, capture_output=True).stdout.strip() == b"PONG"
+        command = [find_program("redis-cli"), "-h", "127.0.0.1", "-p", str(self.port), "info", "server"]
+        said = subprocess.run(command, capture_output=True, text=True).stdout
+        return self.process is not None and f"process_id:{self.process.pid}" in said.split()
 
     def url(self) -> str:
         """A URL of a database that was not used before."""
