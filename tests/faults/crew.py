@@ -31,13 +31,18 @@ ELSEWHERE = f'mount --bind "$1" {BOOT_ID} && shift && exec "$@"'
 
 
 def descendants(pid: int) -> list[int]:
-    """The process's living children, whichever of its threads started them, and theirs."""
+    """The process's living children, and theirs."""
+    living = _children(pid)
+    return [*living, *(below for child in living for below in descendants(child))]
+
+
+def _children(pid: int) -> list[int]:
+    """Those that live, whichever of the process's threads started them."""
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             found += map(int, path.read_text().split())
-    living = [child for child in found if _lives(child)]
-    return [*living, *(below for child in living for below in descendants(child))]
+    return [child for child in found if _lives(child)]
 
 
 def _lives(pid: int) -> bool:
@@ -73,6 +78,7 @@ class Crew:
         self.project = Project(folder, objective or evidence.objective(seconds), **keys)
         self.random = random.Random(seed)
         self.killed: dict[int, float] = {}
+        self.frozen: dict[int, tuple[float, float]] = {}
         self.seen: dict[int, float] = {}
         self.moments: list[float] = []
         self.misprinted: set[int] = set()
@@ -124,8 +130,8 @@ class Crew:
 
     @property
     def workers(self) -> list[int]:
-        """What the agents have started, but for programs such as git that a worker asks."""
-        found = [process for agent in self.agents for process in descendants(agent)]
+        """What the agents have started; not what a worker starts, which is its like until it becomes a program."""
+        found = [process for agent in self.agents for process in _children(agent)]
         return [process for process in found if _program(process) == os.path.realpath(sys.executable)]
 
     def exit_codes(self) -> list[int]:
@@ -163,7 +169,7 @@ class Crew:
     def freeze_agent(self, seconds: float) -> int:
         """SIGSTOP an agent and its workers for a while; returns 1."""
         agent = self.random.choice(self.agents)
-        frozen = [agent, *descendants(agent)]
+        frozen, since = [agent, *descendants(agent)], time.monotonic()
         for pid in frozen:
             _signal(pid, signal.SIGSTOP)
         try:
@@ -171,6 +177,7 @@ class Crew:
         finally:
             for pid in frozen:
                 _signal(pid, signal.SIGCONT)
+        self.frozen.update(dict.fromkeys(frozen, (since, time.monotonic())))
         return 1
 
     # --- looking on ---

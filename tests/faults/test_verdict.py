@@ -56,6 +56,13 @@ def test_an_interrupted_trial_may_run_again() -> None:
         assert (verdict.lost(case, [stored(0, 0.5)]), verdict.twice(case)) == ([], [])
 
 
+def test_what_was_stopped_before_it_told_its_result_may_run_again() -> None:
+    lines = sorted([*ran(0, 1, 2), *ran(0, 5, 6, pid=8)], key=lambda line: line.at)
+    assert verdict.twice(History(lines, {}, {}, {7: (2.1, 8.0)})) == []
+    assert verdict.twice(History(lines, {}, {}, {7: (3.5, 8.0)})) == [0]
+    assert verdict.twice(History(lines, {}, {}, {7: (0.5, 1.5)})) == [0]
+
+
 def test_how_long_nobody_began() -> None:
     assert verdict.resumed(history(ran(0, 1, 2), ran(1, 3, 4), ran(2, 9, 10)), [1.5, 3.5, 9.5]) == (1.5, 5.5)
     assert verdict.resumed(history(ran(0, 1, 2)), [1.5]) == ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from optuna.trial import FrozenTrial
@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from tests.faults.evidence import Line
 
 # A result is a result once it has outlived its end by this many seconds. A worker that is killed within them may not
-# have got rid of it: then the trial counts as interrupted, and is rightly run again.
+# have got rid of it, nor one that is stopped: then the trial counts as interrupted, and is rightly run again.
 SETTLED = 1.0
 
 
@@ -41,18 +41,24 @@ class Verdict:
 
 @dataclass(frozen=True)
 class History:
-    """What the harness knows of a run: all lines of evidence, who was killed when, results seen on the way."""
+    """What the harness knows of a run.
+
+    All lines of evidence, who was killed when, results seen on the way, and who was stopped from when to when.
+    """
 
     lines: list[Line]
     killed: Mapping[int, float]
     seen: Mapping[int, float]
+    frozen: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     def settled(self) -> list[Line]:
         return [line for line in self.lines if line.event == "end" and not self._cut_off(line)]
 
     def _cut_off(self, line: Line) -> bool:
         deaths = [self.killed[pid] for pid in (line.pid, line.parent) if pid in self.killed]
-        return any(death < line.at + SETTLED for death in deaths)
+        stops = [self.frozen[pid] for pid in (line.pid, line.parent) if pid in self.frozen]
+        stopped = any(since < line.at + SETTLED and line.at < until for since, until in stops)
+        return stopped or any(death < line.at + SETTLED for death in deaths)
 
 
 def lost(history: History, trials: Iterable[FrozenTrial]) -> list[int]:
