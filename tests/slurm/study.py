@@ -114,7 +114,7 @@ class SlurmStudy(Project):
         states = self.states()
         return states.get("COMPLETE", 0) + states.get("PRUNED", 0)
 
-    def wait_for_end(self, seconds: float = 120) -> None:
+    def wait_for_end(self, seconds: float = 200) -> None:
         """Until the budget is reached and no job is left."""
         done = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "PREEMPTED", "gone")
         budget = self.config.optuna.n_trials

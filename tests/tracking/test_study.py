@@ -153,7 +153,8 @@ def test_an_interrupted_study_is_not_called_finished_and_several_agents_make_one
     first = project.start(*both(tmp_path))
     wait_until(lambda: has_reports(str(tmp_path / "mlruns"), 1, 2), "the reports of trial 1")
     second = project.start(*both(tmp_path), "-r", "1")
-    wait_until(lambda: "RUNNING" in project.states() and project.states()["RUNNING"] == 2, "two running trials")
+    steps = [project.save_path / f"steps-{number}" for number in (2, 3)]  # the first agent's slot is held by trial 1
+    wait_until(lambda: any(path.exists() for path in steps), "a trial of the second agent")
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=60)
     assert first.returncode == 130

@@ -38,7 +38,14 @@ def config(tmp_path: Path) -> Config:
 def children(parent: int) -> list[int]:
     """The process ids of its children that track."""
     pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(pid) for pid in pids if b"aimlhpo.tracking" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in pids if b"aimlhpo.tracking" in _command(pid)]
+
+
+def _command(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 def child() -> int:
