@@ -83,7 +83,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the trial should be pruned, seen from its report at `step`."""
+    """Whether the trial should be pruned, seen from its report at `step`; until one comes, it should not."""
 
     number: int
     step: int

@@ -118,9 +118,15 @@ class Agent:
     def _open_desk(self, books: Bookkeeper, preparing: Preparing, waiter: Election) -> None:
         """The desk, and those who stand between it and the seats."""
         config, seats, halt, staff = self._config, self._seats, self._halt, self._staff
-        outbox, repeatable = Outbox(config.paths.outbox), len(seats) == 1
         self._desk = desk = Desk(
-            books, preparing, staff.clerk, outbox, self._view.log, repeatable=repeatable, samplers=staff.samplers
+            books,
+            preparing,
+            staff.clerk,
+            Outbox(config.paths.outbox),
+            self._view.log,
+            repeatable=len(seats) == 1,
+            strict=config.optuna.pruning == "strict",
+            samplers=staff.samplers,
         )
         self._employment = Employment(config, seats, desk, halt, self._walltime, waiter)
         self._endings = Endings(config, self._holder, seats, desk, self._employment, halt, self._trap)

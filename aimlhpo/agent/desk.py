@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.bookkeeper import Bookkeeper, Done, Standing, TurnJob
 from aimlhpo.agent.clerk import Clerk
 from aimlhpo.agent.preparing import Preparing, Work
+from aimlhpo.agent.reporters import Reporters
 from aimlhpo.agent.samplers import Samplers
 from aimlhpo.agent.tray import Begun, Ended, Pile, Sampled, Tray
 from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger import Claim, Nothing, Release, Wish, new_token
 from aimlhpo.outbox import Outbox, Result
 from aimlhpo.patience import is_outage
-from aimlhpo.protocol import FAIL, Decision, Outcome, Report, Suggested, SuggestRequest, UserAttr
+from aimlhpo.protocol import FAIL, Outcome, Report, Suggested, SuggestRequest, UserAttr
 from aimlhpo.sampling.messages import Suggestion
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Desk:
         log: Callable[[str], None],
         *,
         repeatable: bool,
+        strict: bool = False,
         samplers: Samplers | None = None,
     ) -> None:
         self.standing = Standing()
@@ -56,7 +57,7 @@ class Desk:
         self._tray = Tray()
         self._claimants: dict[str, Claimant] = {}
         self._outcomes: dict[str, tuple[Result, Outcome]] = {}
-        self._reporters: dict[int, WorkerProcess] = {}
+        self._reporters = Reporters(strict=strict)
         self._held_back: list[Ended] = []
         self._stale, self._refreshing = True, False
         self._reaping = False
@@ -80,8 +81,8 @@ class Desk:
         self._tray.put(Begun(work.claim, slot, time.time()))
 
     def report(self, report: Report, worker: WorkerProcess) -> None:
-        """Write a report, and tell the worker what was decided."""
-        self._reporters[report.number] = worker
+        """Write a report, and tell the worker when it should be pruned."""
+        self._reporters.heard(report.number, worker)
         self._tray.put(report)
 
     def set_user_attr(self, message: UserAttr) -> None:
@@ -91,7 +92,7 @@ class Desk:
         """Write a trial's end; a result is kept in the outbox until the storage has it."""
         if outcome.state != FAIL:
             self._keep(ended)
-        self._reporters.pop(ended.number, None)
+        self._reporters.forget(ended.number)
         self._outcomes[ended.token] = ended, outcome
         if self._repeatable and self._claimants:
             self._held_back.append(Ended(claim, ended))
@@ -101,6 +102,7 @@ class Desk:
     def release(self, claim: Claim, cause: str | None, seconds: float = 0.0) -> None:
         """Give a trial back; without a cause, one that has not begun."""
         self._stale = True
+        self._reporters.forget(claim.number)
         self._tray.put(Release(claim, cause, seconds))
 
     def flush(self) -> None:
@@ -116,9 +118,7 @@ class Desk:
     # --- what comes of it ---
 
     def _after_turn(self, done: Done) -> None:
-        for decision in done.decisions:
-            if decision.number in self._reporters:
-                _answer(self._reporters[decision.number], decision)
+        self._reporters.tell(done.decisions)
         for line in done.complaints:
             self._log(line)
         for token, written in done.settled.finished.items():
@@ -183,7 +183,7 @@ class Desk:
             error=RuntimeError(f"the storage does not take the parameter {request.arguments['name']!r}")
         )
         job = self._tolerant(request.number, partial(self._suggest, request), refused)
-        self._clerk.submit(job, partial(_answer, worker))
+        self._clerk.submit(job, worker.answer)
 
     def _suggest(self, request: SuggestRequest) -> Suggested:
         claim = self._books.claim_of(request.number)
@@ -263,10 +263,3 @@ class Desk:
 
     def _note_standing(self, standing: Standing) -> None:
         self.standing, self._refreshing = standing, False
-
-
-def _answer(worker: WorkerProcess, message: Decision | Suggested | None) -> None:
-    """Send what the clerk found out to the worker that asked, which may have died or been replaced meanwhile."""
-    if message is not None and not worker.connection.closed:
-        with suppress(OSError):
-            worker.connection.send(message)

@@ -61,6 +61,12 @@ class WorkerProcess:
                 self.connection.send(self._setup)
         return message
 
+    def answer(self, message: object) -> None:
+        """Send what it asked for; it may have died or been replaced meanwhile. None is no answer."""
+        if message is not None and not self.connection.closed:
+            with suppress(OSError):
+                self.connection.send(message)
+
     def begin_trial(self) -> int:
         """A trial is given to the worker next; where its lines begin in the log, in bytes."""
         self._oom_kills = oom.kills()

@@ -65,7 +65,7 @@ class PipeChannel:
     def _sort(self, message: object) -> None:
         match message:
             case Assignment():
-                self._pause = message.pause
+                self._pause, self._decisions = message.pause, {}
                 self.assignments.put(message)
             case Stop():
                 self.assignments.put(message)

@@ -1,0 +1,48 @@
+"""A worker hears of pruning when there is something new for it, and always where it waits for the decision."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from aimlhpo.agent.process import WorkerProcess
+from aimlhpo.agent.reporters import Reporters
+from aimlhpo.protocol import Decision
+
+
+class Listener:
+    """A worker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+
+    def answer(self, message: Decision) -> None:
+        self.told.append(message.prune)
+
+
+def decide(reporters: Reporters, number: int, *prunes: bool) -> None:
+    for step, prune in enumerate(prunes):
+        reporters.tell([Decision(number, step, prune)])
+
+
+@pytest.mark.parametrize(("strict", "told"), [(False, [True, False]), (True, [False, False, True, True, False])])
+def test_worker_is_told_what_changes(strict: bool, told: list[bool]) -> None:
+    reporters, worker = Reporters(strict=strict), Listener()
+    reporters.heard(3, cast(WorkerProcess, worker))
+    decide(reporters, 3, False, False, True, True, False)
+    decide(reporters, 4, True)
+    assert worker.told == told
+
+
+def test_next_attempt_and_next_worker_know_nothing_yet() -> None:
+    reporters, first, second = Reporters(strict=False), Listener(), Listener()
+    for _ in range(2):
+        reporters.heard(3, cast(WorkerProcess, first))
+        decide(reporters, 3, True)
+        reporters.forget(3)
+    reporters.heard(3, cast(WorkerProcess, first))
+    decide(reporters, 3, True)
+    reporters.heard(3, cast(WorkerProcess, second))
+    decide(reporters, 3, True)
+    assert (first.told, second.told) == ([True, True, True], [True])
