@@ -144,14 +144,14 @@ class Agent:
         self._desk.close()
         while not self._desk.idle:
             self._desk.flush()
-            wait(self._staff.filenos())
+            wait(self._staff.filenos(), timeout=self._desk.rest or None)
             self._staff.deliver()
         self._show()
         self._tracker.finish(self._halt.cause)
 
     def _step(self) -> None:
         self._employment.employ_idle()
-        for source in wait(self._sources(), timeout=_TICK):
+        for source in wait(self._sources(), timeout=self._desk.rest or _TICK):
             self._serve(source)
             self._stop_if_called()
         self._tick()

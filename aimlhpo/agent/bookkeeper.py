@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class Standing:
 class Done:
     """What came of a turn: the ledger's answers, pruning decisions, what was refused, and trials that are ready.
 
-    `term` is the lease's when the claims were made.
+    `term` is the lease's when the claims were made, `seconds` is what the turn took.
     """
 
     settled: Settled
@@ -57,6 +58,7 @@ class Done:
     complaints: list[str]
     works: list[Work]
     term: int
+    seconds: float
 
 
 class TurnJob:
@@ -98,6 +100,7 @@ class Bookkeeper:
 
     def turn(self, pile: Pile) -> Done:
         """Do all that has gathered, in one write."""
+        begun = time.monotonic()
         self._confirm_claims()
         term, self._complaints = self._lease.term, []
         ended = {entry.claim.number for entry in pile.ended}
@@ -111,7 +114,7 @@ class Bookkeeper:
         settled = self._settle(Turn(finishes, pile.releases, pile.wishes, along))
         self._note(pile, settled)
         works = [self._preparing.work(entry.claim, entry.suggestion.values, entry.term) for entry in pile.sampled]
-        return Done(settled, decisions, self._complaints, works, term)
+        return Done(settled, decisions, self._complaints, works, term, time.monotonic() - begun)
 
     def _report(self, reports: list[Report], along: dict[int, list[Operation]]) -> Decision:
         """Gather a trial's reports, in order, and decide on the last; a trial that was lost had better end."""

@@ -28,6 +28,8 @@ Claimant = Callable[[Work | Nothing], None]
 """What follows when a claim has been answered."""
 
 _LOOK_PERIOD = 1.0  # seconds between two looks at the whole study
+_REST = 4  # times as long as a turn took, until reports alone are reason enough for another one
+_MOST_REST = 0.5  # seconds
 
 
 class Desk:
@@ -54,7 +56,8 @@ class Desk:
         self.trials_run = 0
         self._books, self._preparing, self._clerk = books, preparing, clerk
         self._outbox, self._log, self._repeatable, self._samplers = outbox, log, repeatable, samplers
-        self._tray = Tray()
+        self._tray = Tray(strict=strict)
+        self._rested_at = 0.0
         self._claimants: dict[str, Claimant] = {}
         self._outcomes: dict[str, tuple[Result, Outcome]] = {}
         self._reporters = Reporters(strict=strict)
@@ -107,8 +110,13 @@ class Desk:
 
     def flush(self) -> None:
         """Have a turn begin with all that has gathered."""
-        if self._tray.wants_turn():
+        if (self._tray.is_urgent or self.rest == 0.0) and self._tray.wants_turn():
             self._clerk.submit(TurnJob(self._tray, self._books.turn), self._after_turn)
+
+    @property
+    def rest(self) -> float:
+        """Seconds until reports are written again: trials that report all the time leave the processors to training."""
+        return max(0.0, self._rested_at - time.monotonic())
 
     @property
     def idle(self) -> bool:
@@ -118,6 +126,7 @@ class Desk:
     # --- what comes of it ---
 
     def _after_turn(self, done: Done) -> None:
+        self._rested_at = time.monotonic() + min(_REST * done.seconds, _MOST_REST)
         self._reporters.tell(done.decisions)
         for line in done.complaints:
             self._log(line)

@@ -75,16 +75,23 @@ class Pile:
 
 
 class Tray:
-    """Filled by the agent's main thread, emptied by the clerk's."""
+    """Filled by the agent's main thread, emptied by the clerk's; `strict`: workers wait for what is decided on reports."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self._patient = () if strict else (Report, UserAttr)
         self._entries: list[Entry] = []
-        self._awaited = False
+        self._awaited = self._urgent = False
         self._lock = threading.Lock()
 
     def put(self, entry: Entry) -> None:
         with self._lock:
             self._entries.append(entry)
+            self._urgent = self._urgent or not isinstance(entry, self._patient)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody waits for what lies here: for reports, only where pruning is strict."""
+        return self._urgent
 
     def wants_turn(self) -> bool:
         """Whether a turn has to be submitted: there is something, and nobody is on the way to take it."""
@@ -95,7 +102,8 @@ class Tray:
 
     def empty(self) -> list[Entry]:
         with self._lock:
-            taken, self._entries, self._awaited = self._entries, [], False
+            taken, self._entries = self._entries, []
+            self._awaited = self._urgent = False
             return taken
 
     @property

@@ -6,11 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from aimlhpo.agent.bookkeeper import Bookkeeper
+import pytest
+
+from aimlhpo.agent.bookkeeper import Bookkeeper, Done
 from aimlhpo.agent.clerk import Clerk
 from aimlhpo.agent.desk import Desk
 from aimlhpo.agent.preparing import Preparing
+from aimlhpo.agent.process import WorkerProcess
+from aimlhpo.agent.tray import Pile
+from aimlhpo.ledger import Settled
 from aimlhpo.outbox import Outbox
+from aimlhpo.protocol import Report
 
 
 class BusyClerk:
@@ -27,14 +33,47 @@ class Books:
     def reap(self) -> list[int]:
         return []
 
+    def turn(self, pile: Pile) -> Done:
+        """Is never called by a busy clerk."""
+        raise NotImplementedError
+
+
+def open_desk(folder: Path, clerk: BusyClerk, *, strict: bool = False) -> Desk:
+    books, preparing = cast(Bookkeeper, Books()), cast(Preparing, None)
+    return Desk(
+        books, preparing, cast(Clerk, clerk), Outbox(folder), lambda line: None, repeatable=False, strict=strict
+    )
+
 
 def test_the_dead_are_looked_for_once_at_a_time(tmp_path: Path) -> None:
     clerk = BusyClerk()
-    books = cast(Bookkeeper, Books())
-    desk = Desk(books, cast(Preparing, None), cast(Clerk, clerk), Outbox(tmp_path), lambda line: None, repeatable=False)
+    desk = open_desk(tmp_path, clerk)
     for _ in range(3):
         desk.reap()
     assert len(clerk.waiting) == 1
     clerk.waiting.pop()([])
     desk.reap()
+    assert len(clerk.waiting) == 1
+
+
+@pytest.mark.parametrize(("strict", "turns"), [(False, 0), (True, 1)])
+def test_after_a_turn_that_took_long_reports_wait_where_nobody_waits_for_them(
+    tmp_path: Path, strict: bool, turns: int
+) -> None:
+    clerk = BusyClerk()
+    desk = open_desk(tmp_path, clerk, strict=strict)
+    desk._after_turn(Done(Settled(), [], [], [], term=0, seconds=60.0))
+    assert 0.0 < desk.rest <= 0.5
+    desk.report(Report(0, 1, 0.5), cast(WorkerProcess, None))
+    desk.flush()
+    assert len(clerk.waiting) == turns
+
+
+def test_a_claim_takes_reports_along_at_once(tmp_path: Path) -> None:
+    clerk = BusyClerk()
+    desk = open_desk(tmp_path, clerk)
+    desk._after_turn(Done(Settled(), [], [], [], term=0, seconds=60.0))
+    desk.report(Report(0, 1, 0.5), cast(WorkerProcess, None))
+    desk.claim_ahead(lambda work: None)
+    desk.flush()
     assert len(clerk.waiting) == 1
