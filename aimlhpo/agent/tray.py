@@ -75,7 +75,7 @@ class Pile:
 
 
 class Tray:
-    """Filled by the agent's main thread, emptied by the clerk's; `strict`: workers wait for what is decided on reports."""
+    """Filled by the agent's main thread, emptied by the clerk's; `strict` says that workers wait for decisions."""
 
     def __init__(self, *, strict: bool = False) -> None:
         self._patient = () if strict else (Report, UserAttr)
