@@ -62,20 +62,26 @@ def _storage(url: str) -> optuna.storages.BaseStorage | str:
 
 
 def _work(begin: Begin, url: str, folder: Path, name: str, seconds: float, connection: Connection) -> None:
-    waits = begin(url, folder, name)
-    next(waits)
-    connection.send(None)
+    """Sends the claims' seconds, and whether the worker died of an error; both of its waits are for the others."""
+    found, died, waits = list[float](), False, begin(url, folder, name)
+    try:
+        next(waits)
+    except Exception:  # noqa: BLE001  a worker that dies is a figure here
+        died = True
+    connection.send("ready")
     connection.recv()
     end = time.monotonic() + seconds
-    found = [next(waits)]
-    while time.monotonic() < end:
-        found.append(next(waits))
-    connection.send(found)
+    try:
+        while not died and time.monotonic() < end:
+            found.append(next(waits))
+    except Exception:  # noqa: BLE001
+        died = True
+    connection.send((found, died))
 
 
-def measure(begin: Begin, url: str, workers: int, seconds: float) -> list[float]:
-    """Seconds of all claims of all workers. Raises EOFError where one of them dies."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+def measure(begin: Begin, url: str, workers: int, seconds: float) -> tuple[list[float], int]:
+    """Seconds of all claims of all workers, and how many of these died of an error of the storage."""
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     with tempfile.TemporaryDirectory() as name:
         StudyPaths(Path(name), "s").create()
         storage = _storage(url) if begin is plain else open_storage(url)
@@ -87,10 +93,12 @@ def measure(begin: Begin, url: str, workers: int, seconds: float) -> list[float]
                 arguments = (begin, url, Path(name), f"agent{number}", seconds, theirs)
                 context.Process(target=_work, args=arguments, daemon=True).start()
             ends.append(mine)
-        for message in ("ready", "go"):
-            for end in ends:
-                end.recv() if message == "ready" else end.send(None)
-        return [wait for end in ends for wait in end.recv()]
+        for end in ends:
+            end.recv()
+        for end in ends:
+            end.send("go")
+        said = [end.recv() for end in ends]
+        return [wait for found, _ in said for wait in found], sum(died for _, died in said)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,21 +107,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--storages", nargs="+", choices=KINDS, default=list(KINDS))
     chosen = parser.parse_args(arguments)
-    heads = f"{'median ms':>11}{'p99 ms':>9}{'p99 / median':>14}{'longest ms':>12}"
+    heads = f"{'median ms':>11}{'p99 ms':>9}{'p99 / median':>14}{'longest ms':>12}{'died':>6}"
     print(f"{'storage':<12}{'library':<14}{'claims':>8}{heads}")
     with Stores() as stores:
         for kind in chosen.storages:
             for name, begin in (("aimlhpo", ours), ("plain Optuna", plain)):
-                _line(kind, name, measure(begin, stores.url(kind, 0, 0), chosen.workers, chosen.seconds))
+                _line(kind, name, *measure(begin, stores.url(kind, 0, 0), chosen.workers, chosen.seconds))
 
 
-def _line(kind: str, name: str, waits: list[float]) -> None:
+def _line(kind: str, name: str, waits: list[float], died: int) -> None:
     found = quantiles(waits)
     median, high, longest = (1000 * value for value in (found["median"], found["p99"], max(waits)))
-    print(
-        f"{kind:<12}{name:<14}{len(waits):>8}{median:>11.1f}{high:>9.1f}{high / median:>14.1f}{longest:>12.1f}",
-        flush=True,
-    )
+    figures = f"{median:>11.1f}{high:>9.1f}{high / median:>14.1f}{longest:>12.1f}{died:>6}"
+    print(f"{kind:<12}{name:<14}{len(waits):>8}{figures}", flush=True)
 
 
 if __name__ == "__main__":
