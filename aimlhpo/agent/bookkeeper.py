@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
+from aimlhpo.agent.interpreter import keep_all
 from aimlhpo.agent.preparing import Preparing, Work
 from aimlhpo.agent.pruning import Pruning
 from aimlhpo.agent.records import provenance_id, refused
@@ -16,14 +17,12 @@ from aimlhpo.agent.tray import Pile, Tray
 from aimlhpo.backends import OwnedStorage
 from aimlhpo.backends.operations import Operation
 from aimlhpo.checkpoints import Checkpoints
-from aimlhpo.constraints import holds
 from aimlhpo.counts import FINISHED, Counts
 from aimlhpo.history import History
 from aimlhpo.ledger import Claim, Finish, Ledger, Settled, Turn
 from aimlhpo.outbox import Result
 from aimlhpo.patience import is_outage
 from aimlhpo.protocol import Decision, Report
-from aimlhpo.records import CONSTRAINTS
 from aimlhpo.results import ResultsWriter
 from aimlhpo.stopping import Ended, Look
 from aimlhpo.storage import STUDY_ATTR
@@ -92,7 +91,7 @@ class Bookkeeper:
         self._history = History(float(self._signed["started"]))
         self._held: dict[int, Claim] = {}
         self._complaints: list[str] = []
-        self._best = _best(study)
+        self._loaded = False
         self._pruning = Pruning(study, config.optuna.reported_metric)
         self._at_stop, self._look = config.optuna.at_stop, Look(ledger.ended)
 
@@ -197,9 +196,6 @@ class Bookkeeper:
         for claim in over:
             if self._held.get(claim.number) == claim:
                 del self._held[claim.number]
-        for entry in pile.ended:
-            if settled.finished[entry.claim.token]:
-                self._note_best(entry.result)
         self._held |= {claim.number: claim for claim in settled.claims.values() if isinstance(claim, Claim)}
 
     # --- whether claims are still held ---
@@ -247,21 +243,16 @@ class Bookkeeper:
         """Counts, the best trial, and how many trials in a row have failed since the study was last started."""
         history = self._history
         history.take(self._study.get_trials(deepcopy=False, states=FINISHED))
+        if not self._loaded:
+            self._loaded = True
+            keep_all()
         counts, ended = self._ledger.counts(), self._ledger.ended()
-        return Standing(counts, self._best, history.consecutive_failures, history.longest, ended)
+        return Standing(counts, _best(self._study), history.consecutive_failures, history.longest, ended)
 
     def keeps_ready(self) -> bool:
         """Whether trials that were claimed ahead stay: they may begin, and no other agent needs them."""
         left = self._ledger.left(self._ledger.counts())
         return self._ledger.ended() is None and (left is None or left > 0 or self._ledger.is_alone())
-
-    def _note_best(self, result: Result) -> None:
-        feasible = result.state == "COMPLETE" and holds(result.record.get(CONSTRAINTS, {}))
-        if feasible and result.values is not None and len(result.values) == 1:
-            value = result.values[0]
-            better = max if self._config.optuna.direction[0] == "maximize" else min
-            if self._best is None or better(value, self._best[1]) != self._best[1]:
-                self._best = (result.number, value)
 
 
 def _finish(claim: Claim, result: Result) -> Finish:

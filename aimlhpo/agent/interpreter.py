@@ -12,12 +12,16 @@ _SWITCH = 0.0005  # seconds; Python's own 0.005 is waited several times for each
 
 @contextmanager
 def prompt() -> Iterator[None]:
-    """Let no thread keep the main one waiting for long, nor the collector look through the study that was loaded."""
+    """Let no other thread keep the main one waiting for long."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
-    gc.freeze()
     try:
         yield
     finally:
         gc.unfreeze()
         sys.setswitchinterval(usual)
+
+
+def keep_all() -> None:
+    """Spare the garbage collector what is there now, a loaded study: looking through it stops all threads."""
+    gc.freeze()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from datetime import datetime
 from multiprocessing.connection import Connection
@@ -67,7 +68,7 @@ class WithSuggested(OwnedStorage):
 
 
 class Child:
-    """Answers one request after another; the study is loaded with the first."""
+    """Answers one request after another; the study is loaded with the first, which may be an empty one."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -85,6 +86,8 @@ class Child:
         study.sampler = sampler_of(self._config, study.user_attrs[STUDY_ATTR]["seed"])
         self._storage = WithSuggested(study._storage, ReadOnly(backend_of(study._storage)))
         study._storage = self._storage
+        study.get_trials(deepcopy=False)  # the storage keeps them
+        gc.freeze()
         return Sampling(self._config, study)
 
     def _suggest(self, sampling: Sampling, trial_id: int, number: int) -> Suggestion:
@@ -99,6 +102,7 @@ def run(connection: Connection) -> None:
     """Serve the agent at the other end until it hangs up."""
     try:
         child = Child(connection.recv())
+        child.answer(Request(()))  # loads the study while the workers start; what is wrong with it, the next one says
         while True:
             connection.send(child.answer(connection.recv()))
     except (EOFError, OSError):
