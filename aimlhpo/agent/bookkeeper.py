@@ -91,7 +91,7 @@ class Bookkeeper:
         self._history = History(float(self._signed["started"]))
         self._held: dict[int, Claim] = {}
         self._complaints: list[str] = []
-        self._loaded = False
+        self._has_claimed = self._loaded = False
         self._pruning = Pruning(study, config.optuna.reported_metric)
         self._at_stop, self._look = config.optuna.at_stop, Look(ledger.ended)
 
@@ -196,6 +196,7 @@ class Bookkeeper:
         for claim in over:
             if self._held.get(claim.number) == claim:
                 del self._held[claim.number]
+        self._has_claimed = self._has_claimed or bool(pile.wishes)
         self._held |= {claim.number: claim for claim in settled.claims.values() if isinstance(claim, Claim)}
 
     # --- whether claims are still held ---
@@ -240,13 +241,18 @@ class Bookkeeper:
             self._study.set_user_attr(key, provenance)
 
     def standing(self) -> Standing:
-        """Counts, the best trial, and how many trials in a row have failed since the study was last started."""
+        """Counts, the best trial, and how many trials in a row have failed since the study was last started.
+
+        Before this agent's first claim the counts alone: loading the study would keep the claim waiting.
+        """
+        counts, ended = self._ledger.counts(), self._ledger.ended()
+        if not self._has_claimed:
+            return Standing(counts, ended=ended)
         history = self._history
         history.take(self._study.get_trials(deepcopy=False, states=FINISHED))
         if not self._loaded:
             self._loaded = True
             keep_all()
-        counts, ended = self._ledger.counts(), self._ledger.ended()
         return Standing(counts, _best(self._study), history.consecutive_failures, history.longest, ended)
 
     def keeps_ready(self) -> bool:

@@ -28,6 +28,7 @@ Claimant = Callable[[Work | Nothing], None]
 """What follows when a claim has been answered."""
 
 _LOOK_PERIOD = 1.0  # seconds between two looks at the whole study
+_PATIENCE = 2.0  # seconds that a look gives way to claims
 _REST = 4  # times as long as a turn took, until reports alone are reason enough for another one
 _MOST_REST = 0.5  # seconds
 
@@ -134,6 +135,7 @@ class Desk:
             self._booked(*self._outcomes.pop(token), written)
         if done.settled.finished:
             self._clerk.submit(self._books.tidy)
+        self._stale = self._stale or bool(done.settled.claims)
         self._take_claims(done)
         self._prepared(done.works)
 
@@ -210,8 +212,9 @@ class Desk:
             self._clerk.submit(self._books.reap, self._note_reaped)
 
     def refresh(self) -> None:
-        """Look at the study again where something has changed since."""
-        if self._stale and not self._refreshing and time.monotonic() >= self._next_look:
+        """Look at the study again where something has changed since; claims go first for a while."""
+        late = time.monotonic() - self._next_look
+        if self._stale and not self._refreshing and (late >= _PATIENCE or (late >= 0 and not self._claimants)):
             self._stale, self._refreshing = False, True
             self._next_look = time.monotonic() + _LOOK_PERIOD
             self._clerk.submit(self._books.standing, self._note_standing)
