@@ -19,7 +19,8 @@ class Cell:
     """One run of one peer.
 
     `measure` is gap, report, throughput, start, target or step; `finished` are trials that the study has before,
-    `trials` those of the run; `seconds` is the length of a trial that sleeps. Without `pruner` it is the peer's own.
+    `trials` those of the run; `seconds` is the length of a trial that sleeps. Without `pruner` it is the peer's own;
+    `sampler` is tpe, gp or random, and everybody's own where the digits are trained.
     """
 
     measure: str
@@ -30,6 +31,7 @@ class Cell:
     trials: int = 8
     seconds: float = 0.0
     pruner: str = ""
+    sampler: str = "tpe"
     seed: int = 0
 
     @property
@@ -39,7 +41,8 @@ class Cell:
 
     def __str__(self) -> str:
         about = [self.measure, self.peer, self.storage, f"{self.workers} workers", f"{self.finished} finished"]
-        return ", ".join([*about, *filter(None, [self.pruner, f"seed {self.seed}" if self.seed else ""])])
+        more = self.pruner, "GP" if self.sampler == "gp" else "", f"seed {self.seed}" if self.seed else ""
+        return ", ".join([*about, *filter(None, more)])
 
 
 def plan(*, full: bool) -> list[Cell]:
@@ -52,15 +55,15 @@ def _short() -> Iterator[Cell]:
         yield from _for(OPTUNA_KIND, _report(storage, "median", 10_000))
     yield from _for(PEERS, _gap("sqlite", 8, 0))
     for storage in ("postgresql", "journal", "sqlite"):
-        yield from _for(OPTUNA_KIND, _gap(storage, 64, 10_000))
+        yield from _for(("aimlhpo",), _gap(storage, 64, 10_000))  # the others do not load the study in time
+    yield from _for(OPTUNA_KIND, _gap("journal", 64, 1_000))
     for storage in ("postgresql", "sqlite", "journal"):
         yield from _for(OPTUNA_KIND, _throughput(storage, 16))
-    yield from _for(PEERS, _report("sqlite", "asha", 0))
-    yield from _for(PEERS, _start())
     yield from _for(OPTUNA_KIND, _step())
+    yield from _for(PEERS, _start())
+    yield from _for(PEERS, _report("sqlite", "asha", 0))
     yield from _target(seeds=1)
-    for storage in ("postgresql", "journal", "sqlite"):
-        yield from _for(("aimlhpo", "optuna", *(["echo"] if storage != "postgresql" else [])), _gap(storage, 8, 10_000))
+    yield from _for(OPTUNA_KIND, _gp_gap())
 
 
 def _full() -> Iterator[Cell]:
@@ -75,6 +78,7 @@ def _full() -> Iterator[Cell]:
         for workers in (1, 16, 64):
             yield from _for(kin, _throughput(storage, workers))
         yield from _for(OPTUNA_KIND, replace(_step(), storage=storage))
+        yield from _for(OPTUNA_KIND, replace(_gp_gap(), storage=storage))
     for pruner in ("median", "asha"):
         yield from _for(PEERS, _report("sqlite", pruner, 0))
     yield from _for(PEERS, _start())
@@ -87,8 +91,12 @@ def _for(peers: tuple[str, ...], cell: Cell) -> Iterator[Cell]:
 
 def _gap(storage: str, workers: int, finished: int) -> Cell:
     """Trials longer than all workers need to sample one each, on two cores."""
-    seconds, each = {1: (0.5, 20), 8: (1.5, 6), 64: (12.0, 3)}[workers]
+    seconds, each = {1: (0.5, 20), 8: (1.5, 6), 64: (8.0, 4)}[workers]
     return Cell("gap", "", storage, workers, finished, trials=workers * each, seconds=seconds)
+
+
+def _gp_gap() -> Cell:
+    return replace(_gap("sqlite", 8, 1_000), seconds=12.0, trials=24, sampler="gp")
 
 
 def _report(storage: str, pruner: str, finished: int) -> Cell:
@@ -96,7 +104,7 @@ def _report(storage: str, pruner: str, finished: int) -> Cell:
 
 
 def _throughput(storage: str, workers: int) -> Cell:
-    return Cell("throughput", "", storage, workers, trials=max(100, 12 * workers), pruner="none")
+    return Cell("throughput", "", storage, workers, trials=max(100, 12 * workers), pruner="none", sampler="random")
 
 
 def _start() -> Cell:

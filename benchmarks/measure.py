@@ -44,7 +44,7 @@ def _report(cell: Cell, stores: Stores, limit: float) -> Figures:
 
 
 def _throughput(cell: Cell, stores: Stores, limit: float) -> Figures:
-    found, _ = _run(cell, stores, limit, steps=5, sampler="random")
+    found, _ = _run(cell, stores, limit, steps=5)
     return {"rate": notes.throughput(found), "count": len(found)}
 
 
@@ -115,7 +115,7 @@ def _spec(cell: Cell, folder: Path, url: str) -> Spec:
         "workers": cell.workers, "trials": cell.trials, "counted": cell.finished - cell.finished // 50,
     }  # fmt: skip
     if cell.measure != "target":  # there everybody's defaults are compared
-        spec["sampler"] = "tpe"
+        spec["sampler"] = cell.sampler
     if cell.pruner:
         spec["pruner"] = cell.pruner
     return spec

@@ -94,6 +94,8 @@ def setting(cell: Cell) -> str:
     parts = [cell.storage, f"{cell.workers} worker{'s' * (cell.workers > 1)}"]
     if cell.finished:
         parts.append(f"{cell.finished:,} finished")
+    if cell.sampler == "gp":
+        parts.append("GP")
     if cell.pruner and cell.pruner != "none":
         parts.append({"median": "median pruner", "asha": "ASHA"}[cell.pruner])
     return ", ".join(parts)

@@ -10,7 +10,7 @@ import yaml
 from benchmarks.peers.peer import PROGRAMS, Peer, Spec
 
 PRUNERS = {"median": "MedianPruner", "asha": "SuccessiveHalvingPruner", "none": "NopPruner"}
-SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler"}
+SAMPLERS = {"tpe": "TPESampler", "gp": "GPSampler", "random": "RandomSampler"}
 SPACE = {
     "x0": ("float", {"low": 0.0, "high": 1.0}),
     "x1": ("float", {"low": 0.0, "high": 1.0}),
