@@ -38,10 +38,12 @@ check: $(VENV)/ready-test ## lint, format and types
 bench: $(VENV)/ready-bench servers ## measure what bookkeeping costs, beside Optuna, echo-opt, Syne Tune and Ray Tune (15 minutes)
 	$(BIN)/python -m benchmarks.run
 
-bench-full: $(VENV)/ready-bench servers ## all cells of the benchmark (hours), the command objective and the submission
+bench-full: $(VENV)/ready-bench servers ## all cells of the benchmark (hours), and those of single parts
 	$(BIN)/python -m benchmarks.run --full
 	$(BIN)/python -m benchmarks.bench_command
 	$(BIN)/python -m benchmarks.bench_submit
+	$(BIN)/python -m benchmarks.bench_claims
+	$(BIN)/python -m benchmarks.bench_footprint
 
 chaos: $(VENV)/ready-test servers ## inject every fault many times and print what each has cost (an hour, as root)
 	$(BIN)/python -m benchmarks.chaos
