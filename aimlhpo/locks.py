@@ -7,10 +7,13 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from threading import Thread
 
 from aimlhpo.errors import StorageError
 
+_PATIENCE = 3.0  # seconds that a line may stand still
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 
@@ -43,16 +46,45 @@ def try_lock(fd: int) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the exclusive lock on the file `path`, in a fair turn.
-
-    The kernel lets whoever frees a lock have it again before those that wait for it are awake. So all wait for the
-    place of the next one to come, a lock of its own, and only who has that place waits for the lock itself.
-    """
+    """Hold the exclusive lock on the file `path`, in a fair turn."""
     with _opened(path) as fd:
-        with _opened(path.with_name(f"{path.name}.next")) as place:
-            lock(place, path)
+        with _line_before(path).at_its_head():
             lock(fd, path)
         yield
+
+
+class Line:
+    """Those that wait for a lock, in a line of its own: who is at its head waits for the lock itself.
+
+    The kernel lets whoever frees a lock have it again before those that wait for it are awake; so that one has to stand
+    in line again. Who waits in vain for the head to move goes past: it may be an agent that was stopped there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stuck: Thread | None = None
+
+    @contextmanager
+    def at_its_head(self) -> Iterator[None]:
+        if self._stuck is not None and self._stuck.is_alive():
+            yield
+            return
+        with _opened(self._path) as fd:
+            if not try_lock(fd):
+                self._wait(fd)
+            yield
+
+    def _wait(self, fd: int) -> None:
+        """In a thread, as this call knows no timeout; one that comes too late keeps the file open until it ends."""
+        waiting = Thread(target=fcntl.flock, args=(fd, fcntl.LOCK_EX), name="line", daemon=True)
+        waiting.start()
+        waiting.join(_PATIENCE)
+        self._stuck = waiting if waiting.is_alive() else None
+
+
+@cache
+def _line_before(path: Path) -> Line:
+    return Line(path.with_name(f"{path.name}.next"))
 
 
 @contextmanager

@@ -93,7 +93,8 @@ class ResultsWriter:
     """
 
     def __init__(self, study: optuna.Study, config: Config, interval: float = INTERVAL) -> None:
-        self._files, self._paths = _Files(study, config), config.paths
+        self._study, self._config, self._paths = study, config, config.paths
+        self._files = _Files(study, config)
         self._interval = interval
         self._due = time.monotonic() + interval
         self._seen = self._stamp()
@@ -110,9 +111,8 @@ class ResultsWriter:
         return self._try_write()
 
     def write(self) -> ResultFiles:
-        """Write now. Raises what `write_results` raises."""
-        with _turn(self._paths, LOCK_PATIENCE):
-            files = self._files.write()
+        """Write now, all of it anew. Raises what `write_results` raises."""
+        files = write_results(self._study, self._config)
         self._seen = self._stamp()
         return files
 

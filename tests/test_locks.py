@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 
@@ -13,6 +16,10 @@ def is_waited_for(path: Path) -> bool:
     """Whether somebody waits for a lock on the file, by the kernel's list."""
     inode = path.stat().st_ino
     return any("->" in line and f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_who_frees_the_lock_does_not_have_it_again_before_those_that_wait(tmp_path: Path) -> None:
@@ -30,3 +37,22 @@ def test_who_frees_the_lock_does_not_have_it_again_before_those_that_wait(tmp_pa
         take("again")
         other.join()
     assert order == ["other", "again"] * 20
+
+
+def test_one_that_is_stopped_while_it_waits_does_not_stop_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.lock"
+    code = (
+        "import sys; from pathlib import Path; from aimlhpo.locks import locked\nwith locked(Path(sys.argv[1])): pass"
+    )
+    with locked(path):
+        waiting = subprocess.Popen([sys.executable, "-c", code, str(path)])
+        wait_until(lambda: is_waited_for(path), "the other process to wait")
+        waiting.send_signal(signal.SIGSTOP)
+        wait_until(lambda: state_of(waiting.pid) == "T", "it to stop")
+    for _ in range(3):
+        with locked(path):
+            assert waiting.poll() is None
+    waiting.send_signal(signal.SIGCONT)
+    assert waiting.wait(60) == 0
+    with locked(path):
+        pass

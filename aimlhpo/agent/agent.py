@@ -144,7 +144,7 @@ class Agent:
         self._desk.close()
         while not self._desk.idle:
             self._desk.flush()
-            wait(self._staff.filenos(), timeout=self._desk.rest or None)
+            wait(self._staff.filenos(), timeout=self._desk.rest or _TICK)
             self._staff.deliver()
         self._show()
         self._tracker.finish(self._halt.cause)

@@ -240,13 +240,14 @@ class Bookkeeper:
         if key not in self._study.user_attrs:
             self._study.set_user_attr(key, provenance)
 
-    def standing(self) -> Standing:
+    def standing(self, *, last: bool = False) -> Standing:
         """Counts, the best trial, and how many trials in a row have failed since the study was last started.
 
-        Before this agent's first claim the counts alone: loading the study would keep the claim waiting.
+        Before this agent's first claim the counts alone, unless it is the last look: loading the study would keep the
+        claim waiting.
         """
         counts, ended = self._ledger.counts(), self._ledger.ended()
-        if not self._has_claimed:
+        if not (self._has_claimed or last or self._may_have_failed(counts)):
             return Standing(counts, ended=ended)
         history = self._history
         history.take(self._study.get_trials(deepcopy=False, states=FINISHED))
@@ -254,6 +255,11 @@ class Bookkeeper:
             self._loaded = True
             keep_all()
         return Standing(counts, _best(self._study), history.consecutive_failures, history.longest, ended)
+
+    def _may_have_failed(self, counts: Counts) -> bool:
+        """Whether so many trials have failed that another one may be one too many."""
+        limit = self._config.optuna.max_consecutive_failures
+        return bool(limit) and counts.failed >= limit
 
     def keeps_ready(self) -> bool:
         """Whether trials that were claimed ahead stay: they may begin, and no other agent needs them."""

@@ -227,7 +227,7 @@ class Desk:
         """Write the results, and look at the study once more."""
         self.flush()
         self._clerk.submit(self._books.write_results)
-        self._clerk.submit(self._books.standing, self._note_standing)
+        self._clerk.submit(partial(self._books.standing, last=True), self._note_standing)
 
     def _tolerant(self, number: int, job: Callable[[], Any], otherwise: Any) -> Callable[[], Any]:
         """The job, but for what the storage refuses for good: that costs the value, and a line, not the agent."""

@@ -112,13 +112,17 @@ class Employment:
         self._next_look = now + _LOOK
         if self._is_closed():
             self.give_back_ready()
-        elif len(self._seats.busy) == len(self._seats):
+        elif not self._has_free_seat:
             self._desk.ask_whether_to_keep(self._share)
 
     def _share(self, keep: bool) -> None:
         """Where nothing is left to claim, a slot that is free elsewhere may run what waits here for a busy one."""
-        if not keep and len(self._seats.busy) == len(self._seats):
+        if not keep and not self._has_free_seat:
             self.give_back_ready()
+
+    @property
+    def _has_free_seat(self) -> bool:
+        return any(self._is_free(seat) for seat in self._seats)
 
     # --- whether trials may be started ---
 

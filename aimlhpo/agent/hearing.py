@@ -73,9 +73,10 @@ class Hearing:
         self._desk.note_provenance(message.provenance)
 
     def _take_report(self, seat: Seat, report: Report) -> None:
-        if seat.running is not None:
+        """Nothing is taken of a trial that has ended, whatever its objective has left running."""
+        if seat.running is not None and seat.running.work.claim.number == report.number:
             seat.running.reports.append(report)
-        self._desk.report(report, seat.worker)
+            self._desk.report(report, seat.worker)
 
     def _worker_died(self, seat: Seat) -> None:
         cause = seat.worker.cause_of_death()

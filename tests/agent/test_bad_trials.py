@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.errors import ExitCode
+from aimlhpo.agent import Agent
+from aimlhpo.devices import Slot
+from aimlhpo.errors import ExitCode, StudyFailed
+from aimlhpo.launch.lines import LinesView
 from tests.project import Project
 
 FIRST_IS_BAD = """
@@ -74,7 +77,12 @@ def test_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
     )  # fmt: skip
     failed = project.run(expect=ExitCode.STUDY_FAILED)
     assert "max_consecutive_failures" in failed.stderr
-    assert project.states()["FAIL"] >= 4
+    failures = project.states()["FAIL"]
+    assert failures >= 4
+    # A job of the same submission that starts later begins none.
+    with pytest.raises(StudyFailed, match="in a row have failed"):
+        Agent(project.config, [Slot(0), Slot(1)], LinesView()).run()
+    assert project.states()["FAIL"] == failures
     assert "RUNNING" not in project.states()
 
 

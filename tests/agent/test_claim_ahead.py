@@ -175,3 +175,35 @@ def test_one_worker_with_a_seed_finds_the_same_again(tmp_path: Path) -> None:
         found.append([trial.params["x"] for trial in project.study().trials])
     assert found[0] == found[1]
     assert len(set(found[0])) == 12
+
+
+# Trial 0 runs out of memory when it may, and is run again with its GPU to itself.
+NEEDS_ALL = HELD.replace(
+    'trial.number}").touch()',
+    """trial.number}").touch()
+            while trial.number == trial.attempt - 1 == 0 and not (FOLDER / "full").exists():
+                time.sleep(0.01)
+            if trial.number == 0 and not (FOLDER / "again").exists():
+                (FOLDER / "again").touch()
+                raise RuntimeError("CUDA out of memory")""",
+    1,
+)
+
+
+def test_slot_that_is_free_elsewhere_does_not_wait_behind_a_trial_that_has_its_gpu_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    project = Project(tmp_path, NEEDS_ALL, n_trials=4, gpu=True, on_oom="retry_alone")
+    with running(project, "--local", "2") as alone:
+        wait_for_claims(project, {0: True, 1: True, 2: False, 3: False})
+        for number in (1, 2, 3):
+            (tmp_path / f"end-{number}").touch()
+        (tmp_path / "full").touch()
+        wait_until((tmp_path / "ended-1").exists, "the neighbour's end")
+        with running(project, "-r", "1", "--local", "1") as elsewhere:
+            wait_until(lambda: all((tmp_path / f"ended-{n}").exists() for n in (2, 3)), "all but the one alone")
+            assert not (tmp_path / "ended-0").exists()
+            (tmp_path / "end").touch()
+            assert alone.wait(60) == elsewhere.wait(60) == 0
+    assert project.states() == {"COMPLETE": 4}

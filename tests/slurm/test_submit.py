@@ -109,7 +109,7 @@ def test_a_job_at_its_limit_of_requeues_says_how_to_go_on(cluster: Cluster, tmp_
     cluster.wait_for_end(study.array)
     assert "max_requeues is 0" in study.logs()
     assert f"aimlhpo submit {study.save_path}" in study.logs()
-    assert study.states() == {"WAITING": 1}
+    assert set(study.states()) == {"WAITING"}  # the one that ran, and what was claimed ahead
     study.verb("submit", "--jobs", "2", "--wait")
     study.assert_resumed()
 
@@ -122,7 +122,7 @@ def test_where_slurm_refuses_a_requeue_the_job_says_how_to_go_on(cluster: Cluste
     cluster.wait_for_end(study.array)
     assert "Requested operation is presently disabled" in study.logs()
     assert f"aimlhpo submit {study.save_path}" in study.logs()
-    assert study.states() == {"WAITING": 1}
+    assert set(study.states()) == {"WAITING"}  # the one that ran, and what was claimed ahead
 
 
 def test_stop_gives_back_and_reload_finishes(cluster: Cluster, tmp_path: Path) -> None:
