@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -78,7 +79,7 @@ class Crew:
         self.project = Project(folder, objective or evidence.objective(seconds), **keys)
         self.random = random.Random(seed)
         self.killed: dict[int, float] = {}
-        self.frozen: dict[int, tuple[float, float]] = {}
+        self.frozen: dict[int, list[tuple[float, float]]] = defaultdict(list)
         self.seen: dict[int, float] = {}
         self.moments: list[float] = []
         self.misprinted: set[int] = set()
@@ -177,7 +178,8 @@ class Crew:
         finally:
             for pid in frozen:
                 _signal(pid, signal.SIGCONT)
-        self.frozen.update(dict.fromkeys(frozen, (since, time.monotonic())))
+        for pid in frozen:
+            self.frozen[pid].append((since, time.monotonic()))
         return 1
 
     # --- looking on ---

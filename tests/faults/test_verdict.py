@@ -58,9 +58,10 @@ def test_an_interrupted_trial_may_run_again() -> None:
 
 def test_what_was_stopped_before_it_told_its_result_may_run_again() -> None:
     lines = sorted([*ran(0, 1, 2), *ran(0, 5, 6, pid=8)], key=lambda line: line.at)
-    assert verdict.twice(History(lines, {}, {}, {7: (2.1, 8.0)})) == []
-    assert verdict.twice(History(lines, {}, {}, {7: (3.5, 8.0)})) == [0]
-    assert verdict.twice(History(lines, {}, {}, {7: (0.5, 1.5)})) == [0]
+    assert verdict.twice(History(lines, {}, {}, {7: [(2.1, 8.0)]})) == []
+    assert verdict.twice(History(lines, {}, {}, {7: [(2.1, 8.0), (9.0, 9.5)]})) == []
+    assert verdict.twice(History(lines, {}, {}, {7: [(3.5, 8.0)]})) == [0]
+    assert verdict.twice(History(lines, {}, {}, {7: [(0.5, 1.5)]})) == [0]
 
 
 def test_how_long_nobody_began() -> None:

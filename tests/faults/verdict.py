@@ -49,14 +49,14 @@ class History:
     lines: list[Line]
     killed: Mapping[int, float]
     seen: Mapping[int, float]
-    frozen: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    frozen: Mapping[int, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
     def settled(self) -> list[Line]:
         return [line for line in self.lines if line.event == "end" and not self._cut_off(line)]
 
     def _cut_off(self, line: Line) -> bool:
         deaths = [self.killed[pid] for pid in (line.pid, line.parent) if pid in self.killed]
-        stops = [self.frozen[pid] for pid in (line.pid, line.parent) if pid in self.frozen]
+        stops = [stop for pid in (line.pid, line.parent) for stop in self.frozen.get(pid, ())]
         stopped = any(since < line.at + SETTLED and line.at < until for since, until in stops)
         return stopped or any(death < line.at + SETTLED for death in deaths)
 
