@@ -184,10 +184,15 @@ NEEDS_ALL = HELD.replace(
             while trial.number == trial.attempt - 1 == 0 and not (FOLDER / "full").exists():
                 time.sleep(0.01)
             if trial.number == 0 and not (FOLDER / "again").exists():
-                (FOLDER / "again").touch()
+                (FOLDER / "again").write_text(str(os.getpid()))
                 raise RuntimeError("CUDA out of memory")""",
     1,
-)
+).replace("import time", "import os, time")
+
+
+def has_ended(file: Path) -> bool:
+    """Whether the process is gone that has written its number into the file."""
+    return file.exists() and file.read_text() != "" and not Path("/proc", file.read_text()).exists()
 
 
 def test_slot_that_is_free_elsewhere_does_not_wait_behind_a_trial_that_has_its_gpu_to_itself(
@@ -197,10 +202,10 @@ def test_slot_that_is_free_elsewhere_does_not_wait_behind_a_trial_that_has_its_g
     project = Project(tmp_path, NEEDS_ALL, n_trials=4, gpu=True, on_oom="retry_alone")
     with running(project, "--local", "2") as alone:
         wait_for_claims(project, {0: True, 1: True, 2: False, 3: False})
+        (tmp_path / "full").touch()
+        wait_until(lambda: has_ended(tmp_path / "again"), "the end of the worker that is out of memory")
         for number in (1, 2, 3):
             (tmp_path / f"end-{number}").touch()
-        (tmp_path / "full").touch()
-        wait_until((tmp_path / "ended-1").exists, "the neighbour's end")
         with running(project, "-r", "1", "--local", "1") as elsewhere:
             wait_until(lambda: all((tmp_path / f"ended-{n}").exists() for n in (2, 3)), "all but the one alone")
             assert not (tmp_path / "ended-0").exists()
