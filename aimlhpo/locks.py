@@ -24,8 +24,14 @@ def open_lock_file(path: Path) -> int:
 
 def lock(fd: int, path: Path) -> None:
     """Wait for the exclusive lock on `fd`. Raises StorageError where the file system has no such locks."""
-    try:
+    with _told_as_storage_error(path):
         fcntl.flock(fd, fcntl.LOCK_EX)
+
+
+@contextmanager
+def _told_as_storage_error(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
@@ -70,7 +76,9 @@ class Line:
             yield
             return
         with _opened(self._path) as fd:
-            if not try_lock(fd):
+            with _told_as_storage_error(self._path):
+                free = try_lock(fd)
+            if not free:
                 self._wait(fd)
             yield
 

@@ -7,11 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from aimlhpo.locks import locked
 from tests.servers import MariaDB, PostgreSQL, Redis
 
 pytest_plugins = ["tests.slurm.plugin"]
 
 STORAGE_KINDS = ("sqlite", "journal", "postgresql", "redis")
+
+
+@pytest.fixture(autouse=True)
+def kill_count(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For tests marked `oom`, those of all processes one at a time: they share a cgroup, where the kernel counts."""
+    if request.node.get_closest_marker("oom") is None:
+        yield
+        return
+    with locked(tmp_path_factory.getbasetemp().parent / "oom.lock"):
+        yield
 
 
 @pytest.fixture(scope="session")

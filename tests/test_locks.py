@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from threading import Thread
 
+import pytest
+
+from aimlhpo.errors import StorageError
 from aimlhpo.locks import locked
 from tests.waiting import wait_until
 
@@ -20,6 +24,15 @@ def is_waited_for(path: Path) -> bool:
 
 def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(StorageError, match="has no file locks"), locked(tmp_path / "ledger.lock"):
+        pass
 
 
 def test_who_frees_the_lock_does_not_have_it_again_before_those_that_wait(tmp_path: Path) -> None:

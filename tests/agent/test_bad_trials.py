@@ -25,10 +25,6 @@ FIRST_IS_BAD = """
 """
 
 
-# Where tests share a cgroup, the kernel counts a kill for want of memory for all of them: not beside such a one.
-KILLED = pytest.mark.xdist_group("out of memory")
-
-
 @pytest.mark.parametrize(
     ("bad", "cause"),
     [
@@ -36,7 +32,7 @@ KILLED = pytest.mark.xdist_group("out of memory")
         ("sys.exit(0)", "exception: SystemExit: 0"),
         ("os._exit(7)", "exit code 7"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by signal 11"),
-        pytest.param("os.kill(os.getpid(), signal.SIGKILL)", "killed by signal 9", marks=KILLED),
+        pytest.param("os.kill(os.getpid(), signal.SIGKILL)", "killed by signal 9", marks=pytest.mark.oom),
         ("raise MemoryError", "out of memory"),
         ("return None", "bad value"),
         ("return {'val_loss': float('nan')}", "nan"),

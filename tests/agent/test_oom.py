@@ -71,7 +71,7 @@ def small_cgroup() -> Iterator[Path]:
     group.rmdir()
 
 
-@pytest.mark.xdist_group("out of memory")
+@pytest.mark.oom
 def test_worker_that_eats_all_memory(tmp_path: Path, small_cgroup: Path) -> None:
     project = Project(tmp_path, EATER, n_trials=2)
     join = f'echo $$ > {small_cgroup}/cgroup.procs && exec "$@"'

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from aimlhpo.errors import ExitCode
-from tests.agent.test_bad_trials import KILLED
 from tests.command.project import CommandProject
 from tests.waiting import wait_until
 
@@ -136,7 +135,10 @@ def test_pruned_program(tmp_path: Path) -> None:
         ("print('no such layer', file=sys.stderr); sys.exit(3)", "exit code 3", "no such layer"),
         ("raise ValueError('bad shape')", "exit code 1", "bad shape"),
         pytest.param(
-            "os.kill(os.getpid(), signal.SIGKILL)", "killed by signal 9", "nothing to standard error", marks=KILLED
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "killed by signal 9",
+            "nothing to standard error",
+            marks=pytest.mark.oom,
         ),
         ("raise MemoryError", "out of memory", "MemoryError"),
         ("sys.exit(0)", "missing metric: val_loss", "val_loss"),
