@@ -81,8 +81,13 @@ def test_process_that_always_dies_ends_the_study(asked: Asked, monkeypatch: pyte
     asked.process.close()
 
 
-def test_nobody_waits_for_a_process_that_is_closed(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/cat")
+def test_nobody_waits_for_a_process_that_is_closed(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 600\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(silent))
     asked.process.start()
     answers: list[object] = []
     waiting = threading.Thread(target=lambda: answers.append(asked.process.sample([(1, 7)])))
