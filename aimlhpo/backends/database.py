@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection
 
 from aimlhpo.backends import rows
+from aimlhpo.backends.collector import paused
 from aimlhpo.backends.lazy import LazyTrial
 
 _AT_ONCE = 1000  # trials whose intermediate values are read together
@@ -75,7 +76,7 @@ class Database(_CachedStorage):
 
     def _refresh(self, study_id: int, *, with_open: bool) -> None:
         study = self._studies.setdefault(study_id, _StudyInfo())
-        with self._connect() as connection:
+        with self._connect() as connection, paused():
             found = rows.changed(connection, study_id, study.last_finished_trial_id, study.unfinished_trial_ids)
             study.unfinished_trial_ids.update(row.trial_id for row in found)
             wanted = [row for row in found if with_open or row.state in _FINISHED]

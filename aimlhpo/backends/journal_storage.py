@@ -12,6 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from aimlhpo.backends import snapshot
+from aimlhpo.backends.collector import paused
 from aimlhpo.backends.replay import Replay, Tally
 from aimlhpo.journal import BatchingBackend
 
@@ -48,7 +49,7 @@ class Journal(JournalStorage):
         self._thread_lock = threading.Lock()
         self._writer: threading.Thread | None = None
         self._next_try = 0.0
-        with self._thread_lock:
+        with self._thread_lock, paused():
             self._replay_result = self._from_snapshot()
             super()._sync_with_backend()
             self._replay_result.loading = False
