@@ -48,12 +48,18 @@ class LazyTrial(FrozenTrial):
     def __getattr__(self, name: str) -> Any:
         """What is not there yet."""
         if name in _ATTRS:
-            self.__dict__[name] = {key: json.loads(text) for key, text in self._json.pop(name)}
+            self._read(name)
         elif name == _CURVE:
             self.curves.read(self)
         else:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self.__dict__[name]
+
+    def _read(self, name: str) -> None:
+        texts = self._json.get(name)  # gone where another thread has read them meanwhile
+        if texts is not None:
+            self.__dict__[name] = {key: json.loads(text) for key, text in texts}
+            self._json.pop(name, None)
 
     def unread(self, name: str) -> Sequence[tuple[str, str]] | None:
         """`_user_attrs` or `_system_attrs` as they were given, where nobody has read them yet."""

@@ -12,6 +12,7 @@ ignored, and the journal is read from its beginning. Plain data only (JSON and n
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -60,10 +61,11 @@ class Contents:
         return cls(studies, list(replay._trials.values()), study_ids, replay._next_study_id)
 
     def put_into(self, replay: Replay) -> None:
-        replay._studies = {study._study_id: study for study in self.studies}
+        replay._studies = {study._study_id: copy.copy(study) for study in self.studies}
         replay._study_id_to_trial_ids = {study_id: [] for study_id in range(self.next_study_id)}
         replay._next_study_id = self.next_study_id
         for trial, study_id in zip(self.trials, self.study_ids, strict=True):
+            trial = trial if trial.state.is_finished() else copy.deepcopy(trial)
             replay._trials[trial._trial_id] = trial
             replay._trial_id_to_study_id[trial._trial_id] = study_id
             replay._study_id_to_trial_ids[study_id].append(trial._trial_id)
@@ -86,7 +88,7 @@ def load(journal: Path) -> tuple[Covered, Contents] | None:
                 return None
             body = file.read()
         if header["digest"] == blake2b(body).hexdigest():
-            return covered, _read_body(body)
+            return covered, _contents(header["digest"], body)
     return None
 
 
@@ -217,6 +219,15 @@ def _utc(moment: datetime | None) -> str | None:
 
 
 # --- reading ---
+
+_read_last: dict[str, Contents] = {}  # by digest: one command opens the same journal several times
+
+
+def _contents(digest: str, body: bytes) -> Contents:
+    contents = _read_last.get(digest) or _read_body(body)
+    _read_last.clear()
+    _read_last[digest] = contents
+    return contents
 
 
 def _read_body(body: bytes) -> Contents:

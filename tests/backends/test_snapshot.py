@@ -172,3 +172,12 @@ def test_trial_from_a_snapshot_goes_on(journal: Path) -> None:
     assert type(running) is FrozenTrial
     storage.set_trial_intermediate_value(running._trial_id, 99, 0.5)
     assert read(ours(journal)) == read(plainly(journal)) == read(storage)
+
+
+def test_opening_a_journal_again_changes_nothing_in_what_was_opened_before(journal: Path) -> None:
+    before = ours(journal)
+    (running,) = (trial for trial in before.get_all_trials(0) if not trial.state.is_finished())
+    plainly(journal).set_trial_intermediate_value(running._trial_id, 99, 0.5)
+    after = ours(journal)
+    assert 99 in after._replay_result._trials[running._trial_id].intermediate_values
+    assert 99 not in before._replay_result._trials[running._trial_id].intermediate_values
