@@ -38,7 +38,7 @@ class Employment:
         self._seats, self._desk, self._halt = seats, desk, halt
         self._walltime, self._waiter = walltime, waiter
         self._pool: deque[Work] = deque()
-        self._asked = self._started = 0
+        self._asked, self._started = 0, False
         self._next_look = 0.0
 
     def employ_idle(self) -> None:
@@ -72,17 +72,19 @@ class Employment:
 
     def _start(self, seat: Seat, work: Work, *, alone: bool = False) -> None:
         seat.assign(work, alone=alone)
-        self._started += self._ahead
+        self._started = self._ahead
 
     # --- what was claimed ahead ---
 
     def _ask_ahead(self) -> None:
-        """Once for each start, after the last result was handed in: what the sampler sees is the same each time."""
-        for _ in range(self._started):
-            if len(self._pool) + self._asked < len(self._seats.busy):
-                self._asked += 1
-                self._desk.claim_ahead(self._prepared_ahead)
-        self._started = 0
+        """Once a trial was started, after the last result was handed in: what the sampler sees is the same each time.
+
+        All that is missing: where a worker was late, it began with a trial that was meant to be another's next one.
+        """
+        while self._started and len(self._pool) + self._asked < len(self._seats.busy):
+            self._asked += 1
+            self._desk.claim_ahead(self._prepared_ahead)
+        self._started = False
 
     def _prepared_ahead(self, work: Work | Nothing) -> None:
         self._asked -= 1

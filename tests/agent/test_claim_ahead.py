@@ -80,6 +80,24 @@ def test_each_slot_has_its_next_trial_ready(tmp_path: Path) -> None:
         assert [len(agent.trials) for agent in status(project).agents] == [2]
 
 
+def test_slot_whose_worker_is_late_has_its_next_trial_ready_too(tmp_path: Path) -> None:
+    late = """
+        def __init__(self, *given, **named):
+            super().__init__(*given, **named)
+            try:
+                (FOLDER / "first").mkdir()
+            except FileExistsError:
+                while not (FOLDER / "begin").exists():
+                    time.sleep(0.01)
+
+        def train"""
+    project = Project(tmp_path, HELD.replace("        def train", late.lstrip("\n")), n_trials=10)
+    with running(project, "--local", "2"):
+        wait_for_claims(project, {0: True, 1: False})
+        (tmp_path / "begin").touch()
+        wait_for_claims(project, {0: True, 1: True, 2: False, 3: False})
+
+
 def test_next_trial_starts_while_the_ledger_cannot_be_asked(tmp_path: Path) -> None:
     project = held(tmp_path, n_trials=4)
     with running(project) as command:
