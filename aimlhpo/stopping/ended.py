@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.stopping.rule import Rule
+from aimlhpo.storage import STUDY_ATTR
 
 if TYPE_CHECKING:
     import optuna
@@ -32,12 +33,15 @@ class Ended:
         return f"{self.rule}: {self.reason}"
 
 
-def read_note(study: optuna.Study, rules: Iterable[Rule]) -> Ended | None:
-    """The note, where one of the rules left it with the limit that it has now."""
-    note = study._storage.get_study_user_attrs(study._study_id).get(NOTE)
+def read_note(study: optuna.Study, rules: Sequence[Rule]) -> Ended | None:
+    """The note, where one of the rules left it with the limit that it has now, by the study's last start."""
+    attributes = study._storage.get_study_user_attrs(study._study_id)
+    for each in rules:
+        each.hear(attributes.get(STUDY_ATTR, {}))
+    known = {each.key: each.limit for each in rules}
+    note = attributes.get(NOTE)
     if not isinstance(note, Mapping):
         return None
-    known = {rule.key: rule.limit for rule in rules}
     rule, limit = note.get("rule"), note.get("limit")
     return Ended(str(rule), str(note.get("reason")), note.get("at"), limit) if known.get(str(rule)) == limit else None
 

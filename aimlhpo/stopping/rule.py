@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -31,6 +31,9 @@ class Rule(ABC):
 
     key: ClassVar[str]
     limit: Any
+
+    def hear(self, signed: Mapping[str, Any]) -> None:  # noqa: B027 -- most rules need nothing of it
+        """Learn what the study says of itself: when it was begun and when it was last started, which may change."""
 
     @abstractmethod
     def take(self, trial: FrozenTrial) -> None:

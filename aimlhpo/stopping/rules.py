@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,13 +16,18 @@ _HOUR = 3600.0
 
 
 class Timeout(Rule):
-    """So many seconds have passed since `begin` (seconds since the epoch)."""
+    """So many seconds have passed since the study was begun, or (`scope` is submission) since it was last started."""
 
     key = "timeout"
 
-    def __init__(self, seconds: float, begin: float, since: str) -> None:
-        self.limit = [seconds, begin]
-        self._seconds, self._begin, self._since = seconds, begin, since
+    def __init__(self, seconds: float, scope: str) -> None:
+        self._seconds, self._of_study = seconds, scope == "study"
+        self.hear({})
+
+    def hear(self, signed: Mapping[str, Any]) -> None:
+        started = float(signed.get("started", 0.0))
+        self._begin = float(signed.get("begun", started)) if self._of_study else started
+        self.limit = [self._seconds, self._begin]
 
     def take(self, trial: FrozenTrial) -> None:
         """Time passes without trials, too."""
@@ -29,7 +35,8 @@ class Timeout(Rule):
     def __call__(self, moment: Moment) -> str | None:
         if moment.now - self._begin <= self._seconds:
             return None
-        return f"more than {readable.duration(self._seconds)} have passed since {self._since}"
+        since = "the study was begun" if self._of_study else "the study was last started"
+        return f"more than {readable.duration(self._seconds)} have passed since {since}"
 
 
 class TargetValue(Rule):

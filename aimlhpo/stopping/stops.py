@@ -99,7 +99,7 @@ def make_rules(study: optuna.Study, config: Config) -> list[Rule]:
     options = config.optuna
     rules: list[Rule] = []
     if options.timeout is not None:
-        rules.append(_timeout(study, options.timeout, options.timeout_scope))
+        rules.append(Timeout(options.timeout, options.timeout_scope))
     if options.target_value is not None:
         rules.append(TargetValue(options.targets, options.metric, options.direction))
     if options.max_gpu_hours is not None:
@@ -115,14 +115,6 @@ def make_rules(study: optuna.Study, config: Config) -> list[Rule]:
 def _seed(study: optuna.Study) -> int | None:
     seed = study.user_attrs.get(STUDY_ATTR, {}).get("seed")
     return None if seed is None else int(seed)
-
-
-def _timeout(study: optuna.Study, seconds: float, scope: str) -> Timeout:
-    signed = study.user_attrs.get(STUDY_ATTR, {})
-    started = float(signed.get("started", 0.0))
-    if scope == "study":
-        return Timeout(seconds, float(signed.get("begun", started)), "the study was begun")
-    return Timeout(seconds, started, "the study was last started")
 
 
 def ended_already(study: optuna.Study, config: Config) -> Ended | None:

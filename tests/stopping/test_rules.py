@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.backends.backend import OpenTrial, Overview
 from aimlhpo.errors import StudyFailed
-from aimlhpo.stopping import Moment, Rule, Stops
+from aimlhpo.stopping import Moment, Rule, Stops, read_note
 from aimlhpo.stopping.rules import GpuHours, Patience, TargetValue, Timeout
 from aimlhpo.stopping.terminator import Terminator
+from aimlhpo.storage import STUDY_ATTR
 from tests.waiting import wait_until
 
 HOUR = 3600.0
@@ -34,9 +36,25 @@ def says(rule: Rule, trials: Sequence[FrozenTrial], moment: Moment | None = None
 
 
 def test_timeout_counts_from_its_beginning() -> None:
-    rule = Timeout(60.0, 1000.0, "the study was begun")
+    rule = Timeout(60.0, "study")
+    rule.hear({"begun": 1000.0, "started": 5000.0})
     assert rule(Moment(now=1059.0)) is None
     assert rule(Moment(now=1061.0)) == "more than 1m00s have passed since the study was begun"
+
+
+def test_all_agree_on_a_timeout_when_the_study_is_started_again() -> None:
+    """Two agents that were started apart: the first one's note must not hide the second one's."""
+    study, over = optuna.create_study(), time.time() - 61.0
+    study.set_user_attr(STUDY_ATTR, {"begun": over - 9.0, "started": over - 9.0})
+    first = Stops(study, [Timeout(60.0, "submission")])
+    study.set_user_attr(STUDY_ATTR, {"begun": over - 9.0, "started": time.time()})
+    second = Stops(study, [Timeout(60.0, "submission")])
+    assert first.ended(Overview()) is second.ended(Overview()) is None
+    study.set_user_attr(STUDY_ATTR, {"begun": over - 9.0, "started": over})
+    noted = second.ended(Overview())
+    assert noted is not None
+    assert noted.limit == [60.0, over]
+    assert first.ended(Overview()) == read_note(study, [Timeout(60.0, "submission")]) == noted
 
 
 @pytest.mark.parametrize(("direction", "reached"), [("minimize", 0.04), ("maximize", 0.06)])
