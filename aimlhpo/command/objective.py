@@ -62,7 +62,7 @@ class CommandObjective(BaseObjective):
     def _run(self, trial: Any, conf: Mapping[str, Any], metrics: dict[str, Any]) -> None:
         with patient_worker() as told_to_end, self._files(trial, conf) as lookup:
             line = arguments(self._spec.words, lambda: trial.params, self._spec.pass_as, lookup)
-            with self._start(line, trial) as program:
+            with self._start(line, trial, told_to_end) as program:
                 pruned = self._follow(program, trial, metrics)
             if told_to_end():
                 os._exit(128 + signal.SIGTERM)  # the agent has given the trial back: there is no result
@@ -70,9 +70,9 @@ class CommandObjective(BaseObjective):
                 raise Pruned
             _judge(program)
 
-    def _start(self, line: list[str], trial: Any) -> Program:
+    def _start(self, line: list[str], trial: Any, told_to_end: Callable[[], bool]) -> Program:
         try:
-            return Program(self._spec, line, self._guarded | _variables(trial))
+            return Program(self._spec, line, self._guarded | _variables(trial), told_to_end)
         except (OSError, ValueError) as error:
             reason = _reason(error, line[0])
             raise ProgramFailed(f"cannot start {line[0]}: {reason}", f"cannot start {line}: {reason}") from None

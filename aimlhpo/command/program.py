@@ -17,20 +17,27 @@ from aimlhpo.command.output import MARK, Records
 from aimlhpo.command.spec import CommandSpec
 
 _TICK = 0.2  # seconds between two looks at the clock and at the newest decision
+_PAUSE = 0.02  # seconds between two looks at processes that nothing tells of
 _CHUNK = 65536
 _TAIL = 8192  # bytes of stderr that are kept
 
 
 class Program:
-    """A running program. `tail` is the end of what it wrote to stderr.
+    """A running program. `tail` is the end of what it wrote to stderr; `told` says whether others have sent it SIGTERM.
 
     It stays in the worker's process group, so that whoever kills that group kills it too.
     """
 
-    def __init__(self, spec: CommandSpec, arguments: Sequence[str], variables: dict[str, str]) -> None:
+    def __init__(
+        self,
+        spec: CommandSpec,
+        arguments: Sequence[str],
+        variables: dict[str, str],
+        told: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Raises OSError where it cannot be started."""
         self.tail = b""
-        self._patience = spec.patience
+        self._patience, self._told = spec.patience, told
         self._records = Records()
         self._deadline: float | None = None
         self._process = subprocess.Popen(
@@ -74,7 +81,7 @@ class Program:
 
     def events(self) -> Iterator[dict[str, Any] | None]:
         """Each object that the program prints, and None now and then, until it has ended."""
-        while self._process.poll() is None:
+        while self._process.poll() is None or self._others_may_end():
             yield from self._take(_TICK)
             yield None
             if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -83,6 +90,12 @@ class Program:
         while self._selector.get_map():
             yield from self._take(0)
         yield from self._records.end()
+
+    def _others_may_end(self) -> bool:
+        """Whether what it has started has time to end by itself: a shell dies at once of what its child handles."""
+        if self._deadline is None and self._told():
+            self._deadline = time.monotonic() + self._patience
+        return self._deadline is not None and time.monotonic() < self._deadline and bool(family.descendants())
 
     def code(self) -> int:
         """How it ended: its exit code, or minus the signal that killed it."""
@@ -106,6 +119,8 @@ class Program:
                 yield from self._records.feed(data)
 
     def _wait_for_end(self, timeout: float) -> None:
+        if self._process.poll() is not None:  # the others go on
+            time.sleep(_PAUSE)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
 

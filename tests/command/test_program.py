@@ -15,18 +15,20 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 
 RUN = """
-    import sys
+    import os, signal, sys
     from aimlhpo.command import family, guard
-    from aimlhpo.command.program import Program
+    from aimlhpo.command.program import Program, patient_worker
     from aimlhpo.command.spec import CommandSpec
 
     guarded = guard.start()
     family.adopt_orphans()
     spec = CommandSpec((), {folder!r}, {folder!r}, patience={patience})
-    with Program(spec, [sys.executable, "-c", {script!r}], guarded) as program:
+    with patient_worker() as told, Program(spec, [sys.executable, "-c", {script!r}], guarded, told) as program:
         for record in program.events():
             if record == {{"stop": 1}}:
                 program.stop()
+            elif record == {{"stop": 2}}:
+                os.killpg(0, signal.SIGTERM)  # as the agent does
     print("code", program.code(), flush=True)
 """
 
@@ -38,7 +40,7 @@ def code(folder: Path, script: str, patience: float = 0.5) -> str:
 def run(folder: Path, script: str, patience: float = 0.5) -> subprocess.CompletedProcess[str]:
     """Run a script as a program, in a process that stands for a worker."""
     command = [sys.executable, "-c", code(folder, script, patience)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, start_new_session=True)
 
 
 def pids(folder: Path) -> list[int]:
@@ -71,16 +73,18 @@ def test_stubborn_program_is_killed_with_its_children(tmp_path: Path) -> None:
     assert not any(map(alive, pids(tmp_path)))
 
 
-def test_sigterm_reaches_what_a_shell_waits_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [1, 2])
+def test_what_a_shell_waits_for_has_time_to_end_when_the_shell_has_none(tmp_path: Path, stop: int) -> None:
     (tmp_path / "child.py").write_text(
         "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *given: (open('told', 'w').close(), sys.exit(0)))\n"
-        "print('{\"stop\": 1}', flush=True)\n"
+        "signal.signal(signal.SIGTERM, lambda *given: (time.sleep(0.5), open('saved', 'w').close(), sys.exit(0)))\n"
+        f"print('{{\"stop\": {stop}}}', flush=True)\n"
         "time.sleep(600)\n"
     )
-    script = f"import subprocess; subprocess.run(['sh', '-c', '{sys.executable} child.py; true'])"
-    run(tmp_path, script, patience=60)
-    assert (tmp_path / "told").exists()
+    script = f"import os; os.execlp('sh', 'sh', '-c', '{sys.executable} child.py; true')"
+    done = run(tmp_path, script, patience=60)
+    assert done.stdout.endswith("code -15\n"), done.stderr
+    assert (tmp_path / "saved").exists()
 
 
 def test_more_output_than_a_pipe_holds(tmp_path: Path) -> None:
