@@ -83,11 +83,19 @@ class Line:
             yield
 
     def _wait(self, fd: int) -> None:
-        """In a thread, as this call knows no timeout; one that comes too late keeps the file open until it ends."""
-        waiting = Thread(target=fcntl.flock, args=(fd, fcntl.LOCK_EX), name="line", daemon=True)
+        """In a thread, as this call knows no timeout; with a descriptor of its own, as it may come too late."""
+        waiting = Thread(target=_take_and_close, args=(os.dup(fd),), name="line", daemon=True)
         waiting.start()
         waiting.join(_PATIENCE)
         self._stuck = waiting if waiting.is_alive() else None
+
+
+def _take_and_close(fd: int) -> None:
+    """Wait for the lock; it is held for as long as another descriptor of the same opening is there."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)
 
 
 @cache
