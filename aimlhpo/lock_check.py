@@ -27,13 +27,16 @@ def verify_shared_locks(directory: Path, myself: Holder, grace_period: float) ->
     deadline = time.monotonic() + _SILENT * grace_period
     others = [holder for holder in holders(directory) if holder.boot != boot_id() and _is_earlier(holder, myself)]
     suspects = {holder: age for holder in others if (age := _unlocked_since(directory, holder)) is not None}
-    while suspects and time.monotonic() < deadline:
+    while suspects:
+        last = time.monotonic() >= deadline  # one look after it: this process may have been stopped meanwhile
         for holder, before in list(suspects.items()):
             renewed = _unlocked_since(directory, holder)
             if renewed is None:
                 del suspects[holder]
             elif renewed > before:
                 raise StorageError(_told(directory, holder))
+        if last:
+            return
         time.sleep(_LOOK)
 
 
