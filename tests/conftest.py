@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from aimlhpo.locks import locked
 from tests.servers import MariaDB, PostgreSQL, Redis
 
 pytest_plugins = ["tests.slurm.plugin"]
+
+# An example that takes longer than 200 ms, or many that do, would otherwise be an error: here it is a busy machine.
+hypothesis.settings.register_profile("any-pace", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any-pace")
 
 STORAGE_KINDS = ("sqlite", "journal", "postgresql", "redis")
 

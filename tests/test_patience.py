@@ -41,7 +41,8 @@ def test_outages_are_told_from_mistakes(error: Exception, outage: bool) -> None:
     assert is_outage(error) is outage
 
 
-def test_outage_is_waited_out_with_one_line_for_its_begin_and_one_for_its_end() -> None:
+def test_outage_is_waited_out_with_one_line_for_its_begin_and_one_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aimlhpo.patience._FIRST_PAUSE", 0.01)
     lines: list[str] = []
     assert Patience(lines.append, lambda: 60.0).run(failing(2, AWAY)) == "done"
     assert len(lines) == 2
