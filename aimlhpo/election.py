@@ -26,10 +26,6 @@ class Election:
     ) -> None:
         os.close(self._fd)
 
-    def fileno(self) -> int:
-        """The lock file: a child that inherits it keeps the election for as long as it lives."""
-        return self._fd
-
     def won(self) -> bool:
         """Whether this agent is the one."""
         self._won = self._won or try_lock(self._fd)

@@ -53,6 +53,11 @@ class StudyPaths:
         return self.state / "ledger.lock"
 
     @property
+    def tracking_lock(self) -> Path:
+        """Held by whoever tells tracking tools of trials."""
+        return self.state / "tracking.lock"
+
+    @property
     def leases(self) -> Path:
         return self.state / "leases"
 

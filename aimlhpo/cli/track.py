@@ -56,6 +56,7 @@ def _nothing_asked(config: Config) -> list[Problem]:
 def _send(config: Config) -> int:
     from aimlhpo.counts import count
     from aimlhpo.election import Election
+    from aimlhpo.locks import locked
     from aimlhpo.stopping import ending_of
     from aimlhpo.storage import load_study
     from aimlhpo.tracking.follower import Follower
@@ -67,9 +68,10 @@ def _send(config: Config) -> int:
         if not election.won():
             raise StudyError(f"an agent of study {config.optuna.study_name} runs, and tells the tools itself")
         targets = make_targets(config, study)
-        counts = count(study.get_trials(deepcopy=False))
-        ended = "finished" if ending_of(study, config, counts) else "stopped"
-        lacks = Follower(config, study, targets, lambda line: None).finish(ended)
+        with locked(config.paths.tracking_lock):
+            counts = count(study.get_trials(deepcopy=False))
+            ended = "finished" if ending_of(study, config, counts) else "stopped"
+            lacks = Follower(config, study, targets, lambda line: None).finish(ended)
     if lacks:
         raise StorageError("\n".join(lacks))
     for target in targets:

@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from aimlhpo.locks import locked
 from aimlhpo.patience import is_outage
 from aimlhpo.storage import load_study
 from aimlhpo.tracking.follower import Follower
-from aimlhpo.tracking.messages import Done, Finish, Line, Moved
+from aimlhpo.tracking.messages import Done, Finish, Line, Moved, Ready
 from aimlhpo.tracking.targets import make_targets
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def main(descriptor: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICENESS)
     with Connection(descriptor) as agent, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        _serve(agent, agent.recv())
+        config: Config = agent.recv()
+        with locked(config.paths.tracking_lock):  # the child of an agent that was killed may still be about to end
+            _serve(agent, config)
 
 
 def _serve(agent: Connection, config: Config) -> None:
@@ -67,9 +70,12 @@ def _outages_ignored() -> Iterator[None]:
 
 def _follower(config: Config, agent: Connection) -> Follower:
     study = load_study(config)
-    return Follower(
-        config, study, make_targets(config, study), lambda text: agent.send(Line(text)), lambda: agent.send(Moved())
-    )
+    targets = make_targets(config, study)
+    for target in targets:
+        with suppress(Exception):  # `open` tells of it
+            target.load()
+    agent.send(Ready())
+    return Follower(config, study, targets, lambda text: agent.send(Line(text)), lambda: agent.send(Moved()))
 
 
 if __name__ == "__main__":

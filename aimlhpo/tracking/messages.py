@@ -20,6 +20,11 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """To the agent: everything is loaded, and nobody else tells the tools; from now on it is they that take time."""
+
+
+@dataclass(frozen=True)
 class Moved:
     """To the agent: something has arrived at a tool."""
 

@@ -67,9 +67,13 @@ class MlflowTarget:
         self._known: dict[int, _Known] = {}
         self._state = StudyState()
 
-    def open(self) -> None:
+    def load(self) -> None:
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
+        import mlflow.tracking  # noqa: F401
+
+    def open(self) -> None:
+        self.load()
         from mlflow.tracking import MlflowClient
 
         if unset := variable_problems("log: mlflow: uri", self._uri):

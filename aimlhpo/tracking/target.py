@@ -22,6 +22,9 @@ class Target(Protocol):
 
     name: str
 
+    def load(self) -> None:
+        """Import what is needed; whatever it raises, `open` raises too."""
+
     def open(self) -> None:
         """Find out what the tool has of the study."""
 

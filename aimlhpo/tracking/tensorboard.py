@@ -39,6 +39,10 @@ class TensorboardTarget:
         self._directory, self._reported = directory, reported
         self._written: dict[int, _Written] = {}
 
+    def load(self) -> None:
+        import tensorboard.plugins.hparams.metadata
+        import tensorboard.summary.writer.record_writer  # noqa: F401
+
     def open(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._written.clear()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import aimlhpo
 from aimlhpo.election import Election
-from aimlhpo.tracking.messages import Done, Finish, Line
+from aimlhpo.tracking.messages import Done, Finish, Line, Ready
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
@@ -25,7 +25,7 @@ _RESTART = 60.0  # seconds until a child that has died is followed by another
 _HANDOVER = 5.0  # seconds that an agent waits for one that is about to end
 _END, _HURRIED_END = 60.0, 5.0  # seconds that the child has for what is left; the second where a signal has come
 _UNTOLD = 2.0  # seconds of waiting that need no word
-_SILENCE, _LOCAL_SILENCE = 12.0, 60.0  # seconds without anything sent, for a server and for files
+_SILENCE, _LOCAL_SILENCE = 12.0, 60.0  # seconds without anything sent, for a server; for files, and until it is ready
 
 
 class Tracker:
@@ -41,6 +41,7 @@ class Tracker:
         self._output = config.paths.logs / f"tracker-{agent}.log"
         self._child: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._is_ready = False
         self._start_at = 0.0
 
     def __enter__(self) -> Tracker:
@@ -91,6 +92,8 @@ class Tracker:
                 message = connection.recv()
                 if isinstance(message, Done):
                     return message.lacks
+                if isinstance(message, Ready) and cause is None:
+                    deadline = time.monotonic() + _END
                 self._hear(message)
         except (EOFError, OSError):
             return [f"the child process that does it has died ({self._output})"]
@@ -98,7 +101,8 @@ class Tracker:
 
     def _longest_silence(self) -> float:
         mlflow = self._config.log.mlflow
-        return _SILENCE if mlflow is not None and mlflow.uri.startswith("http") else _LOCAL_SILENCE
+        to_server = mlflow is not None and mlflow.uri.startswith("http")
+        return _SILENCE if to_server and self._is_ready else _LOCAL_SILENCE
 
     def _tell_rest(self, lacks: list[str]) -> None:
         for line in lacks:
@@ -114,11 +118,13 @@ class Tracker:
             self._give_up(f"it has died, and {self._output} says why")
 
     def _hear(self, message: object) -> None:
+        self._is_ready = self._is_ready or isinstance(message, Ready)
         if isinstance(message, Line):
             self._log(message.text)
 
     def _start(self) -> None:
         path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(_PACKAGE_ROOT)]))
+        self._is_ready = False
         self._connection, theirs = Pipe()
         try:
             with theirs, open(self._output, "ab") as output:
@@ -127,7 +133,7 @@ class Tracker:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    pass_fds=[theirs.fileno(), self._election.fileno()],
+                    pass_fds=[theirs.fileno()],
                     env={**os.environ, "PYTHONPATH": path},
                     start_new_session=True,
                 )

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow.exceptions import MlflowException
 
 from aimlhpo.cli.main import main
 from tests.project import Project
 from tests.tracking.event_files import EventFiles
-from tests.tracking.mlflow_runs import Runs, Server, settled
+from tests.tracking.mlflow_runs import Server, settled
 from tests.waiting import wait_until
 
 EVERY_ENDING = """
@@ -62,11 +61,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
-def has_reports(uri: str, number: int, steps: int) -> bool:
-    try:
-        return len(Runs(uri).history(number, "reports/val_loss")) >= steps
-    except (KeyError, ValueError, MlflowException):  # read while it is written
-        return False
+def wait_until_trial_1_is_told(project: Project) -> None:
+    """Until both tools have what trial 1 reports before it waits; event files are written after MLflow's part."""
+    folder, steps = project.save_path / "tensorboard" / "trial-00001", project.save_path / "steps-1"
+    wait_until(lambda: steps.exists() and steps.read_text() == "2", "trial 1")
+    wait_until(lambda: folder.exists() and len(curve(project, 1)) == 2, "the reports of trial 1")
+
+
+def curve(project: Project, number: int) -> list[tuple[int, float]]:
+    return EventFiles(project.save_path / "tensorboard" / f"trial-{number:05d}").scalars().get("reports/val_loss", [])
 
 
 def test_every_trial_is_there_with_its_parameters_reports_and_ending(tmp_path: Path) -> None:
@@ -116,8 +119,8 @@ def test_a_server_that_is_down_costs_a_line_and_can_be_told_later(
 def test_a_server_that_dies_under_way_stops_nothing(tmp_path: Path, server: Server) -> None:
     server.start()
     project = Project(tmp_path, GATED, n_trials=3)
-    running = project.start(f"log:mlflow={server.uri}")
-    wait_until(lambda: has_reports(server.uri, 1, 2), "the reports of trial 1")
+    running = project.start(f"log:mlflow={server.uri}", "log:tensorboard=true")
+    wait_until_trial_1_is_told(project)  # the server's directory does not bear one that is killed while it writes
     server.kill()
     (tmp_path / "go").touch()
     told, _ = running.communicate(timeout=120)
@@ -132,11 +135,11 @@ def test_a_server_that_dies_under_way_stops_nothing(tmp_path: Path, server: Serv
 
 
 def test_a_killed_agent_leaves_nothing_that_its_successor_does_not_complete(tmp_path: Path) -> None:
-    project = Project(tmp_path, GATED, n_trials=3, grace_period=2)
+    project = Project(tmp_path, GATED, n_trials=3)
     running = project.start(*both(tmp_path))
-    wait_until(lambda: has_reports(str(tmp_path / "mlruns"), 1, 2), "the reports of trial 1")
+    wait_until_trial_1_is_told(project)
     os.kill(running.pid, signal.SIGKILL)
-    running.communicate(timeout=60)
+    running.communicate(timeout=120)
     (tmp_path / "go").touch()
     project.run(*both(tmp_path), "-r", "1")
     found = settled(str(tmp_path / "mlruns"))
@@ -144,19 +147,18 @@ def test_a_killed_agent_leaves_nothing_that_its_successor_does_not_complete(tmp_
     assert found.statuses == {"FINISHED": 3}
     for number in range(3):
         assert found.history(number, "reports/val_loss") == [(0, 10.0), (1, 9.0), (2, 8.0)]
-        files = EventFiles(project.save_path / "tensorboard" / f"trial-{number:05d}")
-        assert files.scalars()["reports/val_loss"] == [(0, 10.0), (1, 9.0), (2, 8.0)]
+        assert curve(project, number) == [(0, 10.0), (1, 9.0), (2, 8.0)]
 
 
 def test_an_interrupted_study_is_not_called_finished_and_several_agents_make_one(tmp_path: Path) -> None:
     project = Project(tmp_path, GATED, n_trials=4)
     first = project.start(*both(tmp_path))
-    wait_until(lambda: has_reports(str(tmp_path / "mlruns"), 1, 2), "the reports of trial 1")
+    wait_until_trial_1_is_told(project)
     second = project.start(*both(tmp_path), "-r", "1")
     steps = [project.save_path / f"steps-{number}" for number in (2, 3)]  # the first agent's slot is held by trial 1
     wait_until(lambda: any(path.exists() for path in steps), "a trial of the second agent")
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=60)
+    first.communicate(timeout=120)
     assert first.returncode == 130
     (tmp_path / "go").touch()
     told, _ = second.communicate(timeout=120)

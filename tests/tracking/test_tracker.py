@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
-from threading import Timer
+from subprocess import PIPE, Popen
+from threading import Thread
 
 import pytest
 
-from aimlhpo.config import Config, load_config
+from aimlhpo.config import Config, MlflowSection, load_config
 from aimlhpo.election import Election
 from aimlhpo.storage import create_or_load_study, load_study
 from aimlhpo.tracking import tracker as module
+from aimlhpo.tracking.messages import Done, Moved, Ready
 from aimlhpo.tracking.tracker import Tracker
 from tests.project import Project
 from tests.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +141,66 @@ def test_an_agent_waits_for_one_that_is_about_to_end(config: Config, monkeypatch
         tracker.finish(None)
         assert not written(config)
         ending.resign()
-        Timer(0.3, others.pop_all().close).start()
+        monkeypatch.setattr(module.time, "sleep", lambda seconds: others.pop_all().close())  # it ends meanwhile
         tracker.finish(None)
     assert written(config)
+
+
+AGENT = """
+import pickle, signal, sys
+from aimlhpo.tracking.tracker import Tracker
+
+with Tracker(pickle.load(sys.stdin.buffer), "killed", print) as tracker:
+    tracker.look()
+    print(tracker._child.pid, flush=True)
+    signal.pause()
+"""
+
+
+def test_the_child_of_a_killed_agent_is_waited_for(config: Config) -> None:
+    with Popen([sys.executable, "-c", AGENT], stdin=PIPE, stdout=PIPE, cwd=ROOT) as agent:
+        pickle.dump(config, agent.stdin)
+        agent.stdin.close()
+        orphan = int(agent.stdout.readline())
+        wait_until(lambda: written(config), "the first trial")
+        os.kill(orphan, signal.SIGSTOP)
+        agent.kill()
+    try:
+        with Tracker(config, "next", pytest.fail) as tracker:
+            tracker.look()
+            assert child() != orphan
+            with Election(config.paths.tracking_lock) as held:
+                assert not held.won()
+            add_trial(config)
+            assert not written(config, 1)
+            os.kill(orphan, signal.SIGCONT)
+            tracker.finish(None)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(orphan, signal.SIGCONT)
+    assert written(config, 1)
+
+
+@pytest.mark.parametrize(("first", "told"), [(Moved(), 0), (Ready(), 2)])
+def test_a_child_may_take_longer_to_load_than_a_server_to_answer(
+    config: Config, monkeypatch: pytest.MonkeyPatch, first: object, told: int
+) -> None:
+    monkeypatch.setattr(module, "_SILENCE", 0.0)
+    log = config.log.model_copy(update={"mlflow": MlflowSection(uri="http://127.0.0.1:1", experiment="s")})
+    lines: list[str] = []
+    mine, theirs = Pipe()
+
+    def be_the_child() -> None:
+        theirs.recv()
+        theirs.send(first)
+        if told == 0:
+            time.sleep(0.3)
+            theirs.send(Done([]))
+
+    with Tracker(replace(config, log=log), "agent", lines.append) as tracker, theirs:
+        monkeypatch.setattr(tracker, "_start", lambda: setattr(tracker, "_connection", mine))
+        helper = Thread(target=be_the_child)
+        helper.start()
+        tracker.finish(None)
+        helper.join()
+    assert len(lines) == told
