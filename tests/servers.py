@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -170,12 +171,13 @@ class PostgreSQL(Server):
 
     account = "postgres"
     stop_signal = signal.SIGINT  # "fast": open connections are cut
-    password = "s3cret-of-the-tests"
     password_variable = "AIMLHPO_TEST_PASSWORD"
 
     def __init__(self, lasting: bool = False) -> None:
         super().__init__()
         self.lasting = lasting
+        # Of its own: tests look for it in all processes, where another test may just be setting its own.
+        self.password = f"s3cret-{secrets.token_hex(8)}"
 
     @property
     def data(self) -> Path:
