@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from aimlhpo.leases import holders
 from aimlhpo.status import Status, read_status
 from aimlhpo.storage import create_or_load_study
 from tests.faults import evidence, printed
@@ -24,6 +25,7 @@ from tests.servers import find_program
 from tests.waiting import wait_until
 
 GRACE = 2.0  # seconds
+LONG_GRACE = 15.0  # seconds that none of these processes has to wait for a processor
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 LOOK = 0.5  # seconds between two looks at the storage
 STUCK = 240.0  # seconds without a result after which a study is given up
@@ -52,6 +54,13 @@ def _lives(pid: int) -> bool:
     return False
 
 
+def begun(pid: int) -> int:
+    """When the process began, in the kernel's ticks; numbers of processes start anew some time. 0: it is gone."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return 0
+
+
 def _program(pid: int) -> str:
     with suppress(OSError):
         return os.readlink(f"/proc/{pid}/exe")
@@ -61,8 +70,11 @@ def _program(pid: int) -> str:
 class Crew:
     """`agents` processes that each run an agent with `slots` workers; whoever dies can be replaced.
 
-    Everything is killed with the `with` block, and with this process.
+    Everything is killed with the `with` block, and with this process. A `hurried` crew has a grace period that no busy
+    machine uses up, and waits for none: who was killed counts as silent for longer at once.
     """
+
+    hurried = False
 
     def __init__(
         self,
@@ -73,9 +85,11 @@ class Crew:
         seconds: float = 0.4,
         seed: int = 0,
         objective: str | None = None,
+        grace: float | None = None,
         **optuna_keys: Any,
     ) -> None:
-        keys = {"grace_period": GRACE, "max_consecutive_failures": 100_000, **optuna_keys}
+        self.grace = grace or (LONG_GRACE if self.hurried else GRACE)
+        keys = {"grace_period": self.grace, "max_consecutive_failures": 100_000, **optuna_keys}
         self.project = Project(folder, objective or evidence.objective(seconds), **keys)
         self.random = random.Random(seed)
         self.killed: dict[int, float] = {}
@@ -85,6 +99,7 @@ class Crew:
         self.misprinted: set[int] = set()
         self.log = folder / "agents.log"
         self._agents, self._slots = agents, slots
+        self._free = int(keys["n_trials"])
         self._alive: list[subprocess.Popen[bytes]] = []
         self.project.config.paths.create()
         self.project.config.write_snapshot()
@@ -166,6 +181,19 @@ class Crew:
         now = time.monotonic()
         self.killed.update(dict.fromkeys([pid, *descendants(pid)], now))
         _signal(pid, signal.SIGKILL)
+        for agent in self._alive:
+            if agent.pid == pid and self.hurried:
+                agent.wait()
+                self._age_lease(pid)
+
+    def _age_lease(self, pid: int) -> None:
+        """Have the dead agent's lease look as it will when the grace period is over."""
+        leases = self.project.config.paths.leases
+        for holder in holders(leases):
+            if holder.pid == pid:
+                past = time.time() - 2 * self.grace
+                with suppress(FileNotFoundError):
+                    os.utime(leases / f"{holder.agent}.json", (past, past))
 
     def freeze_agent(self, seconds: float) -> int:
         """SIGSTOP an agent and its workers for a while; returns 1."""
@@ -210,13 +238,25 @@ class Crew:
         folder = self.project.folder / "evidence"
         wait_until(lambda: len(list(folder.glob("*"))) >= at_least, f"{at_least} trials to begin", 120)
 
+    def more(self, trials: int) -> None:
+        """Wait until that many more trials have begun, or as many as can while some are held."""
+        self.running(min(len({line.number for line in self.lines}) + trials, self._free))
+
     def hold(self, number: int) -> None:
-        """Let no trial from this number on end before `finish`."""
+        """Let no trial from this number on end before `finish`, so that there is always something to hit."""
         (self.project.folder / "hold").write_text(str(number))
+        self._free = min(self._free, number + self._agents * self._slots)
+
+    def all_begun(self) -> bool:
+        """Whether no trial can begin any more, but for those that are run again."""
+        return len(list((self.project.folder / "evidence").glob("*"))) >= self._free
+
+    def let_end(self) -> None:
+        (self.project.folder / "hold").unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Replace the dead until the agents have ended because the budget is reached."""
-        (self.project.folder / "hold").unlink(missing_ok=True)
+        self.let_end()
         known, since = len(self.seen), time.monotonic()
         for _ in self.ticks():
             if len(self.seen) > known:

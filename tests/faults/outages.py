@@ -54,6 +54,7 @@ def full_disk(folder: Path, kind: str, times: int, seconds: float) -> Verdict:
     with small_disk(folder / "run", 8) as disk:
         url = {"sqlite": f"sqlite:///{disk}/s.db", "journal": f"journal://{disk}/s.journal"}[kind]
         with Crew(folder, 2, 2, storage=url, n_trials=20 * times) as crew:
+            crew.hold(20 * times - 4)
             crew.running(4)
             freed = [_full_for(crew, disk, seconds) for _ in range(times)]
             crew.finish()
@@ -68,7 +69,7 @@ def _full_for(crew: Crew, disk: Path, seconds: float) -> float:
         time.sleep(0.1)
     file.unlink()
     freed = time.monotonic()
-    crew.running(len(crew.lines) // 2 + 1)
+    crew.more(1)
     return freed
 
 
@@ -87,6 +88,7 @@ def _away(
 ) -> Verdict:
     back: list[float] = []
     with Crew(folder, 2, 2, storage=server.url(), n_trials=24 * times, seconds=1.0) as crew:
+        crew.hold(24 * times - 8)  # twice as many as run at once: nobody looks for a trial in vain
         crew.running(4)
         workers = set(crew.workers)
         for _ in range(times):
@@ -104,7 +106,7 @@ def _start(crew: Crew, server: PostgreSQL) -> float:
     """Start the server and wait until trials begin again; when it was back."""
     server.start()
     back = time.monotonic()
-    crew.running(len({line.number for line in crew.lines}) + 2)
+    crew.more(2)
     return back
 
 
@@ -112,8 +114,9 @@ def cut_journal(folder: Path, times: int) -> Verdict:
     """All agents die, the journal loses part of its last record, and new agents go on."""
     path = folder / "s.journal"
     with Crew(folder, 2, 2, storage=f"journal://{path}", n_trials=10 * times) as crew:
+        crew.hold(10 * times - 4)
         for _ in range(times):
-            crew.running(len({line.number for line in crew.lines}) + 4)
+            crew.more(4)
             crew.kill_all()
             _cut_last_record(path, crew.random.random())
             crew.staff()

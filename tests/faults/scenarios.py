@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults import printed, verdict
-from tests.faults.crew import GRACE, Crew
+from tests.faults.crew import Crew
 from tests.faults.evidence import ROOT
 from tests.faults.verdict import History, Verdict, total
 from tests.waiting import wait_until
@@ -57,7 +57,7 @@ def _inject(crew: Crew, times: int, pause: float, fault: Callable[[], int]) -> i
     for _ in crew.ticks():
         if done >= times:
             break
-        if crew.begun() > begun:  # else all who could be hit have only just been started
+        if crew.begun() > begun or crew.all_begun():  # else all who could be hit have only just been started
             time.sleep(crew.random.uniform(0, 2 * pause))
             begun = crew.begun()
             done += fault()
@@ -66,7 +66,9 @@ def _inject(crew: Crew, times: int, pause: float, fault: Callable[[], int]) -> i
 
 def worker_kills(folder: Path, url: str, times: int, workers: int = 8, pause: float = 0.2) -> Verdict:
     """SIGKILL of single workers of one agent."""
-    with Crew(folder, 1, workers, storage=url, seconds=0.8, n_trials=4 * times) as crew:
+    n_trials = 4 * times + workers
+    with Crew(folder, 1, workers, storage=url, seconds=0.8, n_trials=n_trials) as crew:
+        crew.hold(n_trials - workers)
         crew.running(workers)
         done = _inject(crew, times, pause, crew.kill_worker)
         crew.finish()
@@ -90,7 +92,7 @@ def agent_kills(
             done += _inject(crew, share, pause, partial(crew.kill_agents, max(1, agents - 1)))
             done += len(crew.agents)
             crew.kill_all()
-            wait_until(lambda: crew.status().counts.running == 0, "the dead agents' trials", GRACE + 10)
+            wait_until(lambda: crew.status().counts.running == 0, "the dead agents' trials", crew.grace + 10)
             crew.staff()
         crew.finish()
         return judge(crew, f"SIGKILL of agents, of all at once in {rounds} of the cases", done)
@@ -100,6 +102,7 @@ def lock_holders(folder: Path, url: str, times: int, held: float = 1.5) -> Verdi
     """SIGKILL of a process that holds the ledger's lock, or the journal's, for so long that everybody waits for it."""
     freed: list[float] = []
     with Crew(folder, 2, 2, storage=url, n_trials=12 * times) as crew:
+        crew.hold(12 * times - 4)
         crew.running(2)
         locks = [crew.project.config.paths.lock, *crew.project.folder.glob("*.journal.lock")]
         _inject(crew, times, 0.2, lambda: _hold_and_die(crew.random.choice(locks), held, freed))
@@ -118,11 +121,13 @@ def _hold_and_die(lock: Path, seconds: float, freed: list[float]) -> int:
     return 1
 
 
-def frozen_agents(folder: Path, url: str, times: int, agents: int = 2) -> Verdict:
+def frozen_agents(folder: Path, url: str, times: int, agents: int = 2, grace: float | None = None) -> Verdict:
     """SIGSTOP of an agent with its workers for three grace periods, while the others go on; then SIGCONT."""
-    with Crew(folder, agents, 2, storage=url, seconds=0.8, n_trials=agents * 8 * times) as crew:
+    n_trials = agents * 8 * times
+    with Crew(folder, agents, 2, storage=url, seconds=0.8, n_trials=n_trials, grace=grace) as crew:
+        crew.hold(n_trials - agents * 2)
         crew.running(agents * 2)
-        done = _inject(crew, times, 0.2, lambda: crew.freeze_agent(3 * GRACE))
+        done = _inject(crew, times, 0.2, lambda: crew.freeze_agent(3 * crew.grace))
         crew.finish()
         return judge(crew, "SIGSTOP for 3 grace periods", done, [])
 

@@ -21,6 +21,7 @@ GRID = {
 def test_six_by_six_over_eight_workers_with_five_kills(tmp_path: Path, kind: str) -> None:
     url = {"sqlite": f"sqlite:///{tmp_path}/s.db", "journal": f"journal:///{tmp_path}/s.journal"}[kind]
     with Crew(tmp_path, 2, 4, seconds=0.6, storage=url, n_trials=36, sampler=None, parameters=GRID) as crew:
+        crew.hold(28)
         begun = 4
         for kill in (crew.kill_worker, crew.kill_agents, crew.kill_worker, crew.kill_agents, crew.kill_worker):
             crew.running(begun)
