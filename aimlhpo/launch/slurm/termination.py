@@ -6,7 +6,7 @@ from aimlhpo.launch.slurm import arrays, program
 from aimlhpo.launch.slurm.environment import JobEnvironment
 from aimlhpo.paths import StudyPaths
 
-_PATIENCE = 5.0  # seconds: after KillWait (30 by default) nobody is there to be told
+_PATIENCE = 10.0  # seconds: after KillWait (30 by default) nobody is there to be told
 
 
 def is_by_user(paths: StudyPaths, job: JobEnvironment) -> bool:
