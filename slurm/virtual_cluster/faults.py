@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import secrets
 
 from virtual_cluster import processes
 from virtual_cluster.control import Control, wait_until
 from virtual_cluster.errors import ClusterError
 from virtual_cluster.lifecycle import tails
 
-SAVE_INTERVAL = 6.0  # seconds after which slurmctld has surely written its jobs down
 USABLE = ("idle", "mixed", "allocated")
 
 
@@ -25,12 +24,12 @@ def kill_controller(control: Control, at_once: bool) -> None:
 
 
 def _wait_for_save(control: Control) -> None:
-    """Until the jobs' file is newer than this call, or was not worth a write."""
-    asked, jobs = time.time(), control.layout.state / "job_state"
-    while time.time() < asked + SAVE_INTERVAL:
-        if jobs.exists() and jobs.stat().st_mtime > asked:
+    """Until all that has befallen the jobs so far is written down: one of them gets a mark to be looked for."""
+    mark, saved = f"saved-{secrets.token_hex(8)}", control.layout.state / "job_state"
+    for job in control.command("squeue", "-h", "--states=PENDING,RUNNING", "-o", "%A").stdout.split():
+        if control.command("scontrol", "update", f"JobId={job}", f"Comment={mark}").returncode == 0:
+            wait_until(lambda: saved.exists() and mark.encode() in saved.read_bytes(), "slurmctld saves no jobs")
             return
-        time.sleep(0.05)
 
 
 def start_controller(control: Control) -> None:

@@ -55,12 +55,12 @@ def _timings(layout: Layout) -> str:
     return f"""\
 # A requeued job waits for cred_expire (120 s by default) before it may start again; 5 s is the least.
 AuthInfo=socket={layout.munge_socket},cred_expire=5
-# SIGTERM, then SIGKILL after this many seconds, at the time limit and at preemption (default 30).
-KillWait=5
+# SIGTERM, then SIGKILL after this many seconds, at the time limit and at preemption: the default.
+KillWait=30
 # Minutes a job may outrun its limit. slurmctld looks every 30 s, so 1 minute ends a job after 60 to 90 s.
 OverTimeLimit=0
 # Seconds until a finished job is forgotten (default 300); slurmctld sweeps once a minute.
-MinJobAge=10
+MinJobAge=60
 # Seconds until a silent node is DOWN; long enough for a busy machine.
 SlurmdTimeout=30
 SlurmctldTimeout=10

@@ -45,10 +45,10 @@ def _children(pid: int) -> list[int]:
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             found += map(int, path.read_text().split())
-    return [child for child in found if _lives(child)]
+    return [child for child in found if lives(child)]
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False

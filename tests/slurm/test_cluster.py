@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.crew import lives
 from tests.slurm.cluster import COMMAND, Cluster, processes_of, run_cluster
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
-# Says that it started, and the signals that it gets, in a file of its own; a signal does not end it.
+# Says that it started, and the signals that it gets, in a file of its own; named "stubborn", no signal ends it.
 LISTENER = """#!/bin/bash
 exec >> "$1" 2> /dev/null
-for name in TERM USR1; do trap "echo $name" $name; done
+trap "echo USR1" USR1
+trap 'echo TERM; [ "$2" = stubborn ] || exit' TERM
 echo "start ${SLURM_RESTART_COUNT-0}"
 if [ -n "$SLURM_RESTART_COUNT" ]; then exit 0; fi
 while true; do sleep 0.1; done
@@ -26,19 +28,19 @@ while true; do sleep 0.1; done
 
 
 @pytest.fixture
-def listener(tmp_path: Path) -> tuple[str, str]:
+def listener(tmp_path: Path) -> tuple[str, ...]:
     """The words with which to submit the listener; the second is the file that it writes."""
     script = tmp_path / "listener.sh"
     script.write_text(LISTENER)
     return str(script), str(tmp_path / "heard")
 
 
-def heard(listener: tuple[str, str]) -> list[str]:
+def heard(listener: tuple[str, ...]) -> list[str]:
     file = Path(listener[1])
     return file.read_text().splitlines() if file.exists() else []
 
 
-def submit(cluster: Cluster, listener: tuple[str, str], *options: str) -> int:
+def submit(cluster: Cluster, listener: tuple[str, ...], *options: str) -> int:
     """Submit the listener; returns when it listens."""
     job = cluster.sbatch("--output=/dev/null", *options, *listener)
     wait_until(lambda: bool(heard(listener)), "the job's start")
@@ -60,7 +62,7 @@ def test_a_whole_node_job_sees_both_gpus(cluster: Cluster, tmp_path: Path) -> No
     assert log.read_text() == "0,1\n"
 
 
-def test_requeue_restarts_the_same_job(cluster: Cluster, listener: tuple[str, str]) -> None:
+def test_requeue_restarts_the_same_job(cluster: Cluster, listener: tuple[str, ...]) -> None:
     job = submit(cluster, listener)
     cluster.requeue(job)
     cluster.wait_for(lambda: "start 1" in heard(listener), "the restart")
@@ -68,7 +70,7 @@ def test_requeue_restarts_the_same_job(cluster: Cluster, listener: tuple[str, st
     assert heard(listener) == ["start 0", "TERM", "start 1"]
 
 
-def test_the_urgent_partition_preempts_and_requeues(cluster: Cluster, listener: tuple[str, str]) -> None:
+def test_the_urgent_partition_preempts_and_requeues(cluster: Cluster, listener: tuple[str, ...]) -> None:
     low = submit(cluster, listener, "--nodelist=gpu2", "--exclusive")
     high = cluster.sbatch("--partition=urgent", "--nodelist=gpu2", "--exclusive", "--output=/dev/null", "--wrap=true")
     cluster.wait_for_end(high)
@@ -78,8 +80,8 @@ def test_the_urgent_partition_preempts_and_requeues(cluster: Cluster, listener: 
 
 
 @pytest.mark.slow
-def test_the_end_of_the_walltime_signals_then_kills(cluster: Cluster, listener: tuple[str, str]) -> None:
-    job = submit(cluster, listener, "--time=10", "--signal=B:USR1@600")
+def test_the_end_of_the_walltime_signals_then_kills(cluster: Cluster, listener: tuple[str, ...]) -> None:
+    job = submit(cluster, (*listener, "stubborn"), "--time=10", "--signal=B:USR1@600")
     cluster.wait_for(lambda: "USR1" in heard(listener), "the warning")
     assert cluster.state(job) == "RUNNING"
     cluster.end_in(job, 1)
@@ -87,13 +89,13 @@ def test_the_end_of_the_walltime_signals_then_kills(cluster: Cluster, listener: 
     assert heard(listener) == ["start 0", "USR1", "TERM"]
 
 
-def test_a_signal_can_be_sent_at_once(cluster: Cluster, listener: tuple[str, str]) -> None:
+def test_a_signal_can_be_sent_at_once(cluster: Cluster, listener: tuple[str, ...]) -> None:
     job = submit(cluster, listener)
     cluster.signal_batch(job, signal.SIGUSR1)
     cluster.wait_for(lambda: "USR1" in heard(listener), "the signal")
 
 
-def test_a_node_set_down_requeues_its_job(cluster: Cluster, listener: tuple[str, str]) -> None:
+def test_a_node_set_down_requeues_its_job(cluster: Cluster, listener: tuple[str, ...]) -> None:
     submit(cluster, listener, "--nodelist=gpu3")
     cluster.down_node("gpu3")
     assert "gpu3 down" in cluster.run("sinfo", "-hN", "-p", "main", "-o", "%N %T").stdout
@@ -101,7 +103,7 @@ def test_a_node_set_down_requeues_its_job(cluster: Cluster, listener: tuple[str,
     cluster.wait_for(lambda: "start 1" in heard(listener), "the restart")
 
 
-def test_jobs_outlive_the_controller(cluster: Cluster, listener: tuple[str, str]) -> None:
+def test_jobs_outlive_the_controller(cluster: Cluster, listener: tuple[str, ...]) -> None:
     job = submit(cluster, listener)
     cluster.kill_controller()
     assert "Unable to contact" in cluster.run("squeue", check=False).stderr
@@ -109,7 +111,7 @@ def test_jobs_outlive_the_controller(cluster: Cluster, listener: tuple[str, str]
     assert cluster.state(job) == "RUNNING"
 
 
-def test_a_node_without_power_comes_back(cluster: Cluster, listener: tuple[str, str]) -> None:
+def test_a_node_without_power_comes_back(cluster: Cluster, listener: tuple[str, ...]) -> None:
     submit(cluster, listener, "--nodelist=gpu1")
     cluster.kill_node("gpu1")
     assert not [line for line in processes_of(cluster.directory) if "gpu1" in line]
@@ -135,10 +137,11 @@ def test_clusters_live_side_by_side_and_leave_nothing(cluster: Cluster, tmp_path
     with Cluster("--nodes=2", "--gpus=0", "--no-requeue") as other:
         assert not set(cluster.ports()["nodes"]) & set(other.ports()["nodes"])  # type: ignore[call-overload]
         assert len(other.run("sinfo", "-hN", "-p", "main").stdout.splitlines()) == 2
-        other.sbatch(f"--chdir={tmp_path}", "--output=/dev/null", "--wrap=setsid sleep 654321 & sleep 654321")
-        wait_until(lambda: _runs("sleep 654321"), "the job's start")
+        sleep = f"sleep {1_000_000 + os.getpid()}"  # no other test's
+        other.sbatch(f"--chdir={tmp_path}", "--output=/dev/null", f"--wrap=setsid {sleep} & {sleep}")
+        wait_until(lambda: _runs(sleep), "the job's start")
         assert cluster.squeue() == ""
-    assert not _runs("sleep 654321")
+    assert not _runs(sleep)
     assert processes_of(other.directory) == []
     left = (set(Path("/tmp").iterdir()) | set(Path("/run").iterdir())) - before
     assert [path for path in left if _is_of_a_cluster(path) and not _is_of_another_test(path, other)] == []
@@ -147,7 +150,7 @@ def test_clusters_live_side_by_side_and_leave_nothing(cluster: Cluster, tmp_path
 def test_it_goes_down_with_the_process_it_watches(tmp_path: Path) -> None:
     directory = Path(f"/tmp/aimlhpo-slurm-watch-{os.getpid()}")
     script = f"'{sys.executable}' '{COMMAND}' up --nodes 1 --watch-pid $$ --dir {directory} && kill -9 $$"
-    subprocess.run(["bash", "-c", script], capture_output=True)
+    assert subprocess.run(["bash", "-c", script], capture_output=True).returncode == -signal.SIGKILL
     wait_until(lambda: not directory.exists() and processes_of(directory) == [], "the end of the cluster")
 
 
@@ -175,6 +178,7 @@ def test_a_killed_cluster_is_replaced() -> None:
     with Cluster("--nodes=1") as cluster:
         supervisor = int((cluster.directory / "run" / "supervisor.pid").read_text())
         os.kill(supervisor, signal.SIGKILL)
+        wait_until(lambda: not lives(supervisor), "the supervisor's end")
         run_cluster("up", "--dir", str(cluster.directory), "--nodes=2")
         assert len(cluster.run("sinfo", "-hN", "-p", "main").stdout.splitlines()) == 2
 
