@@ -95,7 +95,7 @@ class SlurmStudy(Project):
     def notes(self, kind: str) -> list[list[str]]:
         """What the objective has written, by its first word."""
         file = self.folder / "notes"
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines = file.read_text().rpartition("\n")[0].splitlines() if file.exists() else []
         return [words[1:] for words in map(str.split, lines) if words[0] == kind]
 
     def stands_still(self, trials: int = 1) -> bool:

@@ -17,12 +17,12 @@ from tests.slurm.study import SlurmStudy
 
 def test_eight_jobs_with_a_gpu_each(cluster: Cluster, tmp_path: Path) -> None:
     batch = {"n": 8, "gres": "gpu:v100:1", "t": "12:00:00", "J": "echo", "o": "logs/out", "e": "logs/err"}
-    study = SlurmStudy(tmp_path, cluster, {"jobs": 8, "batch": batch}, {"MEET": 8}, n_trials=60)
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 8, "batch": batch}, {"MEET": 8}, n_trials=24)
     said = study.submit().stdout
     assert f"{study.array}_[0-7]" in said
     assert f"{tmp_path}/logs/out_%a" in said
     study.wait_for_end()
-    assert study.states() == {"COMPLETE": 60}
+    assert study.states() == {"COMPLETE": 24}
     places = {tuple(words[2:4]) for words in study.notes("start")}
     assert places == {(f"gpu{node}", str(gpu)) for node in range(4) for gpu in range(2)}
     assert {words[4] for words in study.notes("start")} == {"8"}
@@ -133,9 +133,9 @@ def test_stop_gives_back_and_reload_finishes(cluster: Cluster, tmp_path: Path) -
     assert "--yes" in study.verb("stop", "--help")
     study.verb("stop", expect=2)  # nobody is there to be asked
     assert "cancelled 2 jobs" in study.verb("stop", "--yes")
-    states = study.states()
-    assert (states["WAITING"], states.get("RUNNING")) == (2, None)
-    assert [trial["cause"] for trial in study.status()["interrupted"]] == ["stopped by user"] * 2
+    assert set(study.states()) <= {"COMPLETE", "WAITING"}
+    interrupted = study.status()["interrupted"]  # not what was claimed ahead
+    assert [(trial["number"], trial["cause"]) for trial in interrupted] == [(n, "stopped by user") for n in range(2)]
     assert cluster.state(other) in ("RUNNING", "PENDING")
     study.verb("stop", "--yes", expect=3)
     study.submit(expect=2)  # reload is 0, and there is a study
@@ -160,10 +160,12 @@ def test_jobs_can_be_added_to_a_running_study(cluster: Cluster, tmp_path: Path) 
 
 
 def test_a_dead_controller_is_a_wait(cluster: Cluster, tmp_path: Path) -> None:
-    study = SlurmStudy(tmp_path, cluster, {"jobs": 2, "batch": {"gres": "gpu:1"}}, {"MEET": 2}, n_trials=8)
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 2, "batch": {"gres": "gpu:1"}}, {"MEET": 3}, n_trials=8)
     study.submit()
-    cluster.wait_for(lambda: len(study.notes("start")) >= 1)
+    cluster.wait_for(lambda: len(study.meeting()) == 2)
     cluster.kill_controller()
+    assert study.finished() == 0
+    (tmp_path / "places" / "the-test").touch()
     cluster.wait_for(lambda: study.finished() == 8)
     assert study.status()["slurm_answers"] is False
     failed = study.verb("submit", expect=3)

@@ -68,7 +68,7 @@ def test_a_hundred_jobs_are_one_call(cluster: Cluster, here: Path, agent: Callab
 
 
 def test_the_submission_is_recorded(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
-    config = make_config(here / "run", jobs=2, python=agent("sleep 60"))
+    config = make_config(here / "run", jobs=2, python=agent("sleep 600"))
     (array,) = submit(config).arrays
     (recorded,) = arrays.recorded(config.paths)
     assert recorded == array
@@ -102,7 +102,7 @@ def test_output_and_error_land_where_the_user_said(cluster: Cluster, here: Path,
 def test_jobs_added_to_living_ones_have_logs_of_their_own(
     cluster: Cluster, here: Path, agent: Callable[[str], str]
 ) -> None:
-    config = make_config(here / "run", jobs=3, batch={"output": "o.txt"}, python=agent("sleep 60"))
+    config = make_config(here / "run", jobs=3, batch={"output": "o.txt"}, python=agent("sleep 600"))
     submit(config)
     (added,) = submit(config, jobs=2).arrays
     assert added.label == f"{added.array_id}_[3-4]"
@@ -144,24 +144,30 @@ def test_no_slurm_on_this_machine(here: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_queue_shows_the_studys_jobs_alone(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
-    mine = make_config(here / "mine", jobs=2, batch={"array": "%1"}, python=agent("sleep 60"))
-    other = make_config(here / "other", python=agent("sleep 60"))
+    mine = make_config(here / "mine", jobs=2, batch={"array": "%1"}, python=agent("sleep 600"))
+    other = make_config(here / "other", python=agent("sleep 600"))
     (array,) = submit(mine).arrays
     submit(other)
-    cluster.wait_for(lambda: [job.state for job in queue.jobs(mine.paths) or []] == ["RUNNING", "PENDING"])
-    running, pending = queue.jobs(mine.paths) or []
-    assert running.job_id == f"{array.array_id}_0"
+    known: list[queue.Job] = []
+
+    def limited() -> bool:
+        """Whether SLURM has looked at both; until then it tells no reason, or another one."""
+        known[:] = queue.jobs(mine.paths) or []
+        return [job.reason for job in known if job.state == "PENDING"] == ["JobArrayTaskLimit"]
+
+    cluster.wait_for(limited)
+    running, pending = known
+    assert (running.job_id, running.state) == (f"{array.array_id}_0", "RUNNING")
     assert running.node in ("gpu0", "gpu1", "gpu2", "gpu3")
-    assert (pending.index, pending.reason) == (1, "JobArrayTaskLimit")
-    known = queue.jobs(mine.paths) or []
+    assert pending.index == 1
     assert queue.alive(known, running.job_id, 0) is True
     assert queue.alive(known, running.job_id, 1) is False
     assert queue.alive(known, "999999_0", 0) is False
 
 
 def test_stop_ends_the_studys_own_jobs_only(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
-    mine = make_config(here / "mine", jobs=3, batch={"array": "%1"}, python=agent("sleep 60"))
-    other = make_config(here / "other", python=agent("sleep 60"))
+    mine = make_config(here / "mine", jobs=3, batch={"array": "%1"}, python=agent("sleep 600"))
+    other = make_config(here / "other", python=agent("sleep 600"))
     submit(mine), submit(other)
     cluster.wait_for(lambda: bool(cancel.living(mine.paths).running and cancel.living(other.paths).running))
     # An id that SLURM has given to somebody else since.
@@ -182,7 +188,7 @@ def test_a_profiles_defaults_do_not_undo_what_the_study_says(
     }  # fmt: skip
     for name, value in inherited.items():
         monkeypatch.setenv(name, value)
-    line = "echo $SLURM_ARRAY_TASK_ID $SLURM_JOB_PARTITION r${SLURM_RESTART_COUNT}g${CUDA_VISIBLE_DEVICES}; sleep 30"
+    line = "echo $SLURM_ARRAY_TASK_ID $SLURM_JOB_PARTITION r${SLURM_RESTART_COUNT}g${CUDA_VISIBLE_DEVICES}; sleep 600"
     config = make_config(here / "run", batch={"time": "10:00"}, python=agent(line))
     submit(config)
     cluster.wait_for(lambda: list(texts(config.paths.logs).values()) == ["0 urgent rg\n"])
