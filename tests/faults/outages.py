@@ -87,8 +87,8 @@ def _away(
     folder: Path, server: PostgreSQL, times: int, seconds: float, stop: Callable[[], None], fault: str
 ) -> Verdict:
     back: list[float] = []
-    with Crew(folder, 2, 2, storage=server.url(), n_trials=24 * times, seconds=1.0) as crew:
-        crew.hold(24 * times - 8)  # twice as many as run at once: nobody looks for a trial in vain
+    with Crew(folder, 2, 2, storage=server.url(), n_trials=16 * times, seconds=1.0) as crew:
+        crew.hold(16 * times - 8)  # twice as many as run at once: nobody looks for a trial in vain
         crew.running(4)
         workers = set(crew.workers)
         for _ in range(times):

@@ -58,12 +58,18 @@ class FaultyCluster:
 
     def inject(self, fault: Callable[[Job], None]) -> None:
         """Let it happen to a job that runs."""
+        jobs: list[Job] = []
+
+        def found() -> bool:
+            jobs[:] = self.running() if self.trains_again() else []
+            return bool(jobs)
+
         try:
-            self.cluster.wait_for(self.trains_again, "a trial in a job", PATIENCE)
+            self.cluster.wait_for(found, "a trial in a job", PATIENCE)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.study.logs()[-2000:]}\n{self.cluster.jobs()[-6:]}") from error
         self.moments.append(time.monotonic())
-        job = self.random.choice(self.running())
+        job = self.random.choice(jobs)
         try:
             fault(job)
         except AssertionError:
