@@ -92,6 +92,9 @@ def test_causes_of_death_are_told_of_forked_workers(tmp_path: Path) -> None:
 def test_killed_template_costs_nothing(tmp_path: Path) -> None:
     end_it = """
             template = int((HERE / "imports").read_text().split()[1])
+            (HERE / f"worker-{os.getpid()}").touch()
+            while len(list(HERE.glob("worker-*"))) < 2:  # both were forked of it
+                time.sleep(0.02)
             if trial.number == 0:
                 os.kill(template, signal.SIGKILL)
             while lives(template):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
@@ -11,7 +12,6 @@ import pytest
 import torch
 
 from aimlhpo.callbacks import report_or_prune
-from tests.servers import free_port
 
 Reported = Callable[[], dict[int, float]]
 
@@ -48,8 +48,8 @@ def test_all_ranks_act_on_the_answer_of_rank_0(tmp_path: Path) -> None:
             import sys
             import optuna, torch.distributed as dist
             from aimlhpo.callbacks import report_or_prune
-            rank, port = int(sys.argv[1]), sys.argv[2]
-            dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
+            rank, meeting = int(sys.argv[1]), sys.argv[2]
+            dist.init_process_group("gloo", f"file://{meeting}", world_size=2, rank=rank)
             study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=10))
             trial = study.ask() if rank == 0 else None
             report_or_prune(trial, 1.0, 0)
@@ -60,14 +60,14 @@ def test_all_ranks_act_on_the_answer_of_rank_0(tmp_path: Path) -> None:
             """
         )
     )
-    port = str(free_port())
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), port], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
-        )
-        for rank in range(2)
-    ]
-    assert [rank.communicate(timeout=120)[0].strip() for rank in ranks] == [f"{r} pruned at step 1" for r in range(2)]
+    with ExitStack() as stack:
+        ranks = []
+        for rank in range(2):
+            command = [sys.executable, str(script), str(rank), str(tmp_path / "meeting")]
+            ranks.append(stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)))
+            stack.callback(ranks[-1].kill)
+        told = [rank.communicate(timeout=120)[0].strip() for rank in ranks]
+    assert told == ["0 pruned at step 1", "1 pruned at step 1"]
 
 
 def test_importing_it_loads_no_framework() -> None:

@@ -114,7 +114,8 @@ REPORTING = """
     class Objective(BaseObjective):
         def train(self, trial, conf):
             (FOLDER / f"begun-{trial.number}").touch()
-            step = 0
+            trial.report(0.0, 0)
+            step = 1
             while not (FOLDER / f"end-{trial.number}").exists() and not (FOLDER / "end").exists():
                 trial.report(float(step), step)
                 step += 1
