@@ -48,17 +48,16 @@ def combinations(study: optuna.Study) -> Counter[tuple[Any, ...]]:
 @pytest.mark.parametrize("kind", STORAGE_KINDS)
 def test_every_combination_is_run_once(tmp_path: Path, make_storage_url: Callable[[str], str], kind: str) -> None:
     project = grid(tmp_path, storage=make_storage_url(kind))
-    assert "15 of 15 permutations" in project.run(verb="check").stdout
     project.run("-t", "4", "--local", "2")
     assert sum(combinations(project.study()).values()) == 4
     project.run("-r", "1", "--local", "3")
     found = combinations(project.study())
     assert (len(found), set(found.values())) == (15, {1})
-    project.run("-r", "1", expect=ExitCode.NOTHING_TO_DO)
 
 
 def test_failed_combinations_are_told_and_run_again_when_the_study_is(tmp_path: Path) -> None:
     project = grid(tmp_path, PICKY)
+    assert "15 of 15 permutations" in project.run(verb="check").stdout
     told = project.run("--local", "2").stderr
     assert "5 of 15 permutations have failed" in told
     assert project.states() == {"COMPLETE": 10, "FAIL": 5}
@@ -85,6 +84,7 @@ def test_random_values_are_drawn_once_for_all_starts(tmp_path: Path) -> None:
     found = combinations(project.study())
     assert (len(found), set(found.values())) == (9, {1})
     assert len({dict(params)["x"] for params in found}) == 3
+    project.run("-r", "1", expect=ExitCode.NOTHING_TO_DO)
 
 
 def test_nothing_else_is_sampled(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_large_grid_is_queued_in_parts(tmp_path: Path) -> None:
 
 def test_changed_values_are_another_study(tmp_path: Path) -> None:
     project = grid(tmp_path)
-    project.run("-t", "2")
+    create_or_load_study(project.config)
     changed = "optuna:parameters:model:x:settings:step=0.05"
     refused = project.run("-r", "1", changed, "optuna:parameters:model:x:settings:end=0.2", expect=ExitCode.CONFIG)
     assert "parameters: x" in refused.stderr

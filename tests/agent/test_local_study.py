@@ -43,27 +43,17 @@ def test_budget_is_exact(tmp_path: Path, make_storage_url: Callable[[str], str],
         assert len(trial.intermediate_values) == 3
 
 
-def test_finished_study_runs_nothing(tmp_path: Path) -> None:
-    project = Project(tmp_path, n_trials=3)
-    project.run()
-    again = project.run("-r", "1", expect=ExitCode.NOTHING_TO_DO)
-    assert "3" in again.stdout + again.stderr
-    assert project.states() == {"COMPLETE": 3}
-
-
-def test_reload_goes_on_to_the_budget(tmp_path: Path) -> None:
-    project = Project(tmp_path, n_trials=3)
-    project.run()
-    project.run("-r", "1", "-t", "5", "--local", "2")
-    assert project.states() == {"COMPLETE": 5}
-
-
-def test_new_study_refuses_one_with_trials(tmp_path: Path) -> None:
+def test_finished_study_goes_on_where_that_is_asked_for(tmp_path: Path) -> None:
     project = Project(tmp_path, n_trials=3)
     project.run()
     refused = project.run(expect=ExitCode.CONFIG)
     assert "reload: 1" in refused.stderr
     assert "Traceback" not in refused.stderr
+    again = project.run("-r", "1", expect=ExitCode.NOTHING_TO_DO)
+    assert "has finished its 3 trials" in again.stdout
+    assert project.states() == {"COMPLETE": 3}
+    project.run("-r", "1", "-t", "5", "--local", "2")
+    assert project.states() == {"COMPLETE": 5}
 
 
 def test_results_say_what_the_objective_returned(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -224,10 +226,11 @@ def test_interrupted_program_goes_on_from_its_checkpoint(tmp_path: Path) -> None
         print(json.dumps({"epoch": 1, "val_loss": 1.0}))
     """
     project = CommandProject(tmp_path, script, n_trials=1)
-    study = project.start()
-    wait_until((tmp_path / "started").exists)
-    study.send_signal(signal.SIGTERM)
-    study.communicate()
+    patient = "from aimlhpo.agent import seats; seats._TERM_PATIENCE = 60.0; from aimlhpo.cli.main import main"
+    command = [sys.executable, "-c", f"import sys; {patient}; sys.exit(main())", *project.command()[3:]]
+    with subprocess.Popen(command, cwd=tmp_path) as study:
+        wait_until((tmp_path / "started").exists)
+        study.send_signal(signal.SIGTERM)
     assert study.returncode == ExitCode.INTERRUPTED
     assert "RUNNING" not in project.states()
     project.run("-r", "1")
