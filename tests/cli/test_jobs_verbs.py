@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
 
 from aimlhpo.cli.main import main
 from aimlhpo.cli.watch import is_over, summary
 from aimlhpo.counts import Counts
 from aimlhpo.status import AgentStatus, JobStatus, Status
+from aimlhpo.storage import create_or_load_study
 from tests.project import Project
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The save_path of a study that was run on this machine to its end."""
+    """The save_path of a study whose trials have all ended, on which nobody works."""
     project = Project(tmp_path_factory.mktemp("study"), n_trials=2)
-    project.run()
+    study = begin(project)
+    for _ in range(2):
+        study.tell(study.ask(), 1.0)
     return project.save_path
+
+
+def begin(project: Project) -> optuna.Study:
+    study = create_or_load_study(project.config)
+    project.config.write_snapshot()
+    return study
 
 
 def test_watching_a_finished_study_ends_at_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,8 +49,7 @@ def test_no_jobs_to_stop(finished: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_without_a_slurm_section_nothing_can_be_submitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    project = Project(tmp_path)
-    project.run("-c")
+    begin(Project(tmp_path))
     assert main(["submit", str(tmp_path / "run")]) == 2
     assert "slurm: this section is missing" in capsys.readouterr().err
 

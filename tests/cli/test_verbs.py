@@ -235,10 +235,9 @@ def test_status_tells_trials_best_and_that_nobody_works(tmp_path: Path, capsys: 
     assert "5 trials are left" in shown
 
 
-def status_of(project: Project) -> dict[str, Any]:
-    command = [sys.executable, "-m", "aimlhpo", "status", str(project.save_path), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout)
+def status_of(project: Project, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert main(["status", str(project.save_path), "--json"]) == 0
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
     return answer
 
 
@@ -250,13 +249,13 @@ def test_status_shows_agents_and_their_trials_and_reaps_when_they_die(
     wait_until((project.save_path / ".aimlhpo" / "config" / "model.yml").exists, "the study")
     wait_until(lambda: project.states() == {"RUNNING": 2}, "two trials")
     wait_until(lambda: all(trial.intermediate_values for trial in project.study().trials), "reports")
-    (agent,) = status_of(project)["agents"]
+    (agent,) = status_of(project, capsys)["agents"]
     assert sorted(trial["number"] for trial in agent["trials"]) == [0, 1]
     assert sorted(trial["slot"] for trial in agent["trials"]) == [0, 1]
     assert {tuple(trial["last_report"]) for trial in agent["trials"]} == {(3, 1.5)}
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    after = status_of(project)
+    after = status_of(project, capsys)
     assert after["agents"] == []
     assert sorted(after["reaped"]) == [0, 1]
     assert [(trial["number"], trial["attempts"]) for trial in after["interrupted"]] == [(0, 1), (1, 1)]
