@@ -8,9 +8,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.checkpoints import best_of, unwanted
+from aimlhpo.checkpoints import Checkpoints, best_of, unwanted
 from aimlhpo.errors import ConfigError
 from aimlhpo.paths import StudyPaths
+from aimlhpo.storage import create_or_load_study
 from aimlhpo.taken import TAKEN
 from tests.project import Project
 
@@ -28,15 +29,31 @@ OBJECTIVE = """
 """
 
 
-@pytest.mark.parametrize(("keep", "left"), [("all", 6), ("best", 1), ("none", 0)])
-def test_what_is_left_of_a_study(tmp_path: Path, keep: str, left: int) -> None:
-    project = Project(tmp_path, OBJECTIVE, n_trials=5, keep_checkpoints=keep)
+def test_the_best_is_left_of_a_study(tmp_path: Path) -> None:
+    project = Project(tmp_path, OBJECTIVE, n_trials=5, keep_checkpoints="best")
     project.run("--local", "2")
-    folders = sorted(path.name for path in (project.save_path / "checkpoints").iterdir())
-    assert len(folders) == left
-    if keep == "best":
-        assert folders == ["trial-00003"]
-        assert (project.save_path / "checkpoints" / folders[0] / "deep" / "weights").exists()
+    assert left(project) == [3]
+    assert (project.config.paths.checkpoint(3) / "deep" / "weights").exists()
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("all", [0, 1, 2, 3, 4]), ("best", [3, 4]), ("none", [4])])
+def test_what_is_kept_and_what_runs_is_left(tmp_path: Path, keep: str, kept: list[int]) -> None:
+    project = Project(tmp_path, keep_checkpoints=keep)
+    study = create_or_load_study(project.config)
+    for number in range(5):
+        study.ask()
+        project.config.paths.checkpoint(number).mkdir(parents=True)
+    for number, value in enumerate((2.0, None, 1.0, 0.0)):
+        study.tell(number, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
+    checkpoints = Checkpoints(study, project.config)
+    checkpoints.tidy()
+    checkpoints.close()
+    assert left(project) == kept
+
+
+def left(project: Project) -> list[int]:
+    """The trials that have a directory."""
+    return sorted(int(path.name[-5:]) for path in project.config.paths.checkpoints.iterdir())
 
 
 def test_unfinished_trials_links_and_strangers_are_left_alone(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def facts(trials: list[FrozenTrial]) -> list[Any]:
 def test_thirty_trials_go_on_unharmed(tmp_path: Path, kind: str) -> None:
     url = f"{kind}:///{tmp_path}/plain.{'db' if kind == 'sqlite' else 'journal'}"
     if kind == "sqlite":
-        by_command(url, 2)
+        by_command(url, 1)
     else:
         optuna.create_study(study_name="s", storage=plain_storage(kind, tmp_path))
     plain = optuna.load_study(study_name="s", storage=plain_storage(kind, tmp_path))
