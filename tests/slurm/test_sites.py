@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.config import load_config
+from aimlhpo.launch.slurm.submit import submit
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "torch"
@@ -18,9 +19,13 @@ SITES = sorted((ROOT / "slurm" / "sites").glob("*.yml"))
 
 @pytest.fixture(params=SITES, ids=lambda path: path.stem)
 def hyperparameters(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return with_section(request.param, tmp_path)
+
+
+def with_section(site: Path, folder: Path) -> Path:
     """The torch example with a site's section."""
-    file = tmp_path / "hyperparameters.yml"
-    file.write_text((EXAMPLE / "hyperparameters.yml").read_text() + request.param.read_text())
+    file = folder / "hyperparameters.yml"
+    file.write_text((EXAMPLE / "hyperparameters.yml").read_text() + site.read_text())
     return file
 
 
@@ -32,7 +37,15 @@ def test_a_section_loads(hyperparameters: Path, monkeypatch: pytest.MonkeyPatch)
     assert section.batch["job-name"] == "my_study"
 
 
-def test_a_section_makes_a_script_without_slurm(hyperparameters: Path, tmp_path: Path) -> None:
+def test_a_section_makes_a_script(hyperparameters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PATH", "/nowhere")
+    config = load_config(hyperparameters, EXAMPLE / "model.yml", [f"log:save_path={tmp_path / 'study'}"])
+    assert "#SBATCH --account=my_project" in submit(config, dry_run=True).script
+
+
+def test_the_command_shows_the_script_without_slurm(tmp_path: Path) -> None:
+    hyperparameters = with_section(SITES[0], tmp_path)
     study = [str(hyperparameters), str(EXAMPLE / "model.yml"), "--dry-run", "-s", str(tmp_path / "study")]
     without_slurm = {**os.environ, "PATH": "/nowhere"}
     done = subprocess.run(
