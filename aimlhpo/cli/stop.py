@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aimlhpo.cli.parsing import UsageError, add_study_argument, make_parser
@@ -64,16 +65,23 @@ def _agrees(config: Config, found: Living) -> bool:
 
 def _await_end(config: Config) -> None:
     """Wait until the jobs are gone: their agents give back what they run, and may not be overtaken."""
-    from aimlhpo.launch.slurm import cancel
-
     deadline = time.monotonic() + _PATIENCE
-    while cancel.living(config.paths):
+    while not _are_gone(config):
         if time.monotonic() > deadline:
             raise SubmissionError(
                 f"the jobs were cancelled, but are still in the queue after {_PATIENCE:.0f} s: see squeue.\n"
                 f"    What they ran is given back once they are gone: aimlhpo status {config.paths.save_path}"
             )
         time.sleep(_POLL)
+
+
+def _are_gone(config: Config) -> bool:
+    """Whether SLURM says so: that it does not answer for a moment is no reason to give up what has begun."""
+    from aimlhpo.launch.slurm import cancel
+
+    with suppress(SubmissionError):
+        return not cancel.living(config.paths)
+    return False
 
 
 def _give_back(config: Config) -> None:

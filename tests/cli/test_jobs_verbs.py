@@ -10,6 +10,11 @@ import pytest
 from aimlhpo.cli.main import main
 from aimlhpo.cli.watch import is_over, summary
 from aimlhpo.counts import Counts
+from aimlhpo.errors import SubmissionError
+from aimlhpo.launch.slurm import cancel
+from aimlhpo.launch.slurm.cancel import Living
+from aimlhpo.launch.slurm.queue import Job
+from aimlhpo.paths import StudyPaths
 from aimlhpo.status import AgentStatus, JobStatus, Status
 from aimlhpo.storage import create_or_load_study
 from tests.project import Project
@@ -46,6 +51,25 @@ def test_nothing_is_submitted_for_a_finished_study(finished: Path, capsys: pytes
 def test_no_jobs_to_stop(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stop", str(finished), "--yes"]) == 3
     assert "no jobs in the queue" in capsys.readouterr().out
+
+
+def test_stopping_goes_on_where_slurm_is_silent_for_a_moment(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = Living((Job("7", 0, "7", "RUNNING", 0, None, None, None),), ())
+    answers = iter([running, SubmissionError("SLURM does not answer"), running, Living((), ())])
+
+    def living(paths: StudyPaths) -> Living:
+        answer = next(answers)
+        if isinstance(answer, SubmissionError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cancel, "living", living)
+    monkeypatch.setattr(cancel, "stop", lambda paths: running)
+    monkeypatch.setattr("aimlhpo.cli.stop._POLL", 0.0)
+    assert main(["stop", str(finished), "--yes"]) == 0
+    assert "2 of 2 trials are finished" in capsys.readouterr().out
 
 
 def test_without_a_slurm_section_nothing_can_be_submitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
