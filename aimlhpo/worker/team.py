@@ -7,20 +7,27 @@ each follower gets in the same order, so that all ranks take the same turns.
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from aimlhpo.protocol import FAIL, Assignment, Finished, Outcome, Setup, SuggestRequest
 from aimlhpo.trial import Channel
 from aimlhpo.worker.ranks import Begin, RankEnded, Settled, Shared
 
+_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST, _ENOUGH, _TRIES = 10000, 1000, 50  # ports
+_ANY = random.SystemRandom()  # not the global generator: user code seeds that one alike in all workers
 _SETTLING = 60.0  # seconds that the other ranks have for the end of a trial after rank 0
 
 
@@ -142,9 +149,22 @@ def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody has now, and that the kernel gives to no client until rank 0 comes to listen on it."""
+    for port in _ANY.sample(_ports_of_no_client(), _TRIES):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(errno.EADDRINUSE, f"none of {_TRIES} TCP ports is free for the ranks to meet at")
+
+
+def _ports_of_no_client() -> Sequence[int]:
+    """Those below or above the range that clients get; all where next to none are left, or nothing is known of it."""
+    low = high = 0
+    with suppress(OSError, ValueError):
+        low, high = map(int, _CLIENTS.read_text().split())
+    found = [port for port in range(_FIRST, 1 << 16) if not low <= port <= high]
+    return found if len(found) >= _ENOUGH else range(_FIRST, 1 << 16)
 
 
 def _receive(connection: Connection) -> RankEnded:

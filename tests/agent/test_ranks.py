@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from aimlhpo.worker import team
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -46,6 +49,18 @@ def test_every_rank_runs_every_trial(tmp_path: Path) -> None:
         seen = [(tmp_path / f"{number}-{rank}").read_text().split() for rank in range(3)]
         assert len({pid for pid, _ in seen}) == 3
         assert len({port for _, port in seen}) == 1
+
+
+@pytest.mark.parametrize(
+    ("clients", "free"), [("32768\t60999\n", 32768 - 10000 + 4536), ("1024 65535", 55536), ("", 55536)]
+)
+def test_ranks_meet_where_the_kernel_sends_no_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clients: str, free: int
+) -> None:
+    (tmp_path / "range").write_text(clients)
+    monkeypatch.setattr(team, "_CLIENTS", tmp_path / "range")
+    assert len(team._ports_of_no_client()) == free
+    assert team._free_port() in team._ports_of_no_client()
 
 
 def test_ranks_learn_of_pruning(tmp_path: Path) -> None:
