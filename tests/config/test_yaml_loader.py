@@ -141,7 +141,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         return str(caught.value)
 
     (tmp_path / "model.yml").write_text("a: 1")
-    (tmp_path / "binary.yml").write_bytes(os.urandom(1000) + b"\xff\0")
+    (tmp_path / "binary.yml").write_bytes(bytes(range(1, 256)) + b"\0")
     (tmp_path / "nul.yml").write_bytes(b"a: \0")
     (tmp_path / "large.yml").write_bytes(b"a" * (MAX_BYTES + 1))
     os.mkfifo(tmp_path / "pipe.yml")
