@@ -47,7 +47,7 @@ class Case:
 SAMPLERS = {
     "BruteForceSampler": Case(parameters={**CONDITIONAL, "model:x": X_IN_STEPS}),
     "CmaEsSampler": Case({"popsize": 4}, two_metrics=False),
-    "GPSampler": Case({"n_startup_trials": 10}),
+    "GPSampler": Case({"n_startup_trials": 11}),
     "GridSampler": Case(
         {"search_space": {"kind": ["plain", "wide"], "x": [-1, -0.5, 0, 0.5], "units": [1, 4, 8]}}, FIXED
     ),
@@ -116,7 +116,7 @@ def cases() -> list[tuple[str, int]]:
 def test_a_sampler_keeps_the_budget(tmp_path: Path, name: str, metrics: int) -> None:
     keys = sampler_keys(name, metrics)
     if name == "GPSampler":
-        keys["sampler"]["n_startup_trials"] = 17  # each later trial takes a second
+        keys["sampler"]["n_startup_trials"] = 18  # each later trial takes a second
     run = Run(tmp_path, **keys).to_its_end(WORKERS)
     assert run.project.states() == {"COMPLETE": BUDGET}
     for params in run.params:
@@ -129,12 +129,12 @@ def test_a_sampler_repeats_with_its_seed_and_goes_on_after_a_restart(tmp_path: P
     other = Run(tmp_path / "other", n_trials=12, **sampler_keys(name)).to_its_end(1)
     assert one.params == other.params
 
-    longer = Run(tmp_path / "one", n_trials=16, reload=1, **sampler_keys(name)).to_its_end(1)
+    longer = Run(tmp_path / "one", n_trials=14, reload=1, **sampler_keys(name)).to_its_end(1)
     assert longer.params[:12] == one.params
-    assert longer.project.states() == {"COMPLETE": 16}
+    assert longer.project.states() == {"COMPLETE": 14}
     again = [params for params in longer.params[12:] if params in one.params]
     assert not again or name in GENETIC
-    assert longer.params[12:] != one.params[:4]
+    assert longer.params[12:] != one.params[:2]
 
 
 @pytest.mark.parametrize("name", PRUNERS)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,20 @@ import pytest
 import yaml
 
 from aimlhpo.checks import check
+from aimlhpo.cli.main import main
 from aimlhpo.errors import ConfigError
 from aimlhpo.taken import is_own
 from aimlhpo.warm_start import default_trial
 from tests.project import QUADRATIC, Project
 
 
-def status_of(project: Project, *options: str) -> str:
-    command = [sys.executable, "-m", "aimlhpo", "status", str(project.save_path), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def own_states(project: Project) -> list[str]:
     return [trial.state.name for trial in project.study().trials if is_own(trial)]
 
 
-def test_the_budget_is_of_own_trials_and_the_others_are_told_apart(tmp_path: Path) -> None:
+def test_the_budget_is_of_own_trials_and_the_others_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     first = Project(tmp_path / "first", name="first", n_trials=4, enqueue=[{"x": 0.5}])
@@ -44,11 +40,13 @@ def test_the_budget_is_of_own_trials_and_the_others_are_told_apart(tmp_path: Pat
 
     best = "(trial 0, taken over from trial 0 of first)"
     assert best in told
-    shown = status_of(second)
+    assert main(["status", str(second.save_path)]) == 0
+    shown = capsys.readouterr().out
     assert "3 of 3 done" in shown
     assert "warm     4 of 4 trials of study first taken over" in shown
     assert best in shown
-    status = json.loads(status_of(second, "--json"))
+    assert main(["status", str(second.save_path), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
     assert status["counts"]["complete"] == 3
     assert status["best"][0]["origin"] == "taken over from trial 0 of first"
     comment = (second.save_path / "best.yml").read_text().splitlines()[1]
