@@ -12,6 +12,7 @@ import pytest
 
 from aimlhpo.agent import oom
 from tests.project import Project
+from tests.waiting import wait_until
 
 LIMIT = 700 << 20  # bytes
 EATER = f"""
@@ -68,6 +69,7 @@ def small_cgroup() -> Iterator[Path]:
             raise
         pytest.skip(f"no cgroup can be made here: {error}")
     yield group
+    wait_until(lambda: not (group / "cgroup.procs").read_text(), "the end of all processes in the cgroup")
     group.rmdir()
 
 

@@ -49,7 +49,11 @@ def with_two_agents(project: Project) -> str:
     create_or_load_study(project.config)
     project.config.write_snapshot()
     agents = [project.start("-r", "1", "--local", "2") for _ in range(2)]
-    told = [agent.communicate(timeout=120)[0] for agent in agents]
+    try:
+        told = [agent.communicate(timeout=120)[0] for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
     # One that starts after the study's end has nothing to do.
     assert {agent.returncode for agent in agents} <= {ExitCode.DONE, ExitCode.NOTHING_TO_DO}, told
     return "".join(told)
