@@ -161,7 +161,7 @@ def test_ctrl_c_ends_with_its_exit_code_and_the_study_can_go_on(tmp_path: Path) 
     wait_until((project.save_path / ".aimlhpo" / "config" / "model.yml").exists, "the study")
     wait_until(lambda: project.states() == {"RUNNING": 2}, "two trials")
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "reload" in output
     assert "Traceback" not in output
@@ -254,7 +254,7 @@ def test_status_shows_agents_and_their_trials_and_reaps_when_they_die(
     assert sorted(trial["slot"] for trial in agent["trials"]) == [0, 1]
     assert {tuple(trial["last_report"]) for trial in agent["trials"]} == {(3, 1.5)}
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     after = status_of(project, capsys)
     assert after["agents"] == []
     assert sorted(after["reaped"]) == [0, 1]
