@@ -14,7 +14,7 @@ from aimlhpo.errors import ConfigError, Problem, StorageError
 if TYPE_CHECKING:
     import sqlalchemy
 
-CONNECT_TIMEOUT = 3  # seconds
+CONNECT_TIMEOUT = 10  # seconds; a server on a busy machine may take some
 _PASSWORD_OPTION = re.compile(r"([?&]password=)(?!\$\{)[^&]+")
 _VARIABLE = re.compile(r"\$\{\w+\}")
 
