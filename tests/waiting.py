@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], bool], what: str = "the condition", seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str = "the condition", seconds: float = 120.0) -> None:
     """Return as soon as the condition holds; fail the test when it does not within `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
