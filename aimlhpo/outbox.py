@@ -7,12 +7,16 @@ What an agent leaves behind, because it was killed or the storage was away, the 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from aimlhpo.atomic import replace_file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,28 @@ class Outbox:
         """Everything that waits; a file that vanishes meanwhile has been delivered."""
         for path in sorted(self._directory.glob("*.json")):
             try:
-                known = json.loads(path.read_text())
+                result = _result(path.read_text())
             except FileNotFoundError:
                 continue
-            yield Result(**{**known, "reports": [(int(step), float(value)) for step, value in known["reports"]]})
+            except (ValueError, TypeError, KeyError) as error:  # cut off when the machine went down
+                self.set_aside(path.stem, error)
+            else:
+                yield result
+
+    def set_aside(self, token: str, reason: Exception) -> None:
+        """Deliver that result to nobody; its file stays for whoever wants to look, and its trial runs again."""
+        path = self._path(token)
+        aside = path.with_suffix(".broken")
+        with suppress(FileNotFoundError):
+            path.rename(aside)
+            logger.warning("a result that cannot be delivered was put aside in %s (%s)", aside, reason)
 
     def _path(self, token: str) -> Path:
         return self._directory / f"{token}.json"
+
+
+def _result(text: str) -> Result:
+    known = json.loads(text)
+    reports = [(int(step), float(value)) for step, value in known["reports"]]
+    values = None if known["values"] is None else [float(value) for value in known["values"]]
+    return Result(**{**known, "reports": reports, "values": values})

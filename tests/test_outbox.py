@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
 from aimlhpo.leases import Holder, Lease, Registry
@@ -14,10 +15,10 @@ from aimlhpo.paths import StudyPaths
 from aimlhpo.storage import open_storage
 
 
-def setting(folder: Path) -> tuple[optuna.Study, StudyPaths, Registry]:
+def setting(folder: Path, url: str | None = None) -> tuple[optuna.Study, StudyPaths, Registry]:
     paths = StudyPaths(folder, "s")
     paths.create()
-    study = optuna.create_study(study_name="s", storage=open_storage(f"journal://{folder}/s.journal"))
+    study = optuna.create_study(study_name="s", storage=open_storage(url or f"journal://{folder}/s.journal"))
     return study, paths, Registry(paths.leases, 60.0)
 
 
@@ -66,3 +67,25 @@ def test_outbox_files_are_private(tmp_path: Path) -> None:
     study, paths, registry = setting(tmp_path)
     leave_behind(study, paths, registry)
     assert [path.stat().st_mode & 0o777 for path in paths.outbox.iterdir()] == [0o600]
+
+
+@pytest.mark.parametrize("text", ["", '{"agent": "dead", "tri', "[]", '{"agent": "dead"}'])
+def test_file_that_the_machine_cut_off_costs_one_result_and_stops_nobody(tmp_path: Path, text: str) -> None:
+    study, paths, registry = setting(tmp_path)
+    claim = leave_behind(study, paths, registry)
+    (paths.outbox / f"{claim.token}.json").write_text(text)
+    assert Ledger(study, paths, 1, "next", registry).reap() == [claim.number]
+    assert study.trials[0].state == TrialState.WAITING
+    assert [path.name for path in paths.outbox.iterdir()] == [f"{claim.token}.broken"]
+
+
+def test_result_that_the_storage_refuses_stops_nobody(
+    tmp_path: Path, postgresql_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    study, paths, registry = setting(tmp_path, postgresql_url)
+    claim = leave_behind(study, paths, registry)
+    file = paths.outbox / f"{claim.token}.json"
+    file.write_text(file.read_text().replace("[[0, 2.0]", f"[[{2**40}, 2.0]"))
+    assert Ledger(study, paths, 1, "next", registry).reap() == [claim.number]
+    assert study.trials[0].state == TrialState.WAITING
+    assert f"{claim.token}.broken" in caplog.text

@@ -26,6 +26,7 @@ from aimlhpo.ledger.turn import Claim, Finish, Nothing, Release, Settled, Turn, 
 from aimlhpo.locks import locked
 from aimlhpo.outbox import Outbox
 from aimlhpo.paths import StudyPaths
+from aimlhpo.patience import is_outage
 from aimlhpo.stopping import Ended, Stops
 
 
@@ -163,11 +164,20 @@ class Ledger:
         with locked(self._paths.lock):
             is_dead = make_judge(self._registry, self._agent)
             for finish in left_results(self._outbox, is_dead):
-                self._settle(Turn(finishes=[finish]))
-                self._outbox.remove(finish.claim.token)
+                self._deliver(finish)
             lost = self._release_lost(is_dead)
             self._registry.sweep()
         return [trial.number for trial in lost]
+
+    def _deliver(self, finish: Finish) -> None:
+        try:
+            self._settle(Turn(finishes=[finish]))
+        except Exception as error:
+            if is_outage(error):
+                raise
+            self._outbox.set_aside(finish.claim.token, error)  # or it would end each agent that comes
+        else:
+            self._outbox.remove(finish.claim.token)
 
     def _release_lost(self, is_dead: IsDead) -> list[OpenTrial]:
         with self._storage.gather() as operations:
