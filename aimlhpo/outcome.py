@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 from aimlhpo.errors import AimlhpoError
+from aimlhpo.plain_data import plain
 
 
 class OutcomeError(AimlhpoError):
@@ -46,8 +47,8 @@ def scalars(results: Any) -> dict[str, int | float | str | bool]:
     """The scalar entries of a returned dict, as plain Python values: what is kept with the trial."""
     if not isinstance(results, Mapping):
         return {}
-    plain = {str(name): _plain(value) for name, value in results.items()}
-    return {name: value for name, value in plain.items() if isinstance(value, int | float | str)}
+    found = {str(name): _plain(value) for name, value in results.items()}
+    return {name: plain(value) for name, value in found.items() if isinstance(value, int | float | str)}
 
 
 def _pick(results: Any, metrics: Sequence[str]) -> list[tuple[str, Any]]:
@@ -65,11 +66,11 @@ def _pick(results: Any, metrics: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def _number(metric: str, value: Any) -> float:
-    plain = _plain(value)
-    if isinstance(plain, bool) or not isinstance(plain, Real):
+    found = _plain(value)
+    if isinstance(found, bool) or not isinstance(found, Real):
         raise _bad(metric, value, "a number is needed")
     try:
-        number = float(plain)
+        number = float(found)
     except OverflowError:
         raise _bad(metric, value, "it does not fit into a float") from None
     if math.isnan(number):

@@ -6,12 +6,12 @@ back; only a suggestion of an undeclared parameter waits for its answer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from aimlhpo.plain_data import plain
 from aimlhpo.protocol import Assignment, Report, SuggestRequest, UserAttr
 
 _LAST_STEP = 2**31 - 1  # what a database column holds
@@ -90,7 +90,10 @@ class Trial:
         return int(self._suggest("suggest_int", name, low=low, high=high, step=step, log=log))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._suggest("suggest_categorical", name, choices=list(choices))
+        options = [plain(choice) for choice in choices]
+        value = self._suggest("suggest_categorical", name, choices=options)
+        chosen = (choice for choice, option in zip(choices, options, strict=True) if _is_same(option, value))
+        return next(chosen, value)
 
     def suggest_uniform(self, name: str, low: float, high: float) -> float:
         return self.suggest_float(name, low, high)
@@ -147,9 +150,8 @@ class Trial:
 
     def set_user_attr(self, key: str, value: Any) -> None:
         """Keep a JSON value with the trial. Raises TypeError for what JSON cannot hold."""
-        json.dumps(value)
+        self._channel.send(UserAttr(self.number, key, plain(value)))
         self.user_attrs[key] = value
-        self._channel.send(UserAttr(self.number, key, value))
 
     def record_results(self, results: Any) -> None:
         """Keep the dict that the objective returned, for the results table."""
@@ -197,6 +199,11 @@ def _meaning(arguments: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     silent = {"step": (None, 1), "log": (None, False)}
     return {key: value for key, value in arguments.items() if key != "name" and value not in silent.get(key, ())}
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether they are one value: 1, 1.0 and True are three."""
+    return type(one) is type(other) and bool(one == other)
 
 
 def _as_number(value: Any) -> float:

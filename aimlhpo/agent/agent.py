@@ -85,7 +85,7 @@ class Agent:
         self._seats = Seats(slots, self._workforce.start)
         self._halt = Halt()
         self._pace = Pace(config.optuna.n_trials)
-        self._next_reap = 0.0
+        self._next_reap = self._next_look = 0.0
         self._stopped = False
         self._patience = Patience(view.log, self._seconds_of_patience)
 
@@ -179,12 +179,18 @@ class Agent:
             self._next_reap = now + self._config.optuna.grace_period / 4
             self._desk.reap()
         self._desk.refresh()
+        self._look_for_deaths(now)
         self._hearing.end_overdue_trials()
         self._stop_failing_study()
         if self._walltime.is_over():
             self._halt.call("walltime")
         self._tracker.look()
         self._show()
+
+    def _look_for_deaths(self, now: float) -> None:
+        if now >= self._next_look:
+            self._next_look = now + _TICK
+            self._hearing.look_for_deaths()
 
     # --- stopping ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from aimlhpo.agent.process import UnreadableMessage
 from aimlhpo.agent.records import provenance_id
 from aimlhpo.agent.seat import Seat, State
 from aimlhpo.errors import ObjectiveError, StudyFailed
@@ -33,15 +34,24 @@ class Hearing:
         try:
             message = seat.worker.receive()
         except (EOFError, OSError):
-            self._worker_died(seat)
+            self._worker_died(seat, seat.worker.cause_of_death())
+        except UnreadableMessage as error:
+            self._worker_died(seat, str(error))
         else:
             self._hear(seat, message)
 
     def drain(self, seat: Seat) -> None:
         """Take what a dead worker had still sent: a result among it counts."""
-        with suppress(EOFError, OSError):
+        with suppress(EOFError, OSError, UnreadableMessage):
             while seat.worker.connection.poll():
                 self._hear(seat, seat.worker.receive())
+
+    def look_for_deaths(self) -> None:
+        """Notice workers whose pipe does not tell of their end: a process that the objective forked holds it open."""
+        for seat in self._seats:
+            alive = seat.state is State.RETIRED or not seat.worker.has_ended()
+            if not alive and not seat.worker.connection.poll():
+                self._worker_died(seat, seat.worker.cause_of_death())
 
     def end_overdue_trials(self) -> None:
         limit = self._trial_timeout
@@ -78,8 +88,7 @@ class Hearing:
             seat.running.reports.append(report)
             self._desk.report(report, seat.worker)
 
-    def _worker_died(self, seat: Seat) -> None:
-        cause = seat.worker.cause_of_death()
+    def _worker_died(self, seat: Seat, cause: str) -> None:
         seat.worker.kill()  # whatever it has left behind; no trial is given to it
         if seat.running is not None:
             self._endings.fail(seat, cause)

@@ -21,6 +21,10 @@ _LAST_LINES = 15
 _TAIL_BYTES = 8192
 
 
+class UnreadableMessage(Exception):
+    """A worker has sent an object that the agent cannot make: of a class of the objective's own, for example."""
+
+
 class WorkerProcess:
     """Starts a worker for a slot, with its own log file and its own GPU, and talks to it.
 
@@ -37,6 +41,7 @@ class WorkerProcess:
         self.gone = False
         self._oom_kills = oom.kills()
         self.connection, theirs = Pipe()
+        log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, open(log, "ab") as output:
             if template is None or not template.ask(theirs.fileno(), output.fileno(), slot.environment()):
                 self._process = _start(slot, theirs.fileno(), output.fileno())
@@ -47,19 +52,35 @@ class WorkerProcess:
         """Whether there is, or was, a process."""
         return self._process is not None
 
+    def has_ended(self) -> bool:
+        """Whether there was a process, and is no more."""
+        return self._process is not None and self._process.poll() is not None
+
     def receive(self) -> object:
-        """The next message. Raises EOFError or OSError when the worker is dead, or will never be there."""
+        """The next message.
+
+        Raises EOFError or OSError when the worker is dead, or will never be there, and UnreadableMessage.
+        """
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
             if self._template is not None and not self.has_started:
                 self._template.retire()
             raise
+        except Exception as error:
+            raise UnreadableMessage(f"sent what cannot be read: {type(error).__name__}: {error}") from error
         if isinstance(message, Started) and self._template is not None:
             self._process = self._template.claim(message.pid)
-            with suppress(OSError):  # dead already: the next message tells
-                self.connection.send(self._setup)
+            self._set_up()
         return message
+
+    def _set_up(self) -> None:
+        if self.gone:  # ended before it was known
+            self.gone = False
+            self.kill()
+            return
+        with suppress(OSError):  # dead already: the next message tells
+            self.connection.send(self._setup)
 
     def answer(self, message: object) -> None:
         """Send what it asked for; it may have died or been replaced meanwhile. None is no answer."""
@@ -73,7 +94,9 @@ class WorkerProcess:
         return self._log_size()
 
     def _log_size(self) -> int:
-        return self.log.stat().st_size
+        with suppress(OSError):  # somebody has removed the logs
+            return self.log.stat().st_size
+        return 0
 
     def terminate(self) -> None:
         self._signal(signal.SIGTERM)
@@ -103,9 +126,12 @@ class WorkerProcess:
 
     def last_lines(self, begin: int) -> str:
         """The end of the log, from byte `begin` on."""
-        with open(self.log, "rb") as file:
-            file.seek(max(begin, self._log_size() - _TAIL_BYTES))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
+        try:
+            with open(self.log, "rb") as file:
+                file.seek(max(begin, self._log_size() - _TAIL_BYTES))
+                return "\n".join(file.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
+        except OSError as error:
+            return f"(its log cannot be read: {error})"
 
     def _signal(self, number: signal.Signals) -> None:
         if self.gone or self._process is None:  # its process group's number may be somebody else's by now

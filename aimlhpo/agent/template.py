@@ -97,6 +97,10 @@ class Adopted:
             time.sleep(_LOOK)
         return code
 
+    def poll(self) -> int | None:
+        """As `wait` gives it, or None while it lives."""
+        return self._look(block=False)
+
     def _look(self, *, block: bool) -> int | None:
         if self._code is None:
             pid, status = os.waitpid(self.pid, 0 if block else os.WNOHANG)

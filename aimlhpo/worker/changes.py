@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from aimlhpo.plain_data import plain
 
 _OURS = "optuna"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Every path whose value was added or changed to plain data; the study's own part is left out."""
-    return {
-        path: value for path, value in _walk(before, after, "") if not path.startswith(_OURS + ":") and _is_plain(value)
-    }
+    found = ((path, value) for path, value in _walk(before, after, "") if not path.startswith(_OURS + ":"))
+    return {path: plain(value) for path, value in found if _is_plain(value)}
 
 
 def _walk(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -35,7 +35,7 @@ def _equal(before: Any, after: Any) -> bool:
 
 def _is_plain(value: Any) -> bool:
     try:
-        json.dumps(value)
+        plain(value)
     except (TypeError, ValueError, RecursionError):
         return False
     return True

@@ -1,0 +1,97 @@
+"""What a worker sends, and what its death leaves open, end no agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.project import Project
+
+OF_ITS_OWN = """
+    from enum import Enum
+    from aimlhpo import BaseObjective
+
+    class Loss(str, Enum):
+        HINGE = "hinge"
+        SQUARED = "squared"
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            loss = trial.suggest_categorical("loss", list(Loss))
+            assert isinstance(loss, Loss)
+            trial.set_user_attr("last", [loss])
+            conf["model"]["loss"] = loss
+            return {"val_loss": 1.0, "best": loss}
+"""
+
+
+def test_values_of_the_objectives_own_classes_arrive_as_what_they_hold(tmp_path: Path) -> None:
+    project = Project(tmp_path, OF_ITS_OWN, n_trials=3)
+    project.run()
+    for trial in project.study().trials:
+        assert trial.params["loss"] in ("hinge", "squared")
+        assert trial.user_attrs["last"] == [trial.params["loss"]]
+        assert trial.user_attrs["aimlhpo"]["metrics"]["best"] == trial.params["loss"]
+
+
+UNREADABLE = """
+    from aimlhpo import BaseObjective
+
+    class Low(float):
+        pass
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            low = Low(0.0) if trial.number == 1 else 0.0
+            return {"val_loss": trial.suggest_float("other", low, 1.0)}
+"""
+
+
+def test_message_that_cannot_be_read_costs_its_trial_alone(tmp_path: Path) -> None:
+    project = Project(tmp_path, UNREADABLE, n_trials=3)
+    project.run("--local", "2")
+    assert project.states() == {"COMPLETE": 3, "FAIL": 1}
+    assert project.records()[1]["cause"].startswith("sent what cannot be read: ")
+
+
+HELD_OPEN = """
+    import multiprocessing, os, signal, sys
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            if trial.number == 0:
+                shared = multiprocessing.get_context("fork").Manager()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return {"val_loss": 1.0}
+"""
+
+
+@pytest.mark.oom
+def test_worker_is_replaced_whose_helper_keeps_its_pipe_open(tmp_path: Path) -> None:
+    project = Project(tmp_path, HELD_OPEN, n_trials=3)
+    project.run()
+    assert project.states() == {"COMPLETE": 3, "FAIL": 1}
+    assert project.records()[0]["cause"] == "killed by signal 9"
+
+
+WITHOUT_LOGS = """
+    import os, shutil, signal
+    from pathlib import Path
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            if trial.number == 1:
+                shutil.rmtree(Path(__file__).parent / "run" / "logs")
+            if trial.number == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return {"val_loss": 1.0}
+"""
+
+
+def test_nothing_is_lost_with_the_logs(tmp_path: Path) -> None:
+    project = Project(tmp_path, WITHOUT_LOGS, n_trials=5)
+    project.run()
+    assert project.states() == {"COMPLETE": 5, "FAIL": 1}
