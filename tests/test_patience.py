@@ -32,6 +32,9 @@ AWAY = OperationalError("SELECT 1", {}, Exception("server closed the connection"
     [
         (AWAY, True),
         (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.ESHUTDOWN, "Cannot send after transport endpoint shutdown"), True),  # Lustre's eviction
+        (OSError(errno.EHOSTUNREACH, "No route to host"), True),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), True),  # a fork
         (OSError(errno.EACCES, "Permission denied"), False),
         (IntegrityError("INSERT", {}, Exception("duplicate")), False),
         (ValueError("no"), False),

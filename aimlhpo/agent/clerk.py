@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
+from aimlhpo.errors import StudyFailed
 from aimlhpo.patience import Patience
 
 Job = Callable[[], Any]
@@ -84,6 +85,8 @@ class Clerk:
             return self._patience.run(job)
         except Exception as error:  # noqa: BLE001 -- raised again by deliver
             return _Failure(error)
+        except BaseException as error:  # noqa: BLE001 -- a sampler of the user's own may call sys.exit
+            return _Failure(StudyFailed(f"work on the study ended with {type(error).__name__}: {error}"))
 
 
 class _Failure:

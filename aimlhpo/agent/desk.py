@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -251,7 +252,8 @@ class Desk:
 
     def _booked(self, ended: Result, outcome: Outcome, written: bool) -> None:
         self._stale = True
-        self._outbox.remove(ended.token)
+        with suppress(OSError):  # left there, it is delivered again, to no effect
+            self._outbox.remove(ended.token)
         self._preparing.forget(ended.number)
         if not written:
             self._log(f"trial {ended.number}: others took it over while this agent was silent; result dropped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from aimlhpo.agent.seats import Seats
 
 _MOST_EARLY_DEATHS = 3  # in a row, of the workers of one slot, while none of the agent's has ever been ready
+_REFUSED_PAUSE = 1.0  # seconds until the system is asked for a process again
 _MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be loaded, and the deaths may be chance
 
 
@@ -92,8 +94,10 @@ class Hearing:
         seat.worker.kill()  # whatever it has left behind; no trial is given to it
         if seat.running is not None:
             self._endings.fail(seat, cause)
-        elif seat.state is State.STARTING and seat.worker.has_started:
+        elif seat.state is State.STARTING and (seat.worker.has_started or seat.worker.refused):
             self._count_early_death(seat, cause)
+            if seat.worker.refused:
+                time.sleep(_REFUSED_PAUSE)
         seat.replace_worker()
 
     def _count_early_death(self, seat: Seat, cause: str) -> None:

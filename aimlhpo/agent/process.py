@@ -32,20 +32,29 @@ class WorkerProcess:
 
     Attributes:
         gone: whether it was ended from here.
+        refused: why the system has made no process, where it has not; the pipe is at its end then.
     """
 
     def __init__(self, slot: Slot, setup: Setup, log: Path, template: Template | None = None) -> None:
         self.log = log
-        self._setup, self._template = setup, template
+        self._slot, self._setup, self._template = slot, setup, template
         self._process: subprocess.Popen[bytes] | Adopted | None = None
         self.gone = False
+        self.refused: str | None = None
         self._oom_kills = oom.kills()
         self.connection, theirs = Pipe()
         log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, open(log, "ab") as output:
             if template is None or not template.ask(theirs.fileno(), output.fileno(), slot.environment()):
-                self._process = _start(slot, theirs.fileno(), output.fileno())
-                self.connection.send(setup)
+                self._start(theirs.fileno(), output.fileno())
+
+    def _start(self, connection: int, output: int) -> None:
+        try:
+            self._process = _start(self._slot, connection, output)
+        except OSError as error:  # no memory, or too many processes
+            self.refused = error.strerror
+        else:
+            self._set_up()
 
     @property
     def has_started(self) -> bool:
@@ -118,7 +127,7 @@ class WorkerProcess:
     def cause_of_death(self) -> str:
         """How the dead worker ended, in the words that are stored with its trial."""
         if self._process is None:
-            return "not started"
+            return f"not started: {self.refused}" if self.refused else "not started"
         code = self._process.wait()
         if code == -signal.SIGKILL and oom.kills() > self._oom_kills:
             return oom.KILLED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
@@ -60,6 +61,9 @@ class PipeChannel:
             while True:
                 self._sort(self._connection.recv())
         except (EOFError, OSError):
+            os._exit(1)
+        except Exception:  # noqa: BLE001 -- the trial waits for what cannot be read
+            traceback.print_exc()
             os._exit(1)
 
     def _sort(self, message: object) -> None:

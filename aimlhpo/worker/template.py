@@ -69,7 +69,10 @@ class Template:
     def _fork(self) -> bool:
         """Whether this is the new worker, whose parent is the agent by now."""
         ctypes.CDLL(None).fflush(None)  # what C libraries have not written yet would be written twice
-        between = forked()
+        try:
+            between = forked()
+        except OSError:  # no memory, or too many processes: the pipe's end tells the agent
+            return False
         if between != 0:
             os.waitpid(between, 0)
             return False
@@ -77,7 +80,7 @@ class Template:
         try:
             if forked() != 0:
                 os._exit(0)
-        except OSError:  # no memory, or too many processes: the pipe's end tells the agent
+        except OSError:
             os._exit(1)
         while os.getppid() == between:
             time.sleep(_LOOK)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aimlhpo.agent import Agent, hearing, process
+from aimlhpo.devices import Slot
+from aimlhpo.errors import StudyFailed
+from aimlhpo.launch.lines import LinesView
+from aimlhpo.storage import create_or_load_study
 from tests.project import Project
 
 OF_ITS_OWN = """
@@ -95,3 +102,38 @@ def test_nothing_is_lost_with_the_logs(tmp_path: Path) -> None:
     project = Project(tmp_path, WITHOUT_LOGS, n_trials=5)
     project.run()
     assert project.states() == {"COMPLETE": 5, "FAIL": 1}
+
+
+@pytest.fixture
+def refusals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many more processes the system refuses, in its only element: root has no limit that could be reached."""
+    left = [0]
+    start = process._start
+
+    def refuse(*arguments: Any) -> Any:
+        if left[0] == 0:
+            return start(*arguments)
+        left[0] -= 1
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(process, "_start", refuse)
+    monkeypatch.setattr(hearing, "_REFUSED_PAUSE", 0.0)
+    return left
+
+
+def agent_of(project: Project) -> Agent:
+    create_or_load_study(project.config)
+    return Agent(project.config, [Slot(0)], LinesView())
+
+
+def test_process_that_the_system_refuses_is_asked_for_again(tmp_path: Path, refusals: list[int]) -> None:
+    project = Project(tmp_path, n_trials=2)
+    refusals[0] = 2
+    agent_of(project).run()
+    assert project.states() == {"COMPLETE": 2}
+
+
+def test_system_that_goes_on_refusing_is_named(tmp_path: Path, refusals: list[int]) -> None:
+    refusals[0] = 99
+    with pytest.raises(StudyFailed, match="not started: Resource temporarily unavailable"):
+        agent_of(Project(tmp_path, n_trials=2)).run()

@@ -48,6 +48,8 @@ def ask(*command: str, timeout: float = TIMEOUT) -> Answer:
         )
     except FileNotFoundError:
         return Answer(None, "", f"{command[0]} is not installed on this machine")
+    except OSError as error:
+        return Answer(None, "", f"{command[0]} cannot be run: {error.strerror}")
     except subprocess.TimeoutExpired:
         return Answer(None, "", f"{command[0]} got no answer from SLURM in {timeout:.0f} s")
     return Answer(done.returncode, done.stdout, done.stderr.strip())

@@ -1,0 +1,20 @@
+"""The thread that works on the storage tells what ends a job, whatever it is."""
+
+from __future__ import annotations
+
+import sys
+from multiprocessing.connection import wait
+
+import pytest
+
+from aimlhpo.agent.clerk import Clerk
+from aimlhpo.errors import StudyFailed
+from aimlhpo.patience import Patience
+
+
+def test_job_that_asks_python_to_exit_is_a_failure_of_the_study() -> None:
+    with Clerk(Patience(print, lambda: 0.0)) as clerk:
+        clerk.submit(lambda: sys.exit(0))  # as a sampler of the user's own may
+        assert wait([clerk.fileno()], timeout=60)
+        with pytest.raises(StudyFailed, match="SystemExit: 0"):
+            clerk.deliver()
