@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,6 @@ def main(descriptor: int) -> None:
     """
     for number in _NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
-    os.nice(_NICENESS)
     with Connection(descriptor) as agent, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         config: Config = agent.recv()
         with locked(config.paths.tracking_lock):  # the child of an agent that was killed may still be about to end
@@ -75,7 +75,18 @@ def _follower(config: Config, agent: Connection) -> Follower:
         with suppress(Exception):  # `open` tells of it
             target.load()
     agent.send(Ready())
-    return Follower(config, study, targets, lambda text: agent.send(Line(text)), lambda: agent.send(Moved()))
+
+    def moved() -> None:
+        _step_back()
+        agent.send(Moved())
+
+    return Follower(config, study, targets, lambda text: agent.send(Line(text)), moved)
+
+
+@cache
+def _step_back() -> None:
+    """Low priority from now on: at that, loading and a new database would take minutes on a busy machine."""
+    os.nice(_NICENESS)
 
 
 if __name__ == "__main__":

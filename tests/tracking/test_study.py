@@ -65,7 +65,7 @@ def wait_until_trial_1_is_told(project: Project) -> None:
     """Until both tools have what trial 1 reports before it waits; event files are written after MLflow's part."""
     folder, steps = project.save_path / "tensorboard" / "trial-00001", project.save_path / "steps-1"
     wait_until(lambda: steps.exists() and steps.read_text() == "2", "trial 1")
-    wait_until(lambda: folder.exists() and len(curve(project, 1)) == 2, "the reports of trial 1")
+    wait_until(lambda: folder.exists() and len(curve(project, 1)) == 2, "the reports of trial 1", 150)
 
 
 def curve(project: Project, number: int) -> list[tuple[int, float]]:
