@@ -95,7 +95,10 @@ class BatchingBackend(JournalFileBackend):
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Hold back what is appended inside, and append it in the end; nothing of it after an error."""
+        """Hold back what is appended inside, and append it in the end; nothing of it after an error inside.
+
+        A full disk may keep the first records alone. They stay: readers take no lock, and may have read them.
+        """
         records: list[dict[str, Any]] = []
         self._gathered = records
         try:

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from aimlhpo.backends import own
 from aimlhpo.leases import Holder, Lease, Registry
-from aimlhpo.ledger import Claim, Ledger, Nothing, Turn
+from aimlhpo.ledger import Claim, Ledger, Nothing, Release, Turn, Wish
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage import open_storage
 from tests.conftest import STORAGE_KINDS
@@ -60,6 +60,25 @@ def test_trial_that_is_interrupted_too_often_without_getting_on_fails(study: opt
     assert ledger.release(again, "walltime")
     given_up = study.trials[first.number]
     assert (given_up.state, given_up.user_attrs["aimlhpo"]["cause"]) == (TrialState.FAIL, "walltime")
+
+
+def test_a_trial_that_is_given_up_is_not_claimed_in_the_same_turn(study: optuna.Study, paths: StudyPaths) -> None:
+    ledger = Ledger(study, paths, 3, "here", Registry(paths.leases, GRACE), max_interruptions=1)
+    lost = take(ledger)
+    settled = ledger.settle(Turn(releases=[Release(lost, "walltime")], wishes=[Wish("next", 0, "cpu", since=1.0)]))
+    claim = settled.claims["next"]
+    assert isinstance(claim, Claim)
+    assert claim.number == 1
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
+    assert ledger.left(ledger.counts()) == 2
+
+
+def test_a_result_that_comes_after_its_trial_was_given_up_is_refused(study: optuna.Study, paths: StudyPaths) -> None:
+    ledger = Ledger(study, paths, 3, "here", Registry(paths.leases, GRACE), max_interruptions=1)
+    lost = take(ledger)
+    assert ledger.release(lost, "node failure")
+    assert not ledger.finish(lost, TrialState.COMPLETE, [1.0], {})
+    assert study.trials[0].state == TrialState.FAIL
 
 
 def test_finished_budget_gives_nothing(ledger: Ledger) -> None:

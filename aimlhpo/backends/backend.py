@@ -81,7 +81,11 @@ class OpenTrial:
         """Whether the claim with this token has ended the trial, or paused it."""
         if self.is_paused:
             return (self.paused or {}).get("token") == token
-        return self.state.is_finished() and self.token == token
+        return self.state.is_finished() and self.token == token and not self.interrupted_with(token)
+
+    def interrupted_with(self, token: str | None) -> bool:
+        """Whether the end of the attempt under this token stands in the trial's history already."""
+        return token is not None and (self.released or {}).get("token") == token
 
     def held_with(self, token: str) -> bool:
         return self.state == TrialState.RUNNING and self.token == token

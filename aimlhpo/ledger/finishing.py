@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo import interruptions
 from aimlhpo.backends import OpenTrial, OwnedStorage
+from aimlhpo.backends.backend import CLAIM
 from aimlhpo.backends.views import last_report
 from aimlhpo.ledger import pausing
 from aimlhpo.ledger.draft import Draft
@@ -49,7 +50,7 @@ class Finishing:
             draft.new += self._retry_of(finish.claim.trial_id)
 
     def _write(self, finish: Finish) -> None:
-        """The result, the state last."""
+        """The result, the state last; a pause gives its claim up after that: RUNNING without one, it would be lost."""
         trial_id = finish.claim.trial_id
         self._write_reports(trial_id, finish.reports)
         trial, values = self._storage.get_trial(trial_id), finish.values
@@ -62,6 +63,8 @@ class Finishing:
         if finish.state.is_finished():
             after_trial(self._study, trial, finish.state, values)
         self._storage.set_trial_state_values(trial_id, finish.state, values)
+        if finish.state == TrialState.WAITING:
+            self._storage.set_trial_system_attr(trial_id, CLAIM, None)
 
     @property
     def retries(self) -> bool:

@@ -7,23 +7,25 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED, OpenTrial
+from aimlhpo.backends.backend import PAUSED, RELEASED, OpenTrial
 from aimlhpo.backends.operations import SetState
 from aimlhpo.backends.views import last_report
 
 
 def attributes(trial: FrozenTrial, token: str, record: dict[str, Any], progress: list[float]) -> dict[str, Any]:
     """The system attributes of a trial that has reached `record["rung"]`. A pause is no interruption."""
-    attempts = (trial.system_attrs.get(RELEASED) or {}).get("attempts", 0)
+    before = trial.system_attrs.get(RELEASED) or {}
+    counted = before.get("token") == token  # by a batch that was cut off
     history = {
-        "attempts": attempts + 1,
+        "token": token,
+        "attempts": before.get("attempts", 0) + (not counted),
         "seconds": record["seconds"],
         "gpu_seconds": record.get("gpu_seconds", 0.0),
         "cause": "paused",
         "fruitless": 0,
         "progress": progress,
     }
-    return {PAUSED: {"rung": record["rung"], "token": token}, RELEASED: history, CLAIM: None}
+    return {PAUSED: {"rung": record["rung"], "token": token}, RELEASED: history}
 
 
 def promoted(trial: OpenTrial) -> dict[str, Any]:

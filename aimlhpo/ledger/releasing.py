@@ -1,8 +1,13 @@
-"""How an unfinished trial is given back: with the history of its interruptions, or as if it had never been claimed."""
+"""How an unfinished trial is given back: with the history of its interruptions, or as if it had never been claimed.
+
+A journal or Redis may keep the first records of a batch alone. So the history names the claim, which is counted once;
+the state follows; and the claim goes last, since nobody would ever look after a trial that is RUNNING without one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from optuna.trial import TrialState
 
@@ -25,9 +30,9 @@ class Releasing:
         self._progress, self._most = progress, most
 
     def release(self, draft: Draft, release: Release) -> bool:
-        """Give a trial back. False if the claim was lost."""
+        """Give a trial back, or do what is missing where that was cut off. False if the claim was lost."""
         trial = draft.find(release.claim.trial_id)
-        if trial is None or not trial.held_with(release.claim.token):
+        if trial is None or trial.token != release.claim.token:
             return False
         if release.cause is None:
             self._unclaim(draft, trial)
@@ -43,15 +48,25 @@ class Releasing:
             self._unclaim(draft, trial)
 
     def _unclaim(self, draft: Draft, trial: OpenTrial) -> None:
-        draft.write([SetSystemAttr(trial.trial_id, CLAIM, None), SetState(trial.trial_id, TrialState.WAITING)])
+        draft.write([SetState(trial.trial_id, TrialState.WAITING), SetSystemAttr(trial.trial_id, CLAIM, None)])
         draft.change(trial, state=TrialState.WAITING, claim=None)
 
     def _interrupt(self, draft: Draft, trial: OpenTrial, cause: str, seconds: float) -> None:
+        history = self._history(trial, cause, seconds)
+        draft.write([SetSystemAttr(trial.trial_id, RELEASED, history)])
+        if interruptions.are_too_many(history, self._most):
+            self._give_up(draft, trial, history)
+        else:
+            self._unclaim(draft, trial)
+
+    def _history(self, trial: OpenTrial, cause: str, seconds: float) -> dict[str, Any]:
+        if trial.released and trial.interrupted_with(trial.token):
+            return trial.released
         gpus = float((trial.claim or {}).get("gpus", 0.0))
         progress = self._progress(trial.trial_id, trial.number)
-        history = interruptions.after(trial.released, cause, seconds, progress, gpus)
-        draft.write([SetSystemAttr(trial.trial_id, RELEASED, history)])
-        self._unclaim(draft, trial)
-        if interruptions.are_too_many(history, self._most):
-            record = interruptions.record(history)
-            draft.write([SetUserAttr(trial.trial_id, ATTRIBUTE, record), SetState(trial.trial_id, TrialState.FAIL)])
+        return {**interruptions.after(trial.released, cause, seconds, progress, gpus), "token": trial.token}
+
+    def _give_up(self, draft: Draft, trial: OpenTrial, history: dict[str, Any]) -> None:
+        record = interruptions.record(history)
+        draft.write([SetUserAttr(trial.trial_id, ATTRIBUTE, record), SetState(trial.trial_id, TrialState.FAIL)])
+        draft.end(trial, TrialState.FAIL)
