@@ -7,6 +7,7 @@ Two signs are read, and neither needs the nodes' clocks to agree:
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -57,14 +58,15 @@ class Lease:
         self.path = _path(directory, holder.agent)
         self._grace = grace_period
         self._renewed = _now()
-        self._lapsed = False
+        self._lapsed, self._confirmed = False, True
         self.term = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._fd = -1
 
     def __enter__(self) -> Lease:
-        self._fd = self._write()
+        self._fd = open_lock_file(self.path)
+        self._sign()
         self._thread.start()
         return self
 
@@ -76,32 +78,63 @@ class Lease:
         self.path.unlink(missing_ok=True)
         os.close(self._fd)
 
-    def _write(self) -> int:
-        """Make the file, lock it, and only then say who holds it: a lease with a name in it is a locked one."""
-        fd = open_lock_file(self.path)
-        try_lock(fd)
-        os.write(fd, json.dumps(asdict(self.holder)).encode())
-        return fd
+    def _sign(self) -> None:
+        """Lock the file, and only then say who holds it: a lease with a name in it is a locked one."""
+        try_lock(self._fd)
+        os.write(self._fd, json.dumps(asdict(self.holder)).encode())
 
     def valid(self) -> bool:
         """Whether nobody can have taken this agent for dead since the claims were last confirmed."""
-        self._lapsed = self._lapsed or _now() - self._renewed > self._grace
-        return not self._lapsed
+        return self._confirmed and not self._has_lapsed()
+
+    def _has_lapsed(self) -> bool:
+        """Since it was last restored; once noticed, that stays: several threads ask."""
+        if _now() - self._renewed > self._grace:
+            self._lapsed = True
+        return self._lapsed
 
     def restore(self) -> None:
-        """Start afresh before the claims are confirmed; others may have removed the file meanwhile."""
-        if not self.path.exists():
-            stale, self._fd = self._fd, self._write()
-            os.close(stale)
+        """Start afresh, in a new file where others have removed it; valid once the claims are `confirmed`."""
+        self._confirmed = False
+        begun = _now()
+        if not self._touch():
+            self._make_anew()
         self.term += 1
-        self._renewed = _now()
-        self._lapsed = False
+        self._renewed, self._lapsed = begun, False
+
+    def confirmed(self) -> None:
+        """The claims have been confirmed since `restore`.
+
+        Who was about to remove the file has done so by then, as both are done under one lock.
+        """
         self.renew()
+        self._confirmed = True
 
     def renew(self) -> None:
-        self.valid()
-        os.utime(self._fd)
-        self._renewed = _now()
+        """Touch the file, which counts from before the call: that may hang until others have judged."""
+        begun = _now()
+        if not self._touch():
+            self._lapsed = True
+        if not self._has_lapsed():
+            self._renewed = max(begun, self._renewed)
+
+    def _touch(self) -> bool:
+        """Whether the file is still there; a removed one can be touched, too, where it is open."""
+        try:
+            os.utime(self._fd)
+            os.stat(self.path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+            return False
+        return True
+
+    def _make_anew(self) -> None:
+        """Under the same descriptor, which the thread may be using."""
+        fd = open_lock_file(self.path)
+        os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
+        self._sign()
 
     def _keep(self) -> None:
         while not self._ended.wait(self._grace / _RENEWALS_PER_GRACE):

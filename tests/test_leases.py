@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.leases import Holder, Lease, Registry, holders
+from aimlhpo.leases import Holder, Lease, Registry, _now, holders
 
 GRACE = 600.0
 
@@ -101,8 +102,125 @@ def test_lease_lapses_when_it_was_not_renewed_and_can_be_restored(tmp_path: Path
         assert not lease.valid(), "a renewal must not hide that others may have taken over"
         lease.path.unlink()
         lease.restore()
+        assert not lease.valid(), "others may have taken what is not confirmed yet"
+        lease.confirmed()
         assert lease.valid()
         assert not Registry(tmp_path, GRACE).is_dead("slow")
+        assert [holder.agent for holder in holders(tmp_path)] == ["slow"]
+
+
+class Clock:
+    """The time that leases go by."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("aimlhpo.leases._now", clock)
+    return clock
+
+
+def have_next_touch_take(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float) -> None:
+    """As where a mounted file system is away for so long."""
+    touch = os.utime
+
+    def late(fd: int) -> None:
+        clock.now += seconds
+        monkeypatch.setattr("os.utime", touch)
+        touch(fd)
+
+    monkeypatch.setattr("os.utime", late)
+
+
+@pytest.mark.parametrize(("before", "hangs"), [(0.0, 1.1), (0.6, 0.6)])
+def test_renewal_that_hangs_until_the_grace_period_is_over_does_not_hide_the_lapse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, before: float, hangs: float
+) -> None:
+    with Lease(tmp_path, Holder("cut off"), GRACE) as lease:
+        clock.now += before * GRACE
+        have_next_touch_take(monkeypatch, clock, hangs * GRACE)
+        lease.renew()
+        assert not lease.valid()
+
+
+def test_renewal_counts_from_before_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    with Lease(tmp_path, Holder("slow"), GRACE) as lease:
+        have_next_touch_take(monkeypatch, clock, 0.6 * GRACE)
+        lease.renew()
+        assert lease.valid()
+        clock.now += 0.6 * GRACE
+        assert not lease.valid(), "the file may be as old as the call is"
+
+
+def test_lease_whose_file_others_have_removed_has_lapsed(tmp_path: Path, clock: Clock) -> None:
+    with Lease(tmp_path, Holder("removed"), GRACE) as lease:
+        lease.path.unlink()
+        lease.renew()
+        assert not lease.valid()
+        lease.restore()
+        lease.confirmed()
+        assert lease.valid()
+        assert not Registry(tmp_path, GRACE).is_dead("removed")
+
+
+def test_lease_has_lapsed_where_the_server_knows_its_file_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with Lease(tmp_path, Holder("removed"), GRACE) as lease:
+        monkeypatch.setattr("os.utime", fail)
+        lease.renew()
+        assert not lease.valid()
+
+
+def test_lease_that_is_removed_while_claims_are_confirmed_has_lapsed_again(tmp_path: Path, clock: Clock) -> None:
+    with Lease(tmp_path, Holder("back"), GRACE) as lease:
+        clock.now += GRACE + 1
+        lease.restore()
+        lease.path.unlink()  # by one who had judged before
+        lease.confirmed()
+        assert not lease.valid()
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_claims_that_take_long_to_confirm_need_a_lease_that_is_renewed_meanwhile(
+    tmp_path: Path, clock: Clock, renewed: bool
+) -> None:
+    with Lease(tmp_path, Holder("back"), GRACE) as lease:
+        clock.now += GRACE + 1
+        lease.restore()
+        for _ in range(2):
+            clock.now += 0.6 * GRACE
+            if renewed:
+                lease.renew()
+        lease.confirmed()
+        assert lease.valid() is renewed
+
+
+def test_restoring_leaves_no_descriptor_open_and_none_for_children(tmp_path: Path) -> None:
+    with Lease(tmp_path, Holder("removed"), GRACE) as lease:
+        before = sorted(os.listdir("/proc/self/fd"))
+        lease.path.unlink()
+        lease.restore()
+        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert not os.get_inheritable(lease._fd)
+
+
+def test_time_of_leases_goes_on_while_the_machine_is_suspended_and_does_not_jump(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.clock_gettime", {time.CLOCK_BOOTTIME: 5.0}.__getitem__)
+    assert _now() == 5.0
 
 
 def test_requeued_job_takes_its_predecessor_for_dead(tmp_path: Path) -> None:

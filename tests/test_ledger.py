@@ -10,8 +10,9 @@ import pytest
 from optuna.trial import TrialState
 
 from aimlhpo.backends import own
+from aimlhpo.backends.backend import CLAIM
 from aimlhpo.leases import Holder, Lease, Registry
-from aimlhpo.ledger import Claim, Ledger, Nothing, Release, Turn, Wish
+from aimlhpo.ledger import Beginning, Claim, Finish, Ledger, Nothing, Release, Turn, Wish
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage import open_storage
 from tests.conftest import STORAGE_KINDS
@@ -165,6 +166,14 @@ def take_ahead(ledger: Ledger) -> Claim:
     return claim
 
 
+def beginning_of(claim: Claim) -> Beginning:
+    return Beginning(claim, 3, "gpu 3", 1.0, since=1000.0)
+
+
+def begin(ledger: Ledger, claim: Claim) -> bool:
+    return ledger.settle(Turn(beginnings=[beginning_of(claim)])).begun[claim.token]
+
+
 @pytest.fixture
 def large(study: optuna.Study, paths: StudyPaths) -> Ledger:
     return Ledger(study, paths, 5, "here", Registry(paths.leases, GRACE))
@@ -204,10 +213,36 @@ def test_claim_ahead_that_never_begins_leaves_no_trace(large: Ledger, study: opt
 
 def test_claim_ahead_begins(large: Ledger, study: optuna.Study) -> None:
     claim = take_ahead(large)
-    beginning = large.beginning(claim, 3, "gpu 3", 1.0, since=1000.0)
-    large.settle(Turn(along={claim.trial_id: beginning}))
+    assert begin(large, claim)
     assert large.counts().running == 1
+    assert begin(large, claim), "a repeated turn must not take the trial for lost"
+    assert study.trials[0].system_attrs[CLAIM]["since"] == 1000.0
     assert large.finish(claim, TrialState.COMPLETE, [1.0], {})
+
+
+def test_beginning_of_a_lost_claim_leaves_it_to_its_new_owner(study: optuna.Study, paths: StudyPaths) -> None:
+    with Lease(paths.leases, Holder("living"), GRACE):
+        living = Ledger(study, paths, 5, "living", Registry(paths.leases, GRACE))
+        silent = Ledger(study, paths, 5, "silent", Registry(paths.leases, GRACE))
+        lost = take_ahead(silent)
+        assert living.reap() == [lost.number]
+        assert not begin(silent, lost)
+        kept = take(living)
+        assert kept.number == lost.number
+        assert not begin(silent, lost)
+        assert study.trials[0].system_attrs[CLAIM]["agent"] == "living"
+        assert living.finish(kept, TrialState.COMPLETE, [2.0], {})
+        assert not begin(silent, lost)
+        assert not silent.finish(lost, TrialState.COMPLETE, [1.0], {})
+    assert study.trials[0].value == 2.0
+
+
+def test_trial_begins_and_ends_in_one_turn(large: Ledger, study: optuna.Study) -> None:
+    claim = take_ahead(large)
+    finish = Finish(claim, TrialState.COMPLETE, [1.0], {})
+    settled = large.settle(Turn([finish], beginnings=[beginning_of(claim)]))
+    assert (settled.begun, settled.finished) == ({claim.token: True}, {claim.token: True})
+    assert study.trials[0].system_attrs[CLAIM]["slot"] == 3
 
 
 def test_reaped_claim_ahead_counts_no_attempt(study: optuna.Study, paths: StudyPaths) -> None:

@@ -13,13 +13,13 @@ from aimlhpo.agent.interpreter import keep_all
 from aimlhpo.agent.preparing import Preparing, Work
 from aimlhpo.agent.pruning import Pruning
 from aimlhpo.agent.records import provenance_id, refused
-from aimlhpo.agent.tray import Pile, Tray
+from aimlhpo.agent.tray import Begun, Pile, Tray
 from aimlhpo.backends import OwnedStorage
 from aimlhpo.backends.operations import Operation
 from aimlhpo.checkpoints import Checkpoints
 from aimlhpo.counts import FINISHED, Counts
 from aimlhpo.history import History
-from aimlhpo.ledger import Claim, Finish, Ledger, Settled, Turn
+from aimlhpo.ledger import Beginning, Claim, Finish, Ledger, Settled, Turn
 from aimlhpo.outbox import Result
 from aimlhpo.patience import is_outage
 from aimlhpo.protocol import Decision, Report
@@ -107,10 +107,10 @@ class Bookkeeper:
         reports = {number: batch for number, batch in pile.reports.items() if number not in ended}
         decisions = [self._report(batch, along) for batch in reports.values()]
         self._add_attributes(pile, along)
-        self._add_beginnings(pile, along)
         self._add_suggestions(pile, along)
         finishes = [_finish(entry.claim, entry.result) for entry in pile.ended]
-        settled = self._settle(Turn(finishes, pile.releases, pile.wishes, along))
+        beginnings = [_beginning(entry) for entry in pile.begun if self._held.get(entry.claim.number) == entry.claim]
+        settled = self._settle(Turn(finishes, pile.releases, pile.wishes, along, beginnings))
         self._note(pile, settled)
         works = [self._preparing.work(entry.claim, entry.suggestion.values, entry.term) for entry in pile.sampled]
         return Done(settled, decisions, self._complaints, works, term, time.monotonic() - begun)
@@ -147,13 +147,6 @@ class Bookkeeper:
         for operation in operations:
             along.setdefault(operation.trial_id, []).append(operation)
 
-    def _add_beginnings(self, pile: Pile, along: dict[int, list[Operation]]) -> None:
-        for entry in pile.begun:
-            claim, slot = entry.claim, entry.slot
-            if self._held.get(claim.number) == claim:
-                beginning = self._ledger.beginning(claim, slot.index, slot.label, slot.gpu_share, entry.since)
-                along.setdefault(claim.trial_id, []).extend(beginning)
-
     def _add_suggestions(self, pile: Pile, along: dict[int, list[Operation]]) -> None:
         for entry in pile.sampled:
             if self._held.get(entry.claim.number) == entry.claim:
@@ -180,10 +173,10 @@ class Bookkeeper:
             (finish,) = turn.finishes
             failed = Finish(finish.claim, TrialState.FAIL, None, refused(finish.record, error))
             return self._ledger.settle(Turn([failed]))
-        if not turn.along:
+        if not (turn.along or turn.beginnings):
             raise error
         numbers = {claim.trial_id: claim.number for claim in self._held.values()}
-        for trial_id in turn.along:
+        for trial_id in (*turn.along, *(beginning.claim.trial_id for beginning in turn.beginnings)):
             self._complain(numbers[trial_id], error)
         return Settled()
 
@@ -193,7 +186,8 @@ class Bookkeeper:
 
     def _note(self, pile: Pile, settled: Settled) -> None:
         over = [*(entry.claim for entry in pile.ended), *(release.claim for release in pile.releases)]
-        for claim in over:
+        lost = [entry.claim for entry in pile.begun if not settled.begun.get(entry.claim.token, True)]
+        for claim in (*over, *lost):
             if self._held.get(claim.number) == claim:
                 del self._held[claim.number]
         self._has_claimed = self._has_claimed or bool(pile.wishes)
@@ -211,7 +205,7 @@ class Bookkeeper:
         return self._lease.valid() and self._lease.term == term
 
     def _confirm_claims(self) -> None:
-        if not self._lease.valid():
+        while not self._lease.valid():
             self._lease.restore()
             kept = self._ledger.confirm(list(self._held.values()))
             for claim in self._held.values():
@@ -219,6 +213,7 @@ class Bookkeeper:
             for claim in kept:
                 self._storage.hold(claim.trial_id)
             self._held = {claim.number: claim for claim in kept}
+            self._lease.confirmed()
 
     # --- the study ---
 
@@ -265,6 +260,11 @@ class Bookkeeper:
         """Whether trials that were claimed ahead stay: they may begin, and no other agent needs them."""
         left = self._ledger.left(self._ledger.counts())
         return self._ledger.ended() is None and (left is None or left > 0 or self._ledger.is_alone())
+
+
+def _beginning(entry: Begun) -> Beginning:
+    slot = entry.slot
+    return Beginning(entry.claim, slot.index, slot.label, slot.gpu_share, entry.since)
 
 
 def _finish(claim: Claim, result: Result) -> Finish:

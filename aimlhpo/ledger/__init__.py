@@ -12,8 +12,8 @@ not begun. Given back, it is as if it had never been claimed.
 With ASHA by promotion a trial may also finish WAITING: it is paused at a rung, and counts. It is claimed again when it
 is among the best there; those that never are end PRUNED when nothing else is left to run.
 
-A claim writes the owner's token in the same breath as the state; finish and release check it, so that an agent that
-lost its claim while it was stopped or cut off cannot overwrite what others have done since.
+A claim writes the owner's token in the same breath as the state; what begins, finishes or releases the trial checks it,
+so that an agent that lost its claim while it was stopped or cut off cannot overwrite what others have done since.
 
 turn          what an agent asks at once, and the answers
 ledger        takes the lock, has every request of a turn decided, and writes what follows at once
@@ -27,6 +27,6 @@ ledger        takes the lock, has every request of a turn decided, and writes wh
 """
 
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.turn import Claim, Finish, Nothing, Release, Settled, Turn, Wish, new_token
+from aimlhpo.ledger.turn import Beginning, Claim, Finish, Nothing, Release, Settled, Turn, Wish, new_token
 
-__all__ = ["Claim", "Finish", "Ledger", "Nothing", "Release", "Settled", "Turn", "Wish", "new_token"]
+__all__ = ["Beginning", "Claim", "Finish", "Ledger", "Nothing", "Release", "Settled", "Turn", "Wish", "new_token"]

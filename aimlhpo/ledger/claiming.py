@@ -11,12 +11,12 @@ from optuna.trial import TrialState, create_trial
 from aimlhpo.asha import Promotion
 from aimlhpo.backends import OpenTrial, Overview, OwnedStorage
 from aimlhpo.backends.backend import CLAIM, PAUSED
-from aimlhpo.backends.operations import Operation, SetStart, SetState, SetSystemAttr
+from aimlhpo.backends.operations import SetStart, SetState, SetSystemAttr
 from aimlhpo.counts import Counts
 from aimlhpo.ledger import pausing
 from aimlhpo.ledger.budget import Budget
 from aimlhpo.ledger.draft import Draft
-from aimlhpo.ledger.turn import Claim, Nothing, Wish
+from aimlhpo.ledger.turn import Beginning, Claim, Nothing, Wish
 from aimlhpo.stopping import Stops
 
 
@@ -49,10 +49,17 @@ class Claiming:
         mine = draft.held_with(wish.token)
         return _claim_on(mine, wish.token) if mine else self._claim_next(draft, wish)
 
-    def beginning(self, claim: Claim, slot: int, device: str, gpus: float, since: float) -> list[Operation]:
-        """What is to be written when a trial that was claimed ahead has begun, `since` seconds since the epoch."""
-        owner = self._owner(Wish(claim.token, slot, device, gpus, since))
-        return [SetSystemAttr(claim.trial_id, CLAIM, owner), SetStart(claim.trial_id, datetime.fromtimestamp(since))]
+    def begin(self, draft: Draft, beginning: Beginning) -> bool:
+        """Write that a trial which was claimed ahead has begun. False if the claim was lost."""
+        claim, since = beginning.claim, beginning.since
+        trial = draft.find(claim.trial_id)
+        if trial is None or not trial.held_with(claim.token):
+            return False
+        owner = self._owner(Wish(claim.token, beginning.slot, beginning.device, beginning.gpus, since))
+        started = SetStart(claim.trial_id, datetime.fromtimestamp(since))
+        draft.write([SetSystemAttr(claim.trial_id, CLAIM, owner), started])
+        draft.change(trial, claim=owner)
+        return True
 
     def _claim_next(self, draft: Draft, wish: Wish) -> Claim | Nothing:
         counts = self._budget.counts(draft.overview)

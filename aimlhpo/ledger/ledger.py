@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -13,7 +14,6 @@ from aimlhpo import interruptions
 from aimlhpo.asha import Promotion
 from aimlhpo.backends import OpenTrial, Overview, OwnedStorage, own
 from aimlhpo.backends.backend import Place
-from aimlhpo.backends.operations import Operation
 from aimlhpo.counts import Counts
 from aimlhpo.leases import Registry
 from aimlhpo.ledger.budget import Budget
@@ -70,7 +70,7 @@ class Ledger:
         with locked(self._paths.lock):
             if not (turn.finishes and turn.wishes and self._looks_at_results):
                 return self._settle(turn)
-            ended = self._settle(Turn(turn.finishes, turn.releases, along=turn.along))
+            ended = self._settle(replace(turn, wishes=()))
             return Settled.of([ended, self._settle(Turn(wishes=turn.wishes))])
 
     @property
@@ -83,13 +83,15 @@ class Ledger:
             operations += turn.operations
             draft = Draft(self._overview(), operations)
             settled = Settled(
+                begun={begun.claim.token: self._claiming.begin(draft, begun) for begun in turn.beginnings},
                 finished={finish.claim.token: self._finishing.finish(draft, finish) for finish in turn.finishes},
                 released={release.claim.token: self._releasing.release(draft, release) for release in turn.releases},
             )
             claims = {wish.token: self._claiming.claim(draft, wish) for wish in turn.wishes}
             places = self._backend.commit(self._study._study_id, operations, draft.new)
-        for ended in (*(finish.claim for finish in turn.finishes), *(release.claim for release in turn.releases)):
-            self._storage.let_go(ended.trial_id)
+        lost = [begun.claim for begun in turn.beginnings if not settled.begun[begun.claim.token]]
+        for over in (*lost, *(finish.claim for finish in turn.finishes), *(give.claim for give in turn.releases)):
+            self._storage.let_go(over.trial_id)
         settled.claims = {token: self._held(claim, places.get(token)) for token, claim in claims.items()}
         return settled
 
@@ -149,10 +151,6 @@ class Ledger:
         return self.settle(Turn(releases=[release])).released[release.claim.token]
 
     # --- who holds what ---
-
-    def beginning(self, claim: Claim, slot: int, device: str, gpus: float, since: float) -> list[Operation]:
-        """What is to be written when a trial that was claimed ahead has begun, `since` seconds since the epoch."""
-        return self._claiming.beginning(claim, slot, device, gpus, since)
 
     def confirm(self, claims: Sequence[Claim]) -> list[Claim]:
         """Those of the claims that are still held."""

@@ -53,6 +53,17 @@ class Wish:
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """A trial that was claimed ahead runs in a slot, `since` seconds since the epoch."""
+
+    claim: Claim
+    slot: int
+    device: str
+    gpus: float
+    since: float
+
+
+@dataclass(frozen=True)
 class Finish:
     """A trial's result, with its reports, some of which may be stored already. The state WAITING pauses the trial."""
 
@@ -80,11 +91,12 @@ class Turn:
     releases: Sequence[Release] = ()
     wishes: Sequence[Wish] = ()
     along: dict[int, list[Operation]] = field(default_factory=dict)
+    beginnings: Sequence[Beginning] = ()
 
     @property
     def asks(self) -> bool:
         """Whether there is anything to decide."""
-        return bool(self.finishes or self.releases or self.wishes)
+        return bool(self.beginnings or self.finishes or self.releases or self.wishes)
 
     @property
     def operations(self) -> list[Operation]:
@@ -94,6 +106,8 @@ class Turn:
         """A turn for each trial, and one for the rest: what is wrong with one must not cost the others."""
         for trial_id, operations in self.along.items():
             yield Turn(along={trial_id: operations})
+        for beginning in self.beginnings:
+            yield Turn(beginnings=[beginning])
         for finish in self.finishes:
             yield Turn(finishes=[finish])
         if self.releases or self.wishes:
@@ -102,8 +116,9 @@ class Turn:
 
 @dataclass
 class Settled:
-    """The answers, by token: which results were taken, which trials given back, and what was claimed."""
+    """The answers, by token: which trials began, which results were taken, which given back, and what was claimed."""
 
+    begun: dict[str, bool] = field(default_factory=dict)
     finished: dict[str, bool] = field(default_factory=dict)
     released: dict[str, bool] = field(default_factory=dict)
     claims: dict[str, Claim | Nothing] = field(default_factory=dict)
@@ -113,6 +128,7 @@ class Settled:
         """The answers to parts of a turn, together."""
         whole = cls()
         for part in parts:
+            whole.begun |= part.begun
             whole.finished |= part.finished
             whole.released |= part.released
             whole.claims |= part.claims

@@ -1,0 +1,133 @@
+"""What becomes of an agent's claims when others may have taken it for dead."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from aimlhpo.agent.bookkeeper import Bookkeeper
+from aimlhpo.agent.opening import make_ledger, open_study
+from aimlhpo.agent.preparing import Preparing
+from aimlhpo.agent.tray import Begun, Pile
+from aimlhpo.backends.backend import CLAIM
+from aimlhpo.config import Config
+from aimlhpo.devices import Slot
+from aimlhpo.leases import Holder, Lease
+from aimlhpo.ledger import Claim, Ledger, Wish, new_token
+from aimlhpo.patience import Patience
+from aimlhpo.protocol import Report
+from aimlhpo.storage import create_or_load_study
+from tests.project import Project
+
+GRACE = 600
+
+
+def patience() -> Patience:
+    return Patience(lambda line: None, lambda: 60.0)
+
+
+def ledger_of(config: Config, holder: Holder) -> Ledger:
+    study, _ = open_study(config, patience())
+    return make_ledger(config, study, holder, lambda other: None)
+
+
+@dataclass
+class Agent:
+    """What an agent does its bookkeeping with; another one's ledger is beside it."""
+
+    books: Bookkeeper
+    ledger: Ledger
+    lease: Lease
+    other: Ledger
+    project: Project
+
+    def claim_ahead(self) -> Claim:
+        (claim,) = self.books.turn(Pile(wishes=[Wish(new_token())])).settled.claims.values()
+        assert isinstance(claim, Claim)
+        return claim
+
+    def lose(self, claim: Claim) -> Claim:
+        """Have the other take this agent for dead, and its trial; the agent knows nothing of it yet."""
+        os.utime(self.lease.path, (0.0, 0.0))
+        assert self.other.reap() == [claim.number]
+        taken = self.other.claim(0, "cpu")
+        assert isinstance(taken, Claim)
+        assert taken.number == claim.number
+        return taken
+
+    def may_go_on(self, claim: Claim) -> bool:
+        """Whether a trial that reports is told to go on."""
+        done = self.books.turn(Pile(reports={claim.number: [Report(claim.number, 1, 0.5)]}))
+        return not done.decisions[0].prune
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    project = Project(tmp_path, storage=f"journal:///{tmp_path}/s.journal", grace_period=GRACE)
+    config, holder = project.config, Holder("silent")
+    create_or_load_study(config)
+    study, storage = open_study(config, patience())
+    ledger = make_ledger(config, study, holder, lambda other: None)
+    with Lease(config.paths.leases, holder, GRACE) as lease:
+        books = Bookkeeper(config, study, storage, ledger, lease, Preparing(config, study, storage))
+        yield Agent(books, ledger, lease, ledger_of(config, Holder("other")), project)
+
+
+def test_claims_are_confirmed_in_spite_of_an_outage_in_the_midst_of_it(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = agent.claim_ahead()
+    agent.lease._renewed -= GRACE + 1
+    agent.lose(claim)
+    confirm, asked = agent.ledger.confirm, []
+
+    def confirm_at_the_second_time(claims: Sequence[Claim]) -> list[Claim]:
+        asked.append(claims)
+        if len(asked) == 1:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        return confirm(claims)
+
+    monkeypatch.setattr(agent.ledger, "confirm", confirm_at_the_second_time)
+    assert not patience().run(partial(agent.may_go_on, claim))
+    assert agent.lease.valid()
+    assert agent.project.study().trials[claim.number].intermediate_values == {}
+
+
+def test_lease_is_made_again_that_is_removed_while_claims_are_confirmed(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = agent.claim_ahead()
+    agent.lease._renewed -= GRACE + 1
+    confirm, removed = agent.ledger.confirm, []
+
+    def confirm_after_a_sweep(claims: Sequence[Claim]) -> list[Claim]:
+        if not removed:
+            removed.append(agent.lease.path)
+            agent.lease.path.unlink()
+        return confirm(claims)
+
+    monkeypatch.setattr(agent.ledger, "confirm", confirm_after_a_sweep)
+    assert agent.may_go_on(claim)
+    assert agent.lease.valid()
+    assert agent.other.reap() == []
+
+
+def test_trial_that_others_have_taken_cannot_begin_and_had_better_end(agent: Agent) -> None:
+    claim = agent.claim_ahead()
+    taken = agent.lose(claim)
+    agent.books.turn(Pile(begun=[Begun(claim, Slot(0), since=1000.0)]))
+    assert agent.project.study().trials[claim.number].system_attrs[CLAIM]["token"] == taken.token
+    assert not agent.may_go_on(claim)
+
+
+def test_trial_that_begins_goes_on(agent: Agent) -> None:
+    claim = agent.claim_ahead()
+    agent.books.turn(Pile(begun=[Begun(claim, Slot(0), since=1000.0)]))
+    assert agent.project.study().trials[claim.number].system_attrs[CLAIM]["since"] == 1000.0
+    assert agent.may_go_on(claim)
