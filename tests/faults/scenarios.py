@@ -31,7 +31,7 @@ with locked(Path(sys.argv[1])):
 
 def judge(crew: Crew, fault: str, injected: int, faults: list[float] | None = None, note: str = "") -> Verdict:
     """The verdict on a study whose agents have ended."""
-    history = History(crew.lines, crew.killed, crew.seen, crew.frozen)
+    history = History(crew.lines, crew.killed, crew.seen, crew.frozen, crew.grace)
     crew.status()
     trials = crew.study.get_trials()
     return Verdict(

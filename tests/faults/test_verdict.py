@@ -64,6 +64,13 @@ def test_what_was_stopped_before_it_told_its_result_may_run_again() -> None:
     assert verdict.twice(History(lines, {}, {}, {7: [(0.5, 1.5)]})) == [0]
 
 
+def test_what_was_taken_from_one_that_was_stopped_in_its_midst_may_run_again() -> None:
+    lines = [*ran(0, 1, 20), *ran(0, 21, 22, pid=8)]
+    assert verdict.twice(History(lines, {}, {}, {7: [(1.5, 19.0)]}, grace=6.0)) == []
+    assert verdict.twice(History(lines, {}, {}, {7: [(1.5, 5.0)]}, grace=6.0)) == [0]
+    assert verdict.twice(History(lines, {}, {}, {7: [(0.1, 0.9)]}, grace=0.5)) == [0]
+
+
 def test_how_long_nobody_began() -> None:
     assert verdict.resumed(history(ran(0, 1, 2), ran(1, 3, 4), ran(2, 9, 10)), [1.5, 3.5, 9.5]) == (1.5, 5.5)
     assert verdict.resumed(history(ran(0, 1, 2)), [1.5]) == ()

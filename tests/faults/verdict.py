@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -43,13 +44,15 @@ class Verdict:
 class History:
     """What the harness knows of a run.
 
-    All lines of evidence, who was killed when, results seen on the way, and who was stopped from when to when.
+    All lines of evidence, who was killed when, results seen on the way, and who was stopped from when to when. Who was
+    stopped in the midst of a trial for more than `grace` has rightly been taken for dead, and the trial from it.
     """
 
     lines: list[Line]
     killed: Mapping[int, float]
     seen: Mapping[int, float]
     frozen: Mapping[int, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    grace: float = math.inf
 
     def settled(self) -> list[Line]:
         return [line for line in self.lines if line.event == "end" and not self._cut_off(line)]
@@ -57,8 +60,17 @@ class History:
     def _cut_off(self, line: Line) -> bool:
         deaths = [self.killed[pid] for pid in (line.pid, line.parent) if pid in self.killed]
         stops = [stop for pid in (line.pid, line.parent) for stop in self.frozen.get(pid, ())]
-        stopped = any(since < line.at + SETTLED and line.at < until for since, until in stops)
+        stopped = any(
+            since < line.at + SETTLED
+            and (line.at < until or (until - since > self.grace and self._begun(line) < until))
+            for since, until in stops
+        )
         return stopped or any(death < line.at + SETTLED for death in deaths)
+
+    def _begun(self, end: Line) -> float:
+        """When the attempt began."""
+        begun = (line for line in self.lines if line.event == "begin" and line.at <= end.at)
+        return max(line.at for line in begun if (line.number, line.pid) == (end.number, end.pid))
 
 
 def lost(history: History, trials: Iterable[FrozenTrial]) -> list[int]:
