@@ -207,12 +207,18 @@ def test_claims_that_take_long_to_confirm_need_a_lease_that_is_renewed_meanwhile
         assert lease.valid() is renewed
 
 
+def opened(path: Path) -> list[int]:
+    """This process's descriptors of the file under the name."""
+    descriptors = (int(name) for name in os.listdir("/proc/self/fd"))
+    return [fd for fd in descriptors if os.path.realpath(f"/proc/self/fd/{fd}").startswith(str(path))]
+
+
 def test_restoring_leaves_no_descriptor_open_and_none_for_children(tmp_path: Path) -> None:
     with Lease(tmp_path, Holder("removed"), GRACE) as lease:
-        before = sorted(os.listdir("/proc/self/fd"))
+        assert opened(lease.path) == [lease._fd]
         lease.path.unlink()
         lease.restore()
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert opened(lease.path) == [lease._fd]
         assert not os.get_inheritable(lease._fd)
 
 
