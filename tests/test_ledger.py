@@ -201,6 +201,13 @@ def test_an_agent_that_is_alone_claims_all_that_is_left_ahead(large: Ledger) -> 
     assert [claim.number for claim in (*running, *ready)] == [0, 1, 2, 3, 4]
 
 
+def test_trials_that_wait_are_claimed_ahead_too(large: Ledger, study: optuna.Study) -> None:
+    for _ in range(5):
+        study.enqueue_trial({})
+    take(large)
+    assert [take_ahead(large).number for _ in range(4)] == [1, 2, 3, 4]
+
+
 def test_claim_ahead_that_never_begins_leaves_no_trace(large: Ledger, study: optuna.Study) -> None:
     interrupted = take(large)
     large.release(interrupted, "walltime", seconds=7.0)

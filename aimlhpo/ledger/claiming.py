@@ -78,7 +78,8 @@ class Claiming:
 
     def _running_elsewhere(self, overview: Overview) -> int:
         """Trials that other agents run: each of their slots may take one of those that are left."""
-        return sum(trial.begun and (trial.claim or {}).get("agent") != self._agent for trial in overview.open)
+        running = (trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.begun)
+        return sum((trial.claim or {}).get("agent") != self._agent for trial in running)
 
     def _next(self, draft: Draft, counts: Counts, wish: Wish) -> Claim | Nothing:
         promoted = self._promotion.next(draft.overview.paused) if self._promotion is not None else None
