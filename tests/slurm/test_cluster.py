@@ -168,6 +168,7 @@ def _interrupt_start(directory: Path, number: signal.Signals) -> bool:
         [sys.executable, str(COMMAND), "up", "--dir", str(directory)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background jobs
     )
     wait_until(lambda: (directory / "run" / "slurmctld.pid").exists(), "slurmctld's start")
     up.send_signal(number)
