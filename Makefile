@@ -9,7 +9,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SETUP := setup.cfg scripts/make-venv
 STARTED := $(shell date +%Y%m%d-%H%M%S)
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+# One more than there are processors: tests wait a quarter of their time.
+PYTEST := $(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadgroup
 
 .PHONY: help run keras test test-all check bench bench-full chaos docs gpu-check slurm-demo clean
 
@@ -43,6 +44,7 @@ bench-full: $(VENV)/ready-bench servers ## all cells of the benchmark (hours), a
 	$(BIN)/python -m benchmarks.bench_command
 	$(BIN)/python -m benchmarks.bench_submit
 	$(BIN)/python -m benchmarks.bench_claims
+	$(BIN)/python -m benchmarks.bench_start
 	$(BIN)/python -m benchmarks.bench_footprint
 
 chaos: $(VENV)/ready-test servers ## inject every fault many times and print what each has cost (an hour, as root)

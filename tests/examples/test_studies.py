@@ -72,10 +72,10 @@ def test_torch(tmp_path: Path) -> None:
 
 def test_keras(tmp_path: Path) -> None:
     startup = "optuna:pruner:n_startup_trials=2"  # then trial 4 is pruned, whichever have ended before it
-    result = optimize("keras", tmp_path, "--local", "2", "-t", "10", startup)
+    result = optimize("keras", tmp_path, "--local", "2", "-t", "7", startup)
     assert result.returncode == 0, result.stderr
     trials = rows(tmp_path)
-    assert len(trials) == 10
+    assert len(trials) == 7
     assert {trial["state"] for trial in trials} == {"COMPLETE", "PRUNED"}
     best = yaml.safe_load((tmp_path / "best.yml").read_text())
     assert len({layer["activation"] for layer in best["layers"]}) == 1
