@@ -58,13 +58,13 @@ class Row:
 class Stores:
     """New, empty storages of each kind."""
 
-    def __init__(self, server: PostgreSQL) -> None:
-        self.server = server
+    def __init__(self, server: PostgreSQL, folder: str) -> None:
+        self.server, self.folder = server, folder
 
     def url(self, kind: str) -> str:
         if kind == "postgresql":
             return self.server.url()
-        folder = tempfile.mkdtemp(prefix="aimlhpo-chaos-")
+        folder = tempfile.mkdtemp(dir=self.folder)
         return f"sqlite:///{folder}/s.db" if kind == "sqlite" else f"journal://{folder}/s.journal"
 
 
@@ -162,8 +162,8 @@ def is_clean(row: dict[str, Any]) -> bool:
 def inject(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the chosen rows, each kept as soon as it is there."""
     found: dict[str, dict[str, Any]] = {}
-    with PostgreSQL(lasting=True) as server:
-        for row in rows(Stores(server), arguments.share):
+    with PostgreSQL(lasting=True) as server, tempfile.TemporaryDirectory(prefix="aimlhpo-chaos-") as folder:
+        for row in rows(Stores(server, folder), arguments.share):
             if re.search(arguments.only, row.name):
                 found[row.name] = run(row)
                 print(found[row.name], file=sys.stderr, flush=True)

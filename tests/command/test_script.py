@@ -85,6 +85,7 @@ def test_checkpoint_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert aimlhpo.checkpoint_dir() == tmp_path / "a" / "b"
     assert (tmp_path / "a" / "b").is_dir()
     monkeypatch.delenv("AIMLHPO_CHECKPOINT_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert aimlhpo.checkpoint_dir() != aimlhpo.checkpoint_dir()
 
 

@@ -38,9 +38,10 @@ def test_plain_script(tmp_path: Path) -> None:
     assert json.loads(last)["val_loss"] == pytest.approx(float(best["val_loss"]))
 
 
-def test_script_that_reports(tmp_path: Path) -> None:
+def test_script_that_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = optimize("network.yml", tmp_path, 4)
     assert len(rows) == 4
     best = min((row for row in rows if row["state"] == "COMPLETE"), key=lambda row: float(row["val_loss"]))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # outside of a study a script has a checkpoint directory there
     again = run("examples/command/network.py", str(tmp_path / "best.yml")).stdout.splitlines()[-1]
     assert again == f"epoch 14: val_loss {float(best['val_loss']):.4f}"
