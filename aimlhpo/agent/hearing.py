@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from aimlhpo.agent.seats import Seats
 
 _MOST_EARLY_DEATHS = 3  # in a row, of the workers of one slot, while none of the agent's has ever been ready
-_REFUSED_PAUSE = 1.0  # seconds until the system is asked for a process again
 _MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be loaded, and the deaths may be chance
 
 
@@ -49,10 +47,13 @@ class Hearing:
                 self._hear(seat, seat.worker.receive())
 
     def look_for_deaths(self) -> None:
-        """Notice workers whose pipe does not tell of their end: a process that the objective forked holds it open."""
+        """Replace workers whose pipe does not tell of their end, and those that the system has refused, now and then.
+
+        A process that the objective forked holds the pipe open.
+        """
         for seat in self._seats:
-            alive = seat.state is State.RETIRED or not seat.worker.has_ended()
-            if not alive and not seat.worker.connection.poll():
+            unheard = seat.worker.has_ended() and not seat.worker.connection.poll()
+            if seat.state is not State.RETIRED and (unheard or seat.worker.refused):
                 self._worker_died(seat, seat.worker.cause_of_death())
 
     def end_overdue_trials(self) -> None:
@@ -96,8 +97,6 @@ class Hearing:
             self._endings.fail(seat, cause)
         elif seat.state is State.STARTING and (seat.worker.has_started or seat.worker.refused):
             self._count_early_death(seat, cause)
-            if seat.worker.refused:
-                time.sleep(_REFUSED_PAUSE)
         seat.replace_worker()
 
     def _count_early_death(self, seat: Seat, cause: str) -> None:

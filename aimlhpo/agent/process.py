@@ -32,7 +32,7 @@ class WorkerProcess:
 
     Attributes:
         gone: whether it was ended from here.
-        refused: why the system has made no process, where it has not; the pipe is at its end then.
+        refused: why the system has made no process, where it has not.
     """
 
     def __init__(self, slot: Slot, setup: Setup, log: Path, template: Template | None = None) -> None:

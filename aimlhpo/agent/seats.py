@@ -38,7 +38,9 @@ class Seats:
         return all(seat.state is State.RETIRED for seat in self._seats)
 
     def connections(self) -> list[Connection]:
-        return [seat.worker.connection for seat in self._seats if seat.state is not State.RETIRED]
+        """Where workers are heard; where the system has refused one there is nobody to hear."""
+        heard = (seat for seat in self._seats if seat.state is not State.RETIRED and not seat.worker.refused)
+        return [seat.worker.connection for seat in heard]
 
     def heard_on(self, source: object) -> list[Seat]:
         """The seat whose worker is at the other end, unless its connection was closed meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from aimlhpo.plain_data import plain
@@ -12,8 +13,12 @@ _OURS = "optuna"
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Every path whose value was added or changed to plain data; the study's own part is left out."""
-    found = ((path, value) for path, value in _walk(before, after, "") if not path.startswith(_OURS + ":"))
-    return {path: plain(value) for path, value in found if _is_plain(value)}
+    found: dict[str, Any] = {}
+    for path, value in _walk(before, after, ""):
+        if not path.startswith(_OURS + ":"):
+            with suppress(TypeError, ValueError, RecursionError):
+                found[path] = plain(value)
+    return found
 
 
 def _walk(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -31,11 +36,3 @@ def _equal(before: Any, after: Any) -> bool:
         return type(before) is type(after) and bool(before == after)
     except (TypeError, ValueError, RuntimeError):
         return False
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        plain(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.agent import Agent, hearing, process
+from aimlhpo.agent import Agent, process
 from aimlhpo.devices import Slot
 from aimlhpo.errors import StudyFailed
 from aimlhpo.launch.lines import LinesView
@@ -117,7 +117,6 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(process, "_start", refuse)
-    monkeypatch.setattr(hearing, "_REFUSED_PAUSE", 0.0)
     return left
 
 
