@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aimlhpo.base_objective import BaseObjective
-    from aimlhpo.command.argparser import add_to_argparse
-    from aimlhpo.command.script import checkpoint_dir, report
+    from aimlhpo.config.command import add_to_argparse
+    from aimlhpo.objective.base import BaseObjective
+    from aimlhpo.objective.script import checkpoint_dir, report
 
 __version__ = "0.1.0"
 __all__ = ["BaseObjective", "__version__", "add_to_argparse", "checkpoint_dir", "report"]
 
 _HOMES = {
-    "BaseObjective": "aimlhpo.base_objective",
-    "add_to_argparse": "aimlhpo.command.argparser",
-    "checkpoint_dir": "aimlhpo.command.script",
-    "report": "aimlhpo.command.script",
+    "BaseObjective": "aimlhpo.objective.base",
+    "add_to_argparse": "aimlhpo.config.command",
+    "checkpoint_dir": "aimlhpo.objective.script",
+    "report": "aimlhpo.objective.script",
 }
 
 

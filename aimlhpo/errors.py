@@ -11,13 +11,18 @@
     `-- Interrupted            130   stopped by the user (Ctrl-C, SIGTERM)
 
 Every message fits on one screen and says what was found, what is legal, and what to do.
+How a mistake is told: where it stands, what it looks like, and which word was probably meant.
+Numbers and times as people read them, for the live view and the status.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -117,3 +122,86 @@ class Interrupted(AimlhpoError):
     """The user stopped the command; what was running was released."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+LONGEST = 60
+
+
+def key_path(*segments: object) -> str:
+    """The way to a key as it is written in messages: `optuna: sampler: type`."""
+    return ": ".join(str(segment) for segment in segments)
+
+
+def did_you_mean(word: object, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The candidate nearest to `word`, upper and lower case alike, or None where nothing is near."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    matches = get_close_matches(str(word).lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[matches[0]] if matches else None
+
+
+def show(value: Any) -> str:
+    """A value as a person would write it in YAML, cut short where it is long."""
+    text = repr(value) if isinstance(value, str) else _json(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except ValueError:
+        return str(value)
+
+
+def listing(words: Iterable[str]) -> str:
+    """Legal words, in one line."""
+    return ", ".join(words)
+
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def show_duration(seconds: float | None) -> str:
+    """`45s`, `3m20s`, `2h05m`, `3d04h`; `-` when it is not known."""
+    if seconds is None or seconds != seconds or seconds == float("inf"):
+        return "-"
+    whole = max(0, round(seconds))
+    if whole < _MINUTE:
+        return f"{whole}s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}m{whole % _MINUTE:02d}s"
+    if whole < _DAY:
+        return f"{whole // _HOUR}h{whole % _HOUR // _MINUTE:02d}m"
+    return f"{whole // _DAY}d{whole % _DAY // _HOUR:02d}h"
+
+
+def show_number(value: float) -> str:
+    """Five significant digits, without an exponent where that is shorter."""
+    return f"{value:.5g}"
+
+
+def show_rate(per_second: float | None) -> str:
+    """Trials per second, minute, hour or day: the first unit in which it is at least one."""
+    if not per_second:
+        return "-"
+    for unit, length in (("s", 1), ("min", _MINUTE), ("h", _HOUR)):
+        if per_second * length >= 1:
+            return f"{per_second * length:.3g}/{unit}"
+    return f"{per_second * _DAY:.3g}/day"
+
+
+def shorten(text: str, width: int) -> str:
+    """The text in exactly `width` characters, cut with `~` where it is longer."""
+    return text.ljust(width) if len(text) <= width else text[: max(0, width - 1)] + "~"[:width]
+
+
+def storage_kind(url: str) -> str:
+    """What kind of storage a URL names, without the URL."""
+    scheme = url.partition(":")[0].partition("+")[0]
+    kinds = {
+        "sqlite": "SQLite",
+        "journal": "journal file",
+        "mysql": "MySQL",
+        "redis": "Redis",
+        "rediss": "Redis",
+    }
+    return "PostgreSQL" if scheme.startswith("postgres") else kinds.get(scheme, scheme)

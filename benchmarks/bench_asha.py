@@ -24,7 +24,7 @@ from typing import Any
 import optuna
 import yaml
 
-from aimlhpo.storage import open_storage
+from aimlhpo.storage.open import open_storage
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "asha" / "promotion.yml"

@@ -19,12 +19,12 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from aimlhpo.backends import own
-from aimlhpo.leases import Registry
-from aimlhpo.ledger import Ledger
-from aimlhpo.ledger.turn import Claim
+from aimlhpo.ledger.leases import Registry
+from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.requests import Claim
 from aimlhpo.paths import StudyPaths
-from aimlhpo.storage import open_storage
+from aimlhpo.storage.open import open_storage
+from aimlhpo.storage.owned import own
 from benchmarks.notes import quantiles
 from benchmarks.stores import KINDS, Stores
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import optuna
 import yaml
 
-from aimlhpo.storage import open_storage
+from aimlhpo.storage.open import open_storage
 
 SCRIPT = """
 import json, sys

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from aimlhpo.storage import open_storage
+from aimlhpo.storage.open import open_storage
 from benchmarks.big_study import big_project
 from benchmarks.stores import KINDS, Stores
 from tests.project import Project

@@ -34,9 +34,9 @@ from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Table, insert, select
 
-from aimlhpo.backends.backend import CLAIM
-from aimlhpo.records import ATTRIBUTE
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.base import CLAIM
+from aimlhpo.storage.trials import ATTRIBUTE
 from tests.project import Project
 
 SPACE: dict[str, tuple[str, dict[str, Any], BaseDistribution]] = {
@@ -102,7 +102,7 @@ def big_project(folder: Path, url: str, trials: int = 10_000, reports: int = 100
     project = Project(folder, OBJECTIVE, **keys)
     project.model.write_text("x0: 0.5\nx1: 0.5\nrate: 0.1\nlayers: 2\nkind: a\n")
     config = project.config
-    study = create_or_load_study(config)
+    study = begin_study(config)
     config.write_snapshot()
     fill(study._storage, study._study_id, trials, reports)
     return project

@@ -25,7 +25,7 @@ from typing import Any
 
 import optuna
 
-from aimlhpo.atomic import replace_file
+from aimlhpo.paths import replace_file
 from tests.faults import outages, plain, scenarios, slurm
 from tests.faults.verdict import Verdict
 from tests.servers import PostgreSQL

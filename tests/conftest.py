@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from aimlhpo.locks import locked
+from aimlhpo.storage.locks import locked
 from tests.servers import MariaDB, PostgreSQL, Redis
 
 pytest_plugins = ["tests.slurm.plugin"]

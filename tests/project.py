@@ -12,8 +12,9 @@ from typing import Any
 import optuna
 import yaml
 
-from aimlhpo.config import Config, load_config
-from aimlhpo.storage import open_storage
+from aimlhpo.check.settings import load_config
+from aimlhpo.config import Config
+from aimlhpo.storage.open import open_storage
 
 QUADRATIC = """
     from aimlhpo import BaseObjective

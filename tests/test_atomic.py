@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo import atomic
-from aimlhpo.atomic import replace_file
+from aimlhpo import paths
+from aimlhpo.paths import replace_file
 
 
 def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_what_a_killed_writer_left_is_swept_later(tmp_path: Path) -> None:
     fresh, stale = tmp_path / ".a.host.1.tmp", tmp_path / ".a.host.2.tmp"
     for leftover in (fresh, stale):
         leftover.write_text("half")
-    past = time.time() - 2 * atomic.ABANDONED_AFTER
+    past = time.time() - 2 * paths.ABANDONED_AFTER
     os.utime(stale, (past, past))
     replace_file(tmp_path / "a", "x")
     assert sorted(os.listdir(tmp_path)) == [".a.host.1.tmp", "a"]

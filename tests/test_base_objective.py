@@ -11,9 +11,9 @@ import optuna
 import pytest
 
 from aimlhpo import BaseObjective
-from aimlhpo.base_objective import load_objective, make_objective
 from aimlhpo.errors import ObjectiveError
-from aimlhpo.outcome import BadValue, MissingMetric
+from aimlhpo.objective.base import load_objective, make_objective
+from aimlhpo.objective.outcome import BadValue, MissingMetric
 
 CONFIG = {"lr": 0.1, "optuna": {"parameters": {}}}
 
@@ -186,7 +186,7 @@ class TestLoading:
             load_objective(write(tmp_path, "raise SystemExit(3)"))
 
     def test_importing_loads_no_framework(self) -> None:
-        code = "import sys, aimlhpo.base_objective; print({'optuna', 'numpy', 'torch'} & set(sys.modules))"
+        code = "import sys, aimlhpo.objective.base; print({'optuna', 'numpy', 'torch'} & set(sys.modules))"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert result.stdout.strip() == "set()"
 

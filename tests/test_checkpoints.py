@@ -8,11 +8,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.checkpoints import Checkpoints, best_of, unwanted
 from aimlhpo.errors import ConfigError
+from aimlhpo.ledger.checkpoints import Checkpoints, best_of, unwanted
 from aimlhpo.paths import StudyPaths
-from aimlhpo.storage import create_or_load_study
-from aimlhpo.taken import TAKEN
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.trials import IMPORTED
 from tests.project import Project
 
 OBJECTIVE = """
@@ -39,7 +39,7 @@ def test_the_best_is_left_of_a_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("keep", "kept"), [("all", [0, 1, 2, 3, 4]), ("best", [3, 4]), ("none", [4])])
 def test_what_is_kept_and_what_runs_is_left(tmp_path: Path, keep: str, kept: list[int]) -> None:
     project = Project(tmp_path, keep_checkpoints=keep)
-    study = create_or_load_study(project.config)
+    study = begin_study(project.config)
     for number in range(5):
         study.ask()
         project.config.paths.checkpoint(number).mkdir(parents=True)
@@ -76,7 +76,7 @@ def test_the_best_are_own_feasible_and_not_dominated() -> None:
     study = optuna.create_study(directions=["minimize", "maximize"])
     for values in ([1.0, 1.0], [2.0, 2.0], [2.0, 1.0], [1.0, 1.0]):
         study.add_trial(create_trial(values=values))
-    study.add_trial(create_trial(values=[0.0, 9.0], system_attrs={TAKEN: {"number": 1}}))
+    study.add_trial(create_trial(values=[0.0, 9.0], system_attrs={IMPORTED: {"number": 1}}))
     study.add_trial(create_trial(values=[0.0, 8.0], system_attrs={"constraints": [1.0]}))
     assert best_of(study.get_trials(), study.directions) == {0, 1, 3}
 

@@ -10,10 +10,11 @@ import optuna
 import pytest
 import yaml
 
-from aimlhpo.checks import check
-from aimlhpo.config import load_config
+from aimlhpo.check.check import check
+from aimlhpo.check.settings import load_config
 from aimlhpo.errors import Problem
-from aimlhpo.storage import create_or_load_study, open_storage
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.open import open_storage
 from tests.project import QUADRATIC, Project
 
 OBJECTIVE_OF_ANOTHER_KIND = "x = 1\n"
@@ -26,7 +27,7 @@ def told(problems: list[Problem]) -> str:
 def begun(project: Project, trials: int = 1) -> optuna.Study:
     """The project's study, with finished trials in it."""
     config = project.config
-    study = create_or_load_study(config)
+    study = begin_study(config)
     config.write_snapshot()
     for _ in range(trials):
         trial = study.ask()
@@ -195,7 +196,7 @@ def test_slurm_options_that_cannot_work_are_told_unless_it_runs_here(tmp_path: P
 def test_sqlite_on_a_network_file_system_is_refused_for_several_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aimlhpo.file_systems.MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr("aimlhpo.storage.locks.MOUNTS", tmp_path / "mountinfo")
     (tmp_path / "mountinfo").write_text("22 1 259:1 / / rw - nfs4 server:/ rw\n")
     sqlite = f"sqlite:///{tmp_path}/s.db"
     found = told(check(Project(tmp_path, slurm={"jobs": 2}, storage=sqlite).config))
@@ -210,7 +211,7 @@ def test_sqlite_on_a_network_file_system_is_refused_for_several_jobs(
 def test_a_file_system_whose_locks_stay_on_their_node_is_refused_for_several_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aimlhpo.file_systems.MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr("aimlhpo.storage.locks.MOUNTS", tmp_path / "mountinfo")
     (tmp_path / "mountinfo").write_text("22 1 259:1 / / rw - lustre server:/ rw,localflock\n")
     found = told(check(Project(tmp_path, slurm={"jobs": 2}, storage="journal").config))
     assert "localflock" in found

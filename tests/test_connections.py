@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.errors import StudyError
-from aimlhpo.storage import create_or_load_study, load_study, study_exists
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.study import load_study, study_exists
 from tests.project import Project
 from tests.servers import PostgreSQL
 from tests.waiting import wait_until
@@ -36,7 +37,7 @@ def wait_for_at_most(most: int, server: PostgreSQL, url: str) -> None:
 def test_each_open_study_has_two_at_most(tmp_path: Path, postgresql_server: PostgreSQL, no_collector: None) -> None:
     url = postgresql_server.url()
     project = Project(tmp_path, storage=url)
-    made = create_or_load_study(project.config)
+    made = begin_study(project.config)
     loaded = load_study(project.config)
     assert len(made.trials) == len(loaded.trials) == 0
     wait_for_at_most(4, postgresql_server, url)

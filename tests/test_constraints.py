@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimlhpo.constraints import Constraint, ConstraintError, holds, parse, values_of
-from aimlhpo.outcome import BadValue, MissingMetric
+from aimlhpo.objective.outcome import BadValue, MissingMetric
+from aimlhpo.space.constraints import Constraint, ConstraintError, constraint_values, holds, parse_constraint
 
 METRICS = {"millions": 12.5, "latency": 40, "batch": 8, "val/acc": 0.9, "ok": True, "word": "text", "zero": 0}
 
@@ -31,16 +31,16 @@ METRICS = {"millions": 12.5, "latency": 40, "batch": 8, "val/acc": 0.9, "ok": Tr
     ],
 )
 def test_the_value_is_0_or_less_where_it_holds(text: str, value: float) -> None:
-    assert parse(text).value(METRICS) == value
+    assert parse_constraint(text).value(METRICS) == value
 
 
 def test_equal_is_not_less() -> None:
-    assert not holds({"c": parse("latency < 40").value(METRICS)})
-    assert holds({"c": parse("latency <= 40").value(METRICS)})
+    assert not holds({"c": parse_constraint("latency < 40").value(METRICS)})
+    assert holds({"c": parse_constraint("latency <= 40").value(METRICS)})
 
 
 def test_the_names_and_the_text() -> None:
-    constraint = parse("latency  <  5*batch + 'val/acc' + batch")
+    constraint = parse_constraint("latency  <  5*batch + 'val/acc' + batch")
     assert constraint.names == ("latency", "batch", "val/acc")
     assert constraint.text == "latency < 5*batch + 'val/acc' + batch"
 
@@ -83,7 +83,7 @@ def test_the_names_and_the_text() -> None:
 )
 def test_what_is_refused(text: str, found: str) -> None:
     with pytest.raises(ConstraintError) as error:
-        parse(text)
+        parse_constraint(text)
     assert found in error.value.found
     assert error.value.legal
 
@@ -91,12 +91,12 @@ def test_what_is_refused(text: str, found: str) -> None:
 @given(st.text(max_size=60))
 def test_no_text_does_more_than_be_refused(text: str) -> None:
     with suppress(ConstraintError):
-        assert isinstance(parse(text), Constraint)
+        assert isinstance(parse_constraint(text), Constraint)
 
 
 def test_a_metric_that_is_not_there() -> None:
     with pytest.raises(MissingMetric) as error:
-        parse("million <= 20").value(METRICS)
+        parse_constraint("million <= 20").value(METRICS)
     assert error.value.cause.startswith("missing metric: million;")
     assert "millions" in error.value.cause
 
@@ -113,16 +113,16 @@ def test_a_metric_that_is_not_there() -> None:
 )
 def test_a_value_that_cannot_be_computed(text: str, reason: str) -> None:
     with pytest.raises(BadValue) as error:
-        parse(text).value(METRICS)
+        parse_constraint(text).value(METRICS)
     assert reason in error.value.cause
     assert error.value.cause.startswith(f"bad value: constraint {text!r}")
 
 
 def test_nan_is_no_value() -> None:
     with pytest.raises(BadValue, match="x is nan"):
-        parse("x <= 1").value({"x": float("nan")})
+        parse_constraint("x <= 1").value({"x": float("nan")})
 
 
 def test_the_order_does_not_depend_on_the_file() -> None:
-    one, other = parse("millions <= 20"), parse("latency <= 30")
-    assert list(values_of([one, other], METRICS)) == list(values_of([other, one], METRICS))
+    one, other = parse_constraint("millions <= 20"), parse_constraint("latency <= 30")
+    assert list(constraint_values([one, other], METRICS)) == list(constraint_values([other, one], METRICS))

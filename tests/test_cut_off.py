@@ -16,12 +16,12 @@ import pytest
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.trial import TrialState
 
-from aimlhpo.backends import OpenTrial
-from aimlhpo.backends.backend import CLAIM, PAUSED, RELEASED
-from aimlhpo.leases import Registry
-from aimlhpo.ledger import Claim, Ledger
+from aimlhpo.ledger.leases import Registry
+from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.requests import Claim
 from aimlhpo.paths import StudyPaths
-from aimlhpo.storage import open_storage
+from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial
+from aimlhpo.storage.open import open_storage
 
 GRACE = 60.0
 LONGEST = 12  # records of a batch here, at most

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from aimlhpo.config import load_config
-from aimlhpo.config.yaml_loader import load_yaml
+from aimlhpo.check.settings import load_config
+from aimlhpo.config.yaml import load_yaml
 from aimlhpo.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +68,7 @@ def test_python(snippet: Snippet, tmp_path: Path) -> None:
     (tmp_path / "objective.py").write_text(snippet.text)
     for helper in re.findall(r"^from (digits|training) import", snippet.text, re.MULTILINE):
         (tmp_path / f"{helper}.py").write_text("def train(*arguments): ...\n")
-    code = f"from aimlhpo.base_objective import load_objective; load_objective({str(tmp_path / 'objective.py')!r})"
+    code = f"from aimlhpo.objective.base import load_objective; load_objective({str(tmp_path / 'objective.py')!r})"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 

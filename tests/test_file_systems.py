@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.file_systems import lock_trouble, network, type_of
+from aimlhpo.storage.locks import lock_trouble, network, type_of
 
 TABLE = r"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 40 22 0:40 / /home rw,relatime - nfs4 server:/home rw,vers=4.2

@@ -7,8 +7,7 @@ from itertools import pairwise
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aimlhpo.history import History
-from aimlhpo.records import ATTRIBUTE
+from aimlhpo.storage.trials import ATTRIBUTE, History
 
 START = datetime(2026, 1, 1)
 

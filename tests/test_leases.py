@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.leases import Holder, Lease, Registry, _now, holders
+from aimlhpo.ledger.leases import Holder, Lease, Registry, _now, holders
 
 GRACE = 600.0
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from aimlhpo.leases import Holder, Lease
+from aimlhpo.ledger.leases import Holder, Lease
 with Lease(Path(sys.argv[1]), Holder("other"), 600.0):
     print("held", flush=True)
     time.sleep(600)
@@ -122,7 +122,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("aimlhpo.leases._now", clock)
+    monkeypatch.setattr("aimlhpo.ledger.leases._now", clock)
     return clock
 
 

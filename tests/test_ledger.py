@@ -9,12 +9,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from aimlhpo.backends import own
-from aimlhpo.backends.backend import CLAIM
-from aimlhpo.leases import Holder, Lease, Registry
-from aimlhpo.ledger import Beginning, Claim, Finish, Ledger, Nothing, Release, Turn, Wish
+from aimlhpo.ledger.leases import Holder, Lease, Registry
+from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, Finish, LedgerBatch, NoTrial, Release
 from aimlhpo.paths import StudyPaths
-from aimlhpo.storage import open_storage
+from aimlhpo.storage.base import CLAIM
+from aimlhpo.storage.open import open_storage
+from aimlhpo.storage.owned import own
 from tests.conftest import STORAGE_KINDS
 
 GRACE = 60.0
@@ -49,7 +50,7 @@ def take(ledger: Ledger) -> Claim:
 def test_budget_is_handed_out_once(ledger: Ledger) -> None:
     claims = [take(ledger) for _ in range(3)]
     assert sorted(claim.number for claim in claims) == [0, 1, 2]
-    assert ledger.claim(0, "cpu") is Nothing.WAIT
+    assert ledger.claim(0, "cpu") is NoTrial.WAIT
 
 
 def test_trial_that_is_interrupted_too_often_without_getting_on_fails(study: optuna.Study, paths: StudyPaths) -> None:
@@ -66,7 +67,9 @@ def test_trial_that_is_interrupted_too_often_without_getting_on_fails(study: opt
 def test_a_trial_that_is_given_up_is_not_claimed_in_the_same_turn(study: optuna.Study, paths: StudyPaths) -> None:
     ledger = Ledger(study, paths, 3, "here", Registry(paths.leases, GRACE), max_interruptions=1)
     lost = take(ledger)
-    settled = ledger.settle(Turn(releases=[Release(lost, "walltime")], wishes=[Wish("next", 0, "cpu", since=1.0)]))
+    settled = ledger.settle(
+        LedgerBatch(releases=[Release(lost, "walltime")], wishes=[ClaimRequest("next", 0, "cpu", since=1.0)])
+    )
     claim = settled.claims["next"]
     assert isinstance(claim, Claim)
     assert claim.number == 1
@@ -85,7 +88,7 @@ def test_a_result_that_comes_after_its_trial_was_given_up_is_refused(study: optu
 def test_finished_budget_gives_nothing(ledger: Ledger) -> None:
     for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE):
         assert ledger.finish(take(ledger), state, [1.0] if state == TrialState.COMPLETE else None, {})
-    assert ledger.claim(0, "cpu") is Nothing.DONE
+    assert ledger.claim(0, "cpu") is NoTrial.DONE
     assert ledger.counts().finished == 3
 
 
@@ -171,7 +174,7 @@ def beginning_of(claim: Claim) -> Beginning:
 
 
 def begin(ledger: Ledger, claim: Claim) -> bool:
-    return ledger.settle(Turn(beginnings=[beginning_of(claim)])).begun[claim.token]
+    return ledger.settle(LedgerBatch(beginnings=[beginning_of(claim)])).begun[claim.token]
 
 
 @pytest.fixture
@@ -187,17 +190,17 @@ def test_claims_ahead_count_and_leave_to_others_what_these_can_run(
     take_ahead(large)
     take_ahead(large)
     take_ahead(large)
-    assert large.claim_ahead() is Nothing.WAIT
+    assert large.claim_ahead() is NoTrial.WAIT
     counts = large.counts()
     assert (counts.running, counts.ready, large.left(counts)) == (1, 3, 1)
     take(elsewhere)
-    assert elsewhere.claim(0, "cpu") is Nothing.SOON
+    assert elsewhere.claim(0, "cpu") is NoTrial.SOON
 
 
 def test_an_agent_that_is_alone_claims_all_that_is_left_ahead(large: Ledger) -> None:
     running = [take(large), take(large)]
     ready = [take_ahead(large) for _ in range(3)]
-    assert large.claim_ahead() is Nothing.WAIT
+    assert large.claim_ahead() is NoTrial.WAIT
     assert [claim.number for claim in (*running, *ready)] == [0, 1, 2, 3, 4]
 
 
@@ -247,7 +250,7 @@ def test_beginning_of_a_lost_claim_leaves_it_to_its_new_owner(study: optuna.Stud
 def test_trial_begins_and_ends_in_one_turn(large: Ledger, study: optuna.Study) -> None:
     claim = take_ahead(large)
     finish = Finish(claim, TrialState.COMPLETE, [1.0], {})
-    settled = large.settle(Turn([finish], beginnings=[beginning_of(claim)]))
+    settled = large.settle(LedgerBatch([finish], beginnings=[beginning_of(claim)]))
     assert (settled.begun, settled.finished) == ({claim.token: True}, {claim.token: True})
     assert study.trials[0].system_attrs[CLAIM]["slot"] == 3
 

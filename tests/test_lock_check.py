@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.errors import StorageError
-from aimlhpo.leases import Holder, Lease
-from aimlhpo.lock_check import verify_shared_locks
+from aimlhpo.ledger.leases import Holder, Lease, verify_shared_locks
 
 GRACE = 180.0  # seconds; a third of it is waited only where something is wrong
 FAR = Holder("far", host="node7", boot="another host", started=1.0)

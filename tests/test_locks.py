@@ -17,7 +17,7 @@ from threading import enumerate as enumerate_threads
 import pytest
 
 from aimlhpo.errors import StorageError
-from aimlhpo.locks import lock, locked, open_lock_file, try_lock
+from aimlhpo.storage.locks import lock, locked, open_lock_file, try_lock
 from tests.waiting import wait_until
 
 
@@ -50,7 +50,7 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
 def test_who_frees_the_lock_does_not_have_it_again_before_those_that_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aimlhpo.locks._PATIENCE", 60.0)  # nobody is gone past, however slow
+    monkeypatch.setattr("aimlhpo.storage.locks._PATIENCE", 60.0)  # nobody is gone past, however slow
     path, order = tmp_path / "ledger.lock", list[str]()
 
     def take(who: str) -> None:
@@ -79,7 +79,7 @@ def test_one_that_went_past_the_line_leaves_nothing_locked_that_it_opens_later(
             begin.wait(60)
         take(fd, operation)
 
-    monkeypatch.setattr("aimlhpo.locks._PATIENCE", 0.1)
+    monkeypatch.setattr("aimlhpo.storage.locks._PATIENCE", 0.1)
     monkeypatch.setattr("fcntl.flock", take_late)
     head = open_lock_file(tmp_path / "ledger.lock.next")
     lock(head, path)
@@ -93,10 +93,11 @@ def test_one_that_went_past_the_line_leaves_nothing_locked_that_it_opens_later(
 def test_one_that_is_stopped_while_it_waits_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aimlhpo.locks._PATIENCE", 0.1)
+    monkeypatch.setattr("aimlhpo.storage.locks._PATIENCE", 0.1)
     path = tmp_path / "ledger.lock"
     code = (
-        "import sys; from pathlib import Path; from aimlhpo.locks import locked\nwith locked(Path(sys.argv[1])): pass"
+        "import sys; from pathlib import Path; from aimlhpo.storage.locks import locked\n"
+        "with locked(Path(sys.argv[1])): pass"
     )
     with locked(path):
         waiting = subprocess.Popen([sys.executable, "-c", code, str(path)])

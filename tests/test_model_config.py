@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.errors import ConfigError
-from aimlhpo.model_config import ModelPathError, exists, lookup, nearest, paths, substitute
+from aimlhpo.space.model_paths import ModelPathError, exists, lookup, nearest, paths, substitute
 
 CONF: dict[str, Any] = {
     "optimizer": {"learning_rate": 0.1, "name": "adam"},

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from aimlhpo.check.environment import probe_objective
 from aimlhpo.errors import ObjectiveError
-from aimlhpo.objective_probe import probe_objective
 
 GOOD = """
 from aimlhpo import BaseObjective

@@ -8,11 +8,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from aimlhpo.leases import Holder, Lease, Registry
-from aimlhpo.ledger import Claim, Ledger
-from aimlhpo.outbox import Outbox, Result
+from aimlhpo.ledger.leases import Holder, Lease, Registry
+from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.outbox import Outbox, Result
+from aimlhpo.ledger.requests import Claim
 from aimlhpo.paths import StudyPaths
-from aimlhpo.storage import open_storage
+from aimlhpo.storage.open import open_storage
 
 
 def setting(folder: Path, url: str | None = None) -> tuple[optuna.Study, StudyPaths, Registry]:

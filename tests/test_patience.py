@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from aimlhpo.errors import StorageError
-from aimlhpo.patience import Patience, is_outage
+from aimlhpo.storage.retry import RetryPolicy, is_outage
 
 
 def failing(times: int, error: Exception) -> Callable[[], str]:
@@ -45,16 +45,16 @@ def test_outages_are_told_from_mistakes(error: Exception, outage: bool) -> None:
 
 
 def test_outage_is_waited_out_with_one_line_for_its_begin_and_one_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aimlhpo.patience._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("aimlhpo.storage.retry._FIRST_PAUSE", 0.01)
     lines: list[str] = []
-    assert Patience(lines.append, lambda: 60.0).run(failing(2, AWAY)) == "done"
+    assert RetryPolicy(lines.append, lambda: 60.0).run(failing(2, AWAY)) == "done"
     assert len(lines) == 2
     assert "does not answer" in lines[0]
     assert "answers again" in lines[1]
 
 
 def test_a_pause_can_be_ended_from_outside() -> None:
-    patience = Patience(lambda line: None, lambda: 600.0)
+    patience = RetryPolicy(lambda line: None, lambda: 600.0)
     tries = 0
 
     def job() -> str:
@@ -71,10 +71,10 @@ def test_a_pause_can_be_ended_from_outside() -> None:
 def test_mistake_is_raised_at_once() -> None:
     lines: list[str] = []
     with pytest.raises(ValueError, match="no"):
-        Patience(lines.append, lambda: 60.0).run(failing(1, ValueError("no")))
+        RetryPolicy(lines.append, lambda: 60.0).run(failing(1, ValueError("no")))
     assert lines == []
 
 
 def test_outage_beyond_the_patience_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match="has not answered"):
-        Patience(lambda line: None, lambda: 0.0).run(failing(10**6, AWAY))
+        RetryPolicy(lambda line: None, lambda: 0.0).run(failing(10**6, AWAY))

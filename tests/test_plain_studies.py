@@ -14,8 +14,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.checks import check
-from aimlhpo.storage import create_or_load_study, open_storage
+from aimlhpo.check.check import check
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.open import open_storage
 from tests.project import QUADRATIC, Project
 
 OPTUNA = str(Path(sys.executable).with_name("optuna"))
@@ -138,4 +139,4 @@ def test_ranges_may_differ_and_parameters_come_and_go(tmp_path: Path) -> None:
     study.tell(study.ask({"y": optuna.distributions.FloatDistribution(0, 1)}), 1.0)
     study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 9)}), 1.0)
     project = Project(tmp_path, storage=url, reload=1)
-    assert create_or_load_study(project.config).study_name == "s"
+    assert begin_study(project.config).study_name == "s"

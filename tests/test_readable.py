@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aimlhpo import readable
+from aimlhpo import errors
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from aimlhpo import readable
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert readable.duration(seconds) == text
+    assert errors.show_duration(seconds) == text
 
 
 @pytest.mark.parametrize("unknown", [None, float("nan"), float("inf")])
 def test_unknown_durations_are_a_dash(unknown: float | None) -> None:
-    assert readable.duration(unknown) == "-"
+    assert errors.show_duration(unknown) == "-"
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_unknown_durations_are_a_dash(unknown: float | None) -> None:
     [(None, "-"), (0, "-"), (12.34, "12.3/s"), (0.2, "12/min"), (0.001, "3.6/h"), (1e-4, "8.64/day")],
 )
 def test_rates(per_second: float | None, text: str) -> None:
-    assert readable.rate(per_second) == text
+    assert errors.show_rate(per_second) == text
 
 
 def test_fit_pads_and_cuts() -> None:
-    assert readable.fit("abc", 5) == "abc  "
-    assert readable.fit("abcdef", 4) == "abc~"
-    assert readable.fit("abc", 0) == ""
+    assert errors.shorten("abc", 5) == "abc  "
+    assert errors.shorten("abcdef", 4) == "abc~"
+    assert errors.shorten("abc", 0) == ""
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_fit_pads_and_cuts() -> None:
     ],
 )
 def test_storage_kinds(url: str, kind: str) -> None:
-    assert readable.storage_kind(url) == kind
+    assert errors.storage_kind(url) == kind

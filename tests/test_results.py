@@ -19,9 +19,10 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.config import Config
-from aimlhpo.results import ResultsWriter, write_results
-from aimlhpo.space import SearchSpace
-from aimlhpo.storage import create_or_load_study, load_study
+from aimlhpo.results.table import ResultsWriter, write_results
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.storage.study import load_study
 from tests.project import Project
 
 DEFAULTS = {"rate": 0.25, "opt": "adam"}
@@ -59,7 +60,7 @@ def begin(tmp_path: Path, **optuna_keys: Any) -> tuple[optuna.Study, Config]:
     project = Project(tmp_path, **{"storage": "journal", "parameters": PARAMETERS, **optuna_keys})
     project.model.write_text(yaml.safe_dump(MODEL))
     config = project.config
-    return create_or_load_study(config), config
+    return begin_study(config), config
 
 
 def table(config: Config) -> list[dict[str, str]]:
@@ -276,7 +277,7 @@ def test_a_write_that_fails_is_told_and_tried_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("aimlhpo.results.replace_file", full)
+        patch.setattr("aimlhpo.results.table.replace_file", full)
         assert not writer.maybe_write()
         assert not writer.maybe_write()
     assert caplog.text.count("No space left on device") == 1

@@ -16,9 +16,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from aimlhpo.config import Config, load_config
+from aimlhpo.check.settings import load_config
+from aimlhpo.config import Config
 from aimlhpo.errors import ConfigError
-from aimlhpo.space import SearchSpace
+from aimlhpo.space.search_space import SearchSpace
 
 MODEL = "optimizer: {learning_rate: 0.1, name: adam}\nlayers: [{units: 1}]\nepochs: 5\n"
 

@@ -10,8 +10,7 @@ import optuna
 import pytest
 
 from aimlhpo.errors import ConfigError, StorageError
-from aimlhpo.storage import open_storage
-from aimlhpo.storage_probe import holds_studies, literal_password
+from aimlhpo.storage.open import holds_studies, literal_password, open_storage
 
 
 def test_a_used_storage_is_seen(storage_url: str) -> None:

@@ -17,6 +17,8 @@ agent (main thread)   the loop, and when to stop
   `-- worker processes    one per slot (aimlhpo.worker)
 """
 
+from __future__ import annotations
+
 from aimlhpo.agent.agent import Agent, Ending
 
 __all__ = ["Agent", "Ending"]

@@ -1,4 +1,7 @@
-"""The agent's main thread: it seats a worker in every slot, keeps them busy, and ends in good order."""
+"""Python's interpreter, set for a process whose main thread must answer at once.
+What an agent works on: its study, and the ledger of it.
+The agent's main thread: it seats a worker in every slot, keeps them busy, and ends in good order.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +11,70 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
-from aimlhpo.agent.bookkeeper import Bookkeeper, Standing
-from aimlhpo.agent.desk import Desk
-from aimlhpo.agent.employment import Employment
-from aimlhpo.agent.endings import Endings
-from aimlhpo.agent.halt import Halt
-from aimlhpo.agent.hearing import Hearing
-from aimlhpo.agent.interpreter import prompt
-from aimlhpo.agent.opening import make_ledger, open_study
-from aimlhpo.agent.preparing import Preparing
-from aimlhpo.agent.progress import Pace
-from aimlhpo.agent.seats import Seats
-from aimlhpo.agent.signals import LOCAL, SignalTrap
-from aimlhpo.agent.staff import Staff
-from aimlhpo.agent.walltime import Job, Walltime
-from aimlhpo.agent.workforce import Workforce
-from aimlhpo.devices import Slot
-from aimlhpo.election import Election
+from aimlhpo.agent.dispatcher import Employment, Endings, Hearing
+from aimlhpo.agent.progress import ProgressMeter
+from aimlhpo.agent.stop_requests import LOCAL, AgentJob, SignalTrap, StopRequest, Walltime
+from aimlhpo.agent.storage_client import StorageClient
+from aimlhpo.agent.storage_thread import StorageThreads, prompt
+from aimlhpo.agent.trial_store import StudySnapshot, TrialBuilder, TrialStore
+from aimlhpo.agent.worker_pool import WorkerPool, WorkerStarter
 from aimlhpo.errors import StudyFailed
-from aimlhpo.interruptions import STOPPED_BY_USER
-from aimlhpo.leases import Holder, Lease, Word
-from aimlhpo.lock_check import verify_shared_locks
-from aimlhpo.outbox import Outbox
-from aimlhpo.patience import Patience
+from aimlhpo.ledger.completion import STOPPED_BY_USER
+from aimlhpo.ledger.leases import Election, Holder, JobStateQuery, Lease, Registry, verify_shared_locks
+from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.outbox import Outbox
+from aimlhpo.search.asha import Promotion
+from aimlhpo.search.bounded import sampler_of
+from aimlhpo.search.building import make_pruner
+from aimlhpo.search.grid import queue_of
+from aimlhpo.search.stopping import make_stopping_criteria
+from aimlhpo.storage.owned import OwnedStorage, own
+from aimlhpo.storage.retry import RetryPolicy
+from aimlhpo.storage.study import STUDY_ATTR, load_study
 from aimlhpo.tracking.tracker import Tracker
+from aimlhpo.worker.devices import Slot
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping
 
-    from aimlhpo.config import Config
-    from aimlhpo.launch.view import View
+    import optuna
+
+    from aimlhpo.agent.progress import View
+    from aimlhpo.config.schema import Config
+
+
+def open_study(config: Config, patience: RetryPolicy) -> tuple[optuna.Study, OwnedStorage]:
+    """The study with its sampler and its pruner, on a storage that remembers what this agent holds.
+
+    Raises ConfigError, or StorageError when an outage outlasts the patience.
+    """
+    study = patience.run(partial(load_study, config, pruner=make_pruner(config.optuna.pruner)))
+    study.sampler = sampler_of(config, study.user_attrs[STUDY_ATTR]["seed"])
+    study._storage = storage = own(study._storage)
+    return study, storage
+
+
+def make_ledger(config: Config, study: optuna.Study, holder: Holder, word: JobStateQuery) -> Ledger:
+    """The ledger for the agent that `holder` names; `word` is the cluster's on other agents."""
+    options, leases = config.optuna, config.paths.leases
+    return Ledger(
+        study,
+        config.paths,
+        options.n_trials,
+        holder.agent,
+        Registry(leases, options.grace_period, holder, word),
+        max_retries=options.max_retries,
+        max_interruptions=options.max_interruptions,
+        queue=queue_of(study, config),
+        stops=make_stopping_criteria(study, config),
+        promotion=Promotion.of(study, options.reported_metric),
+    )
+
 
 _TICK = 0.5  # seconds between two looks at the clock
 _IDLE_PATIENCE, _STOPPING_PATIENCE = 600.0, 20.0  # seconds that the storage may be away
@@ -51,7 +84,7 @@ _IDLE_PATIENCE, _STOPPING_PATIENCE = 600.0, 20.0  # seconds that the storage may
 class Ending:
     """How an agent ended: `cause` is None when no trial was left to claim, else the reason it stopped before."""
 
-    standing: Standing
+    standing: StudySnapshot
     trials_run: int
     cause: str | None = None
 
@@ -70,8 +103,8 @@ class Agent:
         *,
         name: str | None = None,
         causes: Mapping[signal.Signals, str] = LOCAL,
-        job: Job | None = None,
-        word: Word = lambda holder: None,
+        job: AgentJob | None = None,
+        word: JobStateQuery = lambda holder: None,
         why: Callable[[str], str] = str,
     ) -> None:
         self._config, self._view = config, view
@@ -81,13 +114,13 @@ class Agent:
         self._walltime = Walltime(job.deadline if job else None)
         self._word, self._why = word, why
         self._causes = causes
-        self._workforce = Workforce(config, self._holder.agent, slots)
-        self._seats = Seats(slots, self._workforce.start)
-        self._halt = Halt()
-        self._pace = Pace(config.optuna.n_trials)
+        self._workforce = WorkerStarter(config, self._holder.agent, slots)
+        self._seats = WorkerPool(slots, self._workforce.start)
+        self._halt = StopRequest()
+        self._pace = ProgressMeter(config.optuna.n_trials)
         self._next_reap = self._next_look = 0.0
         self._stopped = False
-        self._patience = Patience(view.log, self._seconds_of_patience)
+        self._patience = RetryPolicy(view.log, self._seconds_of_patience)
 
     def run(self) -> Ending:
         """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
@@ -105,9 +138,9 @@ class Agent:
             verify_shared_locks(leases, self._holder, grace)
             waiter = stack.enter_context(Election(config.paths.state / "waiter.lock"))
             self._tracker = stack.enter_context(Tracker(config, self._holder.agent, self._view.log))
-            self._staff = stack.enter_context(Staff(config, study.sampler, self._patience))
-            preparing = Preparing(config, study, storage)
-            self._open_desk(Bookkeeper(config, study, storage, ledger, lease, preparing), preparing, waiter)
+            self._staff = stack.enter_context(StorageThreads(config, study.sampler, self._patience))
+            preparing = TrialBuilder(config, study, storage)
+            self._open_desk(TrialStore(config, study, storage, ledger, lease, preparing), preparing, waiter)
             stack.callback(self._seats.end_workers)
             stack.enter_context(prompt())
             self._loop()
@@ -115,10 +148,10 @@ class Agent:
             raise self._halt.error
         return Ending(self._desk.standing, self._desk.trials_run, self._halt.cause)
 
-    def _open_desk(self, books: Bookkeeper, preparing: Preparing, waiter: Election) -> None:
+    def _open_desk(self, books: TrialStore, preparing: TrialBuilder, waiter: Election) -> None:
         """The desk, and those who stand between it and the seats."""
         config, seats, halt, staff = self._config, self._seats, self._halt, self._staff
-        self._desk = desk = Desk(
+        self._desk = desk = StorageClient(
             books,
             preparing,
             staff.clerk,

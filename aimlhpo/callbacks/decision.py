@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from aimlhpo.outcome import MissingMetric
+from aimlhpo.objective.outcome import MissingMetric
 
 
 def is_due(step: int, interval: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aimlhpo.cli.parsing import make_parser
+from aimlhpo.cli.arguments import make_parser
 
 
 def run(argv: Sequence[str]) -> int:
@@ -13,7 +13,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("save_path", type=Path, metavar="SAVE_PATH", help="the study's directory")
     arguments = parser.parse_args(argv)
 
-    from aimlhpo.cli.target import load_target
-    from aimlhpo.launch.slurm.agent import run_agent
+    from aimlhpo.cli.arguments import load_target
+    from aimlhpo.cli.live_view import make_view
+    from aimlhpo.launch.slurm.job import run_agent
 
-    return run_agent(load_target(arguments.save_path))
+    config = load_target(arguments.save_path)
+    return run_agent(config, make_view(config))

@@ -7,14 +7,12 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from aimlhpo import readable
-from aimlhpo.cli import messages
-from aimlhpo.cli.parsing import add_config_arguments, config_flags, make_parser
-from aimlhpo.errors import ConfigError, ExitCode, Problem
-from aimlhpo.suggestions import show
+from aimlhpo.cli.arguments import add_config_arguments, config_flags, make_parser
+from aimlhpo.cli.messages import as_json, green, rows
+from aimlhpo.errors import ConfigError, ExitCode, Problem, show, storage_kind
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
+    from aimlhpo.config.schema import Config
 
 _EXAMPLES = """\
 aimlhpo check hyperparameters.yml model.yml
@@ -27,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
     config, problems = _check(arguments)
     if arguments.json:
         shown = dict(summary(config)) if config is not None and not problems else None
-        messages.as_json(
+        as_json(
             {
                 "ok": not problems,
                 "problems": [problem.as_dict() for problem in problems],
@@ -38,8 +36,8 @@ def run(argv: Sequence[str]) -> int:
     elif problems:
         raise ConfigError(problems)
     elif config is not None:
-        print(messages.green("ok:"), "the study can start; nothing was started or changed\n")
-        messages.rows(summary(config))
+        print(green("ok:"), "the study can start; nothing was started or changed\n")
+        rows(summary(config))
         tell_notes(config)
     return ExitCode.CONFIG if problems else ExitCode.DONE
 
@@ -53,8 +51,8 @@ def _parse(argv: Sequence[str]) -> Namespace:
 
 
 def _check(arguments: Namespace) -> tuple[Config | None, list[Problem]]:
-    from aimlhpo.checks import check
-    from aimlhpo.config import load_config
+    from aimlhpo.check.check import check
+    from aimlhpo.check.settings import load_config
 
     try:
         config = load_config(arguments.hyperparameters, arguments.model, arguments.overrides, config_flags(arguments))
@@ -65,10 +63,10 @@ def _check(arguments: Namespace) -> tuple[Config | None, list[Problem]]:
 
 def notes(config: Config) -> list[str]:
     """What is right, and could be better or is probably mistyped."""
-    from aimlhpo.config import hints
-    from aimlhpo.strategies.advice import advice
+    from aimlhpo.check.check import hints
+    from aimlhpo.check.samplers import warnings_for
 
-    return [*hints(config), *advice(config)]
+    return [*hints(config), *warnings_for(config)]
 
 
 def tell_notes(config: Config) -> None:
@@ -79,7 +77,7 @@ def tell_notes(config: Config) -> None:
 
 def summary(config: Config) -> list[tuple[str, str]]:
     """What would run, in names and values."""
-    from aimlhpo.config.grid import grid_of
+    from aimlhpo.space.grid import grid_of
 
     section = config.optuna
     grid = grid_of(config.hyperparameters["optuna"], config.model)
@@ -87,7 +85,7 @@ def summary(config: Config) -> list[tuple[str, str]]:
     goals = [f"{way} {metric}" for metric, way in zip(section.metric, section.direction, strict=True)]
     return [
         ("study", f"{section.study_name} ({'reloaded' if section.reload else 'new'})"),
-        ("storage", f"{readable.storage_kind(section.storage)}: {section.storage}"),
+        ("storage", f"{storage_kind(section.storage)}: {section.storage}"),
         ("save_path", section.save_path),
         ("objective", f"{section.objective or section.command}: {', '.join(goals)}"),
         ("parameters", f"{len(section.parameters)}: {', '.join(p.name for p in section.parameters.values())}"),
@@ -101,17 +99,17 @@ def summary(config: Config) -> list[tuple[str, str]]:
 
 def _beginning_and_end(config: Config) -> Iterator[tuple[str, str]]:
     """What the study begins with, and what else may end it."""
-    from aimlhpo.config.stopping_checks import RULES
+    from aimlhpo.check.settings import RULES
 
     rules = {key: config.hyperparameters["optuna"].get(key) for key in RULES}
     given = [f"{key} {show(value)}" for key, value in rules.items() if value is not None]
     if given:
         yield "or until", ", ".join(given)
     if config.optuna.warm_start_from is not None:
-        from aimlhpo.warm_start import account_of, is_done
+        from aimlhpo.search.warm_start import is_imported, summarize_import
 
-        if not is_done(config):
-            yield "warm start", str(account_of(config))
+        if not is_imported(config):
+            yield "warm start", str(summarize_import(config))
 
 
 def _where(config: Config) -> str:

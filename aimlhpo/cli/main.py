@@ -9,8 +9,8 @@ from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 
-from aimlhpo.cli import messages
-from aimlhpo.cli.parsing import EXIT_CODES, UsageError
+from aimlhpo.cli.arguments import EXIT_CODES, UsageError
+from aimlhpo.cli.messages import bug, error, failure
 from aimlhpo.errors import AimlhpoError, ExitCode
 
 VERBS = {
@@ -35,15 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:  # argparse, after --help
         code = leaving.code if isinstance(leaving.code, int) else ExitCode.DONE
     except AimlhpoError as problem:
-        messages.failure(problem)
+        failure(problem)
         code = problem.exit_code
     except KeyboardInterrupt:
-        messages.error("interrupted")
+        error("interrupted")
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         code = _reader_left()
     except Exception:  # noqa: BLE001  the last line of defence: told as what it is
-        messages.bug()
+        bug()
         code = ExitCode.INTERNAL
     return int(code)
 
@@ -62,7 +62,7 @@ def _dispatch(argv: list[str]) -> int:
 
 def _verb(name: str) -> ModuleType:
     if name not in VERBS and name not in INTERNAL_VERBS:
-        from aimlhpo.suggestions import did_you_mean
+        from aimlhpo.errors import did_you_mean
 
         guess = did_you_mean(name, VERBS)
         hint = f"\n    did you mean: aimlhpo {guess}" if guess else ""

@@ -1,4 +1,6 @@
-"""How the command line speaks: results on standard output, errors in red on standard error."""
+"""How the command line speaks: results on standard output, errors in red on standard error.
+The last words of `optimize` and `results`: the best trial, where the files lie, and what ended the study.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,17 @@ import math
 import os
 import sys
 import traceback
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from aimlhpo.errors import AimlhpoError, ConfigError, Interrupted
+from aimlhpo.errors import AimlhpoError, ConfigError, Interrupted, show_number
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from aimlhpo.config.schema import Config
+    from aimlhpo.results.table import ResultFiles
+    from aimlhpo.search.stopping import StopReason
 
 _RED, _GREEN, _BOLD, _DIM = "31", "32", "1", "2"
 
@@ -74,3 +84,64 @@ def rows(pairs: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         print(f"{name.ljust(width)}  {value}")
+
+
+def print_results(study: optuna.Study, config: Config, files: ResultFiles) -> bool:
+    """Best value, its trial and parameters; results.csv and best.yml. False where no complete trial is feasible."""
+    from aimlhpo.results.best import best_trials
+
+    trials = best_trials(study)
+    feasible = _tell_feasible(study, config)
+    if not trials and feasible:
+        print("no trial is complete yet")
+    for trial in trials:
+        values = zip(config.optuna.metric, trial.values or (), strict=False)
+        shown = ", ".join(f"{name} {show_number(value)}" for name, value in values)
+        print(f"{bold('best')} {green(shown)} (trial {trial.number}{whence(trial)})")
+    for path in (files.results, *files.best):
+        print(f"  {path}")
+    return feasible
+
+
+def _tell_feasible(study: optuna.Study, config: Config) -> bool:
+    """How many trials keep the constraints; False where trials are complete and none does."""
+    from aimlhpo.storage.trials import count, count_feasible
+
+    if not config.optuna.constraints:
+        return True
+    trials = study.get_trials(deepcopy=False)
+    complete, feasible = count(trials).complete, count_feasible(trials)
+    if complete and not feasible:
+        print(f"no trial is feasible: {complete} are complete, and none keeps every constraint; there is no best.yml")
+        return False
+    print(f"{feasible} of {complete} complete trials are feasible")
+    return True
+
+
+def whence(trial: FrozenTrial) -> str:
+    """What stands behind the number of a trial that another study has run."""
+    from aimlhpo.storage.trials import origin
+
+    known = origin(trial)
+    return f", {known}" if known else ""
+
+
+def nothing_to_do(config: Config, ended: StopReason) -> str:
+    """Why a study that is started again runs nothing, and what would make it go on."""
+    name, budget = config.optuna.study_name, config.optuna.n_trials
+    if ended.rule == "n_trials":
+        return f"nothing to do: study {name} has finished its {budget} trials (n_trials) before"
+    way = f"to go on, set another {ended.rule}, or leave it out"
+    if ended.rule == "timeout" and config.optuna.timeout_scope == "submission":
+        way = "to go on, start it again with reload: 1"
+    return f"nothing to do: study {name} was ended by {ended}\n    {way}"
+
+
+def print_ended(study: optuna.Study, config: Config) -> None:
+    """Which rule ended the study; nothing where it is not at its end."""
+    from aimlhpo.search.stopping import ending_of
+    from aimlhpo.storage.trials import count
+
+    ended = ending_of(study, config, count(study.get_trials(deepcopy=False)))
+    if ended:
+        print(f"study {config.optuna.study_name} ended by {ended}")

@@ -1,23 +1,47 @@
-"""`aimlhpo optimize`: the main command."""
+"""`--show sampler`, `--show pruner`: every option of the chosen class.
+`aimlhpo optimize`: the main command.
+"""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from aimlhpo.cli import messages
-from aimlhpo.cli.ending import nothing_to_do, print_ended, print_results
-from aimlhpo.cli.parsing import UsageError, add_config_arguments, config_flags, fill_local, make_parser
-from aimlhpo.cli.strategy import show_strategy
-from aimlhpo.errors import ConfigError, ExitCode
+from aimlhpo.cli.arguments import UsageError, add_config_arguments, config_flags, fill_local, make_parser
+from aimlhpo.cli.messages import bold, green, nothing_to_do, print_ended, print_results, rows
+from aimlhpo.errors import ConfigError, ExitCode, show
 
 if TYPE_CHECKING:
     import optuna
 
-    from aimlhpo.config import Config
+    from aimlhpo.config.schema import Config
+
+
+def show_strategy(config: Config, kind: str) -> int:
+    """Print the options of the study's sampler or pruner with their values and defaults. Raises ConfigError."""
+    from aimlhpo.config.overrides import DEFAULTS
+    from aimlhpo.search.building import check_strategy
+    from aimlhpo.search.registry import class_named, options
+
+    section = config.optuna.sampler if kind == "sampler" else config.optuna.pruner
+    problems = check_strategy(kind, section)
+    if problems:
+        raise ConfigError(problems)
+    name, given = (section.type, section.arguments) if section else (DEFAULTS[kind], {})
+    known = options(class_named(kind, name))
+    print(f"{bold(name)}: set an option with {kind}.OPTION=VALUE, or in the YAML under optuna: {kind}\n")
+    rows([(option, _value(parameter, option, given)) for option, parameter in known.items()])
+    return ExitCode.DONE
+
+
+def _value(parameter: inspect.Parameter, option: str, given: dict[str, Any]) -> str:
+    default = "needed" if parameter.default is parameter.empty else f"default {show(parameter.default)}"
+    return f"{show(given[option])} ({default})" if option in given else default
+
 
 _SUMMARY = """\
 Search for the best configuration.
@@ -36,7 +60,7 @@ aimlhpo optimize hyperparameters.yml model.yml --show sampler
 
 def run(argv: Sequence[str]) -> int:
     arguments = _parse(argv)
-    from aimlhpo.config import load_config
+    from aimlhpo.check.settings import load_config
 
     config = load_config(arguments.hyperparameters, arguments.model, arguments.overrides, config_flags(arguments))
     if arguments.show:
@@ -46,7 +70,7 @@ def run(argv: Sequence[str]) -> int:
     _check(config, arguments, here)
     if arguments.dry_run:
         return _dry_run(config, here)
-    from aimlhpo.stopping import ended_already
+    from aimlhpo.search.stopping import ended_already
 
     study = _study(config, arguments)
     ended = ended_already(study, config)
@@ -102,7 +126,7 @@ def _tell_default_storage(config: Config) -> None:
 
 
 def _check(config: Config, arguments: Namespace, here: bool) -> None:
-    from aimlhpo.checks import check
+    from aimlhpo.check.check import check
     from aimlhpo.cli.check import tell_notes
 
     problems = check(config, local=here, allow_changes=arguments.allow_changes)
@@ -114,8 +138,8 @@ def _check(config: Config, arguments: Namespace, here: bool) -> None:
 def _dry_run(config: Config, here: bool) -> int:
     from aimlhpo.cli.check import summary
 
-    print(messages.green("ok:"), "nothing was started\n")
-    messages.rows(summary(config))
+    print(green("ok:"), "nothing was started\n")
+    rows(summary(config))
     if here:
         return ExitCode.DONE
     from aimlhpo.cli.submit import show
@@ -127,21 +151,20 @@ def _dry_run(config: Config, here: bool) -> int:
 def _study(config: Config, arguments: Namespace) -> optuna.Study:
     import optuna
 
-    from aimlhpo.storage import create_or_load_study
-    from aimlhpo.warm_start import accounts
+    from aimlhpo.search.warm_start import begin_study, import_summaries
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = create_or_load_study(config, allow_changes=arguments.allow_changes)
+    study = begin_study(config, allow_changes=arguments.allow_changes)
     config.write_snapshot()
     _tell_changed_objective(study, config)
-    for account in accounts(study):
+    for account in import_summaries(study):
         print(account)
     return study
 
 
 def _tell_changed_objective(study: optuna.Study, config: Config) -> None:
     """The objective is read live: trials of a reloaded study may have been made with another text of it."""
-    from aimlhpo.command.spec import command_spec
+    from aimlhpo.config.command import command_spec
     from aimlhpo.worker.provenance import sha256_of
 
     stored = (value for key, value in study.user_attrs.items() if key.startswith("aimlhpo:provenance:"))
@@ -153,10 +176,11 @@ def _tell_changed_objective(study: optuna.Study, config: Config) -> None:
 
 
 def _run_here(config: Config, workers: int | str | None) -> int:
-    from aimlhpo.launch.local import run as run_local
-    from aimlhpo.storage import load_study
+    from aimlhpo.cli.live_view import make_view
+    from aimlhpo.launch.local import run_local
+    from aimlhpo.storage.study import load_study
 
-    run_local(config, workers if isinstance(workers, int) else None)
+    run_local(config, make_view(config), workers if isinstance(workers, int) else None)
     study = load_study(config)
     feasible = _tell_results(study, config)
     _tell_failed_permutations(study, config)
@@ -166,8 +190,8 @@ def _run_here(config: Config, workers: int | str | None) -> int:
 
 def _tell_failed_permutations(study: optuna.Study, config: Config) -> None:
     """A grid's trial that failed is not replaced by another: say what becomes of it."""
-    from aimlhpo.counts import count
-    from aimlhpo.grid import declared_grid
+    from aimlhpo.search.grid import declared_grid
+    from aimlhpo.storage.trials import count
 
     counts = count(study.get_trials(deepcopy=False))
     left = config.optuna.n_trials - counts.finished
@@ -180,7 +204,7 @@ def _tell_failed_permutations(study: optuna.Study, config: Config) -> None:
 
 
 def _tell_results(study: optuna.Study, config: Config) -> bool:
-    from aimlhpo.results import write_results
+    from aimlhpo.results.table import write_results
 
     return print_results(study, config, write_results(study, config))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aimlhpo.cli.parsing import add_study_argument, make_parser
+from aimlhpo.cli.arguments import add_study_argument, make_parser
 from aimlhpo.errors import ExitCode
 
 _EXAMPLES = """\
@@ -19,12 +19,12 @@ def run(argv: Sequence[str]) -> int:
     add_study_argument(parser)
     arguments = parser.parse_args(argv)
 
-    from aimlhpo.cli.ending import print_results
-    from aimlhpo.cli.target import load_target
+    from aimlhpo.cli.arguments import load_target
+    from aimlhpo.cli.messages import print_results
 
     config = load_target(arguments.study)
-    from aimlhpo.results import write_results
-    from aimlhpo.storage import load_study
+    from aimlhpo.results.table import write_results
+    from aimlhpo.storage.study import load_study
 
     study = load_study(config)
     files = write_results(study, config)

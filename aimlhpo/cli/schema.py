@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aimlhpo.cli import messages
-from aimlhpo.cli.parsing import make_parser
+from aimlhpo.cli.arguments import make_parser
+from aimlhpo.cli.messages import as_json
 from aimlhpo.errors import ExitCode
 
 
 def run(argv: Sequence[str]) -> int:
     summary = "Print the JSON schema of the hyperparameter file."
     make_parser("schema", summary, "aimlhpo schema > hyperparameters.schema.json").parse_args(argv)
-    from aimlhpo.config.json_schema import json_schema
+    from aimlhpo.check.json_schema import json_schema
 
-    messages.as_json(json_schema())
+    as_json(json_schema())
     return ExitCode.DONE

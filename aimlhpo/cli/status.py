@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from aimlhpo import readable
-from aimlhpo.cli import messages
-from aimlhpo.cli.parsing import add_study_argument, make_parser
-from aimlhpo.errors import ExitCode
+from aimlhpo.cli.arguments import add_study_argument, make_parser
+from aimlhpo.cli.messages import as_json, bold, dim, green
+from aimlhpo.errors import ExitCode, show_duration, show_number, show_rate
 
 if TYPE_CHECKING:
-    from aimlhpo.status import AgentStatus, FailedTrial, JobStatus, Status
+    from aimlhpo.results.status import AgentStatus, FailedTrial, JobStatus, Status
 
 _EXAMPLES = """\
 aimlhpo status runs/digits
@@ -30,15 +29,16 @@ def run(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
 
-    from aimlhpo.cli.target import load_target
+    from aimlhpo.cli.arguments import load_target
 
     config = load_target(arguments.study)
-    from aimlhpo.status import read_status
-    from aimlhpo.storage import load_study
+    from aimlhpo.launch.slurm.queue import job_states_of
+    from aimlhpo.results.status import read_status
+    from aimlhpo.storage.study import load_study
 
-    status = read_status(load_study(config), config)
+    status = read_status(load_study(config), config, job_states_of(config.paths))
     if arguments.json:
-        messages.as_json(status.as_dict())
+        as_json(status.as_dict())
     elif arguments.failed:
         print("\n".join([*failures(status.failed), *interruptions(status)]) or "no trial has failed")
     else:
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
 def screen(status: Status) -> Iterator[str]:
     """The status as text, one screen for an ordinary study."""
     counts = status.counts
-    yield f"{messages.bold(status.study)}  {messages.dim(status.save_path)}"
+    yield f"{bold(status.study)}  {dim(status.save_path)}"
     paused = [(counts.paused, "paused")] if counts.paused else []
     yield f"trials   {counts.finished} of {status.n_trials} done: " + ", ".join(
         f"{number} {state}"
@@ -67,8 +67,8 @@ def screen(status: Status) -> Iterator[str]:
     yield from (f"warm     {account}" for account in status.taken_over)
     yield from _best(status)
     if status.rate:
-        left = f", {readable.duration(status.eta)} left" if status.eta else ""
-        yield f"rate     {readable.rate(status.rate)}{left}"
+        left = f", {show_duration(status.eta)} left" if status.eta else ""
+        yield f"rate     {show_rate(status.rate)}{left}"
     if status.reaped:
         yield f"note     agents are gone; their trials were given back: {', '.join(map(str, status.reaped))}"
     yield from _jobs(status)
@@ -94,8 +94,8 @@ def _best(status: Status) -> Iterator[str]:
     if not status.best:
         yield "best     -"
     for best in status.best:
-        values = ", ".join(f"{name} {readable.number(value)}" for name, value in best.values.items())
-        yield f"best     {messages.green(values)} (trial {best.number}{f', {best.origin}' if best.origin else ''})"
+        values = ", ".join(f"{name} {show_number(value)}" for name, value in best.values.items())
+        yield f"best     {green(values)} (trial {best.number}{f', {best.origin}' if best.origin else ''})"
 
 
 def _agents(status: Status) -> Iterator[str]:
@@ -115,9 +115,9 @@ def _agent(agent: AgentStatus) -> Iterator[str]:
     for trial in agent.trials:
         report = ""
         if trial.last_report is not None:
-            report = f"  step {trial.last_report[0]}: {readable.number(trial.last_report[1])}"
+            report = f"  step {trial.last_report[0]}: {show_number(trial.last_report[1])}"
         place = f"slot {trial.slot}, {trial.device}"
-        yield f"    trial {trial.number}  {place}  {readable.duration(trial.seconds)}{report}"
+        yield f"    trial {trial.number}  {place}  {show_duration(trial.seconds)}{report}"
 
 
 def _jobs(status: Status) -> Iterator[str]:
@@ -131,7 +131,7 @@ def _jobs(status: Status) -> Iterator[str]:
 
 
 def _job(job: JobStatus) -> str:
-    left = f", {readable.duration(job.time_left)} left" if job.time_left is not None else ""
+    left = f", {show_duration(job.time_left)} left" if job.time_left is not None else ""
     why = f" ({job.reason})" if job.reason else ""
     return f"  {job.job}  {job.state.lower()}{why}" + (f" on {job.node}{left}" if job.node else "")
 

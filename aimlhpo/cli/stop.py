@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from aimlhpo.cli.parsing import UsageError, add_study_argument, make_parser
+from aimlhpo.cli.arguments import UsageError, add_study_argument, make_parser
 from aimlhpo.errors import ExitCode, SubmissionError
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
-    from aimlhpo.launch.slurm.cancel import Living
+    from aimlhpo.config.schema import Config
+    from aimlhpo.launch.slurm.queue import LivingJobs
 
 _SUMMARY = """\
 Cancel the jobs of a study; what they were running is given back, and can go on later.
@@ -33,30 +33,30 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     arguments = parser.parse_args(argv)
 
-    from aimlhpo.cli.target import load_target
-    from aimlhpo.launch.slurm import cancel
+    from aimlhpo.cli.arguments import load_target
+    from aimlhpo.launch.slurm.queue import cancel_jobs, living_jobs
 
     config = load_target(arguments.study)
-    found = cancel.living(config.paths)
+    found = living_jobs(config.paths)
     if not found:
         print(f"study {config.optuna.study_name} has no jobs in the queue")
         return ExitCode.NOTHING_TO_DO
     if not (arguments.yes or _agrees(config, found)):
         print("nothing was stopped")
         return ExitCode.DONE
-    stopped = cancel.stop(config.paths)
+    stopped = cancel_jobs(config.paths)
     print(f"cancelled {_count(stopped)}", flush=True)
     _await_end(config)
     _give_back(config)
     return ExitCode.DONE
 
 
-def _count(found: Living) -> str:
+def _count(found: LivingJobs) -> str:
     running, waiting = len(found.running), len(found.waiting)
     return f"{running + waiting} jobs ({running} running, {waiting} waiting)"
 
 
-def _agrees(config: Config, found: Living) -> bool:
+def _agrees(config: Config, found: LivingJobs) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("nobody is there to be asked; say --yes to stop the jobs")
     answer = input(f"Stop {_count(found)} of study {config.optuna.study_name}? [y/N] ")
@@ -77,18 +77,19 @@ def _await_end(config: Config) -> None:
 
 def _are_gone(config: Config) -> bool:
     """Whether SLURM says so: that it does not answer for a moment is no reason to give up what has begun."""
-    from aimlhpo.launch.slurm import cancel
+    from aimlhpo.launch.slurm.queue import living_jobs
 
     with suppress(SubmissionError):
-        return not cancel.living(config.paths)
+        return not living_jobs(config.paths)
     return False
 
 
 def _give_back(config: Config) -> None:
     """Release what agents that were killed have left behind, and say where the study stands."""
-    from aimlhpo.status import read_status
-    from aimlhpo.storage import load_study
+    from aimlhpo.launch.slurm.queue import job_states_of
+    from aimlhpo.results.status import read_status
+    from aimlhpo.storage.study import load_study
 
-    status = read_status(load_study(config), config)
+    status = read_status(load_study(config), config, job_states_of(config.paths))
     print(f"{status.counts.finished} of {status.n_trials} trials are finished", end="")
     print(f"; the others: aimlhpo submit {config.paths.save_path}" if status.left else "")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aimlhpo.cli import messages
-from aimlhpo.cli.ending import nothing_to_do
-from aimlhpo.cli.parsing import UsageError, add_study_argument, make_parser
+from aimlhpo.cli.arguments import UsageError, add_study_argument, make_parser
+from aimlhpo.cli.messages import nothing_to_do, rows
 from aimlhpo.errors import ExitCode
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
-    from aimlhpo.stopping import Ended
+    from aimlhpo.config.schema import Config
+    from aimlhpo.search.stopping import StopReason
 
 _SUMMARY = """\
 Submit jobs for a study that was started before, with the files as they were then.
@@ -34,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     jobs = _number(arguments.jobs)
 
-    from aimlhpo.cli.target import load_target
+    from aimlhpo.cli.arguments import load_target
 
     config = load_target(arguments.study)
     if arguments.dry_run:
@@ -48,24 +47,24 @@ def run(argv: Sequence[str]) -> int:
 
 def show(config: Config, jobs: int | None = None) -> int:
     """What would be submitted: in words, then the script."""
-    from aimlhpo.launch.slurm import describe
-    from aimlhpo.launch.slurm.submit import submit
+    from aimlhpo.launch.slurm.describe import describe_jobs
+    from aimlhpo.launch.slurm.sbatch import submit
 
     planned = submit(config, jobs=jobs, dry_run=True)
-    messages.rows(describe.jobs(config, planned.submission))
+    rows(describe_jobs(config, planned.submission))
     print(f"\n{planned.script}", end="")
     return ExitCode.DONE
 
 
 def submit(config: Config, jobs: int | None = None, *, wait: bool = False) -> int:
     """Submit the jobs and say how to go on; with `wait`, follow the study to its end."""
-    from aimlhpo.launch.slurm import describe
-    from aimlhpo.launch.slurm.submit import submit as submit_jobs
+    from aimlhpo.launch.slurm.describe import describe_submitted
+    from aimlhpo.launch.slurm.sbatch import submit as submit_jobs
 
     done = submit_jobs(config, jobs=jobs)
     count = sum(array.count for array in done.arrays)
     print(f"study {config.optuna.study_name}: {count} job{'s' if count > 1 else ''} submitted")
-    messages.rows(describe.submitted(config, done))
+    rows(describe_submitted(config, done))
     if not wait:
         return ExitCode.DONE
     from aimlhpo.cli.watch import follow
@@ -73,9 +72,9 @@ def submit(config: Config, jobs: int | None = None, *, wait: bool = False) -> in
     return follow(config)
 
 
-def _ended(config: Config) -> Ended | None:
-    from aimlhpo.stopping import ended_already
-    from aimlhpo.storage import load_study
+def _ended(config: Config) -> StopReason | None:
+    from aimlhpo.search.stopping import ended_already
+    from aimlhpo.storage.study import load_study
 
     return ended_already(load_study(config), config)
 

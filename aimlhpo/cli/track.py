@@ -6,11 +6,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aimlhpo.cli.parsing import add_study_argument, make_parser
+from aimlhpo.cli.arguments import add_study_argument, make_parser
 from aimlhpo.errors import ConfigError, ExitCode, Problem, StorageError, StudyError
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
+    from aimlhpo.config.schema import Config
 
 _SUMMARY = """\
 Tell MLflow and TensorBoard of a study's trials.
@@ -31,9 +31,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--tensorboard", nargs="?", const=True, metavar="DIR", help="write for TensorBoard")
     arguments = parser.parse_args(argv)
 
-    from aimlhpo.cli.target import load_target
-    from aimlhpo.config.study_config import with_tracking
-    from aimlhpo.tracking.checks import tracking_problems
+    from aimlhpo.check.environment import tracking_problems
+    from aimlhpo.cli.arguments import load_target
+    from aimlhpo.config.schema import with_tracking
 
     config = with_tracking(load_target(arguments.study), _asked(arguments))
     problems = [*tracking_problems(config), *_nothing_asked(config)]
@@ -54,13 +54,13 @@ def _nothing_asked(config: Config) -> list[Problem]:
 
 
 def _send(config: Config) -> int:
-    from aimlhpo.counts import count
-    from aimlhpo.election import Election
-    from aimlhpo.locks import locked
-    from aimlhpo.stopping import ending_of
-    from aimlhpo.storage import load_study
-    from aimlhpo.tracking.follower import Follower
-    from aimlhpo.tracking.targets import make_targets
+    from aimlhpo.ledger.leases import Election
+    from aimlhpo.search.stopping import ending_of
+    from aimlhpo.storage.locks import locked
+    from aimlhpo.storage.study import load_study
+    from aimlhpo.storage.trials import count
+    from aimlhpo.tracking.__main__ import make_targets
+    from aimlhpo.tracking.follower import TrackingSync
 
     study = load_study(config)
     config.paths.create()
@@ -71,7 +71,7 @@ def _send(config: Config) -> int:
         with locked(config.paths.tracking_lock):
             counts = count(study.get_trials(deepcopy=False))
             ended = "finished" if ending_of(study, config, counts) else "stopped"
-            lacks = Follower(config, study, targets, lambda line: None).finish(ended)
+            lacks = TrackingSync(config, study, targets, lambda line: None).finish(ended)
     if lacks:
         raise StorageError("\n".join(lacks))
     for target in targets:

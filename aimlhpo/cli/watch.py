@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from aimlhpo.cli.parsing import UsageError, add_study_argument, make_parser
+from aimlhpo.cli.arguments import UsageError, add_study_argument, make_parser
 from aimlhpo.cli.status import rest, screen
 from aimlhpo.errors import ExitCode
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
-    from aimlhpo.status import Status
+    from aimlhpo.config.schema import Config
+    from aimlhpo.results.status import Status
 
 EVERY = 5.0  # seconds between two looks
 _SUMMARY = """\
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     every = _seconds(arguments.every)
 
-    from aimlhpo.cli.target import load_target
+    from aimlhpo.cli.arguments import load_target
 
     config = load_target(arguments.study)
     try:
@@ -47,13 +47,14 @@ def run(argv: Sequence[str]) -> int:
 
 def follow(config: Config, every: float = EVERY) -> int:
     """Show the study until it ends: DONE with its budget reached, STUDY_FAILED where nobody is left to reach it."""
-    from aimlhpo.status import read_status
-    from aimlhpo.storage import load_study
+    from aimlhpo.launch.slurm.queue import job_states_of
+    from aimlhpo.results.status import read_status
+    from aimlhpo.storage.study import load_study
 
     study = load_study(config)
     with _display() as show:
         while True:
-            status = read_status(study, config)
+            status = read_status(study, config, job_states_of(config.paths))
             show(status)
             if is_over(status):
                 break
@@ -70,11 +71,11 @@ def follow(config: Config, every: float = EVERY) -> int:
 
 def is_over(status: Status) -> bool:
     """Whether nobody works on the study now, and no job will."""
-    from aimlhpo.launch.slurm.queue import ENDED
+    from aimlhpo.launch.slurm.queue import ENDED_STATES
 
     if status.agents or not status.slurm_answers:
         return False
-    return all(job.state in ENDED for job in status.jobs or ())
+    return all(job.state in ENDED_STATES for job in status.jobs or ())
 
 
 @contextmanager

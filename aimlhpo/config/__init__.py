@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from aimlhpo.config.hints import hints
-from aimlhpo.config.json_schema import json_schema, reference
-from aimlhpo.config.load import load_config, load_paths, load_snapshot
-from aimlhpo.config.schema import (
-    LogSection,
-    MlflowSection,
-    OptunaSection,
-    ParameterSection,
-    SlurmSection,
-    StrategySection,
-    TensorboardSection,
-)
-from aimlhpo.config.study_config import Config
+from aimlhpo.config.load import load_paths, load_snapshot, read_config
+from aimlhpo.config.optuna_section import OptunaSection, ParameterSection, StrategySection
+from aimlhpo.config.schema import Config, LogSection, MlflowSection, SlurmSection, TensorboardSection
 
 __all__ = [
     "Config",
@@ -25,10 +15,7 @@ __all__ = [
     "SlurmSection",
     "StrategySection",
     "TensorboardSection",
-    "hints",
-    "json_schema",
-    "load_config",
     "load_paths",
     "load_snapshot",
-    "reference",
+    "read_config",
 ]

@@ -1,47 +1,125 @@
-"""From two YAML files and the command line to one checked Config, or to all problems at once."""
+"""From what pydantic found to problems in our own words.
+From two YAML files and the command line to one checked Config, or to all problems at once.
+"""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from aimlhpo.config import deep_checks, model_space
-from aimlhpo.config.grid_checks import fill_n_trials
-from aimlhpo.config.locations import absolute, absolute_classes, default_storage, resolve_storage, storage_problems
+from aimlhpo.config.optuna_section import resolve_warm_start
 from aimlhpo.config.overrides import Overridden, apply
-from aimlhpo.config.problems import annotate, translate
-from aimlhpo.config.resources import fill_resources
-from aimlhpo.config.schema import HyperparameterFile
-from aimlhpo.config.slurm_options import normalise
-from aimlhpo.config.study_config import Config
-from aimlhpo.config.tracking import resolve_tracking
-from aimlhpo.config.values import as_number
-from aimlhpo.config.warm_start_section import resolve_warm_start
-from aimlhpo.config.yaml_loader import load_yaml
-from aimlhpo.errors import ConfigError, Problem
+from aimlhpo.config.resolve import (
+    absolute,
+    absolute_classes,
+    default_storage,
+    fill_resources,
+    resolve_storage,
+    resolve_tracking,
+    storage_problems,
+)
+from aimlhpo.config.sbatch_options import normalise
+from aimlhpo.config.schema import Config, HyperparameterFile
+from aimlhpo.config.yaml import load_yaml
+from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
 from aimlhpo.paths import StudyPaths
-from aimlhpo.suggestions import show
+from aimlhpo.space.grid import fill_n_trials
+from aimlhpo.space.model_paths import search_entries
+from aimlhpo.space.parameter_types import as_number
+
+Location = tuple[str | int, ...]
 
 
-def load_config(
+def translate(error: ValidationError) -> list[Problem]:
+    """One problem for each thing that pydantic refused, in the order of the schema."""
+    return [_problem(dict(detail)) for detail in error.errors(include_url=False)]
+
+
+def _problem(detail: dict[str, Any]) -> Problem:
+    location: Location = detail["loc"]
+    where = key_path(*location)
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "aimlhpo":
+        return Problem(where, context["found"], context["legal"], context["suggestion"])
+    if kind == "missing":
+        return Problem(where, "is missing", _description(location))
+    if kind == "extra_forbidden":
+        return unknown_key(location[:-1], str(location[-1]), fields_at(location[:-1]))
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return Problem(where, f"{show(detail['input'])} is not a mapping", listing(fields_at(location)) or "a mapping")
+    return Problem(where, f"{show(detail['input'])} is not legal here", _description(location))
+
+
+def unknown_key(above: Iterable[str | int], key: str, known: Iterable[str]) -> Problem:
+    """A key that the schema does not have, with the ones that it has."""
+    known = list(known)
+    where = key_path(*above, key)
+    return Problem(where, "unknown key", listing(known) or None, did_you_mean(key, known))
+
+
+def fields_at(location: Location) -> list[str]:
+    """The keys that are legal in the section at `location`."""
+    section = _section(location)
+    return [field.alias or name for name, field in section.model_fields.items()] if section else []
+
+
+def _description(location: Location) -> str | None:
+    section = _section(location[:-1])
+    field = section.model_fields.get(str(location[-1])) if section else None
+    return field.description if field else None
+
+
+def _section(location: Location) -> type[BaseModel] | None:
+    """The model that describes the mapping at `location`; parameters stand under keys of their own."""
+    section: type[BaseModel] | None = HyperparameterFile
+    free_key = False
+    for segment in location:
+        if free_key:
+            free_key = False
+            continue
+        field = section.model_fields.get(str(segment)) if section else None
+        if field is None:
+            return None
+        section = model_in(field.annotation)
+        free_key = segment == "parameters"
+    return None if free_key else section
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model inside an annotation like `Annotated[X, ...] | None` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (model_in(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((model for model in found if model), None)
+
+
+def annotate(problems: Iterable[Problem], sources: Mapping[str, str]) -> list[Problem]:
+    """Say which command line argument a problem came from, where it came from one."""
+    return [
+        Problem(f"{p.where} (from {sources[p.where]})", p.found, p.legal, p.suggestion) if p.where in sources else p
+        for p in problems
+    ]
+
+
+def read_config(
     hyperparameters: Path, model: Path, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
-) -> Config:
-    """Read both files, apply the command line, and check everything. Raises ConfigError with all problems."""
+) -> tuple[Config | None, Overridden, list[Problem]]:
+    """Read both files, apply the command line, and check each key by itself.
+
+    Returns the configuration (None where the schema finds problems), the data of both files with the problems of the
+    command line, and the problems of the schema. Raises ConfigError for a file that cannot be read.
+    """
     target = _read_both(Path(hyperparameters), Path(model))
     apply(target, overrides, flags or {})
     named = _resolve(target.hyperparameters, target.problems)
     _fill_in(target)
     config, problems = _validate(target.hyperparameters, target.model, named)
-    problems += deep_checks.problems(target.hyperparameters, target.model)
-    found = target.problems + annotate(dict.fromkeys(problems), target.sources)
-    if config is None or found:
-        raise ConfigError(found)
-    return config
+    return config, target, problems
 
 
 def load_snapshot(paths: StudyPaths) -> Config:
@@ -182,7 +260,7 @@ def _with_options(hyperparameters: dict[str, Any]) -> tuple[dict[str, Any], list
 
 def _with_model_space(hyperparameters: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
     """The file with the search space that the model config holds in its own."""
-    inside = model_space.entries(model)
+    inside = search_entries(model)
     optuna = hyperparameters.get("optuna")
     parameters = optuna.get("parameters", {}) if isinstance(optuna, dict) else None
     if not inside or not isinstance(parameters, dict):

@@ -1,22 +1,28 @@
-"""The `optuna:` section: the study, its storage, budget, strategies and search space."""
+"""`parameters`: the search space, each entry under its key.
+Pruning in a study with several metrics: by one of them, which the pruner names.
+The values of the keys that say when a study has had enough.
+`sampler`, `pruner` and `terminator`: each a class by its name, with its keyword arguments.
+`warm_start_from`: another study, by its directory or by its name.
+The `optuna:` section: the study, its storage, budget, strategies and search space.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from collections.abc import Mapping as AnyMapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from aimlhpo.config.parameter_section import Parameters
-from aimlhpo.config.pruned_metric import reported_metric
-from aimlhpo.config.stopping_section import AT_STOP, TIMEOUT_SCOPES, Hours, Patience, Targets
-from aimlhpo.config.strategy_section import Pruner, Strategy
-from aimlhpo.config.values import (
+from aimlhpo.config.fields import (
     TEXT,
     Command,
     Count,
     CountFromZero,
     CountOrAll,
     Flag,
+    Mapping,
     Seconds,
     Section,
     Seed,
@@ -27,12 +33,236 @@ from aimlhpo.config.values import (
     in_editors,
     one_of,
 )
-from aimlhpo.config.warm_start_section import WarmStart
-from aimlhpo.constraints import LEGAL, ConstraintError, parse
-from aimlhpo.interruptions import MOST_FRUITLESS
-from aimlhpo.suggestions import did_you_mean, listing, show
+from aimlhpo.config.resolve import absolute, resolve_storage, storage_problems
+from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
+from aimlhpo.space.constraints import LEGAL, ConstraintError, parse_constraint
+from aimlhpo.space.parameter_types import as_number
+
+
+class ParameterSection(Section):
+    """One parameter of the search space, under its key."""
+
+    type: Text = Field(description="The kind of parameter.")
+    settings: Mapping = Field(
+        description="The name in the study (the key where not given), and arguments of that kind."
+    )
+    substitute: Flag = Field(
+        default=True,
+        description="Whether the value replaces the model YAML's at the key; false where only custom_updates reads it.",
+    )
+    pass_as: Text | None = Field(
+        default=None,
+        alias="pass-as",
+        description="How `command` gets the value, with {v} in its place. Default: --NAME={v}; "
+        "booleans as --NAME or --no-NAME.",
+    )
+    dependency: Any = Field(
+        default=None,
+        description="What the value has to do with another: {type: multiply, on: OTHER}, or {type: optimize_iff, "
+        "on: OTHER, conditions: [{type: equal, compare_value: VALUE}], otherwise: VALUE}; a list for several.",
+    )
+
+    @property
+    def name(self) -> str:
+        """The parameter's name in the study."""
+        return str(self.settings["name"])
+
+
+def _parameters(value: Any) -> Any:
+    """Give every entry without a name its key as the name."""
+    if not isinstance(value, dict):
+        raise illegal(f"{show(value)} is not a mapping", "one entry per parameter")
+    return {str(key): _named(str(key), entry) for key, entry in value.items()}
+
+
+def _named(key: str, entry: Any) -> Any:
+    if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
+        return entry
+    return {**entry, "settings": {"name": key, **entry["settings"]}}
+
+
+Parameters = Annotated[dict[str, ParameterSection], BeforeValidator(_parameters)]
+
+
+_WHERE = key_path("optuna", "pruner", "metric")
+
+
+def pruned_metric_problems(optuna: AnyMapping[str, Any]) -> Iterator[Problem]:
+    """A metric that the study does not have, or none where it has several."""
+    pruner = optuna.get("pruner")
+    pruner = {"type": pruner} if isinstance(pruner, str) else pruner
+    if not isinstance(pruner, AnyMapping):
+        return
+    metrics = optuna.get("metric", "val_loss")
+    known = [str(name) for name in (metrics if isinstance(metrics, list) else [metrics])]
+    given = pruner.get("metric")
+    if given is None and len(known) > 1 and pruner.get("type") != "NopPruner":
+        yield Problem(_WHERE, f"is missing, and the study has {len(known)} metrics", f"one of {listing(known)}")
+    elif isinstance(given, str) and given not in known:
+        yield Problem(_WHERE, f"{show(given)} is no metric of the study", listing(known), did_you_mean(given, known))
+
+
+def reported_metric(metrics: list[str], named: str | None) -> int | None:
+    """The position of the metric that trials report: the only one, or the one that the pruner names."""
+    if named in metrics:
+        return metrics.index(named)
+    return 0 if len(metrics) == 1 else None
+
+
+TIMEOUT_SCOPES = ("submission", "study")
+AT_STOP = ("finish", "prune")
+_NUMBER = {"type": "number"}
+
+
+def _at_least_zero(value: Any) -> float:
+    return _limited(value, 0.0, "a number, 0 or more")
+
+
+def _hours(value: Any) -> float:
+    number = _limited(value, 0.0, "hours, more than 0")
+    if number == 0:
+        raise illegal(f"{show(value)} is too small", "hours, more than 0")
+    return number
+
+
+def _limited(value: Any, least: float, legal: str) -> float:
+    number = as_number(value)
+    if number is None:
+        raise illegal(f"{show(value)} is not a number", legal)
+    if number < least:
+        raise illegal(f"{show(value)} is too small", legal)
+    return float(number)
+
+
+def _targets(value: Any) -> float | dict[str, float]:
+    legal = "a number, or metric: number pairs"
+    if not isinstance(value, dict):
+        return _target(value, "", legal)
+    if not value:
+        raise illegal("is empty", legal)
+    return {str(name): _target(one, f"{name} is ", legal) for name, one in value.items()}
+
+
+def _target(value: Any, prefix: str, legal: str) -> float:
+    number = as_number(value)
+    if number is None:
+        raise illegal(f"{prefix}{show(value)}, not a number" if prefix else f"{show(value)} is not a number", legal)
+    return float(number)
+
+
+NotNegative = Annotated[float, BeforeValidator(_at_least_zero), in_editors({**_NUMBER, "minimum": 0})]
+Hours = Annotated[float, BeforeValidator(_hours), in_editors({**_NUMBER, "exclusiveMinimum": 0})]
+Targets = Annotated[
+    float | dict[str, float],
+    BeforeValidator(_targets),
+    in_editors(_NUMBER, {"type": "object", "additionalProperties": _NUMBER, "minProperties": 1}),
+]
+
+
+class PatienceSection(Section):
+    """How long to wait for a better trial."""
+
+    trials: Count = Field(description="Finished trials in a row without a better one that end the study.")
+    min_delta: NotNegative = Field(
+        default=0.0,
+        description="By how much a value must be better than the best before, at least, to count as better.",
+    )
+
+
+def _patience(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value
+    if not isinstance(as_number(value), int):
+        raise illegal(f"{show(value)} is not a whole number", "a number of trials, or trials: N and min_delta: X")
+    return {"trials": value}
+
+
+Patience = Annotated[PatienceSection, BeforeValidator(_patience)]
+
+
+class StrategySection(Section):
+    """A sampler or pruner by its class name in Optuna; every other key is a keyword argument of the class."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: Text = Field(description="Class name in Optuna.")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of the class."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class PrunerSection(StrategySection):
+    """A pruner, and the metric that it goes by."""
+
+    metric: Text | None = Field(default=None, description="Which of several metrics trials report, and are pruned by.")
+
+
+def _strategy(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"type": value}
+    if not isinstance(value, dict):
+        raise illegal(f"{show(value)} is not a mapping", "type: CLASS, and keyword arguments of the class")
+    return value
+
+
+Strategy = Annotated[StrategySection, BeforeValidator(_strategy)]
+Pruner = Annotated[PrunerSection, BeforeValidator(_strategy)]
+
+
+_LEGAL = "a study's save_path or hyperparameter file; or study_name: NAME, and storage: URL where it is another one"
+
+
+class WarmStartSection(Section):
+    """Another study."""
+
+    path: Text | None = Field(default=None, description="The study's save_path, or its hyperparameter file.")
+    study_name: Text | None = Field(default=None, description="Name of the study.")
+    storage: Text | None = Field(default=None, description="Its storage. Default: the one of this study.")
+
+
+def _warm_start(value: Any) -> Any:
+    if isinstance(value, dict):
+        named = value.get("study_name") is not None or value.get("path") is not None
+        if not named and set(value) <= set(WarmStartSection.model_fields):
+            raise illegal("names no study", _LEGAL)
+        return value
+    if not isinstance(value, str):
+        raise illegal(f"{show(value)} is not a study", _LEGAL)
+    return {"path": value}
+
+
+WarmStart = Annotated[WarmStartSection, BeforeValidator(_warm_start)]
+
+
+def resolve_warm_start(optuna: dict[str, Any]) -> None:
+    """Make its place absolute, so that a later start from another directory finds the same study."""
+    value = optuna.get("warm_start_from")
+    if isinstance(value, str) and value.strip() and "\0" not in value:
+        optuna["warm_start_from"] = absolute(value)
+    elif isinstance(value, dict):
+        storage, name, path = (value.get(key) for key in ("storage", "study_name", "path"))
+        if isinstance(path, str) and path.strip():
+            value["path"] = absolute(path)
+        if isinstance(storage, str) and isinstance(name, str):
+            value["storage"] = resolve_storage(storage, os.getcwd(), name)
+
+
+def warm_start_problems(optuna: AnyMapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the place of the other study as it is written."""
+    named = optuna.get("warm_start_from")
+    if not isinstance(named, AnyMapping):
+        return
+    where = key_path("optuna", "warm_start_from")
+    if named.get("path") is not None and (named.get("study_name") is not None or named.get("storage") is not None):
+        yield Problem(where, "has a path, and a study_name or storage beside it", "one of the two ways")
+    for problem in storage_problems(named.get("storage")):
+        yield Problem(key_path(where, "storage"), problem.found, problem.legal, problem.suggestion)
+
 
 DIRECTIONS = ("minimize", "maximize")
+MOST_FRUITLESS = 5  # interruptions in a row without a new report or checkpoint, by default
 ON_OOM = ("fail", "prune", "retry_alone")
 PRUNING = ("fast", "strict")
 KEPT = ("all", "best", "none")
@@ -43,7 +273,7 @@ def _constraint(value: Any) -> str:
     if not isinstance(value, str):
         raise illegal(f"{show(value)} is not text", LEGAL)
     try:
-        return parse(value).text
+        return parse_constraint(value).text
     except ConstraintError as error:
         raise illegal(error.found, error.legal) from None
 

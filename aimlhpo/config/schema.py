@@ -1,30 +1,110 @@
-"""The hyperparameter YAML: every section with its keys. The models here hold checked values and no logic."""
+"""The `log:` section: where a study's files lie, and which tracking tools are told of its trials.
+The `slurm:` section: the jobs that run a study on a cluster.
+The hyperparameter YAML: every section with its keys. The models here hold checked values and no logic.
+The checked configuration of a study: what everything else reads.
+"""
 
 from __future__ import annotations
 
+import copy
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from aimlhpo.config.log_section import LogSection, MlflowSection, TensorboardSection
+from aimlhpo.config.fields import Count, CountFromZero, Flag, Lines, Script, Section, Text, illegal
 from aimlhpo.config.optuna_section import OptunaSection
-from aimlhpo.config.parameter_section import ParameterSection
-from aimlhpo.config.slurm_section import SlurmSection
-from aimlhpo.config.strategy_section import PrunerSection, StrategySection
-from aimlhpo.config.values import Section, illegal
-from aimlhpo.suggestions import show
+from aimlhpo.config.resolve import resolve_tracking, tracking_problems
+from aimlhpo.config.yaml import dump_yaml
+from aimlhpo.errors import ConfigError, show
+from aimlhpo.paths import StudyPaths, replace_file
 
-__all__ = [
-    "HyperparameterFile",
-    "LogSection",
-    "MlflowSection",
-    "OptunaSection",
-    "ParameterSection",
-    "PrunerSection",
-    "SlurmSection",
-    "StrategySection",
-    "TensorboardSection",
-]
+
+class MlflowSection(Section):
+    """Where the study's trials appear in MLflow."""
+
+    uri: Text = Field(
+        default="",
+        description="http(s)://SERVER, sqlite:///FILE, another database, or a directory; ${VARIABLE} is taken from the "
+        "environment. Default: mlflow.db in save_path.",
+    )
+    experiment: Text = Field(default="", description="MLflow experiment of the study's runs. Default: the study_name.")
+
+
+class TensorboardSection(Section):
+    """Where the study's event files for TensorBoard lie."""
+
+    directory: Text = Field(default="", description="Directory of the event files. Default: tensorboard in save_path.")
+
+
+def _or_mapping(key: str, legal: str) -> BeforeValidator:
+    """A section that is asked for by `true`, by the value of its first key, or in full."""
+
+    def check(value: Any) -> Any:
+        if value is None or value is False:
+            return None
+        if value is True:
+            return {}
+        if not isinstance(value, str | dict):
+            raise illegal(f"{show(value)} is not a mapping", legal)
+        return {key: value} if isinstance(value, str) else value
+
+    return BeforeValidator(check)
+
+
+class LogSection(Section):
+    """Where logs and results are written."""
+
+    save_path: Text | None = Field(
+        default=None, description="Directory of the study's files, used where `optuna: save_path` is not given."
+    )
+    mlflow: Annotated[MlflowSection | None, _or_mapping("uri", "true, a URI, or uri: URI and experiment: NAME")] = (
+        Field(default=None, description="Tell MLflow of every trial: true, a URI, or a mapping.")
+    )
+    tensorboard: Annotated[
+        TensorboardSection | None, _or_mapping("directory", "true, a directory, or directory: DIRECTORY")
+    ] = Field(default=None, description="Write every trial for TensorBoard: true, a directory, or a mapping.")
+
+
+BatchValue = str | list[str] | None
+
+
+def _batch(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise illegal(f"{show(value)} is not a mapping", "sbatch options, by long name or short letter")
+    return value
+
+
+class SlurmSection(Section):
+    """Jobs, their sbatch options, and what runs in them before Python."""
+
+    jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
+    batch: Annotated[dict[str, BatchValue], BeforeValidator(_batch)] = Field(
+        default_factory=dict,
+        description="Options of sbatch, by long name or short letter; null or true for options without a value, "
+        "a list for repeated ones.",
+    )
+    kernel: Script | None = Field(
+        default=None, description="Shell command that runs last before Python, in a login shell."
+    )
+    bash: Lines = Field(default_factory=list, description="Shell lines that run first in each job, in a login shell.")
+    python: Text | None = Field(
+        default=None, description="Python interpreter of the jobs; the one that submits where it is not given."
+    )
+    workers_per_job: Count | None = Field(
+        default=None, description="Workers in each job; one per GPU of the job (or one without GPUs) where not given."
+    )
+    trials_per_gpu: Count = Field(default=1, description="Trials that share one GPU.")
+    gpus_per_worker: Count = Field(default=1, description="GPUs that one trial trains on.")
+    requeue: Flag = Field(
+        default=True, description="Whether a job queues itself again at its walltime while work is left."
+    )
+    max_requeues: CountFromZero | None = Field(
+        default=None, description="How often one job may be queued again; no limit where not given."
+    )
 
 
 def _log(value: Any) -> Any:
@@ -45,3 +125,49 @@ class HyperparameterFile(Section):
         default=None, description="The jobs that run the study on a SLURM cluster; without it the study runs here."
     )
     optuna: OptunaSection = Field(description="The study: its storage, budget, strategies and search space.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Both YAML files, checked. Plain data: it can be pickled, and holds no secret that a file did not hold."""
+
+    log: LogSection
+    slurm: SlurmSection | None
+    optuna: OptunaSection
+    model: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    storage_named: bool = field(default=True, compare=False)
+    """False where no `storage` was given and the default was taken."""
+
+    @property
+    def paths(self) -> StudyPaths:
+        """Where the study keeps its files."""
+        return StudyPaths(Path(self.optuna.save_path), self.optuna.study_name)
+
+    def conf(self) -> dict[str, Any]:
+        """What objectives see before substitution: the model config, and the `optuna` section under "optuna"."""
+        conf = copy.deepcopy(self.model)
+        conf["optuna"] = copy.deepcopy(self.hyperparameters["optuna"])
+        return conf
+
+    def enqueued(self) -> list[dict[str, Any]]:
+        """The trials of `enqueue`, by study name."""
+        names = {key: parameter.name for key, parameter in self.optuna.parameters.items()}
+        return [{names.get(key, key): value for key, value in entry.items()} for entry in self.optuna.enqueue]
+
+    def write_snapshot(self) -> None:
+        """Keep both files beside the study, for the user alone (mode 0600). Raises OSError."""
+        os.makedirs(self.paths.snapshot, mode=0o700, exist_ok=True)
+        replace_file(self.paths.hyperparameters, dump_yaml(self.hyperparameters), 0o600)
+        replace_file(self.paths.model, dump_yaml(self.model), 0o600)
+
+
+def with_tracking(config: Config, asked: Mapping[str, Any]) -> Config:
+    """The same study, with tracking tools asked for as under `log`. Raises ConfigError."""
+    log = config.hyperparameters.get("log")
+    log = {**(log if isinstance(log, dict) else {}), **asked}
+    problems = list(tracking_problems(log))
+    if problems:
+        raise ConfigError(problems)
+    resolve_tracking(log, config.optuna.save_path, config.optuna.study_name)
+    return replace(config, log=LogSection.model_validate(log))

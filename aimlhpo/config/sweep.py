@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from aimlhpo.config.values import as_number
-from aimlhpo.config.yaml_loader import parse_value
-from aimlhpo.errors import ConfigError, Problem
-from aimlhpo.suggestions import did_you_mean, listing, show
+from aimlhpo.config.yaml import parse_value
+from aimlhpo.errors import ConfigError, Problem, did_you_mean, listing, show
+from aimlhpo.space.parameter_types import as_number
 
 Entry = dict[str, Any]
 FUNCTIONS = {

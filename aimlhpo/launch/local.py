@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aimlhpo.agent import Agent, Ending
-from aimlhpo.devices import plan_slots, visible_gpus
+from aimlhpo.agent.agent import Agent, Ending
+from aimlhpo.agent.progress import View
 from aimlhpo.errors import Interrupted
-from aimlhpo.launch.live import make_view
+from aimlhpo.worker.devices import plan_slots, visible_gpus
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
+    from aimlhpo.config.schema import Config
 
 
-def run(config: Config, workers: int | None = None) -> Ending:
+def run_local(config: Config, view: View, workers: int | None = None) -> Ending:
     """Run the study with `workers` workers; None: one for each GPU, or a single one on the CPU.
 
     Raises DeviceError, ObjectiveError, StudyFailed, StorageError, and Interrupted after Ctrl-C.
@@ -21,7 +21,6 @@ def run(config: Config, workers: int | None = None) -> Ending:
     gpus = visible_gpus() if config.optuna.gpu else []
     ranks = config.slurm.gpus_per_worker if config.slurm else 1
     slots = plan_slots(gpus, cuda=config.optuna.gpu, workers=workers, gpus_per_worker=ranks)
-    view = make_view(config)
     view.start()
     try:
         ending = Agent(config, slots, view).run()

@@ -26,7 +26,30 @@ ledger        takes the lock, has every request of a turn decided, and writes wh
   `-- reaping     which results and trials dead agents have left
 """
 
-from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.turn import Beginning, Claim, Finish, Nothing, Release, Settled, Turn, Wish, new_token
+from __future__ import annotations
 
-__all__ = ["Beginning", "Claim", "Finish", "Ledger", "Nothing", "Release", "Settled", "Turn", "Wish", "new_token"]
+from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.requests import (
+    Beginning,
+    Claim,
+    ClaimRequest,
+    Finish,
+    LedgerAnswer,
+    LedgerBatch,
+    NoTrial,
+    Release,
+    new_token,
+)
+
+__all__ = [
+    "Beginning",
+    "Claim",
+    "ClaimRequest",
+    "Finish",
+    "Ledger",
+    "LedgerAnswer",
+    "LedgerBatch",
+    "NoTrial",
+    "Release",
+    "new_token",
+]

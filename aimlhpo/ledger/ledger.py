@@ -1,33 +1,67 @@
-"""The ledger of one study, as one agent sees it."""
+"""What dead agents have left behind: results on their way to the storage, and trials.
+The ledger of one study, as one agent sees it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from aimlhpo import interruptions
-from aimlhpo.asha import Promotion
-from aimlhpo.backends import OpenTrial, Overview, OwnedStorage, own
-from aimlhpo.backends.backend import Place
-from aimlhpo.counts import Counts
-from aimlhpo.leases import Registry
-from aimlhpo.ledger.budget import Budget
-from aimlhpo.ledger.claiming import Claiming, Queue
-from aimlhpo.ledger.draft import Draft
-from aimlhpo.ledger.finishing import Finishing
-from aimlhpo.ledger.reaping import IsDead, left_results, left_trials, make_judge
-from aimlhpo.ledger.releasing import Releasing
-from aimlhpo.ledger.turn import Claim, Finish, Nothing, Release, Settled, Turn, Wish, new_token
-from aimlhpo.locks import locked
-from aimlhpo.outbox import Outbox
+from aimlhpo.config.optuna_section import MOST_FRUITLESS
+from aimlhpo.ledger.claims import Claiming, Queue
+from aimlhpo.ledger.completion import Finishing, Releasing
+from aimlhpo.ledger.leases import Registry
+from aimlhpo.ledger.outbox import Outbox, Result
+from aimlhpo.ledger.requests import (
+    Budget,
+    Claim,
+    ClaimRequest,
+    Finish,
+    LedgerAnswer,
+    LedgerBatch,
+    NoTrial,
+    PendingState,
+    Release,
+    new_token,
+)
 from aimlhpo.paths import StudyPaths
-from aimlhpo.patience import is_outage
-from aimlhpo.stopping import Ended, Stops
+from aimlhpo.search.asha import Promotion
+from aimlhpo.search.stopping import StoppingCriteria, StopReason
+from aimlhpo.storage.base import OpenTrial, Overview, Place
+from aimlhpo.storage.locks import locked
+from aimlhpo.storage.owned import OwnedStorage, own
+from aimlhpo.storage.retry import is_outage
+from aimlhpo.storage.trials import Counts
+
+IsDead = Callable[[str], bool]
+"""Whether an agent is, by its name."""
+
+
+def make_judge(registry: Registry, myself: str) -> IsDead:
+    """Asks the registry once about each agent, and never about `myself`."""
+    return cache(lambda agent: agent != myself and registry.is_dead(agent))
+
+
+def left_results(outbox: Outbox, is_dead: IsDead) -> Iterator[Finish]:
+    """The results of dead agents, to be delivered in their place."""
+    return (_finish(result) for result in outbox.results() if is_dead(result.agent))
+
+
+def left_trials(overview: Overview, is_dead: IsDead) -> list[OpenTrial]:
+    """The trials that dead agents hold."""
+    held = (trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.claim)
+    return [trial for trial in held if trial.claim and is_dead(trial.claim["agent"])]
+
+
+def _finish(result: Result) -> Finish:
+    claim = Claim(result.trial_id, result.number, result.token, attempt=1)
+    return Finish(claim, TrialState[result.state], result.values, result.record, result.reports)
 
 
 class Ledger:
@@ -41,9 +75,9 @@ class Ledger:
         agent: str,
         registry: Registry,
         max_retries: int = 0,
-        max_interruptions: int = interruptions.MOST_FRUITLESS,
+        max_interruptions: int = MOST_FRUITLESS,
         queue: Queue | None = None,
-        stops: Stops | None = None,
+        stops: StoppingCriteria | None = None,
         promotion: Promotion | None = None,
     ) -> None:
         self._study, self._paths, self._agent, self._registry = study, paths, agent, registry
@@ -59,30 +93,30 @@ class Ledger:
 
     # --- many requests at once ---
 
-    def settle(self, turn: Turn) -> Settled:
+    def settle(self, turn: LedgerBatch) -> LedgerAnswer:
         """Decide on all requests, and write what follows at once. Safe to repeat: tokens tell what was done before.
 
         Where a value is refused, nothing of the turn is written, and the error is raised.
         """
         if not turn.asks:
             self._backend.apply(turn.operations)
-            return Settled()
+            return LedgerAnswer()
         with locked(self._paths.lock):
             if not (turn.finishes and turn.wishes and self._looks_at_results):
                 return self._settle(turn)
             ended = self._settle(replace(turn, wishes=()))
-            return Settled.of([ended, self._settle(Turn(wishes=turn.wishes))])
+            return LedgerAnswer.of([ended, self._settle(LedgerBatch(wishes=turn.wishes))])
 
     @property
     def _looks_at_results(self) -> bool:
         """Whether a claim depends on the results that are stored."""
         return self._stops is not None or self._promotion is not None or self._finishing.retries
 
-    def _settle(self, turn: Turn) -> Settled:
+    def _settle(self, turn: LedgerBatch) -> LedgerAnswer:
         with self._storage.gather() as operations:
             operations += turn.operations
-            draft = Draft(self._overview(), operations)
-            settled = Settled(
+            draft = PendingState(self._overview(), operations)
+            settled = LedgerAnswer(
                 begun={begun.claim.token: self._claiming.begin(draft, begun) for begun in turn.beginnings},
                 finished={finish.claim.token: self._finishing.finish(draft, finish) for finish in turn.finishes},
                 released={release.claim.token: self._releasing.release(draft, release) for release in turn.releases},
@@ -95,9 +129,9 @@ class Ledger:
         settled.claims = {token: self._held(claim, places.get(token)) for token, claim in claims.items()}
         return settled
 
-    def _held(self, claim: Claim | Nothing, place: Place | None) -> Claim | Nothing:
+    def _held(self, claim: Claim | NoTrial, place: Place | None) -> Claim | NoTrial:
         """The claim, on the trial that was made for it where `place` is given."""
-        if isinstance(claim, Nothing):
+        if isinstance(claim, NoTrial):
             return claim
         if place is not None:
             claim = Claim(place.trial_id, place.number, claim.token, claim.attempt)
@@ -107,22 +141,22 @@ class Ledger:
 
     # --- one request ---
 
-    def claim(self, slot: int, device: str, token: str | None = None, gpus: float = 0.0) -> Claim | Nothing:
+    def claim(self, slot: int, device: str, token: str | None = None, gpus: float = 0.0) -> Claim | NoTrial:
         """The next trial for a slot: an interrupted or enqueued one before a new one.
 
         A repeated call with the same token returns the claim that an earlier call made before it was cut short.
         """
-        return self._claim_one(Wish(token or new_token(), slot, device, gpus, time.time()))
+        return self._claim_one(ClaimRequest(token or new_token(), slot, device, gpus, time.time()))
 
-    def claim_ahead(self, token: str | None = None) -> Claim | Nothing:
+    def claim_ahead(self, token: str | None = None) -> Claim | NoTrial:
         """The next trial for whichever of this agent's slots is free first: it counts, but has not begun.
 
         Nothing.WAIT where what is left is not more than what other agents run: a slot that is free there takes that.
         """
-        return self._claim_one(Wish(token or new_token()))
+        return self._claim_one(ClaimRequest(token or new_token()))
 
-    def _claim_one(self, wish: Wish) -> Claim | Nothing:
-        return self.settle(Turn(wishes=[wish])).claims[wish.token]
+    def _claim_one(self, wish: ClaimRequest) -> Claim | NoTrial:
+        return self.settle(LedgerBatch(wishes=[wish])).claims[wish.token]
 
     def finish(
         self,
@@ -137,7 +171,7 @@ class Ledger:
         False if the claim was lost meanwhile: then nothing is written.
         """
         finish = Finish(claim, state, values, record, list(reports))
-        return self.settle(Turn(finishes=[finish])).finished[claim.token]
+        return self.settle(LedgerBatch(finishes=[finish])).finished[claim.token]
 
     def release(self, claim: Claim, cause: str, seconds: float = 0.0) -> bool:
         """Give an unfinished trial back, to be continued by whoever claims it next. False if the claim was lost."""
@@ -148,7 +182,7 @@ class Ledger:
         return self._release_one(Release(claim, None))
 
     def _release_one(self, release: Release) -> bool:
-        return self.settle(Turn(releases=[release])).released[release.claim.token]
+        return self.settle(LedgerBatch(releases=[release])).released[release.claim.token]
 
     # --- who holds what ---
 
@@ -169,7 +203,7 @@ class Ledger:
 
     def _deliver(self, finish: Finish) -> None:
         try:
-            self._settle(Turn(finishes=[finish]))
+            self._settle(LedgerBatch(finishes=[finish]))
         except Exception as error:
             if is_outage(error):
                 raise
@@ -179,7 +213,7 @@ class Ledger:
 
     def _release_lost(self, is_dead: IsDead) -> list[OpenTrial]:
         with self._storage.gather() as operations:
-            draft = Draft(self._overview(), operations)
+            draft = PendingState(self._overview(), operations)
             lost = left_trials(draft.overview, is_dead)
             for trial in lost:
                 self._releasing.take_from_dead(draft, trial)
@@ -188,7 +222,7 @@ class Ledger:
 
     # --- the study ---
 
-    def ended(self) -> Ended | None:
+    def ended(self) -> StopReason | None:
         """Which stopping rule has ended the study, if one has."""
         if self._stops is None:
             return None

@@ -1,4 +1,6 @@
-"""The child process of an agent that tells tracking tools of the trials."""
+"""The tracking tools that a configuration asks for.
+The child process of an agent that tells tracking tools of the trials.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aimlhpo.locks import locked
-from aimlhpo.patience import is_outage
-from aimlhpo.storage import load_study
-from aimlhpo.tracking.follower import Follower
-from aimlhpo.tracking.messages import Done, Finish, Line, Moved, Ready
-from aimlhpo.tracking.targets import make_targets
+from aimlhpo.storage.locks import locked
+from aimlhpo.storage.retry import is_outage
+from aimlhpo.storage.study import STUDY_ATTR, load_study
+from aimlhpo.tracking.follower import TrackingSync
+from aimlhpo.tracking.messages import FinishTracking, LogLine, Moved, TrackingDone, TrackingReady
+from aimlhpo.tracking.mlflow import MlflowTarget, StudyEntry
+from aimlhpo.tracking.run import Reader, Target
+from aimlhpo.tracking.tensorboard import TensorboardTarget
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
+    import optuna
+
+    from aimlhpo.config.schema import Config
+
+
+def make_targets(config: Config, study: optuna.Study) -> list[Target]:
+    """A target for each tool; nothing is opened or imported yet."""
+    reported = Reader(config).reported
+    mlflow, tensorboard = config.log.mlflow, config.log.tensorboard
+    targets: list[Target] = []
+    if mlflow is not None:
+        targets.append(MlflowTarget(mlflow.uri, mlflow.experiment, _entry(config, study), reported))
+    if tensorboard is not None:
+        targets.append(TensorboardTarget(Path(tensorboard.directory), reported))
+    return targets
+
+
+def _entry(config: Config, study: optuna.Study) -> StudyEntry:
+    section = config.optuna
+    parameters = {
+        "sampler": section.sampler.type if section.sampler else "TPESampler",
+        "pruner": section.pruner.type if section.pruner else "MedianPruner",
+        "n_trials": section.n_trials,
+        "seed": study.user_attrs[STUDY_ATTR]["seed"],
+        "metric": section.metric,
+        "direction": section.direction,
+    }
+    program = section.objective or section.command or ""
+    tags = {"study": section.study_name, "save_path": section.save_path, "mlflow.source.name": program}
+    return StudyEntry(study.user_attrs[STUDY_ATTR]["id"], section.study_name, parameters, tags)
+
 
 _PERIOD = 3.0  # seconds between two looks at the storage
 _LAST_REQUESTS = "5"  # seconds that a server has for each answer when the agent is about to end
@@ -42,20 +77,20 @@ def main(descriptor: int) -> None:
 
 
 def _serve(agent: Connection, config: Config) -> None:
-    follower: Follower | None = None
+    follower: TrackingSync | None = None
     pause = 0.0
     while not agent.poll(pause):
         pause = _PERIOD
         with _outages_ignored():
             follower = follower or _follower(config, agent)
             follower.sync()
-    finish: Finish = agent.recv()
+    finish: FinishTracking = agent.recv()
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = _LAST_REQUESTS
     lacks = ["the storage does not answer"]
     with _outages_ignored():
         follower = follower or _follower(config, agent)
         lacks = follower.finish(finish.ended)
-    agent.send(Done(lacks))
+    agent.send(TrackingDone(lacks))
 
 
 @contextmanager
@@ -68,19 +103,19 @@ def _outages_ignored() -> Iterator[None]:
             raise
 
 
-def _follower(config: Config, agent: Connection) -> Follower:
+def _follower(config: Config, agent: Connection) -> TrackingSync:
     study = load_study(config)
     targets = make_targets(config, study)
     for target in targets:
         with suppress(Exception):  # `open` tells of it
             target.load()
-    agent.send(Ready())
+    agent.send(TrackingReady())
 
     def moved() -> None:
         _step_back()
         agent.send(Moved())
 
-    return Follower(config, study, targets, lambda text: agent.send(Line(text)), moved)
+    return TrackingSync(config, study, targets, lambda text: agent.send(LogLine(text)), moved)
 
 
 @cache

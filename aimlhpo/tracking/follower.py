@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.constraints import holds
-from aimlhpo.counts import count
-from aimlhpo.tracking.run import Reader, Run, mark
-from aimlhpo.tracking.target import StudyState, Target
+from aimlhpo.space.constraints import holds
+from aimlhpo.storage.trials import count
+from aimlhpo.tracking.run import Reader, Run, StudyState, Target, mark
 
 if TYPE_CHECKING:
     import optuna
 
-    from aimlhpo.config import Config
+    from aimlhpo.config.schema import Config
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0  # seconds between two tries while a tool does not answer
 _LONGEST_REASON = 200  # characters
 
 
-class Follower:
+class TrackingSync:
     """Keeps tools up to date with one study.
 
     `say` takes lines for the user, `moved` is called whenever a run has arrived somewhere.

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Finish:
+class FinishTracking:
     """To the child: send what is left, answer Done and end. `ended` as in StudyState."""
 
     ended: str
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """To the agent: a line for the user."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Ready:
+class TrackingReady:
     """To the agent: everything is loaded, and nobody else tells the tools; from now on it is they that take time."""
 
 
@@ -30,7 +30,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Done:
+class TrackingDone:
     """To the agent: what the tools still lack, a line for each."""
 
     lacks: list[str]

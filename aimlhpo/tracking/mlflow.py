@@ -13,17 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.config.locations import expanded, variable_problems
+from aimlhpo.config.resolve import expanded, variable_problems
 from aimlhpo.errors import ConfigError
-from aimlhpo.tracking.run import Run, text_of
-from aimlhpo.tracking.target import StudyState
+from aimlhpo.tracking.run import Run, StudyState, text_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
     from mlflow.entities import Run as MlflowRun
     from mlflow.tracking import MlflowClient
 
-STUDY, TRIAL = "aimlhpo.study_id", "aimlhpo.trial"
+STUDY, TRIAL = "aimlhpo.study_id", "aimlhpo.objective.trial"
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "RUNNING": "RUNNING", "WAITING": "SCHEDULED"}
 _STUDY_STATUS = {None: "RUNNING", "finished": "FINISHED", "stopped": "KILLED"}
 _TERMINAL = ("FINISHED", "KILLED", "FAILED")

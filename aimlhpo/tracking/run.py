@@ -1,4 +1,6 @@
-"""What is told of a trial: plain data, made from what the storage holds."""
+"""What a tracking tool has to offer to be told of a study.
+What is told of a trial: plain data, made from what the storage holds.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +8,45 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.best import best_model
-from aimlhpo.config.pruned_metric import reported_metric
-from aimlhpo.records import ATTRIBUTE, TrialRecord, read_record
-from aimlhpo.space import SearchSpace
-from aimlhpo.taken import origin
+from aimlhpo.config.optuna_section import reported_metric
+from aimlhpo.results.best import best_model
+from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.storage.trials import ATTRIBUTE, TrialRecord, origin, read_record
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
+    from aimlhpo.config.schema import Config
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """How the study stands: `ended` is "finished", "stopped", or None while trials run; `best` by metric."""
+
+    finished: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    ended: str | None = None
+
+
+class Target(Protocol):
+    """One tracking tool, at one place. Every method may raise anything: then `open` is called before the next call."""
+
+    name: str
+
+    def load(self) -> None:
+        """Import what is needed; whatever it raises, `open` raises too."""
+
+    def open(self) -> None:
+        """Find out what the tool has of the study."""
+
+    def send(self, run: Run) -> None:
+        """Make the tool have all of the run, once; what it has already is left alone."""
+
+    def conclude(self, state: StudyState) -> None:
+        """Tell how the study stands."""
+
 
 _SHOWN = ("cause", "log", "worker", "device", "host", "attempts", "seed")
 

@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import aimlhpo
-from aimlhpo.election import Election
-from aimlhpo.tracking.messages import Done, Finish, Line, Ready
+from aimlhpo.ledger.leases import Election
+from aimlhpo.tracking.messages import FinishTracking, LogLine, TrackingDone, TrackingReady
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
+    from aimlhpo.config.schema import Config
 
 _PACKAGE_ROOT = Path(aimlhpo.__file__).parent.parent
 _RESTART = 60.0  # seconds until a child that has died is followed by another
@@ -85,14 +85,14 @@ class Tracker:
     def _await_done(self, connection: Connection, cause: str | None) -> list[str]:
         deadline = time.monotonic() + (_END if cause is None else _HURRIED_END)
         try:
-            connection.send(Finish("finished" if cause is None else "stopped"))
+            connection.send(FinishTracking("finished" if cause is None else "stopped"))
             if not connection.poll(_UNTOLD):
                 self._log("sending the last trials to the tracking tools")
             while connection.poll(max(0.0, min(deadline - time.monotonic(), self._longest_silence()))):
                 message = connection.recv()
-                if isinstance(message, Done):
+                if isinstance(message, TrackingDone):
                     return message.lacks
-                if isinstance(message, Ready) and cause is None:
+                if isinstance(message, TrackingReady) and cause is None:
                     deadline = time.monotonic() + _END
                 self._hear(message)
         except (EOFError, OSError):
@@ -118,8 +118,8 @@ class Tracker:
             self._give_up(f"it has died, and {self._output} says why")
 
     def _hear(self, message: object) -> None:
-        self._is_ready = self._is_ready or isinstance(message, Ready)
-        if isinstance(message, Line):
+        self._is_ready = self._is_ready or isinstance(message, TrackingReady)
+        if isinstance(message, LogLine):
             self._log(message.text)
 
     def _start(self) -> None:

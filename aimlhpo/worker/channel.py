@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from aimlhpo.protocol import Assignment, Decision, Pause, Stop, Suggested, SuggestRequest
+from aimlhpo.objective.messages import Assignment, Decision, Pause, Stop, Suggested, SuggestRequest
 
 
 class PipeChannel:

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import work
 
 from aimlhpo import BaseObjective
-from aimlhpo.outcome import Pruned
+from aimlhpo.objective.outcome import Pruned
 
 
 class Objective(BaseObjective):

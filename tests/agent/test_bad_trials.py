@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.agent import Agent
-from aimlhpo.devices import Slot
+from aimlhpo.agent.agent import Agent
+from aimlhpo.cli.live_view import LinesView
 from aimlhpo.errors import ExitCode, StudyFailed
-from aimlhpo.launch.lines import LinesView
+from aimlhpo.worker.devices import Slot
 from tests.project import Project
 
 FIRST_IS_BAD = """

@@ -11,25 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.agent.bookkeeper import Bookkeeper
-from aimlhpo.agent.opening import make_ledger, open_study
-from aimlhpo.agent.preparing import Preparing
-from aimlhpo.agent.tray import Begun, Pile
-from aimlhpo.backends.backend import CLAIM
+from aimlhpo.agent.agent import make_ledger, open_study
+from aimlhpo.agent.request_buffer import BegunTrial, PendingRequests
+from aimlhpo.agent.trial_store import TrialBuilder, TrialStore
 from aimlhpo.config import Config
-from aimlhpo.devices import Slot
-from aimlhpo.leases import Holder, Lease
-from aimlhpo.ledger import Claim, Ledger, Wish, new_token
-from aimlhpo.patience import Patience
-from aimlhpo.protocol import Report
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.ledger.leases import Holder, Lease
+from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.requests import Claim, ClaimRequest, new_token
+from aimlhpo.objective.messages import Report
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.base import CLAIM
+from aimlhpo.storage.retry import RetryPolicy
+from aimlhpo.worker.devices import Slot
 from tests.project import Project
 
 GRACE = 600
 
 
-def patience() -> Patience:
-    return Patience(lambda line: None, lambda: 60.0)
+def patience() -> RetryPolicy:
+    return RetryPolicy(lambda line: None, lambda: 60.0)
 
 
 def ledger_of(config: Config, holder: Holder) -> Ledger:
@@ -41,14 +41,14 @@ def ledger_of(config: Config, holder: Holder) -> Ledger:
 class Agent:
     """What an agent does its bookkeeping with; another one's ledger is beside it."""
 
-    books: Bookkeeper
+    books: TrialStore
     ledger: Ledger
     lease: Lease
     other: Ledger
     project: Project
 
     def claim_ahead(self) -> Claim:
-        (claim,) = self.books.turn(Pile(wishes=[Wish(new_token())])).settled.claims.values()
+        (claim,) = self.books.turn(PendingRequests(wishes=[ClaimRequest(new_token())])).settled.claims.values()
         assert isinstance(claim, Claim)
         return claim
 
@@ -63,7 +63,7 @@ class Agent:
 
     def may_go_on(self, claim: Claim) -> bool:
         """Whether a trial that reports is told to go on."""
-        done = self.books.turn(Pile(reports={claim.number: [Report(claim.number, 1, 0.5)]}))
+        done = self.books.turn(PendingRequests(reports={claim.number: [Report(claim.number, 1, 0.5)]}))
         return not done.decisions[0].prune
 
 
@@ -71,11 +71,11 @@ class Agent:
 def agent(tmp_path: Path) -> Iterator[Agent]:
     project = Project(tmp_path, storage=f"journal:///{tmp_path}/s.journal", grace_period=GRACE)
     config, holder = project.config, Holder("silent")
-    create_or_load_study(config)
+    begin_study(config)
     study, storage = open_study(config, patience())
     ledger = make_ledger(config, study, holder, lambda other: None)
     with Lease(config.paths.leases, holder, GRACE) as lease:
-        books = Bookkeeper(config, study, storage, ledger, lease, Preparing(config, study, storage))
+        books = TrialStore(config, study, storage, ledger, lease, TrialBuilder(config, study, storage))
         yield Agent(books, ledger, lease, ledger_of(config, Holder("other")), project)
 
 
@@ -121,13 +121,13 @@ def test_lease_is_made_again_that_is_removed_while_claims_are_confirmed(
 def test_trial_that_others_have_taken_cannot_begin_and_had_better_end(agent: Agent) -> None:
     claim = agent.claim_ahead()
     taken = agent.lose(claim)
-    agent.books.turn(Pile(begun=[Begun(claim, Slot(0), since=1000.0)]))
+    agent.books.turn(PendingRequests(begun=[BegunTrial(claim, Slot(0), since=1000.0)]))
     assert agent.project.study().trials[claim.number].system_attrs[CLAIM]["token"] == taken.token
     assert not agent.may_go_on(claim)
 
 
 def test_trial_that_begins_goes_on(agent: Agent) -> None:
     claim = agent.claim_ahead()
-    agent.books.turn(Pile(begun=[Begun(claim, Slot(0), since=1000.0)]))
+    agent.books.turn(PendingRequests(begun=[BegunTrial(claim, Slot(0), since=1000.0)]))
     assert agent.project.study().trials[claim.number].system_attrs[CLAIM]["since"] == 1000.0
     assert agent.may_go_on(claim)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.backends.backend import CLAIM, RELEASED, has_begun
 from aimlhpo.errors import ExitCode
-from aimlhpo.locks import locked
-from aimlhpo.status import Status, read_status
+from aimlhpo.results.status import Status, read_status
+from aimlhpo.storage.base import CLAIM, RELEASED, has_begun
+from aimlhpo.storage.locks import locked
 from tests.project import Project
 from tests.waiting import wait_until
 

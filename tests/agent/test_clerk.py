@@ -7,13 +7,13 @@ from multiprocessing.connection import wait
 
 import pytest
 
-from aimlhpo.agent.clerk import Clerk
+from aimlhpo.agent.storage_thread import SerialExecutor
 from aimlhpo.errors import StudyFailed
-from aimlhpo.patience import Patience
+from aimlhpo.storage.retry import RetryPolicy
 
 
 def test_job_that_asks_python_to_exit_is_a_failure_of_the_study() -> None:
-    with Clerk(Patience(print, lambda: 0.0)) as clerk:
+    with SerialExecutor(RetryPolicy(print, lambda: 0.0)) as clerk:
         clerk.submit(lambda: sys.exit(0))  # as a sampler of the user's own may
         assert wait([clerk.fileno()], timeout=60)
         with pytest.raises(StudyFailed, match="SystemExit: 0"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.search.warm_start import begin_study
 from tests.project import Project
 
 BEST_IS_OUTSIDE = ["x_seen >= 0.7", "val_loss < 4 * x"]
@@ -115,7 +115,7 @@ def test_a_pruned_trial_has_no_constraints(tmp_path: Path) -> None:
 
 
 def test_other_constraints_make_another_study(tmp_path: Path) -> None:
-    create_or_load_study(Project(tmp_path, constraints=["x_seen >= 0.1"], n_trials=2).config)
+    begin_study(Project(tmp_path, constraints=["x_seen >= 0.1"], n_trials=2).config)
     changed: dict[str, Any] = {"constraints": ["x_seen >= 0.2"], "n_trials": 4, "reload": 1}
     done = Project(tmp_path, **changed).run(expect=2)
     assert "optuna: constraints: is x_seen >= 0.2, but the study was made with x_seen >= 0.1" in done.stderr

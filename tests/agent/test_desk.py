@@ -8,15 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from aimlhpo.agent.bookkeeper import Bookkeeper, Done
-from aimlhpo.agent.clerk import Clerk
-from aimlhpo.agent.desk import Desk
-from aimlhpo.agent.preparing import Preparing
-from aimlhpo.agent.process import WorkerProcess
-from aimlhpo.agent.tray import Pile
-from aimlhpo.ledger import Settled
-from aimlhpo.outbox import Outbox
-from aimlhpo.protocol import Report
+from aimlhpo.agent.request_buffer import PendingRequests
+from aimlhpo.agent.storage_client import StorageClient
+from aimlhpo.agent.storage_thread import SerialExecutor
+from aimlhpo.agent.trial_store import BatchResult, TrialBuilder, TrialStore
+from aimlhpo.agent.worker_process import WorkerProcess
+from aimlhpo.ledger.outbox import Outbox
+from aimlhpo.ledger.requests import LedgerAnswer
+from aimlhpo.objective.messages import Report
 
 
 class BusyClerk:
@@ -33,15 +32,21 @@ class Books:
     def reap(self) -> list[int]:
         return []
 
-    def turn(self, pile: Pile) -> Done:
+    def turn(self, pile: PendingRequests) -> BatchResult:
         """Is never called by a busy clerk."""
         raise NotImplementedError
 
 
-def open_desk(folder: Path, clerk: BusyClerk, *, strict: bool = False) -> Desk:
-    books, preparing = cast(Bookkeeper, Books()), cast(Preparing, None)
-    return Desk(
-        books, preparing, cast(Clerk, clerk), Outbox(folder), lambda line: None, repeatable=False, strict=strict
+def open_desk(folder: Path, clerk: BusyClerk, *, strict: bool = False) -> StorageClient:
+    books, preparing = cast(TrialStore, Books()), cast(TrialBuilder, None)
+    return StorageClient(
+        books,
+        preparing,
+        cast(SerialExecutor, clerk),
+        Outbox(folder),
+        lambda line: None,
+        repeatable=False,
+        strict=strict,
     )
 
 
@@ -60,10 +65,10 @@ def test_the_dead_are_looked_for_once_at_a_time(tmp_path: Path) -> None:
 def test_after_a_turn_that_took_long_reports_wait_where_nobody_waits_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strict: bool, turns: int
 ) -> None:
-    monkeypatch.setattr("aimlhpo.agent.desk._MOST_REST", 60.0)  # longer than a test may take
+    monkeypatch.setattr("aimlhpo.agent.storage_client._MOST_REST", 60.0)  # longer than a test may take
     clerk = BusyClerk()
     desk = open_desk(tmp_path, clerk, strict=strict)
-    desk._after_turn(Done(Settled(), [], [], [], term=0, seconds=60.0))
+    desk._after_turn(BatchResult(LedgerAnswer(), [], [], [], term=0, seconds=60.0))
     assert 0.0 < desk.rest <= 60.0
     desk.report(Report(0, 1, 0.5), cast(WorkerProcess, None))
     desk.flush()
@@ -71,10 +76,10 @@ def test_after_a_turn_that_took_long_reports_wait_where_nobody_waits_for_them(
 
 
 def test_a_claim_takes_reports_along_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aimlhpo.agent.desk._MOST_REST", 60.0)
+    monkeypatch.setattr("aimlhpo.agent.storage_client._MOST_REST", 60.0)
     clerk = BusyClerk()
     desk = open_desk(tmp_path, clerk)
-    desk._after_turn(Done(Settled(), [], [], [], term=0, seconds=60.0))
+    desk._after_turn(BatchResult(LedgerAnswer(), [], [], [], term=0, seconds=60.0))
     desk.report(Report(0, 1, 0.5), cast(WorkerProcess, None))
     desk.claim_ahead(lambda work: None)
     desk.flush()

@@ -12,9 +12,9 @@ import pytest
 
 from aimlhpo.cli.status import screen
 from aimlhpo.errors import ExitCode
-from aimlhpo.grid import AT_ONCE, queue_of
-from aimlhpo.status import read_status
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.results.status import read_status
+from aimlhpo.search.grid import AT_ONCE, queue_of
+from aimlhpo.search.warm_start import begin_study
 from tests.conftest import STORAGE_KINDS
 from tests.project import QUADRATIC, Project
 
@@ -104,7 +104,7 @@ def test_nothing_else_is_sampled(tmp_path: Path) -> None:
 def test_a_large_grid_is_queued_in_parts(tmp_path: Path) -> None:
     large = {"type": "linear", "settings": {"name": "x", "start": 1, "end": 10_000, "step": 1}}
     project = grid(tmp_path, parameters={"model:x": large}, storage=f"journal:///{tmp_path}/s.journal")
-    study = create_or_load_study(project.config)
+    study = begin_study(project.config)
     assert project.config.optuna.n_trials == 10_000
     assert project.states() == {"WAITING": AT_ONCE}
     queue = queue_of(study, project.config)
@@ -116,7 +116,7 @@ def test_a_large_grid_is_queued_in_parts(tmp_path: Path) -> None:
 
 def test_changed_values_are_another_study(tmp_path: Path) -> None:
     project = grid(tmp_path)
-    create_or_load_study(project.config)
+    begin_study(project.config)
     changed = "optuna:parameters:model:x:settings:step=0.05"
     refused = project.run("-r", "1", changed, "optuna:parameters:model:x:settings:end=0.2", expect=ExitCode.CONFIG)
     assert "parameters: x" in refused.stderr

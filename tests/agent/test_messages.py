@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.agent import Agent, process
-from aimlhpo.devices import Slot
+from aimlhpo.agent import worker_process
+from aimlhpo.agent.agent import Agent
+from aimlhpo.cli.live_view import LinesView
 from aimlhpo.errors import StudyFailed
-from aimlhpo.launch.lines import LinesView
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.worker.devices import Slot
 from tests.project import Project
 
 OF_ITS_OWN = """
@@ -108,7 +109,7 @@ def test_nothing_is_lost_with_the_logs(tmp_path: Path) -> None:
 def refusals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many more processes the system refuses, in its only element: root has no limit that could be reached."""
     left = [0]
-    start = process._start
+    start = worker_process._start
 
     def refuse(*arguments: Any) -> Any:
         if left[0] == 0:
@@ -116,12 +117,12 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         left[0] -= 1
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(process, "_start", refuse)
+    monkeypatch.setattr(worker_process, "_start", refuse)
     return left
 
 
 def agent_of(project: Project) -> Agent:
-    create_or_load_study(project.config)
+    begin_study(project.config)
     return Agent(project.config, [Slot(0)], LinesView())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.agent import oom
+from aimlhpo.agent import worker_process
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -34,7 +34,7 @@ def test_version_1(tmp_path: Path) -> None:
     mine.write_text("9:name=systemd:/\n4:memory:/slurm/job_7\n1:cpu,cpuacct:/\n0::/\n")
     job.mkdir(parents=True)
     (job / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
-    assert oom.kills(tmp_path, mine) == 3
+    assert worker_process.count_memory_kills(tmp_path, mine) == 3
 
 
 def test_version_2(tmp_path: Path) -> None:
@@ -43,12 +43,16 @@ def test_version_2(tmp_path: Path) -> None:
     job.mkdir(parents=True)
     (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
     (job / "memory.events").write_text("low 0\noom 9\noom_kill 2\noom_group_kill 1\n")
-    assert oom.kills(tmp_path, mine) == 2
+    assert worker_process.count_memory_kills(tmp_path, mine) == 2
 
 
 def test_where_the_kernel_does_not_say(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("4:memory:/gone\n")
-    assert oom.kills(tmp_path, tmp_path / "mine") == oom.kills(tmp_path, tmp_path / "nothing") == 0
+    assert (
+        worker_process.count_memory_kills(tmp_path, tmp_path / "mine")
+        == worker_process.count_memory_kills(tmp_path, tmp_path / "nothing")
+        == 0
+    )
 
 
 @pytest.fixture
@@ -79,4 +83,4 @@ def test_worker_that_eats_all_memory(tmp_path: Path, small_cgroup: Path) -> None
     join = f'echo $$ > {small_cgroup}/cgroup.procs && exec "$@"'
     subprocess.run(["sh", "-c", join, "sh", *project.command()], cwd=tmp_path, check=True, timeout=120)
     assert project.states() == {"COMPLETE": 2, "FAIL": 1}
-    assert project.records()[0]["cause"] == oom.KILLED
+    assert project.records()[0]["cause"] == worker_process.KILLED_FOR_MEMORY

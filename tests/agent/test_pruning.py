@@ -10,8 +10,8 @@ import pytest
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, PatientPruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.agent.pruning import Pruning
-from aimlhpo.backends import own
+from aimlhpo.agent.trial_store import Pruning
+from aimlhpo.storage.owned import own
 from tests.project import Project
 
 TWO_METRICS = """

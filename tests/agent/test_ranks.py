@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.worker import team
+from aimlhpo.worker import ranks
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -14,7 +14,7 @@ RANKS = """
     import os, time
     from pathlib import Path
     from aimlhpo import BaseObjective
-    from aimlhpo.outcome import Pruned
+    from aimlhpo.objective.outcome import Pruned
 
     class Objective(BaseObjective):
         def train(self, trial, conf):
@@ -58,9 +58,9 @@ def test_ranks_meet_where_the_kernel_sends_no_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clients: str, free: int
 ) -> None:
     (tmp_path / "range").write_text(clients)
-    monkeypatch.setattr(team, "_CLIENTS", tmp_path / "range")
-    assert len(team._ports_of_no_client()) == free
-    assert team._free_port() in team._ports_of_no_client()
+    monkeypatch.setattr(ranks, "_CLIENTS", tmp_path / "range")
+    assert len(ranks._ports_of_no_client()) == free
+    assert ranks._free_port() in ranks._ports_of_no_client()
 
 
 def test_ranks_learn_of_pruning(tmp_path: Path) -> None:

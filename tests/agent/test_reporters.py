@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
-from aimlhpo.agent.process import WorkerProcess
-from aimlhpo.agent.reporters import Reporters
-from aimlhpo.protocol import Decision
+from aimlhpo.agent.storage_client import PruningNotifier
+from aimlhpo.agent.worker_process import WorkerProcess
+from aimlhpo.objective.messages import Decision
 
 
 class Listener:
@@ -21,14 +21,14 @@ class Listener:
         self.told.append(message.prune)
 
 
-def decide(reporters: Reporters, number: int, *prunes: bool) -> None:
+def decide(reporters: PruningNotifier, number: int, *prunes: bool) -> None:
     for step, prune in enumerate(prunes):
         reporters.tell([Decision(number, step, prune)])
 
 
 @pytest.mark.parametrize(("strict", "told"), [(False, [True, False]), (True, [False, False, True, True, False])])
 def test_worker_is_told_what_changes(strict: bool, told: list[bool]) -> None:
-    reporters, worker = Reporters(strict=strict), Listener()
+    reporters, worker = PruningNotifier(strict=strict), Listener()
     reporters.heard(3, cast(WorkerProcess, worker))
     decide(reporters, 3, False, False, True, True, False)
     decide(reporters, 4, True)
@@ -36,7 +36,7 @@ def test_worker_is_told_what_changes(strict: bool, told: list[bool]) -> None:
 
 
 def test_next_attempt_and_next_worker_know_nothing_yet() -> None:
-    reporters, first, second = Reporters(strict=False), Listener(), Listener()
+    reporters, first, second = PruningNotifier(strict=False), Listener(), Listener()
     for _ in range(2):
         reporters.heard(3, cast(WorkerProcess, first))
         decide(reporters, 3, True)

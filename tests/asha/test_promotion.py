@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.asha.rungs import Ladder
 from aimlhpo.cli.status import screen
-from aimlhpo.status import read_status
+from aimlhpo.results.status import read_status
+from aimlhpo.search.asha import Ladder
 from tests.command.project import CommandProject
 from tests.project import Project
 from tests.waiting import wait_until

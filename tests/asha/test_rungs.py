@@ -8,11 +8,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from aimlhpo.agent.pruning import Pruning
-from aimlhpo.asha import ASHA, Promotion
-from aimlhpo.asha.rungs import Ladder, ranked
-from aimlhpo.backends import OpenTrial, own
+from aimlhpo.agent.trial_store import Pruning
 from aimlhpo.errors import ConfigError
+from aimlhpo.search.asha import ASHA, Ladder, Promotion, ranked
+from aimlhpo.storage.base import OpenTrial
+from aimlhpo.storage.owned import own
 
 
 def test_resources_count_from_one_where_reports_count_from_zero() -> None:

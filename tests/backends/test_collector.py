@@ -7,12 +7,12 @@ import gc
 import optuna
 import pytest
 
-from aimlhpo.backends.collector import paused
-from aimlhpo.storage import open_storage
+from aimlhpo.storage.lazy_trials import collection_paused
+from aimlhpo.storage.open import open_storage
 
 
 def test_collector_rests_within_and_goes_on_after_an_error() -> None:
-    with paused():
+    with collection_paused():
         assert not gc.isenabled()
     with pytest.raises(OSError, match="unreadable"):
         _read_what_is_unreadable()
@@ -20,14 +20,14 @@ def test_collector_rests_within_and_goes_on_after_an_error() -> None:
 
 
 def _read_what_is_unreadable() -> None:
-    with paused():
+    with collection_paused():
         raise OSError("unreadable")
 
 
 def test_who_has_turned_it_off_keeps_it_off() -> None:
     gc.disable()
     try:
-        with paused():
+        with collection_paused():
             pass
         assert not gc.isenabled()
     finally:

@@ -13,8 +13,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.backends import backend_of, own
-from aimlhpo.storage import engine_url, open_storage
+from aimlhpo.storage.open import engine_url, open_storage
+from aimlhpo.storage.owned import backend_of, own
 from tests.backends.studies import as_text, make_trials
 
 
@@ -44,8 +44,8 @@ def test_trials_are_read_as_optuna_reads_them(database_url: str) -> None:
 
 
 def test_many_trials_are_read_in_few_pieces(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aimlhpo.backends.rows._MOST_NAMED", 2)
-    monkeypatch.setattr("aimlhpo.backends.database._AT_ONCE", 2)
+    monkeypatch.setattr("aimlhpo.storage.sql._MOST_NAMED", 2)
+    monkeypatch.setattr("aimlhpo.storage.sql._AT_ONCE", 2)
     test_trials_are_read_as_optuna_reads_them(database_url)
 
 

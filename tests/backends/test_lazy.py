@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from optuna.trial import TrialState
 
-from aimlhpo.backends.lazy import LazyTrial
+from aimlhpo.storage.lazy_trials import LazyTrial
 
 
 class ReadMeanwhile(list[tuple[str, str]]):

@@ -14,17 +14,17 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from aimlhpo.backends import journal_storage, snapshot
-from aimlhpo.journal import JournalLock
-from aimlhpo.storage import open_storage
+from aimlhpo.storage import journal_snapshot
+from aimlhpo.storage.journal import JournalLock
+from aimlhpo.storage.open import open_storage
 from tests.backends.studies import as_text, make_trials
 
 
 @pytest.fixture(autouse=True)
 def _early_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write a snapshot whenever a journal with anything new in it is opened."""
-    monkeypatch.setattr(journal_storage, "LEAST_TAIL", 0)
-    monkeypatch.setattr(journal_storage, "TAIL_SHARE", 0.0)
+    monkeypatch.setattr("aimlhpo.storage.journal.LEAST_TAIL", 0)
+    monkeypatch.setattr("aimlhpo.storage.journal.TAIL_SHARE", 0.0)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def journal(tmp_path: Path) -> Path:
     path = tmp_path / "s.journal"
     make_trials(plainly(path))
     ours(path)
-    assert snapshot.covered_by(path).offset == path.stat().st_size
+    assert journal_snapshot.covered_by(path).offset == path.stat().st_size
     return path
 
 
@@ -53,18 +53,18 @@ def read(storage: JournalStorage) -> list[dict[str, str]]:
 
 
 def from_snapshot(path: Path) -> bool:
-    return snapshot.load(path) is not None
+    return journal_snapshot.load_snapshot(path) is not None
 
 
 def test_snapshot_holds_what_the_journal_says(journal: Path) -> None:
     assert from_snapshot(journal)
     assert read(ours(journal)) == read(plainly(journal))
     assert ours(journal).get_all_studies() == plainly(journal).get_all_studies()
-    assert snapshot.path_of(journal).stat().st_mode & 0o777 == 0o600
+    assert journal_snapshot.snapshot_path(journal).stat().st_mode & 0o777 == 0o600
 
 
 def test_what_came_after_the_snapshot_is_read_from_the_journal(journal: Path) -> None:
-    before = snapshot.path_of(journal).read_bytes()
+    before = journal_snapshot.snapshot_path(journal).read_bytes()
     study = optuna.load_study(study_name="s", storage=plainly(journal))
     study.tell(6, [0.25, 0.5])
     later = study.ask()
@@ -72,19 +72,19 @@ def test_what_came_after_the_snapshot_is_read_from_the_journal(journal: Path) ->
     assert from_snapshot(journal)
     storage = ours(journal)
     assert read(storage) == read(plainly(journal))
-    assert snapshot.path_of(journal).read_bytes() != before
+    assert journal_snapshot.snapshot_path(journal).read_bytes() != before
     storage.set_trial_user_attr(later._trial_id, "by", "us")
     assert plainly(journal).get_trial(later._trial_id).user_attrs == {"by": "us"}
 
 
 def test_snapshot_of_another_journal_is_not_taken(journal: Path, tmp_path: Path) -> None:
-    stale = snapshot.path_of(journal).read_bytes()
+    stale = journal_snapshot.snapshot_path(journal).read_bytes()
     other = tmp_path / "other.journal"
     study = optuna.create_study(study_name="s", storage=plainly(other))
     while other.stat().st_size < journal.stat().st_size:
         study.tell(study.ask(), 7.0)
     os.replace(other, journal)
-    snapshot.path_of(journal).write_bytes(stale)
+    journal_snapshot.snapshot_path(journal).write_bytes(stale)
     assert not from_snapshot(journal)
     assert read(ours(journal)) == read(plainly(journal))
 
@@ -116,7 +116,7 @@ def test_damaged_snapshot_is_ignored(
     journal: Path, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = snapshot.path_of(journal)
+    path = journal_snapshot.snapshot_path(journal)
     good = path.read_bytes()
     bad = {
         "empty": b"",
@@ -133,8 +133,8 @@ def test_damaged_snapshot_is_ignored(
 
 
 def test_snapshot_that_cannot_be_written_is_done_without(journal: Path) -> None:
-    snapshot.path_of(journal).unlink()
-    snapshot.path_of(journal).mkdir()
+    journal_snapshot.snapshot_path(journal).unlink()
+    journal_snapshot.snapshot_path(journal).mkdir()
     assert read(ours(journal)) == read(plainly(journal))
 
 
@@ -142,10 +142,10 @@ def test_agents_that_write_at_once_leave_one_good_snapshot(journal: Path) -> Non
     code = """
 import sys
 from pathlib import Path
-from aimlhpo.backends import journal_storage as storage
+from aimlhpo.storage import journal as storage
 storage.LEAST_TAIL, storage.TAIL_SHARE = 0, 0.0
-from aimlhpo.journal import JournalLock
-from aimlhpo.storage import open_storage
+from aimlhpo.storage.journal import JournalLock
+from aimlhpo.storage.open import open_storage
 import optuna
 study = optuna.load_study(study_name="s", storage=open_storage(f"journal://{sys.argv[1]}"))
 for _ in range(20):
@@ -163,7 +163,7 @@ def test_small_journals_have_no_snapshot(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "small.journal"
     make_trials(plainly(path))
     ours(path)
-    assert not snapshot.path_of(path).exists()
+    assert not journal_snapshot.snapshot_path(path).exists()
 
 
 def test_trial_from_a_snapshot_goes_on(journal: Path) -> None:

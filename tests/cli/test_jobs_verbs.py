@@ -9,14 +9,13 @@ import pytest
 
 from aimlhpo.cli.main import main
 from aimlhpo.cli.watch import is_over, summary
-from aimlhpo.counts import Counts
 from aimlhpo.errors import SubmissionError
-from aimlhpo.launch.slurm import cancel
-from aimlhpo.launch.slurm.cancel import Living
-from aimlhpo.launch.slurm.queue import Job
+from aimlhpo.launch.slurm import queue
+from aimlhpo.launch.slurm.queue import LivingJobs, QueuedJob
 from aimlhpo.paths import StudyPaths
-from aimlhpo.status import AgentStatus, JobStatus, Status
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.results.status import AgentStatus, JobStatus, Status
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.trials import Counts
 from tests.project import Project
 
 
@@ -31,7 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def begin(project: Project) -> optuna.Study:
-    study = create_or_load_study(project.config)
+    study = begin_study(project.config)
     project.config.write_snapshot()
     return study
 
@@ -56,17 +55,17 @@ def test_no_jobs_to_stop(finished: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_stopping_goes_on_where_slurm_is_silent_for_a_moment(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = Living((Job("7", 0, "7", "RUNNING", 0, None, None, None),), ())
-    answers = iter([running, SubmissionError("SLURM does not answer"), running, Living((), ())])
+    running = LivingJobs((QueuedJob("7", 0, "7", "RUNNING", 0, None, None, None),), ())
+    answers = iter([running, SubmissionError("SLURM does not answer"), running, LivingJobs((), ())])
 
-    def living(paths: StudyPaths) -> Living:
+    def living(paths: StudyPaths) -> LivingJobs:
         answer = next(answers)
         if isinstance(answer, SubmissionError):
             raise answer
         return answer
 
-    monkeypatch.setattr(cancel, "living", living)
-    monkeypatch.setattr(cancel, "stop", lambda paths: running)
+    monkeypatch.setattr(queue, "living_jobs", living)
+    monkeypatch.setattr(queue, "cancel_jobs", lambda paths: running)
     monkeypatch.setattr("aimlhpo.cli.stop._POLL", 0.0)
     assert main(["stop", str(finished), "--yes"]) == 0
     assert "2 of 2 trials are finished" in capsys.readouterr().out

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.cli.main import main
-from aimlhpo.election import Election
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.ledger.leases import Election
+from aimlhpo.search.warm_start import begin_study
 from tests.project import Project
 
 
 @pytest.fixture
 def save_path(tmp_path: Path) -> Path:
     project = Project(tmp_path)
-    create_or_load_study(project.config)
+    begin_study(project.config)
     project.config.write_snapshot()
     return project.save_path
 

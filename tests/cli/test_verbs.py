@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from aimlhpo.cli.main import main
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.search.warm_start import begin_study
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -47,7 +47,7 @@ def run(project: Project, verb: str, *arguments: str) -> int:
 def fill(project: Project, number: int) -> optuna.Study:
     """The project's study with trials as plain Optuna makes them, so that nothing has to train."""
     config = project.config
-    study = create_or_load_study(config)
+    study = begin_study(config)
     config.write_snapshot()
     for _ in range(number):
         trial = study.ask()

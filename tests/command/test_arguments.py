@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimlhpo.command.arguments import arguments, parameter_arguments
-from aimlhpo.command.template import TemplateError, fill, placeholders, split
+from aimlhpo.config.command import TemplateError, arguments, fill, parameter_arguments, placeholders, split
 
 
 def line(command: str, values: dict[str, Any], **pass_as: str) -> list[str]:

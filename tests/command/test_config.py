@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from aimlhpo.checks import check
-from aimlhpo.command.spec import command_spec
-from aimlhpo.config import Config, load_config, load_snapshot
+from aimlhpo.check.check import check
+from aimlhpo.check.settings import load_config
+from aimlhpo.config import Config, load_snapshot
+from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, Problem
 
 RATE = {"type": "float", "settings": {"name": "rate", "low": 0.0, "high": 1.0}}

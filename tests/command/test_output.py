@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimlhpo.command.output import Records, number, step_of
+from aimlhpo.worker.command import Records, number, step_of
 
 
 def read(*pieces: bytes) -> list[dict[str, Any]]:

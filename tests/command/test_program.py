@@ -16,12 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 RUN = """
     import os, signal, sys
-    from aimlhpo.command import family, guard
-    from aimlhpo.command.program import Program, patient_worker
-    from aimlhpo.command.spec import CommandSpec
+    from aimlhpo.objective.messages import CommandSpec
+    from aimlhpo.processes import adopt_orphans
+    from aimlhpo.worker.command import Program, patient_worker
+    from aimlhpo.worker.guard import start_guard
 
-    guarded = guard.start()
-    family.adopt_orphans()
+    guarded = start_guard()
+    adopt_orphans()
     spec = CommandSpec((), {folder!r}, {folder!r}, patience={patience})
     with patient_worker() as told, Program(spec, [sys.executable, "-c", {script!r}], guarded, told) as program:
         for record in program.events():

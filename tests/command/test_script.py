@@ -90,7 +90,7 @@ def test_checkpoint_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_options_read_what_the_command_writes() -> None:
-    from aimlhpo.command.arguments import parameter_arguments
+    from aimlhpo.config.command import parameter_arguments
 
     values = {"rate": 1e-05, "depth": 3, "layers": [32, 32], "act": "100%", "deep": False, "fast": True, "clip": False}
     values |= {"width": 16, "fixed": 7, "each": 1, "steps": 0.5, "drawn": 12, "times": 6}

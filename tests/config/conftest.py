@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.config import Config, load_config
+from aimlhpo.check.settings import load_config
+from aimlhpo.config import Config
 from aimlhpo.errors import ConfigError, Problem
 
 MODEL = """

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from aimlhpo.config import load_snapshot
-from aimlhpo.space import SearchSpace
+from aimlhpo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from tests.config.conftest import Files

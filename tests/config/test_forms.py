@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aimlhpo.config.grid import grid_of
-from aimlhpo.space import SearchSpace
+from aimlhpo.space.grid import grid_of
+from aimlhpo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from tests.config.conftest import Files

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aimlhpo.config.grid import Grid, grid_of
 from aimlhpo.config.load import load_snapshot
+from aimlhpo.space.grid import Grid, grid_of
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import aimlhpo.config
+from aimlhpo.check.json_schema import SETTING_SCHEMAS
 from aimlhpo.config import MlflowSection, OptunaSection, SlurmSection, TensorboardSection
-from aimlhpo.config.domains import DOMAINS
-from aimlhpo.config.json_schema import SETTING_SCHEMAS
-from aimlhpo.config.yaml_loader import load_yaml
+from aimlhpo.config.yaml import load_yaml
+from aimlhpo.space.parameter_types import DOMAINS
 
 if TYPE_CHECKING:
     from tests.config.conftest import Files
@@ -38,7 +38,7 @@ BAD = [
 def test_the_schema_takes_what_loading_takes_and_refuses_what_it_refuses(files: Files) -> None:
     import jsonschema
 
-    validator = jsonschema.Draft202012Validator(aimlhpo.config.json_schema())
+    validator = jsonschema.Draft202012Validator(aimlhpo.check.json_schema())
     above = "log: {mlflow: true, tensorboard: runs}\n"
     above += "slurm: {jobs: 2, batch: {t: 12:00:00, exclusive: true, mem: 4G}, bash: [a]}"
     assert list(validator.iter_errors(load_yaml(files.write(GOOD, above=above).hyperparameters))) == []
@@ -51,19 +51,19 @@ def test_the_schema_takes_what_loading_takes_and_refuses_what_it_refuses(files: 
 
 @pytest.mark.parametrize("section", [OptunaSection, SlurmSection, MlflowSection, TensorboardSection])
 def test_every_key_is_described_and_in_the_table(section: Any) -> None:
-    table = aimlhpo.config.reference()
+    table = aimlhpo.check.json_schema.reference()
     for key, field in section.model_fields.items():
         assert field.description
         assert f": {key}` |" in table
 
 
 def test_every_kind_of_parameter_is_in_the_table_and_every_setting_described() -> None:
-    table = aimlhpo.config.reference()
+    table = aimlhpo.check.json_schema.reference()
     for name, domain in DOMAINS.items():
         assert f"| `{name}` |" in table
         assert set(domain.settings) <= set(SETTING_SCHEMAS)
 
 
 def test_every_cell_of_the_table_is_in_its_column() -> None:
-    for block in aimlhpo.config.reference().strip().split("\n\n"):
+    for block in aimlhpo.check.json_schema.reference().strip().split("\n\n"):
         assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1

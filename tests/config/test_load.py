@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aimlhpo.config import hints, load_paths, load_snapshot
+from aimlhpo.check.check import hints
+from aimlhpo.config import load_paths, load_snapshot
 from aimlhpo.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.config.slurm_options import OPTIONS, SHORT, normalise
+from aimlhpo.config.sbatch_options import OPTIONS, SHORT, normalise
 
 
 @pytest.mark.parametrize(

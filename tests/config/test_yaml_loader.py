@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aimlhpo.config.yaml_loader import MAX_BYTES, dump_yaml, load_yaml, parse_yaml
+from aimlhpo.config.yaml import MAX_BYTES, dump_yaml, load_yaml, parse_yaml
 from aimlhpo.errors import ConfigError
 
 

@@ -9,12 +9,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from aimlhpo.agent import Agent
+from aimlhpo.agent.agent import Agent
+from aimlhpo.cli.live_view import LinesView
 from aimlhpo.config import Config, load_snapshot
-from aimlhpo.devices import Slot
-from aimlhpo.launch.lines import LinesView
 from aimlhpo.paths import StudyPaths
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.worker.devices import Slot
 from tests.faults import at_once
 
 
@@ -30,6 +30,6 @@ def run(config: Config, slots: int) -> None:
 if __name__ == "__main__":
     study = load_snapshot(StudyPaths(Path(sys.argv[1]), ""))
     if len(sys.argv) > 3:
-        begin = partial(create_or_load_study, study), partial(run, study, int(sys.argv[2]))
+        begin = partial(begin_study, study), partial(run, study, int(sys.argv[2]))
         sys.exit(at_once.run(int(sys.argv[3]), *begin))
     run(study, int(sys.argv[2]))

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aimlhpo.leases import holders
-from aimlhpo.status import Status, read_status
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.ledger.leases import holders
+from aimlhpo.results.status import Status, read_status
+from aimlhpo.search.warm_start import begin_study
 from tests.faults import evidence, printed
 from tests.project import Project
 from tests.servers import find_program
@@ -107,7 +107,7 @@ class Crew:
     # --- agents ---
 
     def __enter__(self) -> Self:
-        self.study = create_or_load_study(self.project.config)
+        self.study = begin_study(self.project.config)
         self.staff()
         return self
 

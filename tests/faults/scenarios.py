@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 HOLD = """
 import sys, time
 from pathlib import Path
-from aimlhpo.locks import locked
+from aimlhpo.storage.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

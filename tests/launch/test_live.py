@@ -15,9 +15,8 @@ import textwrap
 import pytest
 from rich.console import Console
 
-from aimlhpo.launch.dashboard import Dashboard
-from aimlhpo.launch.lines import LinesView, summary
-from aimlhpo.progress import Progress, SlotState
+from aimlhpo.agent.progress import Progress, SlotState
+from aimlhpo.cli.live_view import Dashboard, LinesView, progress_line
 
 
 def progress(slots: int = 2, *, idle: bool = False, n_trials: int | None = 100) -> Progress:
@@ -105,8 +104,8 @@ def test_the_last_state_is_told_even_within_the_gap() -> None:
 
 
 def test_the_summary_names_what_is_known() -> None:
-    assert summary(Progress(complete=3, running=2)) == "[0s] 3 trials done; 2 running, 0 pruned, 0 failed"
-    assert "best 0.012346 (trial 17)" in summary(progress())
+    assert progress_line(Progress(complete=3, running=2)) == "[0s] 3 trials done; 2 running, 0 pruned, 0 failed"
+    assert "best 0.012346 (trial 17)" in progress_line(progress())
 
 
 def test_a_closed_pipe_does_not_stop_the_study() -> None:
@@ -121,8 +120,8 @@ def test_a_closed_pipe_does_not_stop_the_study() -> None:
 SCRIPT = textwrap.dedent(
     """
     import types
-    from aimlhpo.launch.live import make_view
-    from aimlhpo.progress import Progress, SlotState
+    from aimlhpo.cli.live_view import make_view
+    from aimlhpo.agent.progress import Progress, SlotState
     optuna = types.SimpleNamespace(study_name="digits", storage="journal:///x", metric=["val_loss"])
     view = make_view(types.SimpleNamespace(optuna=optuna))
     view.start()

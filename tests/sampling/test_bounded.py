@@ -10,8 +10,8 @@ from optuna.samplers import NSGAIISampler, PartialFixedSampler, RandomSampler, T
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError
-from aimlhpo.sampling.bounded import ALL, BoundedSampler, bounded, choose
-from aimlhpo.strategies import reseed
+from aimlhpo.search.bounded import ALL, BoundedSampler, bounded, choose
+from aimlhpo.search.building import reseed
 from tests.project import Project
 
 

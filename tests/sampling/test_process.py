@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from optuna.samplers import GPSampler, QMCSampler, RandomSampler, TPESampler
 
-from aimlhpo.backends import own
 from aimlhpo.errors import StudyFailed
-from aimlhpo.grid import GridSampler
-from aimlhpo.leases import Registry
-from aimlhpo.ledger import Claim, Ledger
-from aimlhpo.sampling.process import MOST_DEATHS, SamplingProcess, needs_process
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.ledger.leases import Registry
+from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.requests import Claim
+from aimlhpo.search.grid import GridSampler
+from aimlhpo.search.sampling_process import MOST_DEATHS, SamplingProcess, needs_process
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.owned import own
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -32,7 +33,7 @@ class Asked:
     def __init__(self, folder: Path, **keys: Any) -> None:
         self.project = Project(folder, storage=f"journal:///{folder}/s.journal", sampler=TPE, seed=5, **keys)
         config = self.project.config
-        self.study = create_or_load_study(config)
+        self.study = begin_study(config)
         self.study._storage = own(self.study._storage)
         registry = Registry(config.paths.leases, 60.0)
         self.ledger = Ledger(self.study, config.paths, 100, "here", registry)
@@ -128,7 +129,7 @@ def samplers(agent: int) -> list[int]:
     found = []
     for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
         words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        if b"aimlhpo.sampling" in words:
+        if b"aimlhpo.search.sampling_child" in words:
             found.append(int(child))
     return found
 

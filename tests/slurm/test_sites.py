@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.config import load_config
-from aimlhpo.launch.slurm.submit import submit
+from aimlhpo.check.settings import load_config
+from aimlhpo.launch.slurm.sbatch import submit
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "torch"

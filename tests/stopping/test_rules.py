@@ -11,12 +11,11 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aimlhpo.backends.backend import OpenTrial, Overview
 from aimlhpo.errors import StudyFailed
-from aimlhpo.stopping import Moment, Rule, Stops, read_note
-from aimlhpo.stopping.rules import GpuHours, Patience, TargetValue, Timeout
-from aimlhpo.stopping.terminator import Terminator
-from aimlhpo.storage import STUDY_ATTR
+from aimlhpo.search.stopping import StoppingCriteria, read_note
+from aimlhpo.search.stopping_rules import GpuHours, Moment, PatienceRule, Rule, TargetValue, Terminator, Timeout
+from aimlhpo.storage.base import OpenTrial, Overview
+from aimlhpo.storage.study import STUDY_ATTR
 from tests.waiting import wait_until
 
 HOUR = 3600.0
@@ -46,9 +45,9 @@ def test_all_agree_on_a_timeout_when_the_study_is_started_again() -> None:
     """Two agents that were started apart: the first one's note must not hide the second one's."""
     study, over = optuna.create_study(), time.time() - 61.0
     study.set_user_attr(STUDY_ATTR, {"begun": over - 9.0, "started": over - 9.0})
-    first = Stops(study, [Timeout(60.0, "submission")])
+    first = StoppingCriteria(study, [Timeout(60.0, "submission")])
     study.set_user_attr(STUDY_ATTR, {"begun": over - 9.0, "started": time.time()})
-    second = Stops(study, [Timeout(60.0, "submission")])
+    second = StoppingCriteria(study, [Timeout(60.0, "submission")])
     assert first.ended(Overview()) is second.ended(Overview()) is None
     study.set_user_attr(STUDY_ATTR, {"begun": over - 9.0, "started": over})
     noted = second.ended(Overview())
@@ -95,29 +94,31 @@ def test_gpu_hours_count_every_attempt() -> None:
 
 def test_patience_counts_finished_trials_since_the_best() -> None:
     trials = [trial(0, 3.0), trial(1, 2.0), trial(2, state="FAIL"), trial(3, 2.0), trial(4, 9.0, state="PRUNED")]
-    assert says(Patience(3, 0.0, ["minimize"]), trials) is None
-    reason = says(Patience(3, 0.0, ["minimize"]), [*trials, trial(5, 5.0)])
+    assert says(PatienceRule(3, 0.0, ["minimize"]), trials) is None
+    reason = says(PatienceRule(3, 0.0, ["minimize"]), [*trials, trial(5, 5.0)])
     assert reason == "none of the 3 trials that finished after trial 1 is better"
-    assert says(Patience(3, 0.0, ["minimize"]), [*trials, trial(5, 1.0)]) is None
+    assert says(PatienceRule(3, 0.0, ["minimize"]), [*trials, trial(5, 1.0)]) is None
 
 
 def test_patience_waits_for_a_first_complete_trial() -> None:
     pruned = [trial(number, 1.0, state="PRUNED") for number in range(9)]
-    assert says(Patience(3, 0.0, ["minimize"]), pruned) is None
+    assert says(PatienceRule(3, 0.0, ["minimize"]), pruned) is None
 
 
 def test_small_improvements_do_not_count_with_min_delta() -> None:
     slow = [trial(number, 10.0 + 0.1 * number) for number in range(4)]
-    assert says(Patience(3, 0.0, ["maximize"]), slow) is None
-    assert says(Patience(3, 0.25, ["maximize"]), slow) is None
-    assert says(Patience(3, 0.5, ["maximize"]), slow) == "none of the 3 trials that finished after trial 0 is better"
+    assert says(PatienceRule(3, 0.0, ["maximize"]), slow) is None
+    assert says(PatienceRule(3, 0.25, ["maximize"]), slow) is None
+    assert (
+        says(PatienceRule(3, 0.5, ["maximize"]), slow) == "none of the 3 trials that finished after trial 0 is better"
+    )
 
 
 def test_with_several_metrics_the_pareto_front_must_grow() -> None:
     first = [trial(0, 1.0, 1.0), trial(1, 0.0, 2.0)]
     dominated = [trial(2, 1.0, 1.0), trial(3, 2.0, 2.0)]
-    assert says(Patience(2, 0.0, ["minimize", "minimize"]), first + dominated) is not None
-    assert says(Patience(2, 0.0, ["minimize", "minimize"]), [*first, dominated[0], trial(3, 2.0, 0.0)]) is None
+    assert says(PatienceRule(2, 0.0, ["minimize", "minimize"]), first + dominated) is not None
+    assert says(PatienceRule(2, 0.0, ["minimize", "minimize"]), [*first, dominated[0], trial(3, 2.0, 0.0)]) is None
 
 
 STAGNATION = {
@@ -169,7 +170,7 @@ class Listening(Rule):
 
 def test_rules_get_every_trial_once_when_it_has_ended() -> None:
     study, rule = optuna.create_study(), Listening()
-    stops = Stops(study, [rule])
+    stops = StoppingCriteria(study, [rule])
     first, second, third = (study.ask() for _ in range(3))
 
     def look() -> list[int]:

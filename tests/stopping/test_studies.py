@@ -13,8 +13,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ExitCode
-from aimlhpo.status import read_status
-from aimlhpo.storage import STUDY_ATTR, create_or_load_study
+from aimlhpo.results.status import read_status
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.study import STUDY_ATTR
 from tests.project import Project
 
 OBJECTIVE = """
@@ -46,7 +47,7 @@ def objective(text: str, crew: int = ALONE, pause: float = 0.1) -> str:
 
 def with_two_agents(project: Project) -> str:
     """Run the study on two agents at once, to its end; what they said."""
-    create_or_load_study(project.config)
+    begin_study(project.config)
     project.config.write_snapshot()
     agents = [project.start("-r", "1", "--local", "2") for _ in range(2)]
     try:

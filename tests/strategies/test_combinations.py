@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
+from aimlhpo.check.samplers import suitability_problems, warnings_for
 from aimlhpo.config import Config
-from aimlhpo.strategies.advice import advice
-from aimlhpo.strategies.suitability import suitability_problems
 from tests.project import Project
 
 X = {"type": "float", "settings": {"name": "x", "low": -1.0, "high": 1.0}}
@@ -189,7 +188,7 @@ def test_a_rehearsal_finds_what_a_sampler_of_the_users_own_cannot_do(study: Any,
     ],
 )
 def test_notes(study: Any, parameters: dict[str, Any], keys: dict[str, Any], words: str) -> None:
-    (note,) = advice(study(parameters, **keys))
+    (note,) = warnings_for(study(parameters, **keys))
     assert words in note
 
 
@@ -202,7 +201,7 @@ def test_notes(study: Any, parameters: dict[str, Any], keys: dict[str, Any], wor
     ],
 )
 def test_nothing_is_noted_without_need(study: Any, parameters: dict[str, Any], keys: dict[str, Any]) -> None:
-    assert advice(study(parameters, **keys)) == []
+    assert warnings_for(study(parameters, **keys)) == []
 
 
 def test_check_tells_problems_and_notes(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.checks import check
+from aimlhpo.check.check import check
+from aimlhpo.cli.live_view import make_view
 from aimlhpo.launch import local
-from aimlhpo.storage import create_or_load_study
-from aimlhpo.strategies import classes
+from aimlhpo.search.registry import classes
+from aimlhpo.search.warm_start import begin_study
 from tests.project import Project
 
 BUDGET, WORKERS = 20, 4
@@ -92,8 +93,8 @@ class Run:
         """Run the study; `params` are those of its trials then."""
         config = self.project.config
         assert check(config) == []
-        create_or_load_study(config)
-        local.run(config, workers)
+        begin_study(config)
+        local.run_local(config, make_view(config), workers)
         self.params = [trial.params for trial in self.project.study().trials]
         return self
 

@@ -13,9 +13,10 @@ from typing import Any
 import optuna
 import pytest
 
+from aimlhpo.check.json_schema import json_schema
 from aimlhpo.config import StrategySection
-from aimlhpo.config.json_schema import json_schema
-from aimlhpo.strategies import check_strategy, hub, make_pruner, make_sampler, reseed
+from aimlhpo.search import registry as search_registry
+from aimlhpo.search.building import check_strategy, make_pruner, make_sampler, reseed
 from tests.project import Project
 
 SAMPLERS = """
@@ -216,9 +217,9 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("OPTUNAHUB_CACHE_HOME", str(home))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens: a download fails at once
-    hub._module.cache_clear()
+    search_registry._module.cache_clear()
     yield home
-    hub._module.cache_clear()
+    search_registry._module.cache_clear()
 
 
 def test_a_sampler_from_optunahub(registry: Path) -> None:
@@ -250,7 +251,7 @@ def test_a_package_that_holds_no_pruner(registry: Path) -> None:
 
 
 def test_without_optunahub(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aimlhpo.strategies.hub.find_spec", lambda name: None)
+    monkeypatch.setattr("aimlhpo.search.registry.find_spec", lambda name: None)
     (problem,) = check_strategy("sampler", section("optunahub/samplers/lucky"))
     assert problem.found == "the package optunahub is not installed"
     assert problem.legal == "pip install 'aimlhpo[optunahub]'"

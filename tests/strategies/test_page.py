@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.config.yaml_loader import parse_yaml
-from aimlhpo.strategies import classes, strategy_problems
+from aimlhpo.config.yaml import parse_yaml
+from aimlhpo.search.building import strategy_problems
+from aimlhpo.search.registry import classes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/strategies.md"
 ENTRIES: list[dict[str, Any]] = [

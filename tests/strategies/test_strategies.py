@@ -11,7 +11,8 @@ import pytest
 
 from aimlhpo.config import StrategySection
 from aimlhpo.errors import ConfigError
-from aimlhpo.strategies import check_strategy, classes, make_pruner, make_sampler, reseed
+from aimlhpo.search.building import check_strategy, make_pruner, make_sampler, reseed
+from aimlhpo.search.registry import classes
 
 
 def section(type: str, **arguments: Any) -> StrategySection:
@@ -104,7 +105,7 @@ def test_mistakes(kind: str, entry: dict[str, Any], where: str, words: str) -> N
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aimlhpo.strategies.problems.find_spec", lambda name: None)
+    monkeypatch.setattr("aimlhpo.search.building.find_spec", lambda name: None)
     (problem,) = check_strategy("sampler", section("CmaEsSampler"))
     assert "needs the package cmaes" in problem.found
     assert "pip install cmaes" in str(problem.legal)

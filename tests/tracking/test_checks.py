@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.checks import check
-from aimlhpo.config import load_config
+from aimlhpo.check.check import check
+from aimlhpo.check.settings import load_config
 from aimlhpo.errors import Problem
 from tests.project import Project
 

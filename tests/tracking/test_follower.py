@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from optuna import Study
 
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.search.warm_start import begin_study
 from aimlhpo.tracking import follower
-from aimlhpo.tracking.follower import Follower
-from aimlhpo.tracking.run import Run
-from aimlhpo.tracking.target import StudyState
+from aimlhpo.tracking.follower import TrackingSync
+from aimlhpo.tracking.run import Run, StudyState
 from tests.project import Project
 
 
@@ -53,7 +52,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def with_trials(project: Project, trials: int) -> Study:
-    study = create_or_load_study(project.config)
+    study = begin_study(project.config)
     for number in range(trials):
         trial = study.ask()
         study.tell(trial, trial.suggest_float("x", 0.0, 1.0) + number)
@@ -63,7 +62,7 @@ def with_trials(project: Project, trials: int) -> Study:
 def test_trials_arrive_as_they_change(project: Project) -> None:
     study, tool = with_trials(project, 2), Tool()
     study.enqueue_trial({"x": 0.5})
-    following = Follower(project.config, study, [tool], pytest.fail)
+    following = TrackingSync(project.config, study, [tool], pytest.fail)
     following.sync()
     assert set(tool.has) == {0, 1}  # and not the one that has not begun
     trial = study.ask()
@@ -85,7 +84,7 @@ def test_trials_arrive_as_they_change(project: Project) -> None:
 def test_an_outage_is_told_once_and_made_up_for(project: Project) -> None:
     lines: list[str] = []
     study, tool, other = with_trials(project, 2), Tool(), Tool()
-    following = Follower(project.config, study, [tool, other], lines.append)
+    following = TrackingSync(project.config, study, [tool, other], lines.append)
     tool.away = ConnectionRefusedError(111, "Connection refused")
     for _ in range(3):
         following.sync()
@@ -102,7 +101,7 @@ def test_an_outage_is_told_once_and_made_up_for(project: Project) -> None:
 def test_a_trial_that_a_tool_never_takes_holds_up_no_other(project: Project) -> None:
     lines: list[str] = []
     study, tool = with_trials(project, 3), Tool(refuses=1)
-    following = Follower(project.config, study, [tool], lines.append)
+    following = TrackingSync(project.config, study, [tool], lines.append)
     following.sync()
     following.sync()
     assert set(tool.has) == {0, 2}
@@ -113,5 +112,5 @@ def test_a_trial_that_a_tool_never_takes_holds_up_no_other(project: Project) -> 
 def test_the_study_is_not_called_finished_while_others_run_trials(project: Project) -> None:
     study, tool = with_trials(project, 1), Tool()
     study.ask().suggest_float("x", 0.0, 1.0)
-    Follower(project.config, study, [tool], pytest.fail).finish("finished")
+    TrackingSync(project.config, study, [tool], pytest.fail).finish("finished")
     assert tool.states[-1].ended is None

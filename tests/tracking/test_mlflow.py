@@ -9,8 +9,7 @@ import pytest
 
 from aimlhpo.errors import ConfigError
 from aimlhpo.tracking.mlflow import MlflowTarget, StudyEntry
-from aimlhpo.tracking.run import Run
-from aimlhpo.tracking.target import StudyState
+from aimlhpo.tracking.run import Run, StudyState
 from tests.tracking.mlflow_runs import settled
 
 STUDY = StudyEntry("id-1", "digits", {"sampler": "TPESampler", "n_trials": 8}, {"save_path": "/data"})

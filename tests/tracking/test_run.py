@@ -6,8 +6,8 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from aimlhpo.config import load_config
-from aimlhpo.storage import create_or_load_study
+from aimlhpo.check.settings import load_config
+from aimlhpo.search.warm_start import begin_study
 from aimlhpo.tracking.run import Reader, Run, mark
 from tests.project import Project
 
@@ -51,7 +51,7 @@ def test_a_finished_trial_is_told_whole(tmp_path: Path) -> None:
 
 def test_a_trial_on_its_way_and_one_that_failed_early(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    study = create_or_load_study(project.config)
+    study = begin_study(project.config)
     under_way, without_parameters = study.ask(), study.ask()
     before = mark(study.trials[0])
     under_way.suggest_float("x", 0.0, 1.0)

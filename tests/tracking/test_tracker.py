@@ -16,11 +16,13 @@ from threading import Thread
 
 import pytest
 
-from aimlhpo.config import Config, MlflowSection, load_config
-from aimlhpo.election import Election
-from aimlhpo.storage import create_or_load_study, load_study
+from aimlhpo.check.settings import load_config
+from aimlhpo.config import Config, MlflowSection
+from aimlhpo.ledger.leases import Election
+from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.study import load_study
 from aimlhpo.tracking import tracker as module
-from aimlhpo.tracking.messages import Done, Moved, Ready
+from aimlhpo.tracking.messages import Moved, TrackingDone, TrackingReady
 from aimlhpo.tracking.tracker import Tracker
 from tests.project import Project
 from tests.waiting import wait_until
@@ -38,7 +40,7 @@ def config(tmp_path: Path) -> Config:
     """A study with one finished trial, that asks for TensorBoard."""
     project = Project(tmp_path)
     config = load_config(project.hyperparameters, project.model, ["log:tensorboard=true"])
-    create_or_load_study(config)
+    begin_study(config)
     add_trial(config)
     return config
 
@@ -181,7 +183,7 @@ def test_the_child_of_a_killed_agent_is_waited_for(config: Config) -> None:
     assert written(config, 1)
 
 
-@pytest.mark.parametrize(("first", "told"), [(Moved(), 0), (Ready(), 2)])
+@pytest.mark.parametrize(("first", "told"), [(Moved(), 0), (TrackingReady(), 2)])
 def test_a_child_may_take_longer_to_load_than_a_server_to_answer(
     config: Config, monkeypatch: pytest.MonkeyPatch, first: object, told: int
 ) -> None:
@@ -195,7 +197,7 @@ def test_a_child_may_take_longer_to_load_than_a_server_to_answer(
         theirs.send(first)
         if told == 0:
             time.sleep(0.3)
-            theirs.send(Done([]))
+            theirs.send(TrackingDone([]))
 
     with Tracker(replace(config, log=log), "agent", lines.append) as tracker, theirs:
         monkeypatch.setattr(tracker, "_start", lambda: setattr(tracker, "_connection", mine))

@@ -10,13 +10,13 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.checks import check
-from aimlhpo.config import load_config
+from aimlhpo.check.check import check
+from aimlhpo.check.settings import load_config
 from aimlhpo.errors import ConfigError
-from aimlhpo.space import SearchSpace
-from aimlhpo.storage import create_or_load_study, open_storage
-from aimlhpo.taken import is_own, origin
-from aimlhpo.warm_start import Account, account_of, accounts
+from aimlhpo.search.warm_start import ImportSummary, begin_study, import_summaries, summarize_import
+from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.storage.open import open_storage
+from aimlhpo.storage.trials import is_own, origin
 from tests.project import Project
 
 X = {"model:x": {"type": "float", "settings": {"name": "x", "low": 0.0, "high": 1.0}}}
@@ -38,7 +38,7 @@ def project(folder: Path, name: str, **keys: Any) -> Project:
 def finished(made: Project, *params: dict[str, Any], **more: Any) -> optuna.Study:
     """The study of a project, with one finished trial for each."""
     config = made.config
-    study = create_or_load_study(config)
+    study = begin_study(config)
     config.write_snapshot()
     space = SearchSpace.from_config(config)
     for index, values in enumerate(params):
@@ -60,7 +60,7 @@ def test_values_states_and_reports_come_along(tmp_path: Path) -> None:
     pruned.suggest_float("x", 0.0, 1.0)
     pruned.report(3.0, 7)
     source.tell(pruned, state=TrialState.PRUNED)
-    study = create_or_load_study(project(tmp_path, "after", parameters=X, warm_start_from=str(before.save_path)).config)
+    study = begin_study(project(tmp_path, "after", parameters=X, warm_start_from=str(before.save_path)).config)
     first, second = taken(study)
     assert (first.state, first.params, first.value) == (TrialState.COMPLETE, {"x": 0.25}, 0.0)
     assert (second.state, second.intermediate_values) == (TrialState.PRUNED, {7: 3.0})
@@ -75,10 +75,10 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
     source.ask()
     narrow = {"model:x": {"type": "float", "settings": {"name": "x", "low": 0.0, "high": 0.5}}}
     after = project(tmp_path, "after", parameters=narrow, warm_start_from=str(before.hyperparameters))
-    study = create_or_load_study(after.config)
+    study = begin_study(after.config)
     assert [trial.params for trial in taken(study)] == [{"x": 0.25}]
     assert taken(study)[0].distributions == {"x": FloatDistribution(0.0, 0.5)}
-    (account,) = accounts(study)
+    (account,) = import_summaries(study)
     assert account.left == {"x is outside the search space": [1, 2], "failed": [3], "not finished": [4]}
     assert str(account) == (
         "1 of 5 trials of study before taken over; not: 2 (x is outside the search space: trials 1, 2); "
@@ -110,7 +110,7 @@ def test_the_value_decides_whatever_the_storage_makes_of_it(
     source = project(tmp_path, "before", parameters=declared(p=before))
     finished(source, {"p": value})
     goal = project(tmp_path, "after", parameters=declared(p=after), warm_start_from=str(source.save_path))
-    study = create_or_load_study(goal.config)
+    study = begin_study(goal.config)
     assert len(taken(study)) == fits
     if fits:
         assert SearchSpace.from_config(goal.config).values(taken(study)[0].params) == {"p": value}
@@ -129,19 +129,17 @@ def test_conditional_parameters_are_needed_where_they_are_active(tmp_path: Path)
     }  # fmt: skip
     before = project(tmp_path, "before", parameters=declared(kind={"type": "categorical", "choices": ["a", "b"]}))
     finished(before, {"kind": "a"}, {"kind": "b"})
-    study = create_or_load_study(
-        project(tmp_path, "after", parameters=space, warm_start_from=str(before.save_path)).config
-    )
+    study = begin_study(project(tmp_path, "after", parameters=space, warm_start_from=str(before.save_path)).config)
     assert [trial.params for trial in taken(study)] == [{"kind": "b"}]
-    assert accounts(study)[0].left == {"no value for only_a": [0]}
+    assert import_summaries(study)[0].left == {"no value for only_a": [0]}
 
 
 def test_a_parameter_that_is_no_longer_searched_keeps_its_trials_away(tmp_path: Path) -> None:
     both = {**X, "y": {"type": "float", "settings": {"low": 0.0, "high": 1.0}}}
     before = project(tmp_path, "before", parameters=both)
     finished(before, {"x": 0.5, "y": 0.5})
-    study = create_or_load_study(project(tmp_path, "after", parameters=X, warm_start_from=str(before.save_path)).config)
-    assert accounts(study)[0].left == {"y is not searched here": [0]}
+    study = begin_study(project(tmp_path, "after", parameters=X, warm_start_from=str(before.save_path)).config)
+    assert import_summaries(study)[0].left == {"y is not searched here": [0]}
 
 
 def test_what_the_objective_itself_suggests_goes_along(tmp_path: Path) -> None:
@@ -151,7 +149,7 @@ def test_what_the_objective_itself_suggests_goes_along(tmp_path: Path) -> None:
     trial.suggest_float("x", 0.0, 1.0)
     trial.suggest_int("depth", 1, 4)
     source.tell(trial, 1.0)
-    study = create_or_load_study(project(tmp_path, "after", parameters=X, warm_start_from=str(before.save_path)).config)
+    study = begin_study(project(tmp_path, "after", parameters=X, warm_start_from=str(before.save_path)).config)
     assert taken(study)[0].params.keys() == {"x", "depth"}
 
 
@@ -161,10 +159,10 @@ def test_the_trials_of_plain_optuna_are_taken_over_by_name(tmp_path: Path) -> No
     plain.optimize(lambda trial: trial.suggest_float("x", 0.0, 2.0), n_trials=12)
     fit = sum(trial.params["x"] <= 1.0 for trial in plain.trials)
     after = project(tmp_path, "after", parameters=X, warm_start_from={"study_name": "plain", "storage": url})
-    assert account_of(after.config) == Account("plain", url, fit, {"x is outside the search space": [
+    assert summarize_import(after.config) == ImportSummary("plain", url, fit, {"x is outside the search space": [
         trial.number for trial in plain.trials if trial.params["x"] > 1.0
     ]})  # fmt: skip
-    study = create_or_load_study(after.config)
+    study = begin_study(after.config)
     assert len(taken(study)) == fit
 
 
@@ -172,12 +170,12 @@ def test_many_starts_take_each_trial_over_once(tmp_path: Path) -> None:
     before = project(tmp_path, "before", parameters=X)
     finished(before, {"x": 0.25}, {"x": 0.5})
     after = project(tmp_path, "after", parameters=X, warm_start_from=str(before.save_path), reload=1)
-    study = create_or_load_study(project_new(after))
+    study = begin_study(project_new(after))
     late = before.study().ask()  # it is done once
     late.suggest_float("x", 0.0, 1.0)
     before.study().tell(late, 1.0)
     for _ in range(2):
-        create_or_load_study(after.config)
+        begin_study(after.config)
     assert [trial.params["x"] for trial in taken(study)] == [0.25, 0.5]
 
 
@@ -201,10 +199,10 @@ def test_a_start_that_was_cut_off_is_made_up_for(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(storage, "create_new_trial", cut_off)
         with pytest.raises(OSError, match="cut off"):
-            create_or_load_study(project_new(after))
-    study = create_or_load_study(after.config)
+            begin_study(project_new(after))
+    study = begin_study(after.config)
     assert [trial.params["x"] for trial in taken(study)] == [0.25, 0.5, 0.75]
-    assert accounts(study)[0].taken == 3
+    assert import_summaries(study)[0].taken == 3
 
 
 def mistakes() -> list[tuple[dict[str, Any], str]]:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from aimlhpo.checks import check
+from aimlhpo.check.check import check
 from aimlhpo.cli.main import main
 from aimlhpo.errors import ConfigError
-from aimlhpo.taken import is_own
-from aimlhpo.warm_start import default_trial
+from aimlhpo.search.trial_converter import default_trial
+from aimlhpo.storage.trials import is_own
 from tests.project import QUADRATIC, Project
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from aimlhpo import readable
-from aimlhpo.launch.slurm import timelimit
-from aimlhpo.launch.slurm.submit import Submitted
+from aimlhpo.errors import show_duration
+from aimlhpo.launch.slurm.program import seconds_of_time_limit
+from aimlhpo.launch.slurm.sbatch import Submitted
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config, SlurmSection
-    from aimlhpo.launch.slurm.request import Submission
+    from aimlhpo.config.schema import Config, SlurmSection
+    from aimlhpo.launch.slurm.plan import Submission
 
 Rows = list[tuple[str, str]]
 _GRES_GPUS = re.compile(r"(?:gres[:/])?gpu(?::[A-Za-z][^:,=(]*)?(?:[:=](\d+))?(?:\(.*\))?$")
 
 
-def submitted(config: Config, done: Submitted) -> Rows:
+def describe_submitted(config: Config, done: Submitted) -> Rows:
     """What the user wants to know once the jobs are in the queue."""
     save_path = config.paths.save_path
     before = [("besides", f"jobs of the study from before: {done.before}")] if done.before else []
@@ -32,7 +32,7 @@ def submitted(config: Config, done: Submitted) -> Rows:
     ]
 
 
-def jobs(config: Config, submission: Submission) -> Rows:
+def describe_jobs(config: Config, submission: Submission) -> Rows:
     """What each job will do."""
     section = config.slurm
     if section is None:
@@ -47,7 +47,7 @@ def jobs(config: Config, submission: Submission) -> Rows:
     ]
 
 
-def gpus(submission: Submission) -> int | None:
+def gpus_per_job(submission: Submission) -> int | None:
     """The GPUs that a job asks for, as far as its options say; None: they do not."""
     found = [_per_node(submission, name) for name in ("gres", "gpus-per-node", "gpus")]
     told = [number for number in found if number is not None]
@@ -73,7 +73,7 @@ def _count(text: str | None) -> int | None:
 def _workers(section: SlurmSection, submission: Submission) -> str:
     if section.workers_per_job is not None:
         return f"{section.workers_per_job} in each job"
-    found = gpus(submission)
+    found = gpus_per_job(submission)
     shared = section.trials_per_gpu
     if not found:
         return "one for each GPU of the job; one where it has none"
@@ -92,8 +92,8 @@ def _python(submission: Submission) -> str:
 
 def _time(section: SlurmSection, submission: Submission) -> str:
     given = submission.value("time")
-    limit = timelimit.seconds(given or "")
-    shown = readable.duration(limit) if limit is not None else (given or "the partition's own")
+    limit = seconds_of_time_limit(given or "")
+    shown = show_duration(limit) if limit is not None else (given or "the partition's own")
     if not section.requeue:
         return f"{shown}; at its end the running trials are given back"
     return f"{shown}; at its end the running trials are given back and the job is queued again while work is left"

@@ -1,4 +1,6 @@
-"""From the config to what is asked of SLURM."""
+"""What is asked of SLURM, as plain data: everything that the batch script says, and nothing else.
+From the config to what is asked of SLURM.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,66 @@ import shlex
 import site
 import sys
 import sysconfig
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimlhpo.errors import ConfigError, Problem
-from aimlhpo.launch.slurm import logs, options, timelimit
-from aimlhpo.launch.slurm.request import Python, Submission
+from aimlhpo.launch.slurm.options import (
+    absolute_log,
+    batch_options,
+    check_options,
+    default_log,
+    jobs_at_once,
+    one_log_per_job,
+    option_values,
+    unprintable,
+)
+from aimlhpo.launch.slurm.program import seconds_of_time_limit
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config, SlurmSection
+    from aimlhpo.config.schema import Config, SlurmSection
+
+
+@dataclass(frozen=True)
+class Python:
+    """The interpreter that runs the agent."""
+
+    command: tuple[str, ...]
+    """The words of the command, for example `apptainer exec image.sif python`."""
+    prefer_activated: bool = False
+    """Take the `python` that `kernel:` or `bash:` put on PATH, where it can import aimlhpo."""
+    path: str | None = None
+    """A directory that PYTHONPATH needs, where aimlhpo runs from its sources."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One job array of a study: `jobs` elements from index `first`, each one agent on one node."""
+
+    study: str
+    save_path: str
+    jobs: int
+    options: tuple[tuple[str, str | None], ...]
+    """sbatch's options by long name, in the order written, repeats included; None: without a value."""
+    python: Python
+    log: str
+    """Where the standard output of each job goes, in SLURM's patterns."""
+    bash: tuple[str, ...] = ()
+    kernel: tuple[str, ...] = ()
+    first: int = 0
+    at_once: int | None = None
+    """At most so many elements of the array run at the same time."""
+
+    def value(self, option: str) -> str | None:
+        """The last value given for `option`, or None."""
+        found = [value for name, value in self.options if name == option]
+        return found[-1] if found else None
+
+    def part(self, first: int, jobs: int) -> Submission:
+        """The same, with other elements."""
+        return replace(self, first=first, jobs=jobs)
+
 
 LEAD = 120
 """Seconds before the time limit at which SLURM signals the agent; less for jobs of under ten minutes."""
@@ -23,13 +76,13 @@ _LEAD_SHARE = 0.2
 _SHELL_CHARACTERS = set("$`;&|<>(){}*?!\n\r")
 
 
-def plan(config: Config, jobs: int | None = None) -> Submission:
+def plan_submission(config: Config, jobs: int | None = None) -> Submission:
     """What to submit for `config`; `jobs` replaces its own number. Raises ConfigError with all problems."""
     section = config.slurm
     if section is None:
         raise ConfigError(Problem("slurm", "this section is missing", "a section with `jobs` and `batch`"))
     count = section.jobs if jobs is None else jobs
-    problems = check(config, count)
+    problems = check_submission(config, count)
     if problems:
         raise ConfigError(problems)
     return Submission(
@@ -41,16 +94,16 @@ def plan(config: Config, jobs: int | None = None) -> Submission:
         log=_log(config, section),
         bash=tuple(line for text in section.bash for line in text.splitlines()),
         kernel=tuple((section.kernel or "").splitlines()),
-        at_once=options.at_once(section.batch),
+        at_once=jobs_at_once(section.batch),
     )
 
 
-def check(config: Config, jobs: int) -> list[Problem]:
+def check_submission(config: Config, jobs: int) -> list[Problem]:
     """Everything in the config that cannot be submitted."""
     section = config.slurm
     if section is None:
         return []
-    found = options.check(section.batch, jobs)
+    found = check_options(section.batch, jobs)
     if jobs < 1:
         found.append(Problem("slurm:jobs", f"{jobs}", "a whole number from 1"))
     return [*found, *_check_names(config), *_check_commands(section)]
@@ -59,10 +112,10 @@ def check(config: Config, jobs: int) -> list[Problem]:
 def _check_names(config: Config) -> list[Problem]:
     """SLURM reads `%` and `\\` in the names of log files, submitit `%j` in the name of its folder."""
     found, save_path, name = [], str(config.paths.save_path), config.optuna.study_name
-    if options.unprintable(save_path) or set(save_path) & set("%\\"):
+    if unprintable(save_path) or set(save_path) & set("%\\"):
         legal = "for jobs on SLURM, a path of printable characters without % and \\"
         found.append(Problem("optuna:save_path", repr(save_path), legal))
-    if options.unprintable(name):
+    if unprintable(name):
         found.append(Problem("optuna:name", repr(name), "for jobs on SLURM, printable characters"))
     return found
 
@@ -92,13 +145,13 @@ def _options(config: Config, section: SlurmSection) -> tuple[tuple[str, str | No
         "nodes": "1",
         "open-mode": "append",
         "signal": f"B:USR1@{_lead(section)}",
-        "output": logs.default(config.paths.logs),
+        "output": default_log(config.paths.logs),
         "requeue" if section.requeue else "no-requeue": None,
     }
     if given.keys() & {"requeue", "no-requeue"}:
         ours = {name: value for name, value in ours.items() if not name.endswith("requeue")}
     missing = ((name, value) for name, value in ours.items() if name not in given)
-    return (*(_own(name, value) for name, value in options.options(section.batch)), *missing)
+    return (*(_own(name, value) for name, value in batch_options(section.batch)), *missing)
 
 
 def _own(name: str, value: str | None) -> tuple[str, str | None]:
@@ -106,7 +159,7 @@ def _own(name: str, value: str | None) -> tuple[str, str | None]:
     if value is None:
         return name, value
     if name in ("output", "error"):
-        return name, logs.one_per_job(value, "%a")
+        return name, one_log_per_job(value, "%a")
     if name == "signal" and "B" not in value.partition(":")[0].upper():
         # The agent is the batch shell and starts no steps: without B nobody would get the signal.
         flags, _, signal = value.rpartition(":")
@@ -115,17 +168,17 @@ def _own(name: str, value: str | None) -> tuple[str, str | None]:
 
 
 def _lead(section: SlurmSection) -> int:
-    limit = timelimit.seconds(str(section.batch.get("time")))
+    limit = seconds_of_time_limit(str(section.batch.get("time")))
     return LEAD if limit is None else max(1, min(LEAD, int(limit * _LEAD_SHARE)))
 
 
 def _log(config: Config, section: SlurmSection) -> str:
     """The pattern of the jobs' output files, absolute."""
-    given = [value for value in options.values(section.batch.get("output")) if value]
+    given = [value for value in option_values(section.batch.get("output")) if value]
     if not given:
-        return logs.default(config.paths.logs)
-    start = Path(next(filter(None, options.values(section.batch.get("chdir"))), "."))
-    return logs.absolute(logs.one_per_job(given[-1], "%a"), Path.cwd() / start)
+        return default_log(config.paths.logs)
+    start = Path(next(filter(None, option_values(section.batch.get("chdir"))), "."))
+    return absolute_log(one_log_per_job(given[-1], "%a"), Path.cwd() / start)
 
 
 def _python(section: SlurmSection) -> Python:

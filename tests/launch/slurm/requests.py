@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from aimlhpo.launch.slurm.request import Python, Submission
+from aimlhpo.launch.slurm.plan import Python, Submission
 from aimlhpo.paths import StudyPaths
 
 DEFAULTS: dict[str, Any] = {

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from submitit.core.utils import FailedSubmissionError
 
-from aimlhpo.launch.slurm import arrays, describe, environment, logs, timelimit
-from aimlhpo.launch.slurm.queue import Job, alive
-from aimlhpo.launch.slurm.sbatch import parse, unwanted
-from aimlhpo.launch.slurm.submit import parts
+from aimlhpo.launch.slurm import describe, options, program, queue
+from aimlhpo.launch.slurm import job as slurm_job
+from aimlhpo.launch.slurm.queue import QueuedJob, is_job_alive
+from aimlhpo.launch.slurm.sbatch import parse, parts, unwanted
 from aimlhpo.paths import StudyPaths
 from tests.launch.slurm.requests import make_submission
 
@@ -23,13 +23,13 @@ from tests.launch.slurm.requests import make_submission
     ],
 )  # fmt: skip
 def test_times_as_slurm_writes_them(text: str, seconds: int | None) -> None:
-    assert timelimit.seconds(text) == seconds
+    assert program.seconds_of_time_limit(text) == seconds
 
 
 def test_the_file_of_one_element() -> None:
-    assert logs.file("/s/job-%A_%3a.log", "12", 7) == "/s/job-12_007.log"
-    assert logs.file("/s/100%%_%a", "12", 7) == "/s/100%_7"
-    assert logs.file("/s/%j.log", "12", 7) is None
+    assert options.log_file("/s/job-%A_%3a.log", "12", 7) == "/s/job-12_007.log"
+    assert options.log_file("/s/100%%_%a", "12", 7) == "/s/100%_7"
+    assert options.log_file("/s/%j.log", "12", 7) is None
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ def test_neither_another_jobs_variables_nor_a_profiles_reach_sbatch() -> None:
     ],
 )
 def test_how_many_gpus_a_job_asks_for(options: dict[str, str], gpus: int | None) -> None:
-    assert describe.gpus(make_submission(options=tuple(options.items()))) == gpus
+    assert describe.gpus_per_job(make_submission(options=tuple(options.items()))) == gpus
 
 
 def test_no_job_outside_slurm() -> None:
-    assert environment.read({}) is None
+    assert slurm_job.read_job_environment({}) is None
 
 
 def test_what_a_job_knows_of_itself() -> None:
-    job = environment.read({
+    job = slurm_job.read_job_environment({
         "SLURM_JOB_ID": "105", "SLURM_ARRAY_JOB_ID": "100", "SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "8",
         "SLURM_RESTART_COUNT": "2", "SLURMD_NODENAME": "gpu3", "SLURM_CPUS_ON_NODE": "8", "SLURM_JOB_NUM_NODES": "1",
         "CUDA_VISIBLE_DEVICES": "GPU-8932f937,MIG-1b2", "SLURM_JOB_GPUS": "2,3",
@@ -127,20 +127,20 @@ def test_what_a_job_knows_of_itself() -> None:
     ],
 )
 def test_the_gpus_of_a_job(told: dict[str, str], gpus: tuple[str, ...] | None) -> None:
-    job = environment.read({"SLURM_JOB_ID": "1", **told})
+    job = slurm_job.read_job_environment({"SLURM_JOB_ID": "1", **told})
     assert job is not None
     assert job.gpus == gpus
 
 
 def test_the_end_time_where_slurm_gives_it() -> None:
     told = {"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": "1800000000"}
-    job = environment.read(told)
+    job = slurm_job.read_job_environment(told)
     assert job is not None
-    assert environment.end_time(job, told) == 1800000000.0
+    assert slurm_job.end_time(job, told) == 1800000000.0
 
 
-def _job(state: str, restarts: int = 0) -> Job:
-    return Job("100", 4, "105", state, restarts, None, None, None)
+def _job(state: str, restarts: int = 0) -> QueuedJob:
+    return QueuedJob("100", 4, "105", state, restarts, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -155,19 +155,19 @@ def _job(state: str, restarts: int = 0) -> Job:
         ([_job("SUSPENDED", 1)], True),
     ],
 )
-def test_who_is_alive(jobs: list[Job], expected: bool | None) -> None:
-    assert alive(jobs, "100_4", 1) is expected
-    assert alive(jobs, "105", 1) is expected
+def test_who_is_alive(jobs: list[QueuedJob], expected: bool | None) -> None:
+    assert is_job_alive(jobs, "100_4", 1) is expected
+    assert is_job_alive(jobs, "105", 1) is expected
 
 
 def test_records_of_arrays(tmp_path: Path) -> None:
     paths = StudyPaths(tmp_path, "s")
     paths.create()
-    arrays.adopt(paths, "12", count=3)
-    arrays.write(paths, arrays.Array("12", 3, script="x.sh", submitted=2.0))
-    arrays.adopt(paths, "12", count=3)
-    arrays.write(paths, arrays.Array("9", 1, submitted=1.0))
+    queue.adopt_array(paths, "12", count=3)
+    queue.write_array(paths, queue.JobArray("12", 3, script="x.sh", submitted=2.0))
+    queue.adopt_array(paths, "12", count=3)
+    queue.write_array(paths, queue.JobArray("9", 1, submitted=1.0))
     (paths.jobs / "torn.json").write_text('{"array_id": "1')
-    assert [array.label for array in arrays.recorded(paths)] == ["9_0", "12_[0-2]"]
-    assert arrays.recorded(paths)[1].script == "x.sh"
+    assert [array.label for array in queue.recorded_arrays(paths)] == ["9_0", "12_[0-2]"]
+    assert queue.recorded_arrays(paths)[1].script == "x.sh"
     assert (paths.jobs / "12.json").stat().st_mode & 0o077 == 0

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from aimlhpo.errors import ConfigError
-from aimlhpo.launch.slurm.plan import check, plan
-from aimlhpo.launch.slurm.request import Submission
+from aimlhpo.launch.slurm.plan import Submission, check_submission, plan_submission
 from tests.launch.slurm.requests import make_config
 
 
 def planned(save_path: Path, **slurm: Any) -> Submission:
-    return plan(make_config(save_path, **slurm))
+    return plan_submission(make_config(save_path, **slurm))
 
 
 def test_what_nothing_says_is_filled_in(tmp_path: Path) -> None:
@@ -137,23 +136,23 @@ def test_at_most_so_many_at_once(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_submitted_is_refused_by_name(tmp_path: Path, where: str, slurm: dict[str, Any]) -> None:
     config = make_config(tmp_path, **slurm)
-    assert where in [problem.where for problem in check(config, config.slurm.jobs)]
+    assert where in [problem.where for problem in check_submission(config, config.slurm.jobs)]
     with pytest.raises(ConfigError, match=where):
-        plan(config)
+        plan_submission(config)
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x00b", "a\x7fb"])
 def test_names_that_no_script_can_hold_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="optuna:name"):
-        plan(make_config(tmp_path, name=name))
+        plan_submission(make_config(tmp_path, name=name))
 
 
 @pytest.mark.parametrize("name", ["50%", "a\\b", "a\nb"])
 def test_paths_that_slurm_reads_otherwise_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="optuna:save_path"):
-        plan(make_config(tmp_path / name))
+        plan_submission(make_config(tmp_path / name))
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     config = make_config(tmp_path, jobs=0, batch={"nodes": "2", "wrap": "x"}, python="a;b")
-    assert len(check(config, 0)) == 4
+    assert len(check_submission(config, 0)) == 4

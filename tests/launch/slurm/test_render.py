@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.launch.slurm.render import quote, render
-from aimlhpo.launch.slurm.request import Python, Submission
+from aimlhpo.launch.slurm.plan import Python, Submission
+from aimlhpo.launch.slurm.script import quote, render
 from tests.launch.slurm.requests import make_submission
 
 SCRIPTS = Path(__file__).parent / "scripts"

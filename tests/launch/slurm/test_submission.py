@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.config.slurm_options import WITH_VALUE, normalise
+from aimlhpo.config.sbatch_options import WITH_VALUE, normalise
 from aimlhpo.errors import ConfigError, SubmissionError
-from aimlhpo.launch.slurm import arrays, cancel, queue
-from aimlhpo.launch.slurm.submit import submit
+from aimlhpo.launch.slurm import queue
+from aimlhpo.launch.slurm.sbatch import submit
 from tests.launch.slurm.requests import make_config
 from tests.slurm.cluster import Cluster
 
@@ -64,13 +64,13 @@ def test_a_hundred_jobs_are_one_call(cluster: Cluster, here: Path, agent: Callab
     (array,) = submit(config).arrays
     assert calls.read_text() == "call\n"
     assert array.label == f"{array.array_id}_[0-99]"
-    assert [job.index for job in queue.jobs(config.paths) or []] == list(range(100))
+    assert [job.index for job in queue.jobs_of_study(config.paths) or []] == list(range(100))
 
 
 def test_the_submission_is_recorded(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
     config = make_config(here / "run", jobs=2, python=agent("sleep 600"))
     (array,) = submit(config).arrays
-    (recorded,) = arrays.recorded(config.paths)
+    (recorded,) = queue.recorded_arrays(config.paths)
     assert recorded == array
     assert (array.count, array.log) == (2, f"{here}/run/logs/job-%A_%a.log")
     script = config.paths.jobs / str(array.script)
@@ -106,8 +106,8 @@ def test_jobs_added_to_living_ones_have_logs_of_their_own(
     submit(config)
     (added,) = submit(config, jobs=2).arrays
     assert added.label == f"{added.array_id}_[3-4]"
-    cancel.stop(config.paths)
-    cluster.wait_for(lambda: not cancel.living(config.paths))
+    queue.cancel_jobs(config.paths)
+    cluster.wait_for(lambda: not queue.living_jobs(config.paths))
     (again,) = submit(config, jobs=2).arrays
     assert again.label == f"{again.array_id}_[0-1]"
 
@@ -148,11 +148,11 @@ def test_the_queue_shows_the_studys_jobs_alone(cluster: Cluster, here: Path, age
     other = make_config(here / "other", python=agent("sleep 600"))
     (array,) = submit(mine).arrays
     submit(other)
-    known: list[queue.Job] = []
+    known: list[queue.QueuedJob] = []
 
     def limited() -> bool:
         """Whether SLURM has looked at both; until then it tells no reason, or another one."""
-        known[:] = queue.jobs(mine.paths) or []
+        known[:] = queue.jobs_of_study(mine.paths) or []
         return [job.reason for job in known if job.state == "PENDING"] == ["JobArrayTaskLimit"]
 
     cluster.wait_for(limited)
@@ -160,23 +160,23 @@ def test_the_queue_shows_the_studys_jobs_alone(cluster: Cluster, here: Path, age
     assert (running.job_id, running.state) == (f"{array.array_id}_0", "RUNNING")
     assert running.node in ("gpu0", "gpu1", "gpu2", "gpu3")
     assert pending.index == 1
-    assert queue.alive(known, running.job_id, 0) is True
-    assert queue.alive(known, running.job_id, 1) is False
-    assert queue.alive(known, "999999_0", 0) is False
+    assert queue.is_job_alive(known, running.job_id, 0) is True
+    assert queue.is_job_alive(known, running.job_id, 1) is False
+    assert queue.is_job_alive(known, "999999_0", 0) is False
 
 
 def test_stop_ends_the_studys_own_jobs_only(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
     mine = make_config(here / "mine", jobs=3, batch={"array": "%1"}, python=agent("sleep 600"))
     other = make_config(here / "other", python=agent("sleep 600"))
     submit(mine), submit(other)
-    cluster.wait_for(lambda: bool(cancel.living(mine.paths).running and cancel.living(other.paths).running))
+    cluster.wait_for(lambda: bool(queue.living_jobs(mine.paths).running and queue.living_jobs(other.paths).running))
     # An id that SLURM has given to somebody else since.
-    (theirs,) = arrays.recorded(other.paths)
-    arrays.write(mine.paths, arrays.Array(theirs.array_id, 1, script="long-gone.sh"))
-    stopped = cancel.stop(mine.paths)
+    (theirs,) = queue.recorded_arrays(other.paths)
+    queue.write_array(mine.paths, queue.JobArray(theirs.array_id, 1, script="long-gone.sh"))
+    stopped = queue.cancel_jobs(mine.paths)
     assert (len(stopped.running), len(stopped.waiting)) == (1, 2)
-    cluster.wait_for(lambda: not cancel.living(mine.paths))
-    assert len(cancel.living(other.paths).running) == 1
+    cluster.wait_for(lambda: not queue.living_jobs(mine.paths))
+    assert len(queue.living_jobs(other.paths).running) == 1
 
 
 def test_a_profiles_defaults_do_not_undo_what_the_study_says(
@@ -192,7 +192,7 @@ def test_a_profiles_defaults_do_not_undo_what_the_study_says(
     config = make_config(here / "run", batch={"time": "10:00"}, python=agent(line))
     submit(config)
     cluster.wait_for(lambda: list(texts(config.paths.logs).values()) == ["0 urgent rg\n"])
-    (job,) = queue.jobs(config.paths) or []
+    (job,) = queue.jobs_of_study(config.paths) or []
     assert job.time_left is not None
     assert 500 < job.time_left <= 600
 

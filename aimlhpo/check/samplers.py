@@ -1,0 +1,167 @@
+"""A few trials in memory with made-up values: what a sampler or pruner cannot do shows before anything runs.
+What works with a study's sampler and constraints, and could be better, or is probably mistyped.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, TPESampler
+from optuna.trial import Trial
+
+from aimlhpo.check.sampler_rules import StudyContext, combination_problems, constraint_problems, is_categorical
+from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
+from aimlhpo.search.building import check_strategy, make_pruner, make_sampler
+from aimlhpo.search.grid import declared_grid
+from aimlhpo.search.registry import class_named, in_one_line
+
+if TYPE_CHECKING:
+    from aimlhpo.config.schema import Config
+
+TRIALS = 30
+SECONDS = 0.5  # the rehearsal ends early where a sampler takes its time
+_STEPS = 4
+
+
+def dry_run(sampler: BaseSampler, pruner: BasePruner, study: StudyContext) -> list[Problem]:
+    """What the sampler or the pruner raises; a sampler that takes seconds is not asked."""
+    if isinstance(sampler, GPSampler) or not study.space.parameters:
+        return []
+    with _quiet():
+        played = optuna.create_study(directions=study.directions, sampler=sampler, pruner=pruner)
+        played._thread_local.in_optimize_loop = True  # samplers may say that they have tried everything
+        return _play(played, study, random.Random(0))
+
+
+def _play(played: optuna.Study, study: StudyContext, dice: random.Random) -> list[Problem]:
+    deadline = time.monotonic() + SECONDS
+    for _ in range(min(TRIALS, study.n_trials)):
+        try:
+            trial = played.ask()
+            study.space.suggest(trial)
+            for constraint in study.constraints:
+                trial.set_constraint(constraint.text, dice.uniform(-1, 1))
+        except Exception as error:  # noqa: BLE001  the sampler's own, whatever it is
+            return [_problem("sampler", played.sampler, "suggest values", error)]
+        try:
+            _report(trial, study, dice)
+        except Exception as error:  # noqa: BLE001  the pruner's own
+            return [_problem("pruner", played.pruner, "decide", error)]
+        played.tell(trial, [dice.random() for _ in study.metric])
+        if time.monotonic() > deadline:
+            break
+    return []
+
+
+def _report(trial: Trial, study: StudyContext, dice: random.Random) -> None:
+    if len(study.metric) == 1:
+        for step in range(_STEPS):
+            trial.report(dice.random(), step)
+            trial.should_prune()
+
+
+def _problem(kind: str, strategy: Any, act: str, error: Exception) -> Problem:
+    found = f"{type(strategy).__name__} cannot {act} in this study: {in_one_line(error)}"
+    return Problem(f"optuna: {kind}", found, f"other arguments, or another {kind}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What a rehearsal would warn of is not what the study does."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+_MODELLED = ("TPESampler", "GPSampler", "NSGAIISampler", "NSGAIIISampler")  # samplers that learn from constraints
+_UNAWARE = ("RandomSampler", "QMCSampler", "GridSampler", "BruteForceSampler")
+
+
+def warnings_for(config: Config) -> list[str]:
+    """One line each, on a checked configuration."""
+    study = StudyContext.of(config)
+    return [*_sampler(config, study), *_constraints(config, study)]
+
+
+def _sampler(config: Config, study: StudyContext) -> Iterator[str]:
+    section = config.optuna.sampler
+    name, arguments = (section.type, section.arguments) if section else ("TPESampler", {})
+    cls, here = class_named("sampler", name), key_path("optuna", "sampler")
+    conditional = [p.name for p in study.space.parameters if not study.in_every_trial(p)]
+    population = arguments.get("population_size", 50)
+    if issubclass(cls, NSGAIISampler | NSGAIIISampler) and study.n_trials <= population:
+        yield (
+            f"{key_path(here, 'population_size')}: {population} trials are drawn at random before {name} begins to "
+            f"learn, and n_trials is {study.n_trials}"
+        )
+    left = [p.name for p in study.space.parameters if p.name in conditional or is_categorical(p)]
+    if issubclass(cls, CmaEsSampler) and left:
+        yield f"{here}: {name} draws {listing(left)} at random: it searches ranges of numbers that every trial has"
+    if issubclass(cls, QMCSampler | GPSampler) and conditional:
+        yield f"{here}: {name} draws {listing(conditional)} at random: it searches what every trial has"
+    together = arguments.get("multivariate", len(study.metric) == 1) and not arguments.get("group")
+    if issubclass(cls, TPESampler) and conditional and together:
+        yield (
+            f"{here}: {name} samples {listing(conditional)} apart from the others, as not every trial has them; "
+            "group: true takes together what trials have in common"
+        )
+    if study.constraints and name in _UNAWARE:
+        yield f"{here}: {name} samples without regard to the constraints; these do: {listing(_MODELLED)}"
+
+
+def _constraints(config: Config, study: StudyContext) -> Iterator[str]:
+    """Names that neither a parameter nor a metric has, and that look like something else that is there."""
+    known = {*study.by_name, *study.metric}
+    written = _words_of(config.optuna.objective)
+    for index, constraint in enumerate(study.constraints):
+        for name in constraint.names:
+            near = did_you_mean(name, known | written, cutoff=0.75)
+            if name not in known and name not in written and near is not None:
+                where = key_path("optuna", "constraints", index)
+                yield f"{where}: nothing is known to be named {show(name)}; did you mean {near}?"
+
+
+def _words_of(objective: str | None) -> set[str]:
+    """The texts in an objective's file that may be names of metrics."""
+    if objective is None:
+        return set()
+    try:
+        tree = ast.parse(Path(objective).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return set()  # told where the objective itself is checked
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg}
+    return {text for text in texts | keywords if text.isidentifier()}
+
+
+def suitability_problems(config: Config) -> list[Problem]:
+    """Every problem of the strategies by themselves; where there is none, those that they have in this study."""
+    options = config.optuna
+    sections = {"sampler": options.sampler, "pruner": options.pruner, "terminator": options.terminator}
+    problems = [problem for kind, section in sections.items() for problem in check_strategy(kind, section)]
+    study = StudyContext.of(config)
+    problems += constraint_problems(study)
+    if problems or declared_grid(config) is not None:
+        return problems
+    for kind, section in sections.items():
+        if section is not None:
+            entry = {"type": section.type, **section.arguments}
+            problems += combination_problems(kind, entry, f"optuna: {kind}", study)
+    if problems:
+        return problems
+    sampler = make_sampler(options.sampler, options.seed or 0, study.space.encode)
+    return dry_run(sampler, make_pruner(options.pruner), study)

@@ -1,0 +1,218 @@
+"""What an agent asks of the ledger at once, and the answers.
+What the ledger is about to write, and the study as it will be then.
+How many trials must finish, held against those that have, and those that somebody runs.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.storage.base import CLAIM, OpenTrial, Operation, Overview
+from aimlhpo.storage.trials import Counts, count_imported, count_overview
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run one trial, for as long as the token stands in the storage."""
+
+    trial_id: int
+    number: int
+    token: str
+    attempt: int
+    seconds_before: float = 0.0
+    gpu_seconds_before: float = 0.0
+
+
+class NoTrial(Enum):
+    """Why there is no trial to claim."""
+
+    DONE = "the budget is finished"
+    WAIT = "all that is left of the budget is running"
+    SOON = "all that is left of the budget is claimed, but not all of it has begun"
+    STOPPED = "a stopping rule has ended the study"
+
+
+@dataclass(frozen=True)
+class ClaimRequest:
+    """A claim that is asked for, under a token of its own.
+
+    `since` is when the trial begins, in seconds since the epoch; None claims it ahead, for no slot in particular.
+    """
+
+    token: str
+    slot: int | None = None
+    device: str | None = None
+    gpus: float = 0.0
+    since: float | None = None
+
+    @property
+    def ahead(self) -> bool:
+        return self.since is None
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A trial that was claimed ahead runs in a slot, `since` seconds since the epoch."""
+
+    claim: Claim
+    slot: int
+    device: str
+    gpus: float
+    since: float
+
+
+@dataclass(frozen=True)
+class Finish:
+    """A trial's result, with its reports, some of which may be stored already. The state WAITING pauses the trial."""
+
+    claim: Claim
+    state: TrialState
+    values: Sequence[float] | None
+    record: dict[str, Any]
+    reports: Sequence[tuple[int, float]] = ()
+
+
+@dataclass(frozen=True)
+class Release:
+    """An unfinished trial is given back; one that has not begun (`cause` is None) as if it had never been claimed."""
+
+    claim: Claim
+    cause: str | None
+    seconds: float = 0.0
+
+
+@dataclass
+class LedgerBatch:
+    """Requests that are decided on one after another and written at once; `along` is written with them, by trial."""
+
+    finishes: Sequence[Finish] = ()
+    releases: Sequence[Release] = ()
+    wishes: Sequence[ClaimRequest] = ()
+    along: dict[int, list[Operation]] = field(default_factory=dict)
+    beginnings: Sequence[Beginning] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to decide."""
+        return bool(self.beginnings or self.finishes or self.releases or self.wishes)
+
+    @property
+    def operations(self) -> list[Operation]:
+        return [operation for operations in self.along.values() for operation in operations]
+
+    def parts(self) -> Iterator[LedgerBatch]:
+        """A turn for each trial, and one for the rest: what is wrong with one must not cost the others."""
+        for trial_id, operations in self.along.items():
+            yield LedgerBatch(along={trial_id: operations})
+        for beginning in self.beginnings:
+            yield LedgerBatch(beginnings=[beginning])
+        for finish in self.finishes:
+            yield LedgerBatch(finishes=[finish])
+        if self.releases or self.wishes:
+            yield LedgerBatch(releases=self.releases, wishes=self.wishes)
+
+
+@dataclass
+class LedgerAnswer:
+    """The answers, by token: which trials began, which results were taken, which given back, and what was claimed."""
+
+    begun: dict[str, bool] = field(default_factory=dict)
+    finished: dict[str, bool] = field(default_factory=dict)
+    released: dict[str, bool] = field(default_factory=dict)
+    claims: dict[str, Claim | NoTrial] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, parts: Iterable[LedgerAnswer]) -> LedgerAnswer:
+        """The answers to parts of a turn, together."""
+        whole = cls()
+        for part in parts:
+            whole.begun |= part.begun
+            whole.finished |= part.finished
+            whole.released |= part.released
+            whole.claims |= part.claims
+        return whole
+
+
+def new_token() -> str:
+    return secrets.token_hex(8)
+
+
+_NOWHERE = -1  # where a trial is that is not made yet
+_COUNTED = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+class PendingState:
+    """Decisions of one turn: each sees what those before it have decided.
+
+    Attributes:
+        overview: the study with all that is decided so far.
+        operations: what is to be written for it.
+        new: the trials to be made.
+    """
+
+    def __init__(self, overview: Overview, operations: list[Operation]) -> None:
+        self.overview, self.operations = overview, operations
+        self.new: list[FrozenTrial] = []
+
+    def find(self, trial_id: int) -> OpenTrial | None:
+        return next((trial for trial in self.overview.open if trial.trial_id == trial_id), None)
+
+    def held_with(self, token: str) -> OpenTrial | None:
+        return next((trial for trial in self.overview.open if trial.held_with(token)), None)
+
+    def write(self, operations: Iterable[Operation]) -> None:
+        self.operations.extend(operations)
+
+    def change(self, trial: OpenTrial, **changes: Any) -> None:
+        """Have an open trial stay open, with something else about it."""
+        now = [replace(other, **changes) if other is trial else other for other in self.overview.open]
+        self.overview = replace(self.overview, open=now)
+
+    def end(self, trial: OpenTrial, state: TrialState) -> None:
+        name = _COUNTED[state]
+        rest = [other for other in self.overview.open if other is not trial]
+        self.overview = replace(self.overview, open=rest, **{name: getattr(self.overview, name) + 1})
+
+    def add(self, found: Iterable[OpenTrial]) -> None:
+        """Take note of trials that have been made meanwhile."""
+        known = {trial.trial_id for trial in self.overview.open}
+        added = [trial for trial in found if trial.trial_id not in known]
+        self.overview = replace(self.overview, open=[*self.overview.open, *added])
+
+    def make(self, trial: FrozenTrial) -> None:
+        """Make a trial that somebody claims."""
+        self.new.append(trial)
+        made = OpenTrial(_NOWHERE, _NOWHERE, trial.state, trial.system_attrs.get(CLAIM))
+        self.overview = replace(self.overview, open=[*self.overview.open, made])
+
+
+class Budget:
+    """`n_trials` of the study's own that end COMPLETE or PRUNED; None: as many as its queue gives."""
+
+    def __init__(self, study: optuna.Study, n_trials: int | None) -> None:
+        self._study, self._n_trials = study, n_trials
+
+    def counts(self, overview: Overview) -> Counts:
+        return count_overview(overview, self._taken)
+
+    def unfinished(self, counts: Counts) -> int | None:
+        """How many trials have still to finish."""
+        return None if self._n_trials is None else self._n_trials - counts.finished
+
+    def left(self, counts: Counts) -> int | None:
+        """How many of these nobody has claimed yet."""
+        unfinished = self.unfinished(counts)
+        return None if unfinished is None else unfinished - counts.claimed - counts.paused
+
+    @cached_property
+    def _taken(self) -> tuple[int, int]:
+        """COMPLETE and PRUNED trials of other studies: they came before the first claim, and no more come."""
+        return count_imported(self._study)

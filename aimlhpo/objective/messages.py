@@ -1,0 +1,226 @@
+"""What an agent and its workers say to each other over a pipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMPLETE, PRUNED, PAUSED, FAIL = "complete", "pruned", "paused", "fail"
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """What a worker may know of the study; it holds no connection to the storage.
+
+    `reported_metric` is the one that trials report: the only one, or the one that the pruner names.
+    """
+
+    study_name: str
+    directions: Sequence[str]
+    metric: Sequence[str]
+    reported_metric: str | None = None
+
+    @property
+    def direction(self) -> str:
+        return self.directions[0]
+
+
+THIS_PYTHON = "{python}"  # in a command, the Python that aimlhpo itself runs with
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """A program as the objective.
+
+    `words` are the command's, with their placeholders; `pass_as` the parameters' own templates by study name;
+    `variables` the extra environment variables, `${VARIABLE}` in them not yet followed; `files` the directory of the
+    {config} files; `patience` the seconds between SIGTERM and SIGKILL.
+    """
+
+    words: tuple[str, ...]
+    working_directory: str
+    files: str
+    pass_as: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    patience: float = 10.0
+
+    def environment(self, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """The program's environment: the worker's, which names the slot's GPUs, with the extra variables."""
+        return {**given, **{name: _expand(value, given) for name, value in self.variables.items()}}
+
+    @property
+    def source(self) -> str:
+        """The file whose text decides what runs: the script in the command where there is one, else the program."""
+        for word in self.words[1:]:
+            path = Path(self.working_directory, word)
+            if not word.startswith("-") and path.is_file():
+                return str(path)
+        return find_program(self.words[0], self.working_directory, self.environment()) or self.words[0]
+
+
+def find_program(word: str, directory: str, environment: Mapping[str, str]) -> str | None:
+    """The file of a program: on PATH, or from the working directory where the word has a slash."""
+    if word == THIS_PYTHON:
+        return sys.executable
+    if os.sep in word:
+        path = os.path.join(directory, word)
+        return path if os.path.isfile(path) and os.access(path, os.X_OK) else None
+    return shutil.which(word, path=environment.get("PATH"))
+
+
+def _expand(value: str, given: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda match: given.get(match[1], match[0]), value)
+
+
+# --- agent to worker ---
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Once, at the start: what to load. `command` is a program to run in place of the file `objective`.
+
+    `ranks` processes run each trial, this worker being the first.
+    """
+
+    objective: str
+    conf: Mapping[str, Any]
+    device: str
+    study: StudyInfo
+    command: CommandSpec | None = None
+    ranks: int = 1
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Where a trial pauses to be compared with others: the report at `step` reaches the `rung`, a resource."""
+
+    rung: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One trial to run.
+
+    `values` are the declared parameters' values by the name they have in the study, `names` maps a parameter's key in
+    the YAML to that name, `settings` are the YAML's own arguments, and `plain` the names that stand at no path of
+    the model configuration: those that only the objective's own code can read. `reports`: whether the study has a
+    metric that trials report.
+    """
+
+    number: int
+    attempt: int
+    conf: dict[str, Any]
+    values: dict[str, Any]
+    names: dict[str, str]
+    settings: dict[str, dict[str, Any]]
+    plain: Sequence[str]
+    seed: int
+    checkpoint_dir: str
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    intermediate_values: dict[int, float] = field(default_factory=dict)
+    reports: bool = True
+    strict_pruning: bool = False
+    pause: Pause | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the trial should be pruned, seen from its report at `step`; until one comes, it should not."""
+
+    number: int
+    step: int
+    prune: bool
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """The answer to a SuggestRequest; `error` is what Optuna refused it with."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """No more trials; the worker ends."""
+
+
+# --- worker to agent ---
+
+
+@dataclass(frozen=True)
+class Started:
+    """The first word of a worker that was forked from the template: the agent does not know its number before."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The objective is loaded."""
+
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    """The objective cannot be loaded or made; nothing can be run."""
+
+    message: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    number: int
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class SuggestRequest:
+    """A call of one of Optuna's suggest methods for a parameter that is not declared, or not declared like that."""
+
+    number: int
+    method: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class UserAttr:
+    number: int
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended in the worker; `seconds` is the time spent in the objective.
+
+    `ends_worker`: its process can run no other trial. `constraints`: what the agent found, by their text.
+    """
+
+    state: str
+    values: list[float] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    cause: str | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    updates: dict[str, Any] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+    ends_worker: bool = False
+    constraints: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finished:
+    number: int
+    outcome: Outcome

@@ -1,0 +1,126 @@
+"""From what an objective returned to the numbers that go into the study. Pure: imports no framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from aimlhpo.errors import AimlhpoError
+from aimlhpo.objective.trial import plain
+
+
+class OutcomeError(AimlhpoError):
+    """A trial did not return what the study needs; `cause` is what is stored with the failed trial."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        self.cause = cause
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[OutcomeError], tuple[str, str]]:
+        return type(self), (self.cause, str(self))
+
+
+class Pruned(AimlhpoError):
+    """A trial was pruned: what `optuna.TrialPruned` says, without loading Optuna."""
+
+
+class MissingMetric(OutcomeError):
+    """The returned dict lacks a metric of the study."""
+
+
+class BadValue(OutcomeError):
+    """A metric's value is not a finite real number."""
+
+
+def extract_values(results: Any, metrics: Sequence[str]) -> list[float]:
+    """The values of `metrics`, in their order, out of a dict, a number, or (several metrics) a list or tuple.
+
+    Scalars of NumPy, torch and the like count as the numbers they hold.
+    Raises MissingMetric or BadValue, naming what was returned.
+    """
+    return [_number(metric, value) for metric, value in _pick(results, metrics)]
+
+
+def scalars(results: Any) -> dict[str, int | float | str | bool]:
+    """The scalar entries of a returned dict, as plain Python values: what is kept with the trial."""
+    if not isinstance(results, Mapping):
+        return {}
+    found = {str(name): _plain(value) for name, value in results.items()}
+    return {name: plain(value) for name, value in found.items() if isinstance(value, int | float | str)}
+
+
+def _pick(results: Any, metrics: Sequence[str]) -> list[tuple[str, Any]]:
+    if isinstance(results, Mapping):
+        for metric in metrics:
+            if metric not in results:
+                raise _missing(metric, results)
+        return [(metric, results[metric]) for metric in metrics]
+    if len(metrics) == 1:
+        return [(metrics[0], results)]
+    if isinstance(results, list | tuple) and len(results) == len(metrics):
+        return list(zip(metrics, results, strict=True))
+    expected = f"a dict or a list with the {len(metrics)} metrics {', '.join(metrics)}"
+    raise BadValue(f"bad value: {_describe(results)}", f"expected {expected}, got {_describe(results)}")
+
+
+def _number(metric: str, value: Any) -> float:
+    found = _plain(value)
+    if isinstance(found, bool) or not isinstance(found, Real):
+        raise _bad(metric, value, "a number is needed")
+    try:
+        number = float(found)
+    except OverflowError:
+        raise _bad(metric, value, "it does not fit into a float") from None
+    if math.isnan(number):
+        raise BadValue("nan", f"metric {metric!r} is nan")
+    if math.isinf(number):
+        raise _bad(metric, value, "a finite number is needed")
+    return number
+
+
+def _plain(value: Any) -> Any:
+    """The Python scalar inside a 0-d array, tensor or NumPy scalar; anything else as it is."""
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
+        return value.item()
+    if getattr(value, "shape", None) is not None and callable(getattr(value, "numpy", None)):
+        return _plain_tensor(value)
+    return value
+
+
+def _plain_tensor(value: Any) -> Any:
+    """TensorFlow's tensors have no `item`; their NumPy form has."""
+    array = value.numpy()
+    return array.item() if getattr(array, "ndim", None) == 0 else value
+
+
+def _missing(metric: str, results: Mapping[Any, Any]) -> MissingMetric:
+    names = ", ".join(sorted(map(str, results))) or "nothing"
+    return MissingMetric(
+        f"missing metric: {metric}; returned: {_shorten(names)}",
+        f"the returned dict has no metric {metric!r}; it holds: {_shorten(names)}",
+    )
+
+
+def _bad(metric: str, value: Any, need: str) -> BadValue:
+    what = _describe(value)
+    return BadValue(f"bad value: {metric} is {what}", f"metric {metric!r} is {what}; {need}")
+
+
+def _describe(value: Any) -> str:
+    kind = type(value)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return "None" if value is None else f"{_shorten(_represent(value))} ({name})"
+
+
+def _represent(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001  a user's class may fail to describe itself
+        return f"<no repr: {type(error).__name__}>"
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."

@@ -1,0 +1,81 @@
+"""A worker never outlives its agent, however the agent ends.
+All processes that a program has started, also those that it left behind: found, signalled, and cleared away.
+
+The worker takes in every orphan below it, so that whatever the program started stays among the worker's descendants.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from contextlib import suppress
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the agent, process `parent`, is gone; leave Ctrl-C to the agent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PAUSE = 0.01  # seconds between two looks at processes that have been killed
+_KILL_PATIENCE = 30.0  # seconds; a process in an uninterruptible wait ends later, or never
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> list[int]:
+    """The ids of all living processes below this one."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (parent := _parent(int(name))) is not None:
+            children.setdefault(parent, []).append(int(name))
+    found = list(children.get(os.getpid(), ()))
+    for pid in found:  # grows while it is read
+        found += children.get(pid, ())
+    return found
+
+
+def _parent(pid: int) -> int | None:
+    """The parent's id; None for a process that has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return None if state in (b"Z", b"X") else int(parent)
+
+
+def signal_descendants(number: signal.Signals) -> None:
+    """Send a signal to all descendants."""
+    for pid in descendants():
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def kill_descendants() -> None:
+    """Kill what is left of the descendants, and wait for their ends. Costs nothing where there are none."""
+    deadline = time.monotonic() + _KILL_PATIENCE
+    while _reap() and time.monotonic() < deadline:
+        signal_descendants(signal.SIGKILL)
+        time.sleep(_PAUSE)
+
+
+def _reap() -> bool:
+    """Collect ended children; whether others are left."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True

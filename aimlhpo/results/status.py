@@ -1,0 +1,269 @@
+"""How a study stands, from its storage, its lease files and one question to SLURM."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.ledger.leases import Holder, Registry
+from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.results.best import best_trials
+from aimlhpo.search.grid import declared_grid, given_up
+from aimlhpo.search.stopping import StopReason, ending_of
+from aimlhpo.search.warm_start import ImportSummary, import_summaries
+from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, has_begun, waits_at_rung
+from aimlhpo.storage.owned import backend_of
+from aimlhpo.storage.trials import Counts, count_feasible, count_imported, count_overview, origin, read_record
+
+if TYPE_CHECKING:
+    import optuna
+
+    from aimlhpo.config.schema import Config
+
+_WINDOW = 50  # trials that the rate is measured over
+
+
+class JobStates(Protocol):
+    """What the cluster says of a study's jobs: of all of them, and whether a given agent's job still runs."""
+
+    def jobs(self) -> Sequence[Any] | None: ...
+
+    def __call__(self, holder: Holder) -> bool | None: ...
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial that an agent works on; `seconds` since this attempt began, `last_report` is (step, value)."""
+
+    number: int
+    slot: int | None
+    device: str | None
+    seconds: float | None
+    last_report: tuple[int, float] | None
+
+
+@dataclass(frozen=True)
+class AgentStatus:
+    """An agent that is alive, and its trials."""
+
+    agent: str
+    host: str
+    job: str | None
+    python: str
+    trials: tuple[RunningTrial, ...]
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial that failed, with the path of its log and the byte where its lines begin."""
+
+    number: int
+    cause: str
+    worker: str | None
+    log: str | None
+    log_offset: int | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class InterruptedTrial:
+    """A trial that was given back and waits to go on; `attempts` is how often it was begun."""
+
+    number: int
+    cause: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """`origin` says where it comes from, where another study has run it."""
+
+    number: int
+    values: dict[str, float]
+    origin: str | None = None
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """One job in SLURM's queue."""
+
+    job: str
+    state: str
+    reason: str | None
+    node: str | None
+    time_left: int | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """The study at one moment. `rate` is finished trials per second, `eta` seconds until the budget is reached.
+
+    `feasible` is how many complete trials keep the constraints; None where the study has none.
+    `ended` says what ended the study: trials may still run then.
+    `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say; `given_up` are permutations
+    of a grid that have failed.
+    """
+
+    study: str
+    storage: str
+    save_path: str
+    n_trials: int
+    counts: Counts
+    best: tuple[BestTrial, ...]
+    rate: float | None
+    eta: float | None
+    agents: tuple[AgentStatus, ...]
+    failed: tuple[FailedTrial, ...]
+    reaped: tuple[int, ...]
+    jobs: tuple[JobStatus, ...] | None
+    slurm_answers: bool
+    interrupted: tuple[InterruptedTrial, ...] = ()
+    given_up: int = 0
+    feasible: int | None = None
+    ended: StopReason | None = None
+    taken_over: tuple[ImportSummary, ...] = ()
+
+    @property
+    def left(self) -> int:
+        """Trials that are still to be run."""
+        return 0 if self.ended else max(0, self.n_trials - self.counts.finished)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def job_states(self) -> dict[str, int]:
+        return dict(Counter(job.state for job in self.jobs or ()))
+
+
+def read_status(study: optuna.Study, config: Config, job_states: JobStates | None = None) -> Status:
+    """The status of the study, after the trials of dead agents were given back."""
+    registry = _registry(config, job_states)
+    reaped = _reap(study, config, registry)
+    backend = backend_of(study._storage)
+    counts = count_overview(backend.overview(study._study_id), count_imported(study))
+    rate = _rate(backend.latest_ends(study._study_id, _WINDOW + 1), study) if counts.running else None
+    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    ended = ending_of(study, config, counts)
+    left = max(0, config.optuna.n_trials - counts.finished)
+    jobs = _jobs(job_states)
+    return Status(
+        study=config.optuna.study_name,
+        storage=config.optuna.storage,
+        save_path=config.optuna.save_path,
+        n_trials=config.optuna.n_trials,
+        counts=counts,
+        best=_best(study, config),
+        rate=rate,
+        eta=left / rate if rate and not ended else None,
+        agents=_agents(_living(registry), trials),
+        failed=tuple(_failed(study, config)),
+        reaped=tuple(reaped),
+        jobs=jobs,
+        slurm_answers=jobs is not None or job_states is None,
+        interrupted=tuple(_interrupted(trials)),
+        given_up=_given_up(study, config),
+        feasible=count_feasible(study.get_trials(deepcopy=False)) if config.optuna.constraints else None,
+        ended=ended,
+        taken_over=tuple(import_summaries(study)),
+    )
+
+
+def _registry(config: Config, slurm: JobStates | None) -> Registry:
+    options = config.optuna
+    return Registry(config.paths.leases, options.grace_period, word=slurm or (lambda holder: None))
+
+
+def _reap(study: optuna.Study, config: Config, registry: Registry) -> list[int]:
+    options = config.optuna
+    limits = options.max_retries, options.max_interruptions
+    ledger = Ledger(study, config.paths, options.n_trials, "status", registry, *limits)
+    with suppress(PermissionError, FileNotFoundError):  # looking on is allowed where writing is not
+        return ledger.reap()
+    return []
+
+
+def _living(registry: Registry) -> list[Holder]:
+    with suppress(PermissionError, FileNotFoundError):
+        return registry.living()
+    return []
+
+
+def _best(study: optuna.Study, config: Config) -> tuple[BestTrial, ...]:
+    return tuple(
+        BestTrial(trial.number, dict(zip(config.optuna.metric, trial.values or (), strict=False)), origin(trial))
+        for trial in best_trials(study)
+    )
+
+
+def _given_up(study: optuna.Study, config: Config) -> int:
+    return given_up(config, study.get_trials(deepcopy=False)) if declared_grid(config) is not None else 0
+
+
+def _rate(latest: Sequence[datetime], study: optuna.Study) -> float | None:
+    """Finished trials per second until now, over the newest ones since the study was last started."""
+    started = float(study.user_attrs.get("aimlhpo", {}).get("started", 0.0))
+    ends = [end.timestamp() for end in latest if end.timestamp() >= started]
+    if not ends:
+        return None
+    window = ends[-_WINDOW:]
+    begin = ends[-_WINDOW - 1] if len(ends) > _WINDOW else (started or window[0])
+    elapsed = time.time() - begin
+    return len(window) / elapsed if elapsed > 0 else None
+
+
+def _agents(living: Iterable[Holder], trials: Sequence[FrozenTrial]) -> tuple[AgentStatus, ...]:
+    running: dict[str, list[RunningTrial]] = {}
+    for trial in trials:
+        claim = trial.system_attrs.get(CLAIM) if trial.state == TrialState.RUNNING else None
+        if claim and has_begun(claim):
+            running.setdefault(claim["agent"], []).append(_running(trial, claim))
+    return tuple(
+        AgentStatus(holder.agent, holder.host, holder.job, holder.python, tuple(running.get(holder.agent, ())))
+        for holder in living
+    )
+
+
+def _running(trial: FrozenTrial, claim: dict[str, Any]) -> RunningTrial:
+    begun = claim.get("since") or (trial.datetime_start.timestamp() if trial.datetime_start else None)
+    step = max(trial.intermediate_values, default=None)
+    return RunningTrial(
+        number=trial.number,
+        slot=claim.get("slot"),
+        device=claim.get("device"),
+        seconds=max(0.0, time.time() - begun) if begun is not None else None,
+        last_report=(step, trial.intermediate_values[step]) if step is not None else None,
+    )
+
+
+def _failed(study: optuna.Study, config: Config) -> Iterable[FailedTrial]:
+    """Failed trials, the latest to end last."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    for trial in sorted(failed, key=lambda t: t.datetime_complete.timestamp() if t.datetime_complete else 0.0):
+        record = read_record(trial, config.optuna.metric)
+        log = str(config.paths.save_path / record.log) if record.log else None
+        cause = record.cause or "unknown"
+        yield FailedTrial(record.number, cause, record.worker, log, record.log_offset, record.error)
+
+
+def _interrupted(trials: Iterable[FrozenTrial]) -> Iterable[InterruptedTrial]:
+    for trial in trials:
+        history = trial.system_attrs.get(RELEASED) if trial.state == TrialState.WAITING else None
+        if history and not waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
+            yield InterruptedTrial(trial.number, history["cause"], history["attempts"])
+
+
+def _jobs(slurm: JobStates | None) -> tuple[JobStatus, ...] | None:
+    found = slurm.jobs() if slurm is not None else None
+    return tuple(map(_job, found)) if found is not None else None
+
+
+def _job(job: Any) -> JobStatus:
+    return JobStatus(job.job_id, job.state, job.reason, job.node, job.time_left)

@@ -1,0 +1,209 @@
+"""The rungs of successive halving: at which resources trials are compared, and who is among the best there. Pure.
+ASHA as a pruner of Optuna.
+ASHA by promotion: trials that pause at a rung, and which of them goes on.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from aimlhpo.errors import ConfigError, Problem, did_you_mean, listing, show
+from aimlhpo.objective.messages import Pause
+from aimlhpo.storage.base import PAUSED, OpenTrial
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rungs of one bracket, or of all of Hyperband's; resources are steps done, such as epochs.
+
+    `first_step` is the number of a training's first report: 0, or 1 where it counts from one.
+    """
+
+    min_resource: int
+    max_resource: int
+    reduction_factor: int
+    brackets: int = 1
+    first_step: int = 0
+
+    @property
+    def resources(self) -> list[int]:
+        """The resource of each rung of the lowest bracket, the end of the training not among them."""
+        rungs, resource = [], self.min_resource
+        while resource < self.max_resource:
+            rungs.append(resource)
+            resource *= self.reduction_factor
+        return rungs
+
+    @property
+    def most_brackets(self) -> int:
+        """With so many, trials of the last one are compared at no rung."""
+        return len(self.resources) + 1
+
+    def rungs(self, bracket: int) -> list[int]:
+        """The resources of a bracket's rungs: each bracket leaves out one more of the first."""
+        return self.resources[bracket:]
+
+    def bracket(self, study_name: str, number: int) -> int:
+        """A trial's bracket, drawn from its number by Hyperband's weights (Li et al. 2018), as in Optuna."""
+        if self.brackets == 1:
+            return 0
+        weights = [self._weight(bracket) for bracket in range(self.brackets)]
+        drawn = binascii.crc32(f"{study_name}_{number}".encode()) % sum(weights)
+        return next(bracket for bracket in range(self.brackets) if drawn < sum(weights[: bracket + 1]))
+
+    def _weight(self, bracket: int) -> int:
+        after = self.brackets - 1 - bracket
+        return math.ceil(self.brackets * math.pow(self.reduction_factor, after) / (after + 1))
+
+    def step(self, resource: int) -> int:
+        """The step of the report that reaches a rung."""
+        return resource - 1 + self.first_step
+
+    def value_at(self, resource: int, reports: Mapping[int, float]) -> float | None:
+        """What a trial reported when it reached a rung; None if it has not."""
+        step = self.step(resource)
+        if step in reports:
+            return reports[step]
+        later = [at for at in reports if at > step]
+        return reports[min(later)] if later else None
+
+
+def ranked(values: Mapping[int, float], *, maximize: bool) -> list[int]:
+    """Trial numbers, best first; of equal values the older trial, NaN last."""
+    sign = -1 if maximize else 1
+    return sorted(values, key=lambda number: (math.isnan(values[number]), sign * values[number], number))
+
+
+MODES = ("stopping", "promotion")
+
+
+class ASHA(BasePruner):
+    """Asynchronous successive halving; with several brackets, asynchronous Hyperband.
+
+    Trials are compared when they have trained for `min_resource` epochs (or whatever their steps are), for
+    `reduction_factor` times as many, and so on up to `max_resource`; at each of these rungs the best
+    1/`reduction_factor` go on. With mode "stopping", a trial that is not among them when it gets there is pruned.
+    With mode "promotion", every trial pauses at a rung and goes on if it is, or comes to be, among them: the ledger
+    decides that, and this pruner prunes nothing. Unlike Optuna's SuccessiveHalvingPruner, it counts resources from 1
+    where reports count from 0 (`first_step`).
+    """
+
+    def __init__(
+        self,
+        max_resource: int,
+        min_resource: int = 1,
+        reduction_factor: int = 3,
+        brackets: int = 1,
+        mode: str = "stopping",
+        first_step: int = 0,
+    ) -> None:
+        """Raises ConfigError, with all problems, for arguments that make no rungs."""
+        self.ladder = Ladder(min_resource, max_resource, reduction_factor, brackets, first_step)
+        self.mode = mode
+        problems = list(_problems(self.ladder, mode))
+        if problems:
+            raise ConfigError(problems)
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the trial lags at the rung that its last report has reached."""
+        rung = None if self.mode == "promotion" else self._reached(study, trial)
+        if rung is None:
+            return False
+        values = self.values_at(rung, study, trial.number)
+        values[trial.number] = trial.intermediate_values[max(trial.intermediate_values)]
+        best = ranked(values, maximize=study.direction == StudyDirection.MAXIMIZE)
+        return trial.number not in best[: max(1, len(best) // self.ladder.reduction_factor)]
+
+    def _reached(self, study: optuna.Study, trial: FrozenTrial) -> int | None:
+        """The highest rung that the last report is the first to have reached."""
+        reports = trial.intermediate_values
+        last = max(reports, default=None)
+        before = max((step for step in reports if step != last), default=-1)
+        rungs = self.ladder.rungs(self.ladder.bracket(study.study_name, trial.number))
+        crossed = [rung for rung in rungs if last is not None and before < self.ladder.step(rung) <= last]
+        return crossed[-1] if crossed else None
+
+    def values_at(self, rung: int, study: optuna.Study, number: int) -> dict[int, float]:
+        """What every trial in the bracket of trial `number` reported at a rung, by number."""
+        bracket = self.ladder.bracket(study.study_name, number)
+        values = {}
+        for trial in study.get_trials(deepcopy=False):
+            value = self.ladder.value_at(rung, trial.intermediate_values)
+            if value is not None and self.ladder.bracket(study.study_name, trial.number) == bracket:
+                values[trial.number] = value
+        return values
+
+
+def _problems(ladder: Ladder, mode: str) -> Iterator[Problem]:
+    """Where a problem stands is the argument's name."""
+    if mode not in MODES:
+        yield Problem("mode", f"{show(mode)} is no mode of ASHA", listing(MODES), did_you_mean(mode, MODES))
+    if ladder.first_step not in (0, 1):
+        yield Problem("first_step", f"{ladder.first_step} is not a first step", "0, or 1 where reports count from one")
+    if ladder.reduction_factor < 2:
+        yield Problem("reduction_factor", f"{ladder.reduction_factor} is too small", "a whole number, 2 or more")
+    if ladder.min_resource < 1:
+        yield Problem("min_resource", f"{ladder.min_resource} is too small", "a whole number, 1 or more")
+    elif ladder.max_resource <= ladder.min_resource:
+        found = f"{ladder.max_resource} is not more than min_resource, {ladder.min_resource}"
+        yield Problem("max_resource", found, "the number of epochs, or whatever trials report by, of a whole training")
+    elif ladder.reduction_factor >= 2 and not 1 <= ladder.brackets <= ladder.most_brackets:
+        rungs = listing(str(rung) for rung in ladder.resources)
+        legal = f"1 to {ladder.most_brackets}: there are rungs at {rungs}"
+        yield Problem("brackets", f"{ladder.brackets} is not possible", legal)
+
+
+class Promotion:
+    """Decides from what the storage holds; the caller holds the ledger's lock."""
+
+    def __init__(self, study: optuna.Study, pruner: ASHA, metric: int) -> None:
+        self._study, self._pruner, self._ladder = study, pruner, pruner.ladder
+        self._maximize = study.directions[metric] == StudyDirection.MAXIMIZE
+
+    @classmethod
+    def of(cls, study: optuna.Study, metric: int | None) -> Promotion | None:
+        """The promotion of a study whose pruner is ASHA with mode promotion; `metric` is the one it reports."""
+        pruner = study.pruner
+        if not isinstance(pruner, ASHA) or pruner.mode != "promotion" or metric is None:
+            return None
+        return cls(study, pruner, metric)
+
+    def next(self, paused: Sequence[OpenTrial]) -> OpenTrial | None:
+        """The paused trial that goes on: among the best of the highest rung that has one to promote."""
+        if not paused:
+            return None
+        trials = self._study.get_trials(deepcopy=False)
+        for rung in sorted({trial.rung for trial in paused if trial.rung is not None}, reverse=True):
+            here = {trial.number: trial for trial in paused if trial.rung == rung}
+            promoted = next((number for number in self._promotable(rung, trials) if number in here), None)
+            if promoted is not None:
+                return here[promoted]
+        return None
+
+    def _promotable(self, rung: int, trials: Iterable[FrozenTrial]) -> list[int]:
+        """The best 1/reduction_factor of those that reached a rung, of each bracket, best first."""
+        brackets: dict[int, dict[int, float]] = {}
+        for trial in trials:
+            value = self._ladder.value_at(rung, trial.intermediate_values)
+            if value is not None and value == value:
+                bracket = self._ladder.bracket(self._study.study_name, trial.number)
+                brackets.setdefault(bracket, {})[trial.number] = value
+        return [number for values in brackets.values() for number in self._best(values)]
+
+    def _best(self, values: dict[int, float]) -> list[int]:
+        return ranked(values, maximize=self._maximize)[: len(values) // self._ladder.reduction_factor]
+
+    def pause(self, trial: FrozenTrial) -> Pause | None:
+        """The rung after the one that a trial has last paused at; None on its way to the end."""
+        below = (trial.system_attrs.get(PAUSED) or {}).get("rung", 0)
+        rungs = self._ladder.rungs(self._ladder.bracket(self._study.study_name, trial.number))
+        ahead = (rung for rung in rungs if rung > below)
+        return next((Pause(rung, self._ladder.step(rung)) for rung in ahead), None)

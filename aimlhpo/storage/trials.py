@@ -1,0 +1,253 @@
+"""Trials that another study has run: known by a mark, and left out of everything that counts this study's own.
+Finished trials as plain records, read from the storage: what results, status and report show.
+Trials of a study by state.
+What the trials that have ended say about those to come.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.space.constraints import holds
+from aimlhpo.storage.base import CLAIM, PAUSED, Overview, has_begun, waits_at_rung
+
+if TYPE_CHECKING:
+    import optuna
+
+IMPORTED = "aimlhpo:taken"
+"""System attribute of such a trial: where it was run, {"source": ..., "study": ..., "number": ...}."""
+
+IMPORT_NOTES = "aimlhpo:warm_start"
+"""User attribute of the study: what was taken over, by source; written before the first trial is."""
+
+
+def is_own(trial: FrozenTrial) -> bool:
+    """Whether the study itself has run the trial, or will."""
+    return IMPORTED not in trial.system_attrs
+
+
+def origin(trial: FrozenTrial) -> str | None:
+    """Where a trial was taken over from, in words."""
+    mark = trial.system_attrs.get(IMPORTED)
+    return f"taken over from trial {mark['number']} of {mark['study']}" if mark else None
+
+
+def notes(study: optuna.Study) -> dict[str, Any]:
+    """What the study has taken over, by source."""
+    return dict(study._storage.get_study_user_attrs(study._study_id).get(IMPORT_NOTES) or {})
+
+
+def count_imported(study: optuna.Study) -> tuple[int, int]:
+    """How many COMPLETE and PRUNED trials were taken over: read from the trials themselves, if there are any."""
+    if not notes(study):
+        return 0, 0
+    states = [trial.state for trial in imported_trials(study.get_trials(deepcopy=False))]
+    return states.count(TrialState.COMPLETE), states.count(TrialState.PRUNED)
+
+
+def imported_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if not is_own(trial)]
+
+
+ATTRIBUTE = "aimlhpo"
+"""User attribute of a trial: everything aimlhpo knows of it beyond Optuna's own fields."""
+
+CONSTRAINTS = "constraints"
+"""Key in that attribute: the value of each constraint, by its text."""
+
+OPTUNA_CONSTRAINT = "constraints:"
+"""Beginning of the system attributes that Optuna reads a trial's constraints from, one for each."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial; `seconds` is its training duration, `log` is relative to save_path.
+
+    `params` are as the storage holds them. A trial that plain Optuna made has only Optuna's fields.
+    """
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    metrics: dict[str, Any]
+    seconds: float | None = None
+    worker: str | None = None
+    device: str | None = None
+    log: str | None = None
+    log_offset: int | None = None
+    cause: str | None = None
+    error: str | None = None
+    updates: dict[str, Any] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    constraints: dict[str, float] = field(default_factory=dict)
+
+
+def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
+    """The record of one trial; `metric_names` name Optuna's values where the trial itself does not."""
+    known = trial.user_attrs.get(ATTRIBUTE)
+    known = known if isinstance(known, Mapping) else {}
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        params=dict(trial.params),
+        metrics=_metrics(trial, known, metric_names),
+        seconds=_seconds(trial, known),
+        worker=known.get("worker"),
+        device=known.get("device"),
+        log=known.get("log"),
+        log_offset=known.get("log_offset"),
+        cause=known.get("cause") or origin(trial),
+        error=known.get("error"),
+        updates=dict(known.get("updates") or {}),
+        unread=tuple(known.get("unread") or ()),
+        constraints=trial.constraints,
+    )
+
+
+def finished_records(trials: Iterable[FrozenTrial], metric_names: Sequence[str]) -> list[TrialRecord]:
+    """The records of all COMPLETE, PRUNED and FAIL trials, by number."""
+    done = (trial for trial in trials if trial.state.is_finished())
+    return sorted((read_record(trial, metric_names) for trial in done), key=lambda record: record.number)
+
+
+def _metrics(trial: FrozenTrial, known: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    returned = dict(known.get("metrics") or {})
+    values = dict(zip(names, trial.values or (), strict=False))
+    # Optuna's own values come last: they are what the study was judged by.
+    return {**returned, **values} if trial.state != TrialState.FAIL else {**values, **returned}
+
+
+def _seconds(trial: FrozenTrial, known: Mapping[str, Any]) -> float | None:
+    seconds = known.get("seconds")
+    if seconds is not None:
+        return float(seconds)
+    return trial.duration.total_seconds() if trial.duration is not None else None
+
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Trials of the study by state.
+
+    Agents hold the `running` ones, and the `ready` ones, which have not begun; `paused` ones wait to be promoted.
+    """
+
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    running: int = 0
+    waiting: int = 0
+    paused: int = 0
+    ready: int = 0
+
+    @property
+    def finished(self) -> int:
+        """What the budget counts."""
+        return self.complete + self.pruned
+
+    @property
+    def claimed(self) -> int:
+        """What the budget counts on."""
+        return self.running + self.ready
+
+
+def count(trials: Iterable[FrozenTrial]) -> Counts:
+    """Count by state the trials of the study's own.
+
+    A RUNNING trial that no agent claimed belongs to somebody else and is left out, as are those of other studies.
+    """
+    states: Counter[TrialState] = Counter()
+    ready = paused = 0
+    for trial in filter(is_own, trials):
+        claim = trial.system_attrs.get(CLAIM) if trial.state == TrialState.RUNNING else None
+        if claim and not has_begun(claim):
+            ready += 1
+        elif waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
+            paused += 1
+        elif claim or trial.state != TrialState.RUNNING:
+            states[trial.state] += 1
+    return _counts(states, ready, paused)
+
+
+def count_overview(overview: Overview, taken: tuple[int, int] = (0, 0)) -> Counts:
+    """The same, from what the ledger sees; `taken` are the COMPLETE and PRUNED trials of other studies in it."""
+    held = [trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.claim]
+    begun = sum(trial.begun for trial in held)
+    return Counts(
+        complete=overview.complete - taken[0],
+        pruned=overview.pruned - taken[1],
+        failed=overview.failed,
+        running=begun,
+        waiting=sum(trial.state == TrialState.WAITING and not trial.is_paused for trial in overview.open),
+        paused=len(overview.paused),
+        ready=len(held) - begun,
+    )
+
+
+def _counts(states: Counter[TrialState], ready: int, paused: int) -> Counts:
+    return Counts(
+        complete=states[TrialState.COMPLETE],
+        pruned=states[TrialState.PRUNED],
+        failed=states[TrialState.FAIL],
+        running=states[TrialState.RUNNING],
+        waiting=states[TrialState.WAITING],
+        paused=paused,
+        ready=ready,
+    )
+
+
+def count_feasible(trials: Iterable[FrozenTrial]) -> int:
+    """Complete trials that keep every constraint."""
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE and is_own(trial))
+    return sum(holds(trial.constraints) for trial in complete)
+
+
+class History:
+    """Takes each trial once, however often the study is looked at.
+
+    Only trials that ended after `since` (seconds since the epoch) count as failures in a row.
+
+    Attributes:
+        longest: seconds that the longest complete trial took; 0 where none is complete.
+    """
+
+    def __init__(self, since: float) -> None:
+        self.longest = 0.0
+        self._start = self._last_success = datetime.fromtimestamp(since)
+        self._failures: list[datetime] = []
+        self._seen: set[int] = set()
+
+    def take(self, finished: Sequence[FrozenTrial]) -> None:
+        """Look at all finished trials of the study; a trial that is finished never changes."""
+        if len(finished) > len(self._seen):
+            for trial in finished:
+                if trial.number not in self._seen:
+                    self._take(trial)
+
+    @property
+    def consecutive_failures(self) -> int:
+        """Failures after the last success, in the order of finishing.
+
+        Enough of them in a row stop a study whose objective does not work.
+        """
+        return len(self._failures)
+
+    def _take(self, trial: FrozenTrial) -> None:
+        self._seen.add(trial.number)
+        if trial.state == TrialState.COMPLETE:
+            seconds = trial.user_attrs.get(ATTRIBUTE, {}).get("seconds", 0.0)
+            self.longest = max(self.longest, float(seconds))
+        ended = trial.datetime_complete or datetime.min
+        if trial.state != TrialState.FAIL:
+            self._last_success = max(self._last_success, ended)
+            self._failures = [failure for failure in self._failures if failure >= self._last_success]
+        elif ended >= self._last_success:
+            self._failures.append(ended)
