@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from aimlhpo.storage.locks import locked
+from tests.files import Files
 from tests.servers import MariaDB, PostgreSQL, Redis
 
 pytest_plugins = ["tests.slurm.plugin"]
@@ -96,3 +97,10 @@ def make_storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable
 def storage_url(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> str:
     """The URL of a new, empty storage; the test runs once with each kind."""
     return make_storage_url(request.param)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    """A pair of YAML files that are right, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    return Files(tmp_path).write()

@@ -10,7 +10,7 @@ from aimlhpo.space.grid import grid_of
 from aimlhpo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from tests.config.conftest import Files
+    from tests.files import Files
 
 INSIDE = """
     model:

@@ -15,7 +15,7 @@ from aimlhpo.config import load_paths, load_snapshot
 from aimlhpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tests.config.conftest import Files
+    from tests.files import Files
 
 FULL = """
     metric: [val_loss, seconds]

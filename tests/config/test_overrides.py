@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.config.conftest import Files
+    from tests.files import Files
 
 LR = """
     parameters:

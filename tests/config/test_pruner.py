@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.config.conftest import Files
+from tests.files import Files
 
 MODEL = """
     trainer: {epochs: 27, warmup: 1, rate: 0.5, name: adam, on: true}

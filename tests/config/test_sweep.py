@@ -10,7 +10,7 @@ from aimlhpo.config.sweep import Sweep
 from aimlhpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tests.config.conftest import Files
+    from tests.files import Files
 
 LR = """
     parameters:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.config import load_snapshot
-from tests.config.conftest import Files
+from tests.files import Files
 
 
 def test_off_unless_asked_for(files: Files) -> None:

@@ -11,7 +11,7 @@ from aimlhpo.space.grid import Grid, grid_of
 
 if TYPE_CHECKING:
     from aimlhpo.config import Config
-    from tests.config.conftest import Files
+    from tests.files import Files
 
 LAYERS = "    layers:0:units: {type: multiple, settings: {name: units, values: [16, 32]}}\n"
 EPOCHS = "    epochs: {type: linear, settings: {start: 1, end: 3, step: 1}}\n"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.errors import ExitCode
-from tests.command.project import CommandProject
+from tests.command_project import CommandProject
 from tests.waiting import wait_until
 
 QUADRATIC = """
@@ -226,7 +226,9 @@ def test_interrupted_program_goes_on_from_its_checkpoint(tmp_path: Path) -> None
         print(json.dumps({"epoch": 1, "val_loss": 1.0}))
     """
     project = CommandProject(tmp_path, script, n_trials=1)
-    patient = "from aimlhpo.agent import worker_pool; worker_pool._TERM_PATIENCE = 60.0; from aimlhpo.cli.main import main"
+    patient = (
+        "from aimlhpo.agent import worker_pool; worker_pool._TERM_PATIENCE = 60.0; from aimlhpo.cli.main import main"
+    )
     command = [sys.executable, "-c", f"import sys; {patient}; sys.exit(main())", *project.command()[3:]]
     with subprocess.Popen(command, cwd=tmp_path) as study:
         wait_until((tmp_path / "started").exists)

@@ -13,7 +13,7 @@ from aimlhpo.config.yaml import load_yaml
 from aimlhpo.space.parameter_types import DOMAINS
 
 if TYPE_CHECKING:
-    from tests.config.conftest import Files
+    from tests.files import Files
 
 GOOD = """
     reload: 0

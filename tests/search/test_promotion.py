@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.cli.status import screen
 from aimlhpo.results.status import read_status
 from aimlhpo.search.asha import Ladder
-from tests.command.project import CommandProject
+from tests.command_project import CommandProject
 from tests.project import Project
 from tests.waiting import wait_until
 

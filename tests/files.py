@@ -49,9 +49,3 @@ class Files:
         with pytest.raises(ConfigError) as caught:
             self.load(*overrides, flags=flags)
         return {problem.where: problem for problem in caught.value.problems}
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
-    monkeypatch.chdir(tmp_path)
-    return Files(tmp_path).write()

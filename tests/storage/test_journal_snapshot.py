@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from aimlhpo.storage import journal_snapshot
 from aimlhpo.storage.journal import JournalLock
 from aimlhpo.storage.open import open_storage
-from tests.backends.studies import as_text, make_trials
+from tests.storage.studies import as_text, make_trials
 
 
 @pytest.fixture(autouse=True)

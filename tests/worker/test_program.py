@@ -9,8 +9,8 @@ from textwrap import dedent
 
 import pytest
 
-from tests.command.test_study import alive
 from tests.waiting import wait_until
+from tests.worker.test_command_study import alive
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ import yaml
 
 import aimlhpo
 from aimlhpo.errors import ConfigError
-from tests.command.project import CommandProject
+from tests.command_project import CommandProject
 
 PARAMETERS = {
     "optimizer:rate": {"type": "loguniform", "settings": {"name": "rate", "low": 1e-5, "high": 0.1}},

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.storage.open import engine_url, open_storage
 from aimlhpo.storage.owned import backend_of, own
-from tests.backends.studies import as_text, make_trials
+from tests.storage.studies import as_text, make_trials
 
 
 @pytest.fixture(params=["sqlite", "journal"])

@@ -12,7 +12,7 @@ from aimlhpo.config import load_snapshot
 from aimlhpo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from tests.config.conftest import Files
+    from tests.files import Files
 
 TRANSFORMER = """
     model:
