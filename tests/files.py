@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.check.settings import load_config
-from aimlhpo.config import Config
+from aimlhpo.config.schema import Config
 from aimlhpo.errors import ConfigError, Problem
 
 MODEL = """

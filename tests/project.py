@@ -13,7 +13,7 @@ import optuna
 import yaml
 
 from aimlhpo.check.settings import load_config
-from aimlhpo.config import Config
+from aimlhpo.config.schema import Config
 from aimlhpo.storage.open import open_storage
 
 QUADRATIC = """

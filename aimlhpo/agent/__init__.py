@@ -16,9 +16,3 @@ agent (main thread)   the loop, and when to stop
   |     `-- template      the process that has imported the objective, of which they are forked
   `-- worker processes    one per slot (aimlhpo.worker)
 """
-
-from __future__ import annotations
-
-from aimlhpo.agent.agent import Agent, Ending
-
-__all__ = ["Agent", "Ending"]

@@ -25,31 +25,3 @@ ledger        takes the lock, has every request of a turn decided, and writes wh
   |-- pausing     what is written for a trial that pauses at a rung
   `-- reaping     which results and trials dead agents have left
 """
-
-from __future__ import annotations
-
-from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import (
-    Beginning,
-    Claim,
-    ClaimRequest,
-    Finish,
-    LedgerAnswer,
-    LedgerBatch,
-    NoTrial,
-    Release,
-    new_token,
-)
-
-__all__ = [
-    "Beginning",
-    "Claim",
-    "ClaimRequest",
-    "Finish",
-    "Ledger",
-    "LedgerAnswer",
-    "LedgerBatch",
-    "NoTrial",
-    "Release",
-    "new_token",
-]

@@ -14,7 +14,7 @@ import pytest
 from aimlhpo.agent.agent import make_ledger, open_study
 from aimlhpo.agent.request_buffer import BegunTrial, PendingRequests
 from aimlhpo.agent.trial_store import TrialBuilder, TrialStore
-from aimlhpo.config import Config
+from aimlhpo.config.schema import Config
 from aimlhpo.ledger.leases import Holder, Lease
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Claim, ClaimRequest, new_token

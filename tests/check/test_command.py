@@ -12,8 +12,9 @@ import yaml
 
 from aimlhpo.check.check import check
 from aimlhpo.check.settings import load_config
-from aimlhpo.config import Config, load_snapshot
 from aimlhpo.config.command import command_spec
+from aimlhpo.config.load import load_snapshot
+from aimlhpo.config.schema import Config
 from aimlhpo.errors import ConfigError, Problem
 
 RATE = {"type": "float", "settings": {"name": "rate", "low": 0.0, "high": 1.0}}

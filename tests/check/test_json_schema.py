@@ -8,7 +8,8 @@ import pytest
 
 import aimlhpo.config
 from aimlhpo.check.json_schema import SETTING_SCHEMAS
-from aimlhpo.config import MlflowSection, OptunaSection, SlurmSection, TensorboardSection
+from aimlhpo.config.optuna_section import OptunaSection
+from aimlhpo.config.schema import MlflowSection, SlurmSection, TensorboardSection
 from aimlhpo.config.yaml import load_yaml
 from aimlhpo.space.parameter_types import DOMAINS
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.check.samplers import suitability_problems, warnings_for
-from aimlhpo.config import Config
+from aimlhpo.config.schema import Config
 from tests.project import Project
 
 X = {"type": "float", "settings": {"name": "x", "low": -1.0, "high": 1.0}}

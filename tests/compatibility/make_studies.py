@@ -235,10 +235,13 @@ def sqlite() -> Making:
 
 
 def journal() -> Making:
-    """The same in a journal of more than 4 MB, which has a snapshot, with retries and few checkpoints."""
+    """The same in a journal of more than 4 MB, which has a snapshot, with retries and few checkpoints.
+
+    Trial 15 waits to be the second attempt at the parameters of trial 13, and will fail as well.
+    """
     making = Making(
         "journal",
-        {**MODEL, "fails": [3, 13], "diverges": [5], "padded": 8},
+        {**MODEL, "fails": [3, 13, 15], "diverges": [5], "padded": 8},
         storage="journal",
         n_trials=16,
         sampler={"type": "RandomSampler"},

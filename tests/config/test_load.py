@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aimlhpo.check.check import hints
-from aimlhpo.config import load_paths, load_snapshot
+from aimlhpo.config.load import load_paths, load_snapshot
 from aimlhpo.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.config import load_snapshot
+from aimlhpo.config.load import load_snapshot
 from tests.files import Files
 
 

@@ -18,7 +18,7 @@ import yaml
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.config import Config
+from aimlhpo.config.schema import Config
 from aimlhpo.results.table import ResultsWriter, write_results
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.space.search_space import SearchSpace

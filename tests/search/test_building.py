@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 
-from aimlhpo.config import StrategySection
+from aimlhpo.config.optuna_section import StrategySection
 from aimlhpo.errors import ConfigError
 from aimlhpo.search.building import check_strategy, make_pruner, make_sampler, reseed
 from aimlhpo.search.registry import classes

@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from aimlhpo.check.json_schema import json_schema
-from aimlhpo.config import StrategySection
+from aimlhpo.config.optuna_section import StrategySection
 from aimlhpo.search import registry as search_registry
 from aimlhpo.search.building import check_strategy, make_pruner, make_sampler, reseed
 from tests.project import Project

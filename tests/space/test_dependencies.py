@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pytest
 
-from aimlhpo.config import load_snapshot
+from aimlhpo.config.load import load_snapshot
 from aimlhpo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from aimlhpo.config.load import load_snapshot
 from aimlhpo.space.grid import Grid, grid_of
 
 if TYPE_CHECKING:
-    from aimlhpo.config import Config
+    from aimlhpo.config.schema import Config
     from tests.files import Files
 
 LAYERS = "    layers:0:units: {type: multiple, settings: {name: units, values: [16, 32]}}\n"

@@ -17,7 +17,7 @@ from optuna.distributions import (
 )
 
 from aimlhpo.check.settings import load_config
-from aimlhpo.config import Config
+from aimlhpo.config.schema import Config
 from aimlhpo.errors import ConfigError
 from aimlhpo.space.search_space import SearchSpace
 

@@ -17,7 +17,7 @@ from threading import Thread
 import pytest
 
 from aimlhpo.check.settings import load_config
-from aimlhpo.config import Config, MlflowSection
+from aimlhpo.config.schema import Config, MlflowSection
 from aimlhpo.ledger.leases import Election
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.study import load_study
