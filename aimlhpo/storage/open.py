@@ -143,7 +143,7 @@ def disconnect_storage(storage: BaseStorage) -> None:
 
 CONNECT_TIMEOUT = 10  # seconds; a server on a busy machine may take some
 _PASSWORD_OPTION = re.compile(r"([?&]password=)(?!\$\{)[^&]+")
-_VARIABLE = re.compile(r"\$\{\w+\}")
+_IS_VARIABLE = re.compile(r"\$\{\w+\}")
 
 
 def holds_studies(url: str) -> bool:
@@ -167,7 +167,7 @@ def literal_password(url: str) -> str | None:
     if scheme.startswith(("sqlite", "journal")):
         return None
     user, colon, password = rest.rpartition("@")[0].partition(":")
-    if colon and password and not _VARIABLE.search(password):
+    if colon and password and not _IS_VARIABLE.search(password):
         return url.replace(f"{user}:{password}@", f"{user}:${{PASSWORD}}@", 1)
     safe = _PASSWORD_OPTION.sub(r"\1${PASSWORD}", url)
     return safe if safe != url else None

@@ -198,6 +198,15 @@ def test_another_search_space_is_refused(unpack: Unpack, capsys: pytest.CaptureF
     assert "optuna: parameters: x" in capsys.readouterr().err
 
 
+def test_a_changed_objective_is_told(unpack: Unpack, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the hash that the old version has kept; an unchanged one is never told."""
+    study = unpack("sqlite")
+    with open(study.folder / "objective.py", "a") as file:
+        file.write("# another text\n")
+    assert main(["optimize", *FILES, "-r", "1", "--create-only"]) == 0
+    assert "objective.py has changed" in capsys.readouterr().err
+
+
 # --- going on ---
 
 
