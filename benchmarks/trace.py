@@ -122,10 +122,10 @@ def _profile(frame: FrameType, event: str, argument: Any) -> None:
     elif event == "return":
         if code in _WHEN_RETURNING:
             _write(_WHEN_RETURNING[code], "", _channel(frame))
-    elif (
-        isinstance(getattr(argument, "__self__", None), queue.SimpleQueue) and (event, argument.__name__) in _OF_QUEUES
-    ):
-        _write(_OF_QUEUES[event, argument.__name__], "", f"{_QUEUE} {id(argument.__self__)}")
+    elif (event, argument.__name__) in _OF_QUEUES:
+        channel = getattr(argument, "__self__", None)
+        if isinstance(channel, queue.SimpleQueue):
+            _write(_OF_QUEUES[event, argument.__name__], "", f"{_QUEUE} {id(channel)}")
 
 
 def _channel(frame: FrameType) -> str:
