@@ -209,10 +209,8 @@ def _value_problems(parameter: inspect.Parameter, value: Any, where: str) -> Ite
     annotation = str(parameter.annotation)
     names = _outer_types(annotation)
     known = [_YAML_TYPES[name] for name in names if name in _YAML_TYPES]
-    if isinstance(value, bool):  # which Python counts as a whole number
-        fits = "bool" in names
-    else:
-        fits = any(isinstance(value, kinds) for _, kinds in known)
+    # For Python, true and false are whole numbers; in a YAML file they are not.
+    fits = "bool" in names if isinstance(value, bool) else any(isinstance(value, kinds) for _, kinds in known)
     if not nested and not fits and len(known) == len(names):  # values of other types are left to the class
         yield Problem(where, f"{show(value)} does not fit", " or ".join(words for words, _ in known))
     elif names == ["Mapping"] and "Sequence[" in annotation and isinstance(value, dict):
