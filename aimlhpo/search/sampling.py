@@ -1,5 +1,8 @@
-"""The parameters of a trial: suggested by the study's sampler, with the trial's own seed.
-What the study's sampler is told of trials that have ended.
+"""The study's sampler at work: the parameters of one trial, and what the sampler is told when a trial has ended.
+
+Sampling may take long, so it happens after the ledger's lock is released. `Sampling` runs in the agent's sampling
+process (`sampling_child`), or in the agent's storage thread for samplers that need no process of their own.
+`after_trial` always runs in the storage thread, under the ledger's lock.
 """
 
 from __future__ import annotations
@@ -23,59 +26,61 @@ from aimlhpo.storage.views import for_sampler
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
+logger = logging.getLogger(__name__)
+
 
 class Sampling:
-    """Samples trials that the study's storage holds as this agent's; what is suggested is written to that storage."""
+    """Samples trials that the study's storage holds as RUNNING; what is suggested is written to that storage.
+
+    Attributes:
+        space: the search space that trials are sampled from.
+        promotion: ASHA by promotion, where the study has it.
+    """
 
     def __init__(self, config: Config, study: optuna.Study) -> None:
         self._study = study
         self.space = SearchSpace.from_config(config)
         self._seed = study.user_attrs[STUDY_ATTR]["seed"]
         self.promotion = Promotion.of(study, config.optuna.reported_metric)
-        self._sampled = make_study_for_sampling(study, pauses=self.promotion is not None)
+        # The one place to show samplers less than the whole study, or something else.
+        self._shown = for_sampler(study, pauses=self.promotion is not None)
 
     def sample(self, trial_id: int, number: int) -> dict[str, Any]:
-        """The user's values by study name. Raises StudyFailed where the sampler gives none."""
+        """The user's values by parameter name. Raises StudyFailed where the sampler gives none."""
         try:
             reseed(self._study.sampler, self.seed_of(number))
-            return self.space.suggest(attach(self._sampled, trial_id))
+            return self.space.suggest(self._attach(trial_id))
         except Exception as error:
             if is_outage(error):
                 raise
-            raise StudyFailed(f"{self.sampler} cannot suggest values for trial {number}: {error!r}") from error
+            message = f"{self._study.sampler} cannot suggest values for trial {number}: {error!r}"
+            raise StudyFailed(message) from error
 
     def attach_again(self, trial_id: int, number: int) -> Trial:
-        """A trial that was sampled before, for parameters that its objective asks for: drawn with a seed of theirs."""
-        reseed(self._study.sampler, self.seed_of(number, 1))
-        return attach(self._sampled, trial_id)
+        """A trial that was sampled before, ready for parameters that its objective asks for.
 
-    @property
-    def sampler(self) -> str:
-        return str(self._study.sampler)
+        These are drawn with a seed of their own.
+        """
+        reseed(self._study.sampler, self.seed_of(number, 1))
+        return self._attach(trial_id)
 
     def seed_of(self, number: int, *more: int) -> int:
         """A trial's own seed, from the study's and its number: the same in every attempt, another for each trial."""
         return int(np.random.SeedSequence([self._seed, number, *more]).generate_state(1)[0] % 2**31)
 
-
-def attach(study: optuna.Study, trial_id: int) -> Trial:
-    """The RUNNING trial, to be sampled from all that the study holds now."""
-    # Samplers ask for the trials that Optuna read at the last `ask`, which nobody calls here.
-    study._thread_local.cached_all_trials = None
-    return Trial(study, trial_id)
-
-
-def make_study_for_sampling(study: optuna.Study, *, pauses: bool) -> optuna.Study:
-    """The study as its sampler sees it; `pauses`: whether trials pause to be promoted."""
-    return for_sampler(study, pauses=pauses)
-
-
-logger = logging.getLogger(__name__)
+    def _attach(self, trial_id: int) -> Trial:
+        """The RUNNING trial, to be sampled from all that the study holds now."""
+        # Samplers use the trials that Optuna kept at the last `ask`, which nobody calls here.
+        self._shown._thread_local.cached_all_trials = None
+        return Trial(self._shown, trial_id)
 
 
 def after_trial(study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-    """Tell the sampler of a trial that has ended. A result is not lost where the sampler cannot take it."""
-    # Samplers that have tried everything stop Optuna's loop; without one Optuna raises. The budget decides here.
+    """Tell the study's sampler of a trial that has ended, with its final state and values.
+
+    An error of the sampler is logged, so that the trial's result is not lost. Raises the errors of an outage.
+    """
+    # A sampler that has tried everything stops Optuna's loop, and raises where there is none. Here the budget decides.
     study._thread_local.in_optimize_loop = True
     try:
         study.sampler.after_trial(study, trial, state, values)
