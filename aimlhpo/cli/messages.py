@@ -139,9 +139,9 @@ def nothing_to_do(config: Config, ended: StopReason) -> str:
 
 def print_ended(study: optuna.Study, config: Config) -> None:
     """Which rule ended the study; nothing where it is not at its end."""
-    from aimlhpo.search.stopping import ending_of
+    from aimlhpo.search.stopping import find_stop_reason
     from aimlhpo.storage.trials import count
 
-    ended = ending_of(study, config, count(study.get_trials(deepcopy=False)))
+    ended = find_stop_reason(study, config, count(study.get_trials(deepcopy=False)))
     if ended:
         print(f"study {config.optuna.study_name} ended by {ended}")

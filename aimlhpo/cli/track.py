@@ -55,7 +55,7 @@ def _nothing_asked(config: Config) -> list[Problem]:
 
 def _send(config: Config) -> int:
     from aimlhpo.ledger.leases import Election
-    from aimlhpo.search.stopping import ending_of
+    from aimlhpo.search.stopping import find_stop_reason
     from aimlhpo.storage.locks import locked
     from aimlhpo.storage.study import load_study
     from aimlhpo.storage.trials import count
@@ -70,7 +70,7 @@ def _send(config: Config) -> int:
         targets = make_targets(config, study)
         with locked(config.paths.tracking_lock):
             counts = count(study.get_trials(deepcopy=False))
-            ended = "finished" if ending_of(study, config, counts) else "stopped"
+            ended = "finished" if find_stop_reason(study, config, counts) else "stopped"
             lacks = TrackingSync(config, study, targets, lambda line: None).finish(ended)
     if lacks:
         raise StorageError("\n".join(lacks))

@@ -16,7 +16,7 @@ from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import best_trials
 from aimlhpo.search.grid import declared_grid, given_up
-from aimlhpo.search.stopping import StopReason, ending_of
+from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, has_begun, waits_at_rung
 from aimlhpo.storage.owned import backend_of
@@ -151,7 +151,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
     counts = count_overview(backend.overview(study._study_id), count_imported(study))
     rate = _rate(backend.latest_ends(study._study_id, _WINDOW + 1), study) if counts.running else None
     trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
-    ended = ending_of(study, config, counts)
+    ended = find_stop_reason(study, config, counts)
     left = max(0, config.optuna.n_trials - counts.finished)
     jobs = _jobs(job_states)
     return Status(

@@ -60,7 +60,7 @@ def write_note(study: optuna.Study, ended: StopReason) -> None:
     study.set_user_attr(NOTE, asdict(ended))
 
 
-def ending_of(study: optuna.Study, config: Config, counts: Counts) -> StopReason | None:
+def find_stop_reason(study: optuna.Study, config: Config, counts: Counts) -> StopReason | None:
     """What has ended the study, the number of trials included; None where it goes on."""
 
     budget = config.optuna.n_trials
@@ -168,5 +168,5 @@ def ended_already(study: optuna.Study, config: Config) -> StopReason | None:
         # What runs may belong to an agent that died long ago: its time is not known before it is released.
         waiting = [trial for trial in overview.open if trial.state == TrialState.WAITING]
         stops = make_stopping_criteria(study, config)
-        known = ending_of(study, config, count_overview(overview, count_imported(study)))
+        known = find_stop_reason(study, config, count_overview(overview, count_imported(study)))
         return known or (stops.ended(replace(overview, open=waiting)) if stops else None)
