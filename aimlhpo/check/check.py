@@ -207,7 +207,7 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, s
 
 
 def _defaults(config: Config) -> list[Problem]:
-    from aimlhpo.search.trial_converter import default_trial
+    from aimlhpo.search.warm_start import default_trial
 
     if config.optuna.enqueue_default:
         default_trial(config)
