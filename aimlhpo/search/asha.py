@@ -1,20 +1,15 @@
 """ASHA (asynchronous successive halving), and Hyperband made of several of its brackets.
 
-Trials are compared at rungs: when they have trained for `min_resource` steps, `reduction_factor` times as many, and so
-on. `Ladder` has the arithmetic of the rungs. There are two modes:
-
-- stopping: `ASHA` is a pruner like Optuna's own. It prunes a trial that is not among the best when it reaches a rung.
-- promotion: every trial pauses at each rung and goes on only when it is among the best there. `Promotion` decides which
-  one goes on; the ledger asks it at each claim, in the storage thread.
-
-Rungs are not stored. They are read from the trials' reports, so that every agent sees the same after any crash.
+`Ladder` has the arithmetic of the rungs at which trials are compared. `ASHA` is the pruner of both modes. `Promotion`
+decides which paused trial goes on in mode promotion; the ledger asks it at each claim, in the storage thread. Rungs are
+not stored: they are read from the trials' reports, so that every agent sees the same after any crash.
 """
 
 from __future__ import annotations
 
 import binascii
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -81,6 +76,15 @@ class Ladder:
         later = [at for at in reports if at > step]
         return reports[min(later)] if later else None
 
+    def values_at(self, resource: int, study_name: str, trials: Iterable[FrozenTrial]) -> dict[int, dict[int, float]]:
+        """By bracket: what its trials reported when they reached a rung, by trial number."""
+        brackets: dict[int, dict[int, float]] = {}
+        for trial in trials:
+            value = self.value_at(resource, trial.intermediate_values)
+            if value is not None:
+                brackets.setdefault(self.bracket(study_name, trial.number), {})[trial.number] = value
+        return brackets
+
 
 def ranked(values: Mapping[int, float], *, maximize: bool) -> list[int]:
     """Trial numbers, best value first; of equal values the older trial first; NaN last."""
@@ -126,20 +130,10 @@ class ASHA(BasePruner):
         reached = [rung for rung in rungs if before < self.ladder.step(rung) <= last]
         if not reached:
             return False
-        values = self.values_at(reached[-1], study, trial.number)
-        values[trial.number] = reports[last]
+        brackets = self.ladder.values_at(reached[-1], study.study_name, study.get_trials(deepcopy=False))
+        values = brackets.get(self.ladder.bracket(study.study_name, trial.number), {}) | {trial.number: reports[last]}
         best = ranked(values, maximize=study.direction == StudyDirection.MAXIMIZE)
         return trial.number not in best[: max(1, len(best) // self.ladder.reduction_factor)]
-
-    def values_at(self, rung: int, study: optuna.Study, number: int) -> dict[int, float]:
-        """What every trial in the bracket of trial `number` reported at a rung, by trial number."""
-        bracket = self.ladder.bracket(study.study_name, number)
-        values = {}
-        for trial in study.get_trials(deepcopy=False):
-            value = self.ladder.value_at(rung, trial.intermediate_values)
-            if value is not None and self.ladder.bracket(study.study_name, trial.number) == bracket:
-                values[trial.number] = value
-        return values
 
 
 def _problems(ladder: Ladder, mode: str) -> Iterator[Problem]:
@@ -184,18 +178,11 @@ class Promotion:
 
     def next(self, paused: Sequence[OpenTrial]) -> OpenTrial | None:
         """The paused trial that goes on: the best of the highest rung that has one to promote; None if none has."""
-        if not paused:
-            return None
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self._study.get_trials(deepcopy=False) if paused else []
         for rung in sorted({trial.rung for trial in paused if trial.rung is not None}, reverse=True):
             here = {trial.number: trial for trial in paused if trial.rung == rung}
-            brackets: dict[int, dict[int, float]] = {}
-            for trial in trials:
-                value = self._ladder.value_at(rung, trial.intermediate_values)
-                if value is not None and not math.isnan(value):
-                    bracket = self._ladder.bracket(self._study.study_name, trial.number)
-                    brackets.setdefault(bracket, {})[trial.number] = value
-            for values in brackets.values():
+            for reported in self._ladder.values_at(rung, self._study.study_name, trials).values():
+                values = {number: value for number, value in reported.items() if not math.isnan(value)}
                 best = ranked(values, maximize=self._maximize)[: len(values) // self._ladder.reduction_factor]
                 promoted = next((number for number in best if number in here), None)
                 if promoted is not None:

@@ -31,7 +31,6 @@ from aimlhpo.search.registry import (
     nested_kind,
     options,
     out_of_reach,
-    takes_any,
 )
 
 DEFAULT_SAMPLER = "TPESampler"
@@ -81,10 +80,7 @@ def make_sampler(section: Strategy | None, seed: int | None, encode: Encode = di
         encode: turns values by parameter name into what the storage holds for them. It is applied to the values in
             `search_space`, `fixed_params` and `x0`, in nested samplers too.
     """
-    problems = check_strategy("sampler", section)
-    if problems:
-        raise ConfigError(problems)
-    entry = {"type": section.type, **section.arguments} if section is not None else {"type": DEFAULT_SAMPLER}
+    entry = _checked_entry("sampler", section, DEFAULT_SAMPLER)
     sampler = build_strategy("sampler", _encoded(entry, encode), seed)
     assert isinstance(sampler, optuna.samplers.BaseSampler)
     return sampler
@@ -92,13 +88,16 @@ def make_sampler(section: Strategy | None, seed: int | None, encode: Encode = di
 
 def make_pruner(section: Strategy | None) -> optuna.pruners.BasePruner:
     """The pruner of a study; without a section, DEFAULT_PRUNER. Raises ConfigError."""
-    problems = check_strategy("pruner", section)
-    if problems:
-        raise ConfigError(problems)
-    entry = {"type": section.type, **section.arguments} if section is not None else {"type": DEFAULT_PRUNER}
-    pruner = build_strategy("pruner", entry, None)
+    pruner = build_strategy("pruner", _checked_entry("pruner", section, DEFAULT_PRUNER), None)
     assert isinstance(pruner, optuna.pruners.BasePruner)
     return pruner
+
+
+def _checked_entry(kind: str, section: Strategy | None, default: str) -> dict[str, Any]:
+    problems = check_strategy(kind, section)
+    if problems:
+        raise ConfigError(problems)
+    return {"type": default} if section is None else {"type": section.type, **section.arguments}
 
 
 def build_strategy(kind: str, entry: Mapping[str, Any], seed: int | None) -> Any:
@@ -183,10 +182,11 @@ def _entry_problems(kind: str, entry: Mapping[str, Any], where: str) -> Iterator
             found = f"{cls.__name__} needs the package {package}, which is not installed"
             yield Problem(key_path(where, "type"), found, f"pip install {package}, or another class")
     legal = options(cls)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
     for key, value in entry.items():
         if key in legal:
             yield from _value_problems(legal[key], value, key_path(where, key))
-        elif key != "type" and not takes_any(cls):
+        elif key != "type" and not takes_any:
             found = f"{cls.__name__} takes no such argument"
             yield Problem(key_path(where, key), found, listing(legal) or "none", did_you_mean(key, legal))
     for key, parameter in legal.items():

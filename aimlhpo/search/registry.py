@@ -132,11 +132,6 @@ def options(cls: type) -> dict[str, inspect.Parameter]:
     }
 
 
-def takes_any(cls: type) -> bool:
-    """Whether a class takes keyword arguments that its signature does not name."""
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
-
-
 def out_of_reach(cls: type) -> list[str]:
     """The arguments of a class that have no default and that a YAML file cannot give."""
     parameters = inspect.signature(cls).parameters.values()

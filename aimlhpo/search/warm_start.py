@@ -134,13 +134,13 @@ class ImportSummary:
         return f"{summary}; not: {'; '.join(reasons)}"
 
 
-def import_trials(study: optuna.Study, config: Config) -> ImportSummary | None:
-    """Import what `warm_start_from` names; None where it names nothing, or where that was done before.
+def import_trials(study: optuna.Study, config: Config) -> None:
+    """Import what `warm_start_from` names, if it names a study and if that was not done before.
 
     The caller holds the ledger's lock. An import that was cut off goes on with the next start. Raises ConfigError.
     """
     if config.optuna.warm_start_from is None or _was_imported(study, config):
-        return None
+        return
     source = find_source(config)
     _write_note(study, source, ImportSummary(source.name, source.storage))
     converted, left = convert_all(source, config)
@@ -150,15 +150,11 @@ def import_trials(study: optuna.Study, config: Config) -> ImportSummary | None:
         mark = trial.system_attrs[IMPORTED]
         if (mark["source"], mark["number"]) not in present:
             study._storage.create_new_trial(study._study_id, template_trial=trial)
-    summary = ImportSummary(source.name, source.storage, len(converted), left, done=True)
-    _write_note(study, source, summary)
-    return summary
+    _write_note(study, source, ImportSummary(source.name, source.storage, len(converted), left, done=True))
 
 
-def summarize_import(config: Config) -> ImportSummary | None:
-    """What a first start would import. Raises ConfigError where the other study cannot be used."""
-    if config.optuna.warm_start_from is None:
-        return None
+def summarize_import(config: Config) -> ImportSummary:
+    """What a first start would import. Raises ConfigError where the study under `warm_start_from` cannot be used."""
     source = find_source(config)
     converted, left = convert_all(source, config)
     return ImportSummary(source.name, source.storage, len(converted), left)
