@@ -1,8 +1,8 @@
 """Which samplers, pruners and constraints cannot work in a study, as far as its configuration tells.
 
-`StudyContext` has what a study asks of its sampler and pruner. `combination_problems` holds a sampler or pruner, and
-those nested in it, against it; the rules are registered in COMBINATION_RULES, so a new one is a function and a line.
-`constraint_problems` finds the constraints that can never be computed. A Problem stands at its key path.
+`StudyContext` says what a study asks of its sampler and pruner. `combination_problems` checks a sampler or pruner, and
+those nested in it, against that; the rules are registered in COMBINATION_RULES, so a new one is a function and a line.
+`constraint_problems` finds the constraints that can never be computed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def combination_problems(kind: str, entry: Mapping[str, Any], where: str, study:
 
 
 def constraint_problems(study: StudyContext) -> Iterator[Problem]:
-    """Constraints that stand twice, and parameters in them that have no number in every trial."""
+    """Constraints that are given twice, and parameters in them that are not a number in every trial."""
     legal = "metrics, and parameters that are a number in every trial"
     texts = [constraint.text for constraint in study.constraints]
     for index, constraint in enumerate(study.constraints):

@@ -1,7 +1,7 @@
 """Whether a study's sampler, pruner and constraints can do what the study asks of them, before anything runs.
 
-`suitability_problems` holds them against the study by rules (`sampler_rules`), and then runs a few trials in memory
-with made-up values (`dry_run`). `warnings_for` names what works and could be better, or is probably mistyped.
+`suitability_problems` checks them by rules (`sampler_rules`), and then runs a few trials in memory with made-up values
+(`dry_run`). `warnings_for` names what works and could be better, or is probably mistyped.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class ASHA(BasePruner):
 
 
 def _problems(ladder: Ladder, mode: str) -> Iterator[Problem]:
-    """What is wrong with ASHA's arguments; each problem stands at the argument's name."""
+    """What is wrong with ASHA's arguments; the key path of each problem is the argument's name."""
     if mode not in MODES:
         yield Problem("mode", f"{show(mode)} is no mode of ASHA", listing(MODES), did_you_mean(mode, MODES))
     if ladder.first_step not in (0, 1):

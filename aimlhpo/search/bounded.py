@@ -115,14 +115,12 @@ class _BoundedStudy:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
 
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        return self._get_trials(deepcopy, states)
-
-    def _get_trials(
+    def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        """What Optuna's own samplers call."""
         return [trial for trial in self._trials if states is None or trial.state in states]
+
+    _get_trials = get_trials  # what Optuna's own samplers call
 
     @cached_property
     def _trials(self) -> Sequence[FrozenTrial]:

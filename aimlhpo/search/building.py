@@ -1,9 +1,9 @@
 """From a section of the configuration to a sampler, a pruner or a terminator; and the seeds of a sampler's trials.
 
 `check_strategy` finds every problem of a section without a study: an unknown class, wrong arguments, a missing package.
-`make_sampler` and `make_pruner` make the object, or raise ConfigError with these problems. "Strategy" stands for a
-sampler, a pruner, a terminator, or a class that one of these is made of. An entry is a strategy as a mapping: `type`,
-and the keyword arguments of the class.
+`make_sampler` and `make_pruner` make the object, or raise ConfigError with these problems. A strategy is a sampler, a
+pruner, a terminator, or an object that one of these is made of. An entry is a strategy as a mapping: `type`, and the
+keyword arguments of the class.
 
 `reseed` seeds a sampler anew for each trial, so that what it draws does not depend on which agent draws it.
 """
@@ -23,22 +23,14 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
-from aimlhpo.search.registry import (
-    NEEDED_PACKAGES,
-    UnknownClassError,
-    class_named,
-    classes,
-    nested_kind,
-    options,
-    out_of_reach,
-)
+from aimlhpo.search.registry import NEEDED_PACKAGES, UnknownClassError, class_named, classes, nested_kind, options
 
 DEFAULT_SAMPLER = "TPESampler"
 DEFAULT_PRUNER = "MedianPruner"
 ARGUMENT_DEFAULTS: dict[str, Any] = {
     # Optuna would warn in every trial; `aimlhpo check` notes it once.
     "warn_independent_sampling": False,
-    # There is always a trial that runs while another is sampled: without this both may get the same values.
+    # Another trial is always running while one is sampled: without this both may get the same values.
     "constant_liar": True,
 }
 """Arguments that every class which takes them gets where the configuration does not give them."""
@@ -55,7 +47,7 @@ _YAML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "list": ("a list", (list,)),
     "np": ("a list", (list,)),
 }
-"""A type in an annotation, in words, and what a YAML file gives for it."""
+"""A type in an annotation: in plain English, and as what a YAML file gives for it."""
 
 RandomState = np.random.RandomState | np.random.Generator | random.Random
 Encode = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -181,20 +173,25 @@ def _entry_problems(kind: str, entry: Mapping[str, Any], where: str) -> Iterator
         if find_spec(package) is None:
             found = f"{cls.__name__} needs the package {package}, which is not installed"
             yield Problem(key_path(where, "type"), found, f"pip install {package}, or another class")
-    legal = options(cls)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
+    signature, legal = inspect.signature(cls).parameters, options(cls)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values())
     for key, value in entry.items():
         if key in legal:
             yield from _value_problems(legal[key], value, key_path(where, key))
         elif key != "type" and not takes_any:
             found = f"{cls.__name__} takes no such argument"
             yield Problem(key_path(where, key), found, listing(legal) or "none", did_you_mean(key, legal))
-    for key, parameter in legal.items():
-        if parameter.default is parameter.empty and key not in entry:
+    for key, parameter in signature.items():
+        if parameter.default is not parameter.empty or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            continue
+        if key not in legal:
+            found = f"{cls.__name__} needs {key}, which a YAML file cannot hold"
+            yield Problem(key_path(where, "type"), found, "a subclass of yours that gives it, as FILE.py:CLASS")
+        elif key not in entry:
             yield Problem(key_path(where, key), "is missing", f"{cls.__name__} needs it")
-    for key in out_of_reach(cls):
-        found = f"{cls.__name__} needs {key}, which a YAML file cannot hold"
-        yield Problem(key_path(where, "type"), found, "a subclass of yours that gives it, as FILE.py:CLASS")
 
 
 def _value_problems(parameter: inspect.Parameter, value: Any, where: str) -> Iterator[Problem]:
@@ -235,11 +232,11 @@ def reseed(sampler: optuna.samplers.BaseSampler, seed: int) -> None:
     """
     states = list(_random_states(sampler, type(sampler).__module__.partition(".")[0], set()))
     for index, state in enumerate(states):
-        word = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+        own_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
         if isinstance(state, np.random.Generator):
-            state.bit_generator.state = type(state.bit_generator)(word).state
+            state.bit_generator.state = type(state.bit_generator)(own_seed).state
         else:
-            state.seed(word)
+            state.seed(own_seed)
     if not states:
         sampler.reseed_rng()
 
@@ -264,7 +261,7 @@ def _random_states(value: Any, package: str, seen: set[int]) -> Iterator[RandomS
     elif isinstance(value, list | tuple):
         parts = list(value)
     elif of_optuna and isinstance(getattr(value, "rng", None), np.random.RandomState):
-        parts = [value.rng]  # a random state that Optuna makes when it is first asked for, as by this very line
+        parts = [value.rng]  # Optuna makes this random state when it is first asked for
     elif hasattr(value, "__dict__"):
         own = package not in ("optuna", "aimlhpo", "builtins") and module.partition(".")[0] == package
         if of_optuna or own or isinstance(value, optuna.samplers.BaseSampler):

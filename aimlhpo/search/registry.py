@@ -9,10 +9,10 @@ A `type` is one of four forms:
 
 `class_named` returns the class, or raises UnknownClassError with what is legal. `options` lists the keyword arguments
 that a YAML file can give to it. A class that is made of others (a pruner inside a pruner, a crossover inside a sampler)
-takes them as arguments; `nested_kind` tells which arguments these are.
+takes them as arguments; `nested_kind` says which arguments these are.
 
-Everything here runs wherever a configuration is checked or a sampler is made: on the command line, in an agent, and in
-its sampling process.
+All of it runs wherever a configuration is checked or a sampler is made: in the command, in an agent, and in an agent's
+sampling process.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ NEEDED_PACKAGES = {
     "RegretBoundEvaluator": ("torch", "scipy"),
     "EMMREvaluator": ("torch", "scipy"),
 }
-"""The packages that a class of Optuna imports only when it is used."""
+"""Packages that a class of Optuna imports only when it is used."""
 
 _FROM_TERMINATOR = {
     "terminator": ("Terminator",),
@@ -64,7 +64,6 @@ _FROM_TERMINATOR = {
     # Not CrossValidationErrorEvaluator: it reads scores that the objective would have to write to the storage itself.
     "error evaluator": ("StaticErrorEvaluator", "MedianErrorEvaluator"),
 }
-_BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _FROM_CODE = ("Callable", "FrozenTrial")  # types of arguments that a YAML file cannot hold
 _WITHOUT_EFFECT = ("restart_strategy", "inc_popsize")  # Optuna 5 takes these arguments and ignores them
 _FILE_FORM = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")
@@ -90,8 +89,8 @@ def classes(kind: str) -> dict[str, type]:
     if kind in _FROM_TERMINATOR:
         return {name: getattr(optuna.terminator, name) for name in _FROM_TERMINATOR[kind]}
     module = {"sampler": optuna.samplers, "pruner": optuna.pruners}.get(kind, nsgaii)
-    ending = kind.capitalize()
-    names = (name for name in module.__all__ if name.endswith(ending) and not name.startswith("Base"))
+    suffix = kind.capitalize()
+    names = (name for name in module.__all__ if name.endswith(suffix) and not name.startswith("Base"))
     return OWN_CLASSES.get(kind, {}) | {name: getattr(module, name) for name in names}
 
 
@@ -128,18 +127,10 @@ def options(cls: type) -> dict[str, inspect.Parameter]:
     return {
         name: parameter
         for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.kind in _BY_KEYWORD and not _comes_from_code(parameter) and name not in _WITHOUT_EFFECT
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and not any(word in str(parameter.annotation) for word in _FROM_CODE)
+        and name not in _WITHOUT_EFFECT
     }
-
-
-def out_of_reach(cls: type) -> list[str]:
-    """The arguments of a class that have no default and that a YAML file cannot give."""
-    parameters = inspect.signature(cls).parameters.values()
-    return [
-        p.name
-        for p in parameters
-        if p.default is p.empty and (p.kind is p.POSITIONAL_ONLY or (p.kind in _BY_KEYWORD and _comes_from_code(p)))
-    ]
 
 
 def nested_kind(parameter: inspect.Parameter) -> str | None:
@@ -154,11 +145,6 @@ def in_one_line(error: BaseException) -> str:
     """An exception's type and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _comes_from_code(parameter: inspect.Parameter) -> bool:
-    """Whether an argument is one that a YAML file cannot hold: a function, or trials."""
-    return any(word in str(parameter.annotation) for word in _FROM_CODE)
 
 
 def _class_from_file(text: str, base: type) -> object:

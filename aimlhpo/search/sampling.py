@@ -1,4 +1,4 @@
-"""The study's sampler at work: the parameters of one trial, and what the sampler is told when a trial has ended.
+"""The study's sampler at work: it samples the parameters of a trial, and is told when a trial has ended.
 
 Sampling may take long, so it happens after the ledger's lock is released. `Sampling` runs in the agent's sampling
 process (`sampling_child`), or in the agent's storage thread for samplers that need no process of their own.
@@ -70,7 +70,7 @@ class Sampling:
 
     def _attach(self, trial_id: int) -> Trial:
         """The RUNNING trial, to be sampled from all that the study holds now."""
-        # Samplers use the trials that Optuna kept at the last `ask`, which nobody calls here.
+        # Samplers use the trials that Optuna kept at the last `ask`, which is never called here.
         self._shown._thread_local.cached_all_trials = None
         return Trial(self._shown, trial_id)
 

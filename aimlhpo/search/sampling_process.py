@@ -68,8 +68,8 @@ class SamplingRefusal:
 def needs_process(sampler: BaseSampler) -> bool:
     """Whether trials are sampled in a process of their own.
 
-    Those are samplers of Optuna that look at the study's history. Samplers of other packages are sampled in the agent,
-    as they may learn from `after_trial`, which is called there.
+    This is so for the samplers of Optuna that use the study's history. Samplers of other packages run in the agent, as
+    they may learn from `after_trial`, which is called there.
     """
     sampler = sampler.inner if isinstance(sampler, BoundedSampler) else sampler
     of_optuna = type(sampler).__module__.startswith("optuna.samplers")

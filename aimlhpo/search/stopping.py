@@ -1,8 +1,8 @@
 """Whether a stopping rule has ended a study, and which one.
 
-When an agent finds that a rule holds, it leaves a note in the study, so that all other agents, and every later look at
-the study, agree with it. A note counts as long as its rule is still in the configuration with the same limit: a study
-that was ended goes on after the rule has been changed.
+An agent that finds that a rule holds leaves a note in the study, so that all other agents and all later commands agree
+with it. A note counts as long as the configuration has its rule with the same limit: once the rule is changed, the
+study can be continued.
 
 `StoppingCriteria` runs in an agent's storage thread, under the ledger's lock: it is asked at each claim.
 `find_stop_reason` and `ended_already` are for the command line.

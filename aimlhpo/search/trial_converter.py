@@ -72,7 +72,7 @@ class TrialConverter:
         )
         self._space.suggest(replay)
         for name in trial.params.keys() - self._codecs.keys():
-            # What the objective itself suggests is kept. What only the other study declares was searched there alone.
+            # The objective itself may suggest it here too, unless the other study declares it.
             if self._declared is None or name in self._declared:
                 raise IncompatibleTrial(f"{name} is not searched here")
             replay.params[name], replay.distributions[name] = trial.params[name], trial.distributions[name]
@@ -96,7 +96,7 @@ class TrialConverter:
 
 
 class ParameterReplay:
-    """Stands for a trial whose values are known, and records what is suggested.
+    """A trial whose values are known: it suggests these, and records each with its distribution.
 
     Raises IncompatibleTrial for a parameter that has no value, or one outside the distribution.
     """

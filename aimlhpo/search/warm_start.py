@@ -4,9 +4,9 @@
 YAML's own values (`enqueue_default`), the trials listed under `enqueue`, and the finished trials of the study named by
 `warm_start_from`. It runs in the process of the command, before any worker starts.
 
-The trials of the other study are imported with a mark (IMPORTED) that tells them from the study's own. What was
-imported is noted in the study as an ImportSummary, and said again by `status`. The other study is needed for the first
-start alone: it may be gone when this one goes on.
+The trials of the other study are imported with a mark (IMPORTED) that distinguishes them from the study's own. The
+study keeps an ImportSummary of them, which `status` shows. The other study is needed only for the first start: it may
+be gone when this one is started again.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class ImportSummary:
 def import_trials(study: optuna.Study, config: Config) -> None:
     """Import what `warm_start_from` names, if it names a study and if that was not done before.
 
-    The caller holds the ledger's lock. An import that was cut off goes on with the next start. Raises ConfigError.
+    The caller holds the ledger's lock. The next start completes an import that was cut off. Raises ConfigError.
     """
     if config.optuna.warm_start_from is None or _was_imported(study, config):
         return
@@ -171,18 +171,12 @@ def import_summaries(study: optuna.Study) -> list[ImportSummary]:
 
 
 def _was_imported(study: optuna.Study, config: Config) -> bool:
-    note = notes(study).get(_place(*named_source(config)), {})
+    note = notes(study).get(" ".join(named_source(config)), {})
     return bool(note.get("done"))
 
 
 def _write_note(study: optuna.Study, source: Source, summary: ImportSummary) -> None:
-    place = _place(source.storage, source.name)
-    study.set_user_attr(IMPORT_NOTES, {**notes(study), place: asdict(summary)})
-
-
-def _place(storage: str, name: str) -> str:
-    """A study's storage and name in one: the key of its note, and a part of the mark of its trials."""
-    return f"{storage} {name}"
+    study.set_user_attr(IMPORT_NOTES, {**notes(study), source.place: asdict(summary)})
 
 
 @dataclass(frozen=True)
@@ -196,6 +190,11 @@ class Source:
     def name(self) -> str:
         return self.study.study_name
 
+    @property
+    def place(self) -> str:
+        """Storage and name in one: the key of its ImportSummary, and a part of the mark of its trials."""
+        return f"{self.storage} {self.name}"
+
 
 def convert_all(source: Source, config: Config) -> tuple[list[FrozenTrial], dict[str, list[int]]]:
     """The other study's trials as trials of this one, and the numbers of the incompatible ones, by the reason."""
@@ -203,7 +202,7 @@ def convert_all(source: Source, config: Config) -> tuple[list[FrozenTrial], dict
     converted: list[FrozenTrial] = []
     left: dict[str, list[int]] = {}
     for trial in source.study.get_trials(deepcopy=False):
-        mark = {"source": _place(source.storage, source.name), "study": source.name, "number": trial.number}
+        mark = {"source": source.place, "study": source.name, "number": trial.number}
         try:
             converted.append(converter.convert(trial, mark))
         except IncompatibleTrial as reason:
