@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aimlhpo.ledger.outbox import Result
 from aimlhpo.ledger.requests import Claim, ClaimRequest, Release
 from aimlhpo.objective.messages import Report, UserAttr
-from aimlhpo.search.sampling_process import Suggestion
+from aimlhpo.search.sampling import Suggestion
 from aimlhpo.worker.devices import Slot
 
 if TYPE_CHECKING:

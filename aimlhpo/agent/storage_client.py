@@ -18,7 +18,7 @@ from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.outbox import Outbox, Result
 from aimlhpo.ledger.requests import Claim, ClaimRequest, NoTrial, Release, new_token
 from aimlhpo.objective.messages import FAIL, Decision, Outcome, Report, Suggested, SuggestRequest, UserAttr
-from aimlhpo.search.sampling_process import Suggestion
+from aimlhpo.search.sampling import Suggestion
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.worker.devices import Slot
 

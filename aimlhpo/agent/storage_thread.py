@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.requests import Claim
-from aimlhpo.search.sampling_process import SamplingProcess, Suggestion, needs_process
+from aimlhpo.search.sampling import SamplingProcess, Suggestion, needs_process
 from aimlhpo.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 It reads the study by itself and writes nothing: what the sampler suggests is gathered and sent back to the agent, which
 writes it. FD is the number of the inherited connection to the agent, PARENT the agent's process id; the process ends
-with the agent. The messages are defined in `sampling_process`, as this module runs under the name `__main__`.
+with the agent. The messages are defined in `sampling`, as this module runs under the name `__main__`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.processes import die_with_parent
 from aimlhpo.search.bounded import sampler_of
 from aimlhpo.search.building import make_pruner
-from aimlhpo.search.sampling import Sampling
-from aimlhpo.search.sampling_process import SamplingAnswer, SamplingRefusal, SamplingRequest, Suggestion
+from aimlhpo.search.sampling import Sampling, SamplingAnswer, SamplingRefusal, SamplingRequest, Suggestion
 from aimlhpo.storage.base import SetParam
 from aimlhpo.storage.owned import OwnedStorage, backend_of
 from aimlhpo.storage.retry import first_line, is_outage
