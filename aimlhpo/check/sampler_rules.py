@@ -113,7 +113,7 @@ def constraint_problems(study: StudyContext) -> Iterator[Problem]:
 # --- One rule for each class: what it cannot do. ---
 
 
-def _cma_es(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
+def cma_es_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     here, sampler = key_path(where, "type"), entry["type"]
     if len(study.metric) > 1:
         yield Problem(here, f"{sampler} cannot optimize {len(study.metric)} metrics", _SEVERAL_METRICS)
@@ -137,14 +137,14 @@ def _cma_es(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterat
             yield Problem(key_path(where, "x0"), f"has no value for {listing(missing)}", "a value for every range")
 
 
-def _gp(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
+def gp_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     parameters = study.space.parameters
     if parameters and not any(study.in_every_trial(p) and not p.distribution.single() for p in parameters):
         found = f"{entry['type']} searches what every trial has, and every parameter is conditional"
         yield Problem(key_path(where, "type"), found, "TPESampler with group: true")
 
 
-def _brute_force(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
+def brute_force_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     stored = {parameter.name: parameter.distribution for parameter in study.space.parameters}
     endless = [n for n, d in stored.items() if isinstance(d, FloatDistribution) and d.step is None and not d.single()]
     if endless:
@@ -154,7 +154,7 @@ def _brute_force(entry: Mapping[str, Any], where: str, study: StudyContext) -> I
         yield from _budget_problems(_count_combinations(study.space), study, "the search space")
 
 
-def _grid(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
+def grid_sampler_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     """A grid must have values for every parameter and for no other, each value once."""
     grid, where = entry["search_space"], key_path(where, "search_space")
     problems: list[Problem] = []
@@ -175,12 +175,12 @@ def _grid(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator
         yield from _budget_problems(math.prod(map(len, grid.values())), study, "the grid")
 
 
-def _partial_fixed(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
+def partial_fixed_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     for name, value in entry["fixed_params"].items():
         yield from _value_problems(name, [value], key_path(where, "fixed_params"), study)
 
 
-def _nsga_iii(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
+def nsga_iii_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     points, metrics = entry.get("reference_points"), len(study.metric)
     rows = points if isinstance(points, list) else []
     if any(not isinstance(row, list) or len(row) != metrics for row in rows) or points == []:
@@ -188,7 +188,7 @@ def _nsga_iii(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iter
         yield Problem(key_path(where, "reference_points"), found, f"a list of lists of {metrics} numbers")
 
 
-def _hyperband(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
+def hyperband_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     smallest, largest = entry.get("min_resource", 1), entry.get("max_resource", "auto")
     factor = entry.get("reduction_factor", 3)
     if smallest < 1:
@@ -202,13 +202,13 @@ def _hyperband(entry: Mapping[str, Any], where: str, study: StudyContext) -> Ite
 
 CombinationRule = Callable[[Mapping[str, Any], str, StudyContext], Iterator[Problem]]
 COMBINATION_RULES: tuple[tuple[type, CombinationRule], ...] = (
-    (CmaEsSampler, _cma_es),
-    (GPSampler, _gp),
-    (BruteForceSampler, _brute_force),
-    (GridSampler, _grid),
-    (PartialFixedSampler, _partial_fixed),
-    (NSGAIIISampler, _nsga_iii),
-    (HyperbandPruner, _hyperband),
+    (CmaEsSampler, cma_es_problems),
+    (GPSampler, gp_problems),
+    (BruteForceSampler, brute_force_problems),
+    (GridSampler, grid_sampler_problems),
+    (PartialFixedSampler, partial_fixed_problems),
+    (NSGAIIISampler, nsga_iii_problems),
+    (HyperbandPruner, hyperband_problems),
 )
 """A class of Optuna, and what it and its subclasses cannot do. A rule gets the entry, its key path and the study."""
 

@@ -104,10 +104,10 @@ def _quiet() -> Iterator[None]:
 def warnings_for(config: Config) -> list[str]:
     """What could be better in a checked configuration, one line each."""
     study = StudyContext.of(config)
-    return [*_sampler_warnings(config, study), *_constraint_warnings(config, study)]
+    return [*sampler_warnings(config, study), *constraint_warnings(config, study)]
 
 
-def _sampler_warnings(config: Config, study: StudyContext) -> Iterator[str]:
+def sampler_warnings(config: Config, study: StudyContext) -> Iterator[str]:
     """Where the sampler draws at random, or leaves something unused."""
     section = config.optuna.sampler
     name, arguments = (section.type, section.arguments) if section else (DEFAULT_SAMPLER, {})
@@ -134,7 +134,7 @@ def _sampler_warnings(config: Config, study: StudyContext) -> Iterator[str]:
         yield f"{here}: {name} samples without regard to the constraints; these do: {listing(_LEARN_CONSTRAINTS)}"
 
 
-def _constraint_warnings(config: Config, study: StudyContext) -> Iterator[str]:
+def constraint_warnings(config: Config, study: StudyContext) -> Iterator[str]:
     """Names in constraints that are no parameter or metric, and look like one, or like a word of the objective."""
     known = {*study.by_name, *study.metric}
     written = _words_of(config.optuna.objective)
