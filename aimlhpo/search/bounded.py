@@ -18,12 +18,12 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.search.building import make_sampler
 from aimlhpo.search.grid import GridSampler, declared_grid
 from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.storage.optuna_internals import non_domination_ranks
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -151,7 +151,7 @@ def _by_value(trials: Sequence[FrozenTrial], direction: StudyDirection) -> Itera
 def _by_rank(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], number: int) -> Iterable[FrozenTrial]:
     """The first fronts of those that no other trial beats, and the rest, which has no rank of its own."""
     signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
-    ranks = _fast_non_domination_rank(np.array([trial.values for trial in trials]) * signs, n_below=number)
+    ranks = non_domination_ranks(np.array([trial.values for trial in trials]) * signs, number)
     return [trials[place] for place in np.argsort(ranks, kind="stable")]
 
 

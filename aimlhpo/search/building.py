@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers._lazy_random_state import LazyRandomState
 
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
 from aimlhpo.search.registry import (
@@ -33,6 +32,7 @@ from aimlhpo.search.registry import (
     takes_any,
     without_list,
 )
+from aimlhpo.storage.optuna_internals import LazyRandomState
 
 _WARNS = "warn_independent_sampling"
 

@@ -11,12 +11,12 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.storage.base import PAUSED, PassingOn, waits_at_rung
+from aimlhpo.storage.base import PAUSED, ForwardingStorage, waits_at_rung
 
 _Change = Callable[[FrozenTrial], FrozenTrial]
 
 
-class _OneMetric(PassingOn):  # type: ignore[valid-type, misc]
+class _OneMetric(ForwardingStorage):  # type: ignore[valid-type, misc]
     """Has one direction, and one value for each trial: those of one of several metrics."""
 
     def __init__(self, inner: BaseStorage, position: int) -> None:
@@ -42,7 +42,7 @@ class _OneMetric(PassingOn):  # type: ignore[valid-type, misc]
         return trial
 
 
-class _ForSampler(PassingOn):  # type: ignore[valid-type, misc]
+class _ForSampler(ForwardingStorage):  # type: ignore[valid-type, misc]
     """Paused trials are pruned ones, so that samplers learn from them before the study ends.
 
     With several metrics, pruned trials have no reports: TPE would rank them by the study's one direction.

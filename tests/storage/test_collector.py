@@ -7,8 +7,8 @@ import gc
 import optuna
 import pytest
 
-from aimlhpo.storage.lazy_trials import collection_paused
 from aimlhpo.storage.open import open_storage
+from aimlhpo.storage.optuna_internals import collection_paused
 
 
 def test_collector_rests_within_and_goes_on_after_an_error() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from optuna.trial import TrialState
 
-from aimlhpo.storage.lazy_trials import LazyTrial
+from aimlhpo.storage.optuna_internals import LazyTrial
 
 
 class ReadMeanwhile(list[tuple[str, str]]):
