@@ -148,7 +148,7 @@ def _storage_errors(url: str) -> Iterator[None]:
 # --- the kinds ---
 
 
-def _open_journal(url: str) -> BaseStorage:
+def open_journal(url: str) -> BaseStorage:
     path = _journal_file(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     backend = BatchingBackend(path)
@@ -163,12 +163,12 @@ def _journal_file(url: str) -> Path:
     return Path(url.partition("://")[2])
 
 
-def _journal_holds_studies(url: str) -> bool:
+def journal_holds_studies(url: str) -> bool:
     path = _journal_file(url)
     return path.exists() and path.stat().st_size > 0
 
 
-def _open_sqlite(url: str) -> BaseStorage:
+def open_sqlite(url: str) -> BaseStorage:
     path = _sqlite_file(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # before SQLite makes it readable for all
@@ -188,7 +188,7 @@ def _sqlite_file(url: str) -> Path:
     return Path(url.partition("://")[2].removeprefix("/").split("?")[0])
 
 
-def _sqlite_holds_studies(url: str) -> bool:
+def sqlite_holds_studies(url: str) -> bool:
     path = _sqlite_file(url)
     if not path.exists() or path.stat().st_size == 0:
         return False
@@ -199,7 +199,7 @@ def _sqlite_holds_studies(url: str) -> bool:
         raise StorageError(f"{path}: cannot be read as an SQLite database: {error}") from error
 
 
-def _open_server(url: str) -> BaseStorage:
+def open_server(url: str) -> BaseStorage:
     return _cached(RDBStorage(engine_url(url), engine_kwargs={"pool_pre_ping": True}))
 
 
@@ -210,7 +210,7 @@ def engine_url(url: str) -> str:
     return (kind.driver if kind is not None and kind.driver else scheme) + separator + rest
 
 
-def _server_holds_studies(url: str) -> bool:
+def server_holds_studies(url: str) -> bool:
     import sqlalchemy
 
     try:
@@ -222,11 +222,11 @@ def _server_holds_studies(url: str) -> bool:
     return sqlalchemy.inspect(engine).has_table("studies")
 
 
-def _open_redis(url: str) -> BaseStorage:
+def open_redis(url: str) -> BaseStorage:
     return JournalStorage(JournalRedisBackend(url))
 
 
-def _redis_holds_studies(url: str) -> bool:
+def redis_holds_studies(url: str) -> bool:
     import redis
 
     options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": CONNECT_TIMEOUT}
@@ -236,24 +236,24 @@ def _redis_holds_studies(url: str) -> bool:
 
 
 _POSTGRESQL = StorageKind(
-    _open_server, _server_holds_studies, "postgresql://user@host/db", driver="postgresql+psycopg", extra="postgresql"
+    open_server, server_holds_studies, "postgresql://user@host/db", driver="postgresql+psycopg", extra="postgresql"
 )
-_REDIS = StorageKind(_open_redis, _redis_holds_studies, "redis://host:port", extra="redis")
+_REDIS = StorageKind(open_redis, redis_holds_studies, "redis://host:port", extra="redis")
 
 STORAGES: dict[str, StorageKind] = {
-    "journal": StorageKind(_open_journal, _journal_holds_studies, "journal, journal:///abs/path", file=_journal_file),
-    "sqlite": StorageKind(_open_sqlite, _sqlite_holds_studies, "sqlite:///path.db", file=_sqlite_file),
+    "journal": StorageKind(open_journal, journal_holds_studies, "journal, journal:///abs/path", file=_journal_file),
+    "sqlite": StorageKind(open_sqlite, sqlite_holds_studies, "sqlite:///path.db", file=_sqlite_file),
     "postgresql": _POSTGRESQL,
     "postgres": replace(_POSTGRESQL, legal=""),
     "mysql": StorageKind(
-        _open_server, _server_holds_studies, "mysql://user@host/db", driver="mysql+pymysql", extra="mysql"
+        open_server, server_holds_studies, "mysql://user@host/db", driver="mysql+pymysql", extra="mysql"
     ),
     "redis": _REDIS,
     "rediss": replace(_REDIS, legal=""),
 }
 """The kinds of storage, by the scheme of their URLs."""
 
-_OTHER_DATABASE = StorageKind(_open_server, _server_holds_studies)
+_OTHER_DATABASE = StorageKind(open_server, server_holds_studies)
 
 
 def _kind_of(url: str) -> StorageKind:

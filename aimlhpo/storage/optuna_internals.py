@@ -54,23 +54,9 @@ except ImportError:  # nothing is an instance of this one, so that a sampler is 
         rng: np.random.RandomState
 
 
-__all__ = [
-    "PUBLIC_ONLY",
-    "TESTED",
-    "CachedStorage",
-    "Curves",
-    "FrozenStudy",
-    "JournalOperation",
-    "JournalStorageReplayResult",
-    "LazyRandomState",
-    "LazyTrial",
-    "StudyInfo",
-    "collection_paused",
-    "non_domination_ranks",
-    "relational_models",
-    "shared_distribution",
-    "supported",
-]
+__all__ = [  # those that are only passed on; without this mypy takes them for private to this module
+    "CachedStorage", "FrozenStudy", "JournalOperation", "JournalStorageReplayResult", "LazyRandomState", "StudyInfo",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -108,29 +94,30 @@ def _first_missing(relational: bool) -> str | None:
     if _import_error is not None:
         return _import_error
     try:
-        expected = [
+        replay, operations = JournalStorageReplayResult("probe-"), [operation.name for operation in JournalOperation]
+        expected: list[tuple[Any, str]] = [
             (JournalOperation, "CREATE_TRIAL SET_TRIAL_PARAM DISCARD_TRIALS"),
             (JournalStorage, "_sync_with_backend _write_log"),
             (
-                JournalStorageReplayResult("probe-"),
-                "log_number_read worker_id _worker_id_prefix _studies _trials _study_id_to_trial_ids "
-                "_trial_id_to_study_id _next_study_id _is_issued_by_this_worker _trial_exists_and_updatable "
-                + " ".join(f"_apply_{name.name.lower()}" for name in JournalOperation if name.name != "DISCARD_TRIALS"),
+                replay,
+                "log_number_read worker_id _worker_id_prefix _is_issued_by_this_worker _trial_exists_and_updatable",
             ),
-            (CachedStorage, "_add_trials_to_cache _read_trials_from_remote_storage"),
+            (replay, "_studies _trials _study_id_to_trial_ids _trial_id_to_study_id _next_study_id"),
+            (replay, " ".join(f"_apply_{name.lower()}" for name in operations if name != "DISCARD_TRIALS")),
+            (CachedStorage, "_add_trials_to_cache"),
             (StudyInfo(), "trials unfinished_trial_ids last_finished_trial_id"),
             (create_trial(value=0.0), "_trial_id _values _user_attrs _system_attrs intermediate_values"),
         ]
         if relational:
             models = relational_models()
             expected += [
+                (models.StudyModel, "study_id"),
                 (models.TrialModel, "trial_id number study_id state _datetime_start_utc _datetime_complete_utc"),
                 (models.TrialParamModel, "param_id param_name param_value distribution_json"),
                 (models.TrialValueModel, "objective value value_type value_to_stored_repr stored_repr_to_value"),
                 (models.TrialIntermediateValueModel, "step intermediate_value intermediate_value_type"),
                 (models.TrialUserAttributeModel, "trial_id key value_json"),
                 (models.TrialSystemAttributeModel, "trial_id key value_json"),
-                (models.StudyModel, "study_id"),
             ]
     except (ImportError, AttributeError, TypeError) as error:
         return str(error)

@@ -111,10 +111,6 @@ class Database(CachedStorage):
         super().delete_study(study_id)
         self._forget_lists(study_id)
 
-    def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        with self._lock:
-            self._refresh(study_id, with_open=True)
-
     def _refresh(self, study_id: int, *, with_open: bool) -> None:
         """Read what is new: trials that have ended since, and the open ones if `with_open`."""
         study = self._studies.setdefault(study_id, StudyInfo())
