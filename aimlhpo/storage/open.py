@@ -126,8 +126,9 @@ def _storage_errors(url: str) -> Iterator[None]:
     except (ConfigError, StorageError):
         raise
     except ImportError as error:
-        scheme, extra = url.partition("://")[0], _kind_of(url).extra
-        advice = f"pip install 'aimlhpo[{extra}]'" if extra else "install the driver that the URL names"
+        scheme, kind = url.partition("://")[0], _kind_of(url)
+        ours = kind.extra is not None and (scheme in STORAGES or scheme == kind.driver)
+        advice = f"pip install 'aimlhpo[{kind.extra}]'" if ours else "install the driver that the URL names"
         problem = Problem("optuna: storage", f"the driver for {scheme}:// is not installed", advice)
         raise ConfigError(problem) from error
     except Exception as error:
