@@ -3,12 +3,11 @@
 Operations: the writes to a trial as values, so that they can be gathered and written together.
 OpenTrial and Overview: what the ledger needs to know of a study.
 Backend: how these questions are answered and operations written; see `owned` for the backends that there are.
-ForwardingStorage: base of storages that change a little of what another storage does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -17,8 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-# Each operation can be replayed on a storage, one call of Optuna's public interface, and be noted in a trial that is
-# remembered.
+# Each operation can be replayed on a storage: one call of Optuna's public interface.
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,6 @@ class SetParam:
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_param(self.trial_id, self.name, self.internal, self.distribution)
 
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.params[self.name] = self.distribution.to_external_repr(self.internal)
-        trial.distributions[self.name] = self.distribution
-
 
 @dataclass(frozen=True)
 class SetIntermediate:
@@ -44,9 +38,6 @@ class SetIntermediate:
 
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_intermediate_value(self.trial_id, self.step, self.value)
-
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.intermediate_values[self.step] = self.value
 
 
 @dataclass(frozen=True)
@@ -58,9 +49,6 @@ class SetUserAttr:
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_user_attr(self.trial_id, self.key, self.value)
 
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.user_attrs[self.key] = self.value
-
 
 @dataclass(frozen=True)
 class SetSystemAttr:
@@ -70,9 +58,6 @@ class SetSystemAttr:
 
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_system_attr(self.trial_id, self.key, self.value)
-
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.system_attrs[self.key] = self.value
 
 
 @dataclass(frozen=True)
@@ -84,11 +69,6 @@ class SetState:
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_state_values(self.trial_id, self.state, self.values)
 
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.state = self.state
-        if self.values is not None:
-            trial.values = list(self.values)
-
 
 @dataclass(frozen=True)
 class SetStart:
@@ -99,9 +79,6 @@ class SetStart:
 
     def replay(self, storage: BaseStorage) -> None:
         pass
-
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.datetime_start = self.at
 
 
 Operation = SetParam | SetIntermediate | SetUserAttr | SetSystemAttr | SetState | SetStart
@@ -234,16 +211,3 @@ class Backend(Protocol):
 
         Returns where the claimed ones among the new trials are, by the token of their claim.
         """
-
-
-def _forward(name: str) -> Callable[..., Any]:
-    def method(self: Any, *arguments: Any, **named: Any) -> Any:
-        return getattr(self.inner, name)(*arguments, **named)
-
-    return method
-
-
-ForwardingStorage: type[BaseStorage] = type(
-    "ForwardingStorage", (BaseStorage,), {name: _forward(name) for name in BaseStorage.__abstractmethods__}
-)
-"""A storage that forwards every call to `self.inner`; subclasses define what they do otherwise."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -29,18 +29,31 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.storage.base import (
     STATUS_ATTRS,
     Backend,
-    ForwardingStorage,
     OpenTrial,
     Operation,
     Overview,
     Place,
     SetIntermediate,
     SetParam,
+    SetStart,
     SetState,
     SetSystemAttr,
     SetUserAttr,
     token_of,
 )
+
+
+def _forward(name: str) -> Callable[..., Any]:
+    def method(self: Any, *arguments: Any, **named: Any) -> Any:
+        return getattr(self.inner, name)(*arguments, **named)
+
+    return method
+
+
+ForwardingStorage: type[BaseStorage] = type(
+    "ForwardingStorage", (BaseStorage,), {name: _forward(name) for name in BaseStorage.__abstractmethods__}
+)
+"""A storage that forwards every call to `self.inner`; subclasses define what they do otherwise."""
 
 
 class OwnedStorage(ForwardingStorage):  # type: ignore[valid-type, misc]
@@ -111,7 +124,7 @@ class OwnedStorage(ForwardingStorage):  # type: ignore[valid-type, misc]
         self.backend.introduce(operation)
         self._distributions[name] = distribution
         if trial_id in self._held:
-            operation.remember(self._remembered(trial_id))
+            self._remember(operation)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, value: float) -> None:
         self.write(SetIntermediate(trial_id, step, value))
@@ -133,7 +146,7 @@ class OwnedStorage(ForwardingStorage):  # type: ignore[valid-type, misc]
         if operation.trial_id not in self._held:
             operation.replay(self.inner)
             return
-        operation.remember(self._remembered(operation.trial_id))
+        self._remember(operation)
         if self._gathered is not None:
             self._gathered.append(operation)
             return
@@ -142,6 +155,25 @@ class OwnedStorage(ForwardingStorage):  # type: ignore[valid-type, misc]
         except BaseException:
             self.forget([operation])
             raise
+
+    def _remember(self, operation: Operation) -> None:
+        trial = self._remembered(operation.trial_id)
+        match operation:
+            case SetParam(name=name, internal=internal, distribution=distribution):
+                trial.params[name] = distribution.to_external_repr(internal)
+                trial.distributions[name] = distribution
+            case SetIntermediate(step=step, value=value):
+                trial.intermediate_values[step] = value
+            case SetUserAttr(key=key, value=value):
+                trial.user_attrs[key] = value
+            case SetSystemAttr(key=key, value=value):
+                trial.system_attrs[key] = value
+            case SetState(state=state, values=values):
+                trial.state = state
+                if values is not None:
+                    trial.values = list(values)
+            case SetStart(at=at):
+                trial.datetime_start = at
 
     def _remembered(self, trial_id: int) -> FrozenTrial:
         trial = self._held[trial_id]
