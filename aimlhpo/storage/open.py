@@ -135,8 +135,7 @@ def _storage_errors(url: str) -> Iterator[None]:
         from sqlalchemy.exc import ArgumentError, SQLAlchemyError  # takes long, and journals do not need it
 
         if isinstance(error, ArgumentError):
-            legal = ", ".join(kind.legal for kind in STORAGES.values() if kind.legal)
-            raise ConfigError(Problem("optuna: storage", f"{url!r} is no storage URL", legal)) from error
+            raise ConfigError(Problem("optuna: storage", f"{url!r} is no storage URL", legal_urls())) from error
         expected = SQLAlchemyError, OSError, optuna.exceptions.StorageInternalError
         if not isinstance(error, expected) and not type(error).__module__.startswith("redis"):
             raise
@@ -255,6 +254,11 @@ STORAGES: dict[str, StorageKind] = {
 """The kinds of storage, by the scheme of their URLs."""
 
 _OTHER_DATABASE = StorageKind(open_server, server_holds_studies)
+
+
+def legal_urls() -> str:
+    """How the URLs of all kinds look, for messages."""
+    return ", ".join(kind.legal for kind in STORAGES.values() if kind.legal)
 
 
 def _kind_of(url: str) -> StorageKind:

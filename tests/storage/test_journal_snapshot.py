@@ -151,8 +151,8 @@ study = optuna.load_study(study_name="s", storage=open_storage(f"journal://{sys.
 for _ in range(20):
     study.tell(study.ask(), [1.0, 2.0])
 """
-    crew = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(journal)]) for _ in range(3)]
-    assert [process.wait() for process in crew] == [0, 0, 0]
+    writers = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(journal)]) for _ in range(3)]
+    assert [process.wait() for process in writers] == [0, 0, 0]
     assert len(read(ours(journal))) == 67
     assert read(ours(journal)) == read(plainly(journal))
     assert not list(journal.parent.glob("*.new"))

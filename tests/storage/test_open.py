@@ -9,7 +9,6 @@ from pathlib import Path
 import optuna
 import pytest
 
-from aimlhpo.config.resolve import SCHEMES
 from aimlhpo.errors import ConfigError, StorageError
 from aimlhpo.storage.open import STORAGES, StorageKind, file_of, holds_studies, literal_password, open_storage
 
@@ -100,7 +99,3 @@ def test_a_new_kind_of_storage_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> 
     assert file_of("memory://here") is None
     with pytest.raises(ConfigError, match="memory://NAME"):
         holds_studies("nonsense")
-
-
-def test_every_scheme_that_a_configuration_may_name_has_a_kind() -> None:
-    assert set(SCHEMES) <= STORAGES.keys()
