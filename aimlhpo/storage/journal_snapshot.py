@@ -124,31 +124,44 @@ def save_snapshot(journal: Path, covered: CoveredPart, contents: SnapshotContent
 
 
 def _body(contents: SnapshotContents) -> bytes:
+    def utc(moment: datetime | None) -> str | None:
+        return None if moment is None else moment.astimezone(UTC).isoformat(timespec="microseconds")
+
     distributions = _DistributionNumbers()
     lines, steps, values = [], [np.empty(0, "<i8")], [np.empty(0, "<f8")]
     for trial, study_id in zip(contents.trials, contents.study_ids, strict=True):
-        if isinstance(trial, LazyTrial) and isinstance(trial.curves, _Curves) and not trial.has_curve:
+        if isinstance(trial, LazyTrial) and isinstance(trial.curves, SnapshotCurves) and not trial.has_curve:
             curve = trial.curves.of(trial)
         else:
             reports = trial.intermediate_values
             curve = np.fromiter(reports.keys(), "<i8", len(reports)), np.fromiter(reports.values(), "<f8", len(reports))
         steps.append(curve[0])
         values.append(curve[1])
-        line = _trial_to_json(trial, study_id, len(curve[0]), distributions)
-        lines.append(json.dumps(line, separators=(",", ":")))
+        params = {
+            name: (distributions.number(distribution), distribution.to_internal_repr(trial.params[name]))
+            for name, distribution in trial.distributions.items()
+        }
+        row = [
+            study_id, trial.number, int(trial.state), trial._values, utc(trial.datetime_start),
+            utc(trial.datetime_complete), params, _attrs(trial, "_user_attrs"), _attrs(trial, "_system_attrs"),
+            len(curve[0]),
+        ]  # fmt: skip
+        lines.append(json.dumps(row, separators=(",", ":")))
     studies = [
         [study._study_id, study.study_name, [int(d) for d in study.directions], study.user_attrs, study.system_attrs]
         for study in contents.studies
     ]
-    head = {
-        "next_study_id": contents.next_study_id,
-        "studies": studies,
-        "kinds": list(distributions.numbers),
-        "trials": len(lines),
-    }
+    kinds = list(distributions.numbers)
+    head = {"next_study_id": contents.next_study_id, "studies": studies, "kinds": kinds, "trials": len(lines)}
     text = "\n".join([json.dumps(head), *lines, ""]).encode()
     numbers = np.concatenate(steps).astype("<i8").tobytes(), np.concatenate(values).astype("<f8").tobytes()
     return b"".join((text, *numbers))
+
+
+def _attrs(trial: FrozenTrial, name: str) -> Sequence[tuple[str, str]]:
+    """(key, JSON text); of a trial that came from a snapshot, as they were there."""
+    unread = trial.unread(name) if isinstance(trial, LazyTrial) else None
+    return [(key, json.dumps(value)) for key, value in getattr(trial, name).items()] if unread is None else unread
 
 
 class _DistributionNumbers:
@@ -163,26 +176,6 @@ class _DistributionNumbers:
             number = self.numbers.setdefault(distribution_to_json(distribution), len(self.numbers))
             self._known[id(distribution)] = number, distribution
         return self._known[id(distribution)][0]
-
-
-def _trial_to_json(trial: FrozenTrial, study_id: int, reports: int, distributions: _DistributionNumbers) -> list[Any]:
-    def attrs(name: str) -> Sequence[tuple[str, str]]:
-        """(key, JSON text); of a trial that came from a snapshot, as they were there."""
-        unread = trial.unread(name) if isinstance(trial, LazyTrial) else None
-        return [(key, json.dumps(value)) for key, value in getattr(trial, name).items()] if unread is None else unread
-
-    def utc(moment: datetime | None) -> str | None:
-        return None if moment is None else moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-    params = {
-        name: (distributions.number(distribution), distribution.to_internal_repr(trial.params[name]))
-        for name, distribution in trial.distributions.items()
-    }
-    times = utc(trial.datetime_start), utc(trial.datetime_complete)
-    return [
-        study_id, trial.number, int(trial.state), trial._values, *times, params,
-        attrs("_user_attrs"), attrs("_system_attrs"), reports,
-    ]  # fmt: skip
 
 
 # --- reading ---
@@ -210,13 +203,31 @@ def load_snapshot(journal: Path) -> tuple[CoveredPart, SnapshotContents] | None:
 
 
 def _contents(body: bytes) -> SnapshotContents:
+    def local(text: str | None) -> datetime | None:
+        return None if text is None else datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
+
     head_text, _, rest = body.partition(b"\n")
     head = json.loads(head_text)
     *lines, numbers = rest.split(b"\n", head["trials"])
     rows = [json.loads(line) for line in lines]
     distributions = [shared_distribution(text) for text in head["kinds"]]
-    curves = _Curves(numbers, [row[-1] for row in rows])
-    trials = [_trial_from_json(trial_id, row, distributions, curves) for trial_id, row in enumerate(rows)]
+    curves = SnapshotCurves(numbers, [row[-1] for row in rows])
+    trials = []
+    for trial_id, (_, number, state, values, start, complete, params, user, system, _) in enumerate(rows):
+        trial = LazyTrial.of(
+            user,
+            system,
+            curves,
+            trial_id=trial_id,
+            number=number,
+            state=TrialState(state),
+            values=values,
+            datetime_start=local(start),
+            datetime_complete=local(complete),
+            params={name: distributions[kind].to_external_repr(value) for name, (kind, value) in params.items()},
+            distributions={name: distributions[kind] for name, (kind, _) in params.items()},
+        )
+        trials.append(trial if trial.state.is_finished() else trial.plain())
     studies = [
         FrozenStudy(name, None, user, system, study_id, directions=[StudyDirection(d) for d in directions])
         for study_id, name, directions, user, system in head["studies"]
@@ -224,7 +235,7 @@ def _contents(body: bytes) -> SnapshotContents:
     return SnapshotContents(studies, trials, [row[0] for row in rows], head["next_study_id"])
 
 
-class _Curves:
+class SnapshotCurves:
     """The intermediate values of all trials, as numbers: a tenth of the memory that dictionaries take."""
 
     def __init__(self, numbers: bytes, lengths: Sequence[int]) -> None:
@@ -242,26 +253,3 @@ class _Curves:
     def read(self, trial: LazyTrial) -> None:
         steps, values = self.of(trial)
         trial.intermediate_values = dict(zip(steps.tolist(), values.tolist(), strict=True))
-
-
-def _trial_from_json(
-    trial_id: int, row: Sequence[Any], distributions: Sequence[BaseDistribution], curves: _Curves
-) -> FrozenTrial:
-    def local(text: str | None) -> datetime | None:
-        return None if text is None else datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
-
-    _, number, state, values, start, complete, params, user, system, _ = row
-    trial = LazyTrial.of(
-        user,
-        system,
-        curves,
-        trial_id=trial_id,
-        number=number,
-        state=TrialState(state),
-        values=values,
-        datetime_start=local(start),
-        datetime_complete=local(complete),
-        params={name: distributions[kind].to_external_repr(value) for name, (kind, value) in params.items()},
-        distributions={name: distributions[kind] for name, (kind, _) in params.items()},
-    )
-    return trial if trial.state.is_finished() else trial.plain()

@@ -90,7 +90,9 @@ class Database(CachedStorage):
                 rows = _rows().where(_Trial.study_id == study_id, _Trial.state.in_(list(wanted)))
                 with self._connect() as connection:
                     found = connection.execute(rows.order_by(_Trial.number)).all()
-                    trials: list[FrozenTrial] = [*_build_trials(connection, study_id, found, _Curves(self, study_id))]
+                    trials: list[FrozenTrial] = [
+                        *_build_trials(connection, study_id, found, StudyCurves(self, study_id))
+                    ]
             else:
                 self._refresh(study_id, with_open=not wanted <= _FINISHED)
                 if (study_id, wanted) not in self._lists:
@@ -118,7 +120,7 @@ class Database(CachedStorage):
             found = _changed_rows(connection, study_id, study.last_finished_trial_id, study.unfinished_trial_ids)
             study.unfinished_trial_ids.update(row.trial_id for row in found)
             wanted = [row for row in found if with_open or row.state in _FINISHED]
-            trials = _build_trials(connection, study_id, wanted, _Curves(self, study_id))
+            trials = _build_trials(connection, study_id, wanted, StudyCurves(self, study_id))
         if trials:
             self._add_trials_to_cache(study_id, list(trials))
             self._forget_lists(study_id)
@@ -167,7 +169,7 @@ class Database(CachedStorage):
 
 
 @dataclass(frozen=True)
-class _Curves:
+class StudyCurves:
     """Where the trials of a study find their intermediate values."""
 
     database: Database
@@ -195,7 +197,7 @@ def _changed_rows(connection: Connection, study_id: int, after: int, unfinished:
     return connection.execute(query.where(or_(new, _Trial.trial_id.in_(known)) if known else new)).all()
 
 
-def _build_trials(connection: Connection, study_id: int, rows: _Rows, curves: _Curves) -> list[LazyTrial]:
+def _build_trials(connection: Connection, study_id: int, rows: _Rows, curves: StudyCurves) -> list[LazyTrial]:
     """The trials of these rows, with all but their intermediate values."""
     ids = [row.trial_id for row in rows]
 
@@ -291,7 +293,27 @@ class RelationalBackend:
     def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
         with Session(self._rdb.engine) as session, session.begin():
             _write(session, operations)
-            return _make_trials(session, study_id, new) if new else {}
+            if not new:
+                return {}
+            # The study's row is locked, as Optuna does it, so that others who make trials count right.
+            session.execute(select(models.StudyModel.study_id).filter_by(study_id=study_id).with_for_update())
+            first = session.execute(select(func.count()).where(_Trial.study_id == study_id)).scalar_one()
+            rows = [
+                _Trial(study_id=study_id, number=number, state=trial.state, datetime_start=trial.datetime_start)
+                for number, trial in enumerate(new, first)
+            ]
+            session.add_all(rows)
+            session.flush()  # gives them their ids
+            attrs = [
+                {"trial_id": int(row.trial_id), "key": key, "value_json": json.dumps(value)}
+                for row, trial in zip(rows, new, strict=True)
+                for key, value in trial.system_attrs.items()
+            ]
+            if attrs:
+                session.execute(insert(_SystemAttr), attrs)
+            places = [Place(int(row.trial_id), int(row.number)) for row in rows]
+        tokens = (token_of(trial) for trial in new)
+        return {token: place for token, place in zip(tokens, places, strict=True) if token}
 
 
 def _open_trials(connection: Connection, *conditions: Any) -> list[OpenTrial]:
@@ -363,25 +385,3 @@ def _write_values(session: Session, model: Any, key: str, rows: list[dict[str, A
         session.execute(insert(model), new)
     for place in there & latest.keys():
         session.execute(update(model).where(model.trial_id == place[0], column == place[1]).values(**latest[place]))
-
-
-def _make_trials(session: Session, study_id: int, new: Sequence[FrozenTrial]) -> dict[str, Place]:
-    """Add trials to the study; returns where the claimed ones are, by token."""
-    # The study's row is locked, as Optuna does it, so that others who make trials count right.
-    session.execute(select(models.StudyModel.study_id).filter_by(study_id=study_id).with_for_update())
-    first = session.execute(select(func.count()).where(_Trial.study_id == study_id)).scalar_one()
-    rows = [
-        _Trial(study_id=study_id, number=number, state=trial.state, datetime_start=trial.datetime_start)
-        for number, trial in enumerate(new, first)
-    ]
-    session.add_all(rows)
-    session.flush()
-    attrs = [
-        {"trial_id": int(row.trial_id), "key": key, "value_json": json.dumps(value)}
-        for row, trial in zip(rows, new, strict=True)
-        for key, value in trial.system_attrs.items()
-    ]
-    if attrs:
-        session.execute(insert(_SystemAttr), attrs)
-    made = ((token_of(trial), Place(int(row.trial_id), int(row.number))) for row, trial in zip(rows, new, strict=True))
-    return {token: place for token, place in made if token}
