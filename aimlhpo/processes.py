@@ -1,7 +1,8 @@
-"""A worker never outlives its agent, however the agent ends.
-All processes that a program has started, also those that it left behind: found, signalled, and cleared away.
+"""Processes that end with those that started them.
 
-The worker takes in every orphan below it, so that whatever the program started stays among the worker's descendants.
+`die_with_parent` keeps a worker from outliving its agent, however the agent ends. The other functions are for a worker
+and the processes below it: `adopt_orphans` makes whatever they start stay among the worker's descendants, so that all
+of them can be found, signalled and killed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import signal
 import time
 from contextlib import suppress
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
+_PAUSE = 0.01  # seconds between two looks at processes that have been killed
+_LONGEST_KILL = 30.0  # seconds; a process in an uninterruptible wait ends later, or never
 
 
 def die_with_parent(parent: int) -> None:
@@ -21,11 +24,6 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-
-
-_PR_SET_CHILD_SUBREAPER = 36
-_PAUSE = 0.01  # seconds between two looks at processes that have been killed
-_KILL_PATIENCE = 30.0  # seconds; a process in an uninterruptible wait ends later, or never
 
 
 def adopt_orphans() -> None:
@@ -37,22 +35,19 @@ def descendants() -> list[int]:
     """The ids of all living processes below this one."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and (parent := _parent(int(name))) is not None:
-            children.setdefault(parent, []).append(int(name))
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+        except (OSError, ValueError):  # it has ended meanwhile
+            continue
+        if state not in (b"Z", b"X"):
+            children.setdefault(int(parent), []).append(int(name))
     found = list(children.get(os.getpid(), ()))
     for pid in found:  # grows while it is read
         found += children.get(pid, ())
     return found
-
-
-def _parent(pid: int) -> int | None:
-    """The parent's id; None for a process that has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state, parent = file.read().rpartition(b")")[2].split()[:2]
-    except (OSError, ValueError):
-        return None
-    return None if state in (b"Z", b"X") else int(parent)
 
 
 def signal_descendants(number: signal.Signals) -> None:
@@ -64,13 +59,13 @@ def signal_descendants(number: signal.Signals) -> None:
 
 def kill_descendants() -> None:
     """Kill what is left of the descendants, and wait for their ends. Costs nothing where there are none."""
-    deadline = time.monotonic() + _KILL_PATIENCE
-    while _reap() and time.monotonic() < deadline:
+    deadline = time.monotonic() + _LONGEST_KILL
+    while _reap_children() and time.monotonic() < deadline:
         signal_descendants(signal.SIGKILL)
         time.sleep(_PAUSE)
 
 
-def _reap() -> bool:
+def _reap_children() -> bool:
     """Collect ended children; whether others are left."""
     while True:
         try:

@@ -178,7 +178,7 @@ class WorkerStarter:
     def __enter__(self) -> Self:
         if len(self._slots) > 1:
             # The first slot's environment: thread numbers are read at import, and slots have equally many GPUs.
-            log = self._config.paths.template_log(self._agent)
+            log = self._config.paths.fork_server_log(self._agent)
             self._template = ForkServer(self._config.optuna.objective or "", environment_of(self._slots[0]), log)
         return self
 

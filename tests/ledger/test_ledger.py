@@ -15,6 +15,7 @@ from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, Finish, Ledg
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage.base import CLAIM
 from aimlhpo.storage.open import open_storage
+from aimlhpo.storage.optuna_internals import PUBLIC_ONLY
 from aimlhpo.storage.owned import own
 from tests.conftest import STORAGE_KINDS
 
@@ -30,9 +31,14 @@ def paths(tmp_path: Path) -> StudyPaths:
     return paths
 
 
-@pytest.fixture(params=[*STORAGE_KINDS, "mysql"])
-def study(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> optuna.Study:
-    storage = own(open_storage(make_storage_url(request.param)))
+@pytest.fixture(params=[*STORAGE_KINDS, "mysql", "sqlite by the public interface", "journal by the public interface"])
+def study(
+    request: pytest.FixtureRequest, make_storage_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> optuna.Study:
+    kind, _, way = request.param.partition(" by ")
+    if way:
+        monkeypatch.setenv(PUBLIC_ONLY, "1")
+    storage = own(open_storage(make_storage_url(kind)))
     return optuna.create_study(study_name="s", storage=storage)
 
 
