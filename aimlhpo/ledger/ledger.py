@@ -1,11 +1,13 @@
-"""What dead agents have left behind: results on their way to the storage, and trials.
-The ledger of one study, as one agent sees it.
+"""The ledger of one study, as one agent sees it: it decides who runs which trial.
+
+Each call takes the ledger's lock (a file), reads the study's overview, decides on all requests of a batch one after
+another, and writes what follows at once. Everything here runs in the agent's storage thread.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -14,58 +16,45 @@ import optuna
 from optuna.trial import TrialState
 
 from aimlhpo.config.optuna_section import MOST_FRUITLESS
-from aimlhpo.ledger.claims import Claiming, Queue
-from aimlhpo.ledger.completion import Finishing, Releasing
+from aimlhpo.ledger.claims import Claimer, Queue
+from aimlhpo.ledger.completion import Finisher, Releaser
 from aimlhpo.ledger.leases import Registry
-from aimlhpo.ledger.outbox import Outbox, Result
+from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import (
     Budget,
     Claim,
     ClaimRequest,
-    Finish,
     LedgerAnswer,
     LedgerBatch,
     NoTrial,
     PendingState,
     Release,
+    Result,
     new_token,
 )
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.stopping import StoppingCriteria, StopReason
-from aimlhpo.storage.base import OpenTrial, Overview, Place
+from aimlhpo.storage.base import Overview
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.owned import OwnedStorage, own
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.trials import Counts
 
-IsDead = Callable[[str], bool]
-"""Whether an agent is, by its name."""
-
-
-def make_judge(registry: Registry, myself: str) -> IsDead:
-    """Asks the registry once about each agent, and never about `myself`."""
-    return cache(lambda agent: agent != myself and registry.is_dead(agent))
-
-
-def left_results(outbox: Outbox, is_dead: IsDead) -> Iterator[Finish]:
-    """The results of dead agents, to be delivered in their place."""
-    return (_finish(result) for result in outbox.results() if is_dead(result.agent))
-
-
-def left_trials(overview: Overview, is_dead: IsDead) -> list[OpenTrial]:
-    """The trials that dead agents hold."""
-    held = (trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.claim)
-    return [trial for trial in held if trial.claim and is_dead(trial.claim["agent"])]
-
-
-def _finish(result: Result) -> Finish:
-    claim = Claim(result.trial_id, result.number, result.token, attempt=1)
-    return Finish(claim, TrialState[result.state], result.values, result.record, result.reports)
-
 
 class Ledger:
-    """Claims, finishes and releases the trials of one study for one agent."""
+    """Claims, finishes and releases the trials of one study for one agent.
+
+    Args:
+        n_trials: how many trials must end COMPLETE or PRUNED; None: as many as the queue gives.
+        agent: the name of the agent.
+        registry: judges which agents are dead.
+        max_retries: how often a failed trial is tried again.
+        max_interruptions: how many interruptions in a row without progress make a trial fail.
+        queue: what gives the study its trials, where its sampler makes none up.
+
+    Runs in: the storage thread.
+    """
 
     def __init__(
         self,
@@ -85,59 +74,49 @@ class Ledger:
         self._storage = storage if isinstance(storage, OwnedStorage) else own(storage)
         self._backend = self._storage.backend
         self._budget = Budget(study, n_trials)
-        self._claiming = Claiming(study, self._storage, self._budget, agent, queue, stops, promotion)
-        self._finishing = Finishing(study, self._storage, paths, max_retries)
-        self._releasing = Releasing(self._finishing.progress, max_interruptions)
-        self._stops, self._promotion = stops, promotion
+        self._claimer = Claimer(study, self._storage, self._budget, agent, queue, stops, promotion)
+        self._finisher = Finisher(study, self._storage, paths, max_retries)
+        self._releaser = Releaser(self._storage, paths, max_interruptions)
+        self._stops = stops
+        self._claims_read_results = stops is not None or promotion is not None or self._finisher.retries
         self._outbox = Outbox(paths.outbox)
 
     # --- many requests at once ---
 
-    def settle(self, turn: LedgerBatch) -> LedgerAnswer:
+    def process(self, batch: LedgerBatch) -> LedgerAnswer:
         """Decide on all requests, and write what follows at once. Safe to repeat: tokens tell what was done before.
 
-        Where a value is refused, nothing of the turn is written, and the error is raised.
+        Where a value is refused, nothing of the batch is written, and the error is raised.
         """
-        if not turn.asks:
-            self._backend.apply(turn.operations)
-            return LedgerAnswer()
         with locked(self._paths.lock):
-            if not (turn.finishes and turn.wishes and self._looks_at_results):
-                return self._settle(turn)
-            ended = self._settle(replace(turn, wishes=()))
-            return LedgerAnswer.of([ended, self._settle(LedgerBatch(wishes=turn.wishes))])
+            if not (batch.results and batch.claim_requests and self._claims_read_results):
+                return self._process(batch)
+            ended = self._process(replace(batch, claim_requests=()))
+            return LedgerAnswer.of([ended, self._process(LedgerBatch(claim_requests=batch.claim_requests))])
 
-    @property
-    def _looks_at_results(self) -> bool:
-        """Whether a claim depends on the results that are stored."""
-        return self._stops is not None or self._promotion is not None or self._finishing.retries
-
-    def _settle(self, turn: LedgerBatch) -> LedgerAnswer:
+    def _process(self, batch: LedgerBatch) -> LedgerAnswer:
         with self._storage.gather() as operations:
-            operations += turn.operations
-            draft = PendingState(self._overview(), operations)
-            settled = LedgerAnswer(
-                begun={begun.claim.token: self._claiming.begin(draft, begun) for begun in turn.beginnings},
-                finished={finish.claim.token: self._finishing.finish(draft, finish) for finish in turn.finishes},
-                released={release.claim.token: self._releasing.release(draft, release) for release in turn.releases},
+            operations += batch.operations
+            pending = PendingState(self._overview(), operations)
+            answer = LedgerAnswer(
+                begun={begun.claim.token: self._claimer.begin(pending, begun) for begun in batch.beginnings},
+                finished={result.token: self._finisher.finish(pending, result) for result in batch.results},
+                released={release.claim.token: self._releaser.release(pending, release) for release in batch.releases},
             )
-            claims = {wish.token: self._claiming.claim(draft, wish) for wish in turn.wishes}
-            places = self._backend.commit(self._study._study_id, operations, draft.new)
-        lost = [begun.claim for begun in turn.beginnings if not settled.begun[begun.claim.token]]
-        for over in (*lost, *(finish.claim for finish in turn.finishes), *(give.claim for give in turn.releases)):
-            self._storage.let_go(over.trial_id)
-        settled.claims = {token: self._held(claim, places.get(token)) for token, claim in claims.items()}
-        return settled
-
-    def _held(self, claim: Claim | NoTrial, place: Place | None) -> Claim | NoTrial:
-        """The claim, on the trial that was made for it where `place` is given."""
-        if isinstance(claim, NoTrial):
-            return claim
-        if place is not None:
-            claim = Claim(place.trial_id, place.number, claim.token, claim.attempt)
-        self._storage.let_go(claim.trial_id)
-        self._storage.hold(claim.trial_id)
-        return claim
+            claims = {request.token: self._claimer.claim(pending, request) for request in batch.claim_requests}
+            places = self._backend.commit(self._study._study_id, operations, pending.new)
+        lost = [begun.claim for begun in batch.beginnings if not answer.begun[begun.claim.token]]
+        over: list[Claim | Result] = [*lost, *batch.results, *(release.claim for release in batch.releases)]
+        for each in over:
+            self._storage.let_go(each.trial_id)
+        for token, claim in claims.items():
+            if isinstance(claim, Claim):
+                if token in places:  # the trial was made for it
+                    claim = replace(claim, trial_id=places[token].trial_id, number=places[token].number)
+                self._storage.let_go(claim.trial_id)
+                self._storage.hold(claim.trial_id)
+            answer.claims[token] = claim
+        return answer
 
     # --- one request ---
 
@@ -151,12 +130,12 @@ class Ledger:
     def claim_ahead(self, token: str | None = None) -> Claim | NoTrial:
         """The next trial for whichever of this agent's slots is free first: it counts, but has not begun.
 
-        Nothing.WAIT where what is left is not more than what other agents run: a slot that is free there takes that.
+        NoTrial.WAIT where what is left is not more than what other agents run: a slot that is free there takes that.
         """
         return self._claim_one(ClaimRequest(token or new_token()))
 
-    def _claim_one(self, wish: ClaimRequest) -> Claim | NoTrial:
-        return self.settle(LedgerBatch(wishes=[wish])).claims[wish.token]
+    def _claim_one(self, request: ClaimRequest) -> Claim | NoTrial:
+        return self.process(LedgerBatch(claim_requests=[request])).claims[request.token]
 
     def finish(
         self,
@@ -170,19 +149,18 @@ class Ledger:
 
         False if the claim was lost meanwhile: then nothing is written.
         """
-        finish = Finish(claim, state, values, record, list(reports))
-        return self.settle(LedgerBatch(finishes=[finish])).finished[claim.token]
+        found = None if values is None else list(values)
+        result = Result(
+            self._agent, claim.trial_id, claim.number, claim.token, state.name, found, record, list(reports)
+        )
+        return self.process(LedgerBatch([result])).finished[claim.token]
 
-    def release(self, claim: Claim, cause: str, seconds: float = 0.0) -> bool:
-        """Give an unfinished trial back, to be continued by whoever claims it next. False if the claim was lost."""
-        return self._release_one(Release(claim, cause, seconds))
+    def release(self, claim: Claim, cause: str | None, seconds: float = 0.0) -> bool:
+        """Give an unfinished trial back; without a cause, as if it had never been claimed. False if the claim was lost.
 
-    def give_back(self, claim: Claim) -> bool:
-        """Give a trial back that has not begun, as if it had never been claimed. False if the claim was lost."""
-        return self._release_one(Release(claim, None))
-
-    def _release_one(self, release: Release) -> bool:
-        return self.settle(LedgerBatch(releases=[release])).released[release.claim.token]
+        `seconds` is what this attempt took.
+        """
+        return self.process(LedgerBatch(releases=[Release(claim, cause, seconds)])).released[claim.token]
 
     # --- who holds what ---
 
@@ -194,31 +172,29 @@ class Ledger:
     def reap(self) -> list[int]:
         """Deliver the results that dead agents left behind, then release their trials; returns those numbers."""
         with locked(self._paths.lock):
-            is_dead = make_judge(self._registry, self._agent)
-            for finish in left_results(self._outbox, is_dead):
-                self._deliver(finish)
-            lost = self._release_lost(is_dead)
+            is_dead = cache(lambda agent: agent != self._agent and self._registry.is_dead(agent))
+            for result in self._outbox.results():
+                if is_dead(result.agent):
+                    self._deliver(result)
+            with self._storage.gather() as operations:
+                pending = PendingState(self._overview(), operations)
+                held = [trial for trial in pending.overview.open if trial.state == TrialState.RUNNING and trial.claim]
+                lost = [trial for trial in held if trial.claim and is_dead(trial.claim["agent"])]
+                for trial in lost:
+                    self._releaser.release_for_dead(pending, trial)
+                self._backend.apply(operations)
             self._registry.sweep()
         return [trial.number for trial in lost]
 
-    def _deliver(self, finish: Finish) -> None:
+    def _deliver(self, result: Result) -> None:
         try:
-            self._settle(LedgerBatch(finishes=[finish]))
+            self._process(LedgerBatch([result]))
         except Exception as error:
             if is_outage(error):
                 raise
-            self._outbox.set_aside(finish.claim.token, error)  # or it would end each agent that comes
+            self._outbox.set_aside(result.token, error)  # or it would end each agent that comes
         else:
-            self._outbox.remove(finish.claim.token)
-
-    def _release_lost(self, is_dead: IsDead) -> list[OpenTrial]:
-        with self._storage.gather() as operations:
-            draft = PendingState(self._overview(), operations)
-            lost = left_trials(draft.overview, is_dead)
-            for trial in lost:
-                self._releasing.take_from_dead(draft, trial)
-            self._backend.apply(operations)
-        return lost
+            self._outbox.remove(result.token)
 
     # --- the study ---
 

@@ -21,28 +21,28 @@ class Listener:
         self.told.append(message.prune)
 
 
-def decide(reporters: PruningNotifier, number: int, *prunes: bool) -> None:
+def decide(notifier: PruningNotifier, number: int, *prunes: bool) -> None:
     for step, prune in enumerate(prunes):
-        reporters.tell([Decision(number, step, prune)])
+        notifier.tell([Decision(number, step, prune)])
 
 
 @pytest.mark.parametrize(("strict", "told"), [(False, [True, False]), (True, [False, False, True, True, False])])
 def test_worker_is_told_what_changes(strict: bool, told: list[bool]) -> None:
-    reporters, worker = PruningNotifier(strict=strict), Listener()
-    reporters.heard(3, cast(WorkerProcess, worker))
-    decide(reporters, 3, False, False, True, True, False)
-    decide(reporters, 4, True)
+    notifier, worker = PruningNotifier(strict=strict), Listener()
+    notifier.note_report(3, cast(WorkerProcess, worker))
+    decide(notifier, 3, False, False, True, True, False)
+    decide(notifier, 4, True)
     assert worker.told == told
 
 
 def test_next_attempt_and_next_worker_know_nothing_yet() -> None:
-    reporters, first, second = PruningNotifier(strict=False), Listener(), Listener()
+    notifier, first, second = PruningNotifier(strict=False), Listener(), Listener()
     for _ in range(2):
-        reporters.heard(3, cast(WorkerProcess, first))
-        decide(reporters, 3, True)
-        reporters.forget(3)
-    reporters.heard(3, cast(WorkerProcess, first))
-    decide(reporters, 3, True)
-    reporters.heard(3, cast(WorkerProcess, second))
-    decide(reporters, 3, True)
+        notifier.note_report(3, cast(WorkerProcess, first))
+        decide(notifier, 3, True)
+        notifier.forget(3)
+    notifier.note_report(3, cast(WorkerProcess, first))
+    decide(notifier, 3, True)
+    notifier.note_report(3, cast(WorkerProcess, second))
+    decide(notifier, 3, True)
     assert (first.told, second.told) == ([True, True, True], [True])

@@ -117,7 +117,7 @@ def release(site: Site) -> Callable[[], bool]:
 
 
 def give_back(site: Site) -> Callable[[], bool]:
-    return lambda: site.first.give_back(site.claim)
+    return lambda: site.first.release(site.claim, None)
 
 
 def pause(site: Site) -> Callable[[], bool]:

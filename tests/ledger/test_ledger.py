@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from aimlhpo.ledger.leases import Holder, Lease, Registry
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, Finish, LedgerBatch, NoTrial, Release
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage.base import CLAIM
 from aimlhpo.storage.open import open_storage
@@ -64,13 +64,13 @@ def test_trial_that_is_interrupted_too_often_without_getting_on_fails(study: opt
     assert (given_up.state, given_up.user_attrs["aimlhpo"]["cause"]) == (TrialState.FAIL, "walltime")
 
 
-def test_a_trial_that_is_given_up_is_not_claimed_in_the_same_turn(study: optuna.Study, paths: StudyPaths) -> None:
+def test_a_trial_that_is_given_up_is_not_claimed_in_the_same_batch(study: optuna.Study, paths: StudyPaths) -> None:
     ledger = Ledger(study, paths, 3, "here", Registry(paths.leases, GRACE), max_interruptions=1)
     lost = take(ledger)
-    settled = ledger.settle(
-        LedgerBatch(releases=[Release(lost, "walltime")], wishes=[ClaimRequest("next", 0, "cpu", since=1.0)])
+    answer = ledger.process(
+        LedgerBatch(releases=[Release(lost, "walltime")], claim_requests=[ClaimRequest("next", 0, "cpu", since=1.0)])
     )
-    claim = settled.claims["next"]
+    claim = answer.claims["next"]
     assert isinstance(claim, Claim)
     assert claim.number == 1
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
@@ -174,7 +174,7 @@ def beginning_of(claim: Claim) -> Beginning:
 
 
 def begin(ledger: Ledger, claim: Claim) -> bool:
-    return ledger.settle(LedgerBatch(beginnings=[beginning_of(claim)])).begun[claim.token]
+    return ledger.process(LedgerBatch(beginnings=[beginning_of(claim)])).begun[claim.token]
 
 
 @pytest.fixture
@@ -216,8 +216,8 @@ def test_claim_ahead_that_never_begins_leaves_no_trace(large: Ledger, study: opt
     large.release(interrupted, "walltime", seconds=7.0)
     again = take_ahead(large)
     assert (again.number, again.attempt) == (interrupted.number, 2)
-    assert large.give_back(again)
-    assert not large.give_back(again)
+    assert large.release(again, None)
+    assert not large.release(again, None)
     assert (take(large).attempt, study.trials[0].system_attrs["aimlhpo:released"]["attempts"]) == (2, 1)
 
 
@@ -225,7 +225,7 @@ def test_claim_ahead_begins(large: Ledger, study: optuna.Study) -> None:
     claim = take_ahead(large)
     assert begin(large, claim)
     assert large.counts().running == 1
-    assert begin(large, claim), "a repeated turn must not take the trial for lost"
+    assert begin(large, claim), "a repeated batch must not take the trial for lost"
     assert study.trials[0].system_attrs[CLAIM]["since"] == 1000.0
     assert large.finish(claim, TrialState.COMPLETE, [1.0], {})
 
@@ -247,11 +247,11 @@ def test_beginning_of_a_lost_claim_leaves_it_to_its_new_owner(study: optuna.Stud
     assert study.trials[0].value == 2.0
 
 
-def test_trial_begins_and_ends_in_one_turn(large: Ledger, study: optuna.Study) -> None:
+def test_trial_begins_and_ends_in_one_batch(large: Ledger, study: optuna.Study) -> None:
     claim = take_ahead(large)
-    finish = Finish(claim, TrialState.COMPLETE, [1.0], {})
-    settled = large.settle(LedgerBatch([finish], beginnings=[beginning_of(claim)]))
-    assert (settled.begun, settled.finished) == ({claim.token: True}, {claim.token: True})
+    result = Result("here", claim.trial_id, claim.number, claim.token, "COMPLETE", [1.0], {}, [])
+    answer = large.process(LedgerBatch([result], beginnings=[beginning_of(claim)]))
+    assert (answer.begun, answer.finished) == ({claim.token: True}, {claim.token: True})
     assert study.trials[0].system_attrs[CLAIM]["slot"] == 3
 
 

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from aimlhpo.ledger.leases import Holder, Lease, Registry
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.outbox import Outbox, Result
-from aimlhpo.ledger.requests import Claim
+from aimlhpo.ledger.outbox import Outbox
+from aimlhpo.ledger.requests import Claim, Result
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage.open import open_storage
 
