@@ -252,6 +252,6 @@ def make_ledger(config: Config, study: optuna.Study, holder: Holder, query_job_s
         max_retries=options.max_retries,
         max_interruptions=options.max_interruptions,
         queue=queue_of(study, config),
-        stops=make_stopping_criteria(study, config),
+        stopping_criteria=make_stopping_criteria(study, config),
         promotion=Promotion.of(study, options.reported_metric),
     )

@@ -146,7 +146,9 @@ class TrialBuilder:
     """
 
     def __init__(self, config: Config, study: optuna.Study, storage: OwnedStorage) -> None:
-        self._config, self._storage = config, storage
+        self._conf, self._paths, self._storage = config.conf(), config.paths, storage
+        self._reports = config.optuna.reported_metric is not None
+        self._strict = config.optuna.pruning == "strict"
         self._sampling = Sampling(config, study)
         self._attached: dict[int, Trial] = {}
 
@@ -163,17 +165,17 @@ class TrialBuilder:
         assignment = Assignment(
             number=claim.number,
             attempt=claim.attempt,
-            conf=space.assign(self._config.conf(), values),
+            conf=space.assign(self._conf, values),
             values=values,
             names={parameter.key: parameter.name for parameter in space.parameters},
             settings={parameter.name: dict(parameter.settings) for parameter in space.parameters},
             plain=[parameter.name for parameter in space.parameters if parameter.path is None],
             seed=self._sampling.seed_of(claim.number),
-            checkpoint_dir=str(self._config.paths.checkpoint(claim.number)),
+            checkpoint_dir=str(self._paths.checkpoint(claim.number)),
             user_attrs=stored.user_attrs,
             intermediate_values=stored.intermediate_values,
-            reports=self._config.optuna.reported_metric is not None,
-            strict_pruning=self._config.optuna.pruning == "strict",
+            reports=self._reports,
+            strict_pruning=self._strict,
             pause=promotion.pause(stored) if promotion is not None else None,
         )
         return PreparedTrial(claim, assignment, term)

@@ -1,7 +1,8 @@
 """The ledger of one study, as one agent sees it: it decides who runs which trial.
 
 Each call takes the ledger's lock (a file), reads the study's overview, decides on all requests of a batch one after
-another, and writes what follows at once. Everything here runs in the agent's storage thread.
+another, and writes what follows at once. A slot gets a trial that may be promoted, an interrupted or enqueued one, a
+new one, or none. Everything here runs in the agent's storage thread.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from aimlhpo.config.optuna_section import MOST_FRUITLESS
-from aimlhpo.ledger.claims import Claimer, Queue
 from aimlhpo.ledger.completion import Finisher, Releaser
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import (
+    Beginning,
     Budget,
     Claim,
     ClaimRequest,
@@ -35,11 +37,19 @@ from aimlhpo.ledger.requests import (
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.stopping import StoppingCriteria, StopReason
-from aimlhpo.storage.base import Overview
+from aimlhpo.storage.base import CLAIM, PAUSED, OpenTrial, Overview, SetStart, SetState, SetSystemAttr
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.owned import OwnedStorage, own
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.trials import Counts
+from aimlhpo.storage.views import last_report
+
+
+class Queue(Protocol):
+    """What gives a study all its trials, where its sampler makes none up."""
+
+    def fill(self) -> bool:
+        """Queue the next trials; False if there are no more."""
 
 
 class Ledger:
@@ -66,19 +76,19 @@ class Ledger:
         max_retries: int = 0,
         max_interruptions: int = MOST_FRUITLESS,
         queue: Queue | None = None,
-        stops: StoppingCriteria | None = None,
+        stopping_criteria: StoppingCriteria | None = None,
         promotion: Promotion | None = None,
     ) -> None:
-        self._study, self._paths, self._agent, self._registry = study, paths, agent, registry
+        self._study, self._lock, self._agent, self._registry = study, paths.lock, agent, registry
         storage = study._storage
         self._storage = storage if isinstance(storage, OwnedStorage) else own(storage)
         self._backend = self._storage.backend
         self._budget = Budget(study, n_trials)
-        self._claimer = Claimer(study, self._storage, self._budget, agent, queue, stops, promotion)
         self._finisher = Finisher(study, self._storage, paths, max_retries)
         self._releaser = Releaser(self._storage, paths, max_interruptions)
-        self._stops = stops
-        self._claims_read_results = stops is not None or promotion is not None or self._finisher.retries
+        self._queue, self._promotion = queue, promotion
+        self._stopping_criteria = stopping_criteria
+        self._claims_read_results = stopping_criteria is not None or promotion is not None or self._finisher.retries
         self._outbox = Outbox(paths.outbox)
 
     # --- many requests at once ---
@@ -88,7 +98,7 @@ class Ledger:
 
         Where a value is refused, nothing of the batch is written, and the error is raised.
         """
-        with locked(self._paths.lock):
+        with locked(self._lock):
             if not (batch.results and batch.claim_requests and self._claims_read_results):
                 return self._process(batch)
             ended = self._process(replace(batch, claim_requests=()))
@@ -99,11 +109,11 @@ class Ledger:
             operations += batch.operations
             pending = PendingState(self._overview(), operations)
             answer = LedgerAnswer(
-                begun={begun.claim.token: self._claimer.begin(pending, begun) for begun in batch.beginnings},
+                begun={begun.claim.token: self._begin(pending, begun) for begun in batch.beginnings},
                 finished={result.token: self._finisher.finish(pending, result) for result in batch.results},
                 released={release.claim.token: self._releaser.release(pending, release) for release in batch.releases},
             )
-            claims = {request.token: self._claimer.claim(pending, request) for request in batch.claim_requests}
+            claims = {request.token: self._claim(pending, request) for request in batch.claim_requests}
             places = self._backend.commit(self._study._study_id, operations, pending.new)
         lost = [begun.claim for begun in batch.beginnings if not answer.begun[begun.claim.token]]
         over: list[Claim | Result] = [*lost, *batch.results, *(release.claim for release in batch.releases)]
@@ -162,16 +172,104 @@ class Ledger:
         """
         return self.process(LedgerBatch(releases=[Release(claim, cause, seconds)])).released[claim.token]
 
+    # --- what a claim gives ---
+
+    def _begin(self, pending: PendingState, beginning: Beginning) -> bool:
+        """Write that a trial which was claimed ahead has begun. False if the claim was lost."""
+        claim = beginning.claim
+        trial = pending.find(claim.trial_id)
+        if trial is None or not trial.held_with(claim.token):
+            return False
+        owner = self._owner(claim.token, beginning)
+        started = datetime.fromtimestamp(beginning.since)
+        pending.operations += [SetSystemAttr(claim.trial_id, CLAIM, owner), SetStart(claim.trial_id, started)]
+        pending.change(trial, claim=owner)
+        return True
+
+    def _claim(self, pending: PendingState, request: ClaimRequest) -> Claim | NoTrial:
+        """The trial that is claimed with the request's token already, or the next one, or why there is none."""
+        overview = pending.overview
+        mine = next((trial for trial in overview.open if trial.held_with(request.token)), None)
+        if mine is not None:
+            return _claim_on(mine, request.token)
+
+        counts = self._budget.counts(overview)
+        unfinished, left = self._budget.unfinished(counts), self._budget.left(counts)
+        if unfinished is not None and unfinished <= 0:
+            return NoTrial.DONE
+        if self._stopping_criteria is not None and self._stopping_criteria.ended(overview):
+            return NoTrial.STOPPED
+        if request.since is None and left is not None and left <= self._running_elsewhere(overview):
+            return NoTrial.WAIT  # a slot that is free elsewhere takes what is left
+
+        promoted = self._promotion.next(overview.paused) if self._promotion is not None else None
+        if promoted is not None:
+            return self._take(pending, promoted, request)
+        if left is None or left > 0:
+            waiting = _first_waiting(overview) or self._next_queued(pending)
+            if waiting is not None:
+                return self._take(pending, waiting, request)
+            if self._queue is None:
+                return self._create(pending, request)
+        return self._none_left(pending, counts)
+
+    def _running_elsewhere(self, overview: Overview) -> int:
+        """Trials that other agents run: each of their slots may take one of those that are left."""
+        running = (trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.begun)
+        return sum((trial.claim or {}).get("agent") != self._agent for trial in running)
+
+    def _next_queued(self, pending: PendingState) -> OpenTrial | None:
+        """The first trial that the queue adds."""
+        if self._queue is None or not self._queue.fill():
+            return None
+        now = self._storage.backend.overview(self._study._study_id)
+        pending.add(trial for trial in now.open if trial.state == TrialState.WAITING)
+        return _first_waiting(pending.overview)
+
+    def _take(self, pending: PendingState, trial: OpenTrial, request: ClaimRequest) -> Claim:
+        """Claim a trial that waits. One that was paused is promoted, which is noted with its pause."""
+        owner = self._owner(request.token, request)
+        paused = {**(trial.paused or {}), "promoted": True} if trial.is_paused else trial.paused
+        pending.operations.append(SetSystemAttr(trial.trial_id, CLAIM, owner))
+        if trial.is_paused:
+            pending.operations.append(SetSystemAttr(trial.trial_id, PAUSED, paused))
+        pending.operations.append(SetState(trial.trial_id, TrialState.RUNNING))
+        pending.change(trial, state=TrialState.RUNNING, claim=owner, paused=paused)
+        return _claim_on(trial, request.token)
+
+    def _create(self, pending: PendingState, request: ClaimRequest) -> Claim:
+        trial = create_trial(state=TrialState.RUNNING, system_attrs={CLAIM: self._owner(request.token, request)})
+        trial.datetime_start = datetime.now()
+        pending.make(trial)
+        return Claim(-1, -1, request.token, attempt=1)
+
+    def _owner(self, token: str, place: ClaimRequest | Beginning) -> dict[str, Any]:
+        """The attribute that says who holds a trial, and where it runs."""
+        where = {"slot": place.slot, "device": place.device, "gpus": place.gpus, "since": place.since}
+        return {"agent": self._agent, "token": token, **where}
+
+    def _none_left(self, pending: PendingState, counts: Counts) -> NoTrial:
+        """Where nothing runs and nobody can be promoted any more, paused trials end PRUNED, up to the budget."""
+        if counts.ready:
+            return NoTrial.SOON
+        if counts.running:
+            return NoTrial.WAIT
+        for trial in pending.overview.paused[: self._budget.unfinished(counts)]:
+            value = last_report(self._storage.get_trial(trial.trial_id), len(self._study.directions))
+            pending.operations.append(SetState(trial.trial_id, TrialState.PRUNED, value))
+            pending.end(trial, TrialState.PRUNED)
+        return NoTrial.DONE
+
     # --- who holds what ---
 
     def confirm(self, claims: Sequence[Claim]) -> list[Claim]:
         """Those of the claims that are still held."""
-        with locked(self._paths.lock):
+        with locked(self._lock):
             return [claim for claim in claims if self._backend.open_trial(claim.trial_id).held_with(claim.token)]
 
     def reap(self) -> list[int]:
         """Deliver the results that dead agents left behind, then release their trials; returns those numbers."""
-        with locked(self._paths.lock):
+        with locked(self._lock):
             is_dead = cache(lambda agent: agent != self._agent and self._registry.is_dead(agent))
             for result in self._outbox.results():
                 if is_dead(result.agent):
@@ -200,10 +298,10 @@ class Ledger:
 
     def ended(self) -> StopReason | None:
         """Which stopping rule has ended the study, if one has."""
-        if self._stops is None:
+        if self._stopping_criteria is None:
             return None
-        with locked(self._paths.lock):
-            return self._stops.ended(self._overview())
+        with locked(self._lock):
+            return self._stopping_criteria.ended(self._overview())
 
     def counts(self) -> Counts:
         return self._budget.counts(self._overview())
@@ -218,3 +316,12 @@ class Ledger:
 
     def _overview(self) -> Overview:
         return self._backend.overview(self._study._study_id)
+
+
+def _claim_on(trial: OpenTrial, token: str) -> Claim:
+    return Claim(trial.trial_id, trial.number, token, trial.attempts + 1, trial.seconds, trial.gpu_seconds)
+
+
+def _first_waiting(overview: Overview) -> OpenTrial | None:
+    waiting = (trial for trial in overview.open if trial.state == TrialState.WAITING and not trial.is_paused)
+    return next(waiting, None)

@@ -236,7 +236,7 @@ def test_requeued_job_takes_its_predecessor_for_dead(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "age_in_graces", "dead"),
+    ("runs", "age_in_graces", "dead"),
     [
         (True, 1.5, False),
         (True, 5.5, True),
@@ -246,7 +246,9 @@ def test_requeued_job_takes_its_predecessor_for_dead(tmp_path: Path) -> None:
         (None, 1.5, True),
     ],
 )
-def test_word_of_the_cluster(tmp_path: Path, word: bool | None, age_in_graces: float, dead: bool) -> None:
+def test_what_the_cluster_says_of_a_job_changes_the_wait(
+    tmp_path: Path, runs: bool | None, age_in_graces: float, dead: bool
+) -> None:
     with Lease(tmp_path, Holder("far", boot="another host", job="7_1"), GRACE) as lease:
         age(lease.path, age_in_graces * GRACE)
-        assert Registry(tmp_path, GRACE, word=lambda holder: word).is_dead("far") is dead
+        assert Registry(tmp_path, GRACE, query_job_state=lambda holder: runs).is_dead("far") is dead
