@@ -107,7 +107,7 @@ class TrialDispatcher:
         # each time. All that is missing: a worker that was late began with a trial that was meant to be the next one.
         while self._has_started and len(self._ready) + self._asked_ahead < len(self._pool.busy):
             self._asked_ahead += 1
-            self._storage.claim_ahead(self._after_claim_ahead)
+            self._storage.claim(None, self._after_claim_ahead)
         self._has_started = False
         self._share_ready()
         self._storage.flush()
@@ -284,8 +284,11 @@ class TrialDispatcher:
 
     def _end_trial(self, slot: WorkerSlot, outcome: Outcome) -> None:
         """The slot's trial has ended by itself, or with its worker."""
-        if outcome.state == FAIL and self._is_being_stopped():
-            return  # stopping gives the trial back
+        if outcome.state == FAIL:
+            # SLURM signals a job's processes one by one, and workers may be hit before the agent.
+            delay = _SIGNAL_DELAY if self._holder.job is not None else 0.0
+            if self._stop.requested or wait([self._trap.fileno()], timeout=delay):
+                return  # stopping gives the trial back
         running = slot.clear()
         if running is None:
             return
@@ -310,11 +313,6 @@ class TrialDispatcher:
         if slot.running is not None:
             lines = slot.worker.last_lines(slot.running.log_offset)
             self._end_trial(slot, Outcome(FAIL, cause=cause, error=lines, seconds=slot.running.seconds))
-
-    def _is_being_stopped(self) -> bool:
-        """Whether a signal has come. SLURM signals a job's processes one by one, and workers may be hit first."""
-        delay = _SIGNAL_DELAY if self._holder.job is not None else 0.0
-        return self._stop.requested or bool(wait([self._trap.fileno()], timeout=delay))
 
     def _make_result(self, slot: WorkerSlot, running: RunningTrial, outcome: Outcome) -> Result:
         """The trial's end as it is stored, with the values of the study's constraints.

@@ -171,17 +171,17 @@ class StorageClient:
 
     # --- what goes into the next batch ---
 
-    def claim(self, slot: Slot, callback: ClaimCallback) -> None:
-        """Claim the next trial for the slot. The callback gets it when it is prepared, or why there is none."""
-        self._claim(ClaimRequest(new_token(), slot.index, slot.label, slot.gpu_share, time.time()), callback)
+    def claim(self, slot: Slot | None, callback: ClaimCallback) -> None:
+        """Claim the next trial for the slot; None: ahead, for whichever slot is free first.
 
-    def claim_ahead(self, callback: ClaimCallback) -> None:
-        """The same for whichever slot is free first."""
-        self._claim(ClaimRequest(new_token()), callback)
-
-    def _claim(self, request: ClaimRequest, callback: ClaimCallback) -> None:
-        self._claimants[request.token] = callback
-        self._buffer.put(request)
+        The callback gets the trial when it is prepared, or why there is none.
+        """
+        token = new_token()
+        self._claimants[token] = callback
+        if slot is None:
+            self._buffer.put(ClaimRequest(token))
+        else:
+            self._buffer.put(ClaimRequest(token, slot.index, slot.label, slot.gpu_share, time.time()))
 
     def begin(self, prepared: PreparedTrial, slot: Slot) -> None:
         """Note that a trial which was claimed ahead runs now."""

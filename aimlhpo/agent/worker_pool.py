@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from aimlhpo.agent.fork_server import ForkServer
@@ -148,9 +147,7 @@ class WorkerPool:
             self._fork_server = ForkServer(self._config.optuna.objective or "", environment_of(self._devices[0]), log)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._fork_server is not None:
             self._fork_server.close()
 

@@ -31,26 +31,44 @@ STOPPED_BY_USER = "stopped by user"
 RETRY = "aimlhpo:retry"
 
 
-def visible_progress(storage: OwnedStorage, paths: StudyPaths, trial_id: int, number: int) -> list[float]:
-    """How far a trial has got, as seen from outside: how much it reported, and when it last wrote a checkpoint."""
-    reports = len(storage.get_trial(trial_id).intermediate_values)
-    return [reports, newest_file(paths.checkpoint(number))]
+def interruption_history(
+    before: Mapping[str, Any] | None, cause: str, seconds: float, progress: list[float], gpus: float = 0.0
+) -> dict[str, Any]:
+    """A trial's history with one more interruption in it; `seconds` is what this attempt took on its `gpus`.
+
+    `fruitless` counts the interruptions in a row without progress.
+    """
+    known = before or {"attempts": 0, "seconds": 0.0, "fruitless": 0, "progress": [0, 0]}
+    moved = progress != known["progress"] or cause == STOPPED_BY_USER
+    return {
+        "attempts": known["attempts"] + 1,
+        "seconds": known["seconds"] + seconds,
+        "gpu_seconds": known.get("gpu_seconds", 0.0) + seconds * gpus,
+        "cause": cause,
+        "fruitless": 0 if moved else known["fruitless"] + 1,
+        "progress": progress,
+    }
 
 
-class Finisher:
-    """Writes results into the storage's open batch.
+class Completion:
+    """Ends trials: writes results into the storage's open batch, and gives unfinished trials back.
+
+    A failed trial is tried again `max_retries` times. After `max_interruptions` in a row without progress a trial
+    fails.
 
     Runs in: the storage thread, under the ledger's lock.
     """
 
-    def __init__(self, study: optuna.Study, storage: OwnedStorage, paths: StudyPaths, max_retries: int) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: OwnedStorage,
+        paths: StudyPaths,
+        max_retries: int,
+        max_interruptions: int,
+    ) -> None:
         self._study, self._storage, self._paths = study, storage, paths
-        self._max_retries = max_retries
-
-    @property
-    def retries(self) -> bool:
-        """Whether failed trials may be tried again."""
-        return self._max_retries > 0
+        self._max_retries, self._max_interruptions = max_retries, max_interruptions
 
     def finish(self, pending: PendingState, result: Result) -> bool:
         """Write a result, or what pauses its trial. False if the claim was lost, to anything but this very result."""
@@ -103,7 +121,7 @@ class Finisher:
             "gpu_seconds": result.record.get("gpu_seconds", 0.0),
             "cause": "paused",
             "fruitless": 0,
-            "progress": visible_progress(self._storage, self._paths, trial._trial_id, trial.number),
+            "progress": self._progress(trial._trial_id, trial.number),
         }
         return {PAUSED: {"rung": result.record["rung"], "token": result.token}, RELEASED: history}
 
@@ -116,35 +134,6 @@ class Finisher:
         link = {"of": before["of"], "count": before["count"] + 1}
         fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         return [create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": fixed, RETRY: link})]
-
-
-def interruption_history(
-    before: Mapping[str, Any] | None, cause: str, seconds: float, progress: list[float], gpus: float = 0.0
-) -> dict[str, Any]:
-    """A trial's history with one more interruption in it; `seconds` is what this attempt took on its `gpus`.
-
-    `fruitless` counts the interruptions in a row without progress.
-    """
-    known = before or {"attempts": 0, "seconds": 0.0, "fruitless": 0, "progress": [0, 0]}
-    moved = progress != known["progress"] or cause == STOPPED_BY_USER
-    return {
-        "attempts": known["attempts"] + 1,
-        "seconds": known["seconds"] + seconds,
-        "gpu_seconds": known.get("gpu_seconds", 0.0) + seconds * gpus,
-        "cause": cause,
-        "fruitless": 0 if moved else known["fruitless"] + 1,
-        "progress": progress,
-    }
-
-
-class Releaser:
-    """Gives trials back to be continued; after `most` interruptions in a row without progress they fail instead.
-
-    Runs in: the storage thread, under the ledger's lock.
-    """
-
-    def __init__(self, storage: OwnedStorage, paths: StudyPaths, most: int) -> None:
-        self._storage, self._paths, self._most = storage, paths, most
 
     def release(self, pending: PendingState, release: Release) -> bool:
         """Give a trial back, or do what is missing where that was cut off. False if the claim was lost."""
@@ -173,11 +162,11 @@ class Releaser:
             history = trial.released
         else:
             gpus = float((trial.claim or {}).get("gpus", 0.0))
-            progress = visible_progress(self._storage, self._paths, trial.trial_id, trial.number)
+            progress = self._progress(trial.trial_id, trial.number)
             history = interruption_history(trial.released, cause, seconds, progress, gpus)
             history["token"] = trial.token
         pending.operations.append(SetSystemAttr(trial.trial_id, RELEASED, history))
-        if history["fruitless"] < self._most:
+        if history["fruitless"] < self._max_interruptions:
             self._remove_claim(pending, trial)
             return
         record = {
@@ -190,3 +179,8 @@ class Releaser:
         failed = SetState(trial.trial_id, TrialState.FAIL)
         pending.operations += [SetUserAttr(trial.trial_id, ATTRIBUTE, record), failed]
         pending.end(trial, TrialState.FAIL)
+
+    def _progress(self, trial_id: int, number: int) -> list[float]:
+        """How far a trial has got, as seen from outside: how much it reported, and when it last wrote a checkpoint."""
+        reports = len(self._storage.get_trial(trial_id).intermediate_values)
+        return [reports, newest_file(self._paths.checkpoint(number))]

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from aimlhpo.errors import StorageError
 from aimlhpo.storage.locks import open_lock_file, try_lock
@@ -86,9 +85,7 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._ended.set()
         self._thread.join()
         self.path.unlink(missing_ok=True)
@@ -206,7 +203,8 @@ class Registry:
         """Whether the agent is gone for good: no lease, its process ended, or silent beyond the grace period."""
         path = _path(self._directory, agent)
         try:
-            age = self._file_system_time() - path.stat().st_mtime
+            with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".now-") as file:
+                age = os.fstat(file.fileno()).st_mtime - path.stat().st_mtime
         except FileNotFoundError:
             return True
         holder = _read(path)
@@ -230,10 +228,6 @@ class Registry:
         for path in self._directory.glob("*.json"):
             if self.is_dead(path.stem):
                 path.unlink(missing_ok=True)
-
-    def _file_system_time(self) -> float:
-        with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".now-") as file:
-            return os.fstat(file.fileno()).st_mtime
 
 
 def _ended_on_this_host(holder: Holder, path: Path) -> bool:
@@ -261,9 +255,7 @@ class Election:
         self._fd = open_lock_file(self._path)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         os.close(self._fd)
 
     def won(self) -> bool:

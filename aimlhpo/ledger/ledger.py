@@ -7,32 +7,28 @@ new one, or none. Everything here runs in the agent's storage thread.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import optuna
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.config.optuna_section import MOST_FRUITLESS
-from aimlhpo.ledger.completion import Finisher, Releaser
+from aimlhpo.ledger.completion import Completion
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import (
     Beginning,
-    Budget,
     Claim,
     ClaimRequest,
     LedgerAnswer,
     LedgerBatch,
     NoTrial,
     PendingState,
-    Release,
     Result,
-    new_token,
 )
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.asha import Promotion
@@ -41,7 +37,7 @@ from aimlhpo.storage.base import CLAIM, PAUSED, OpenTrial, Overview, SetStart, S
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.owned import OwnedStorage, own
 from aimlhpo.storage.retry import is_outage
-from aimlhpo.storage.trials import Counts
+from aimlhpo.storage.trials import Counts, count_imported, count_overview
 from aimlhpo.storage.views import last_report
 
 
@@ -83,15 +79,12 @@ class Ledger:
         storage = study._storage
         self._storage = storage if isinstance(storage, OwnedStorage) else own(storage)
         self._backend = self._storage.backend
-        self._budget = Budget(study, n_trials)
-        self._finisher = Finisher(study, self._storage, paths, max_retries)
-        self._releaser = Releaser(self._storage, paths, max_interruptions)
+        self._n_trials = n_trials
+        self._completion = Completion(study, self._storage, paths, max_retries, max_interruptions)
         self._queue, self._promotion = queue, promotion
         self._stopping_criteria = stopping_criteria
-        self._claims_read_results = stopping_criteria is not None or promotion is not None or self._finisher.retries
+        self._claims_read_results = stopping_criteria is not None or promotion is not None or max_retries > 0
         self._outbox = Outbox(paths.outbox)
-
-    # --- many requests at once ---
 
     def process(self, batch: LedgerBatch) -> LedgerAnswer:
         """Decide on all requests, and write what follows at once. Safe to repeat: tokens tell what was done before.
@@ -110,8 +103,10 @@ class Ledger:
             pending = PendingState(self._overview(), operations)
             answer = LedgerAnswer(
                 begun={begun.claim.token: self._begin(pending, begun) for begun in batch.beginnings},
-                finished={result.token: self._finisher.finish(pending, result) for result in batch.results},
-                released={release.claim.token: self._releaser.release(pending, release) for release in batch.releases},
+                finished={result.token: self._completion.finish(pending, result) for result in batch.results},
+                released={
+                    release.claim.token: self._completion.release(pending, release) for release in batch.releases
+                },
             )
             claims = {request.token: self._claim(pending, request) for request in batch.claim_requests}
             places = self._backend.commit(self._study._study_id, operations, pending.new)
@@ -127,52 +122,6 @@ class Ledger:
                 self._storage.hold(claim.trial_id)
             answer.claims[token] = claim
         return answer
-
-    # --- one request ---
-
-    def claim(self, slot: int, device: str, token: str | None = None, gpus: float = 0.0) -> Claim | NoTrial:
-        """The next trial for a slot: an interrupted or enqueued one before a new one.
-
-        A repeated call with the same token returns the claim that an earlier call made before it was cut short.
-        """
-        return self._claim_one(ClaimRequest(token or new_token(), slot, device, gpus, time.time()))
-
-    def claim_ahead(self, token: str | None = None) -> Claim | NoTrial:
-        """The next trial for whichever of this agent's slots is free first: it counts, but has not begun.
-
-        NoTrial.WAIT where what is left is not more than what other agents run: a slot that is free there takes that.
-        """
-        return self._claim_one(ClaimRequest(token or new_token()))
-
-    def _claim_one(self, request: ClaimRequest) -> Claim | NoTrial:
-        return self.process(LedgerBatch(claim_requests=[request])).claims[request.token]
-
-    def finish(
-        self,
-        claim: Claim,
-        state: TrialState,
-        values: Sequence[float] | None,
-        record: dict[str, Any],
-        reports: Iterable[tuple[int, float]] = (),
-    ) -> bool:
-        """Write a trial's result, and those of its reports that are not stored yet; WAITING pauses it at a rung.
-
-        False if the claim was lost meanwhile: then nothing is written.
-        """
-        found = None if values is None else list(values)
-        result = Result(
-            self._agent, claim.trial_id, claim.number, claim.token, state.name, found, record, list(reports)
-        )
-        return self.process(LedgerBatch([result])).finished[claim.token]
-
-    def release(self, claim: Claim, cause: str | None, seconds: float = 0.0) -> bool:
-        """Give an unfinished trial back; without a cause, as if it had never been claimed. False if the claim was lost.
-
-        `seconds` is what this attempt took.
-        """
-        return self.process(LedgerBatch(releases=[Release(claim, cause, seconds)])).released[claim.token]
-
-    # --- what a claim gives ---
 
     def _begin(self, pending: PendingState, beginning: Beginning) -> bool:
         """Write that a trial which was claimed ahead has begun. False if the claim was lost."""
@@ -193,14 +142,17 @@ class Ledger:
         if mine is not None:
             return _claim_on(mine, request.token)
 
-        counts = self._budget.counts(overview)
-        unfinished, left = self._budget.unfinished(counts), self._budget.left(counts)
+        counts = count_overview(overview, self._imported)
+        unfinished, left = self._unfinished(counts), self.left(counts)
         if unfinished is not None and unfinished <= 0:
             return NoTrial.DONE
         if self._stopping_criteria is not None and self._stopping_criteria.ended(overview):
             return NoTrial.STOPPED
-        if request.since is None and left is not None and left <= self._running_elsewhere(overview):
-            return NoTrial.WAIT  # a slot that is free elsewhere takes what is left
+        if request.since is None and left is not None:
+            # Each slot of the other agents that runs a trial may take one of those that are left.
+            running = [trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.begun]
+            if left <= sum((trial.claim or {}).get("agent") != self._agent for trial in running):
+                return NoTrial.WAIT
 
         promoted = self._promotion.next(overview.paused) if self._promotion is not None else None
         if promoted is not None:
@@ -212,11 +164,6 @@ class Ledger:
             if self._queue is None:
                 return self._create(pending, request)
         return self._none_left(pending, counts)
-
-    def _running_elsewhere(self, overview: Overview) -> int:
-        """Trials that other agents run: each of their slots may take one of those that are left."""
-        running = (trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.begun)
-        return sum((trial.claim or {}).get("agent") != self._agent for trial in running)
 
     def _next_queued(self, pending: PendingState) -> OpenTrial | None:
         """The first trial that the queue adds."""
@@ -254,7 +201,7 @@ class Ledger:
             return NoTrial.SOON
         if counts.running:
             return NoTrial.WAIT
-        for trial in pending.overview.paused[: self._budget.unfinished(counts)]:
+        for trial in pending.overview.paused[: self._unfinished(counts)]:
             value = last_report(self._storage.get_trial(trial.trial_id), len(self._study.directions))
             pending.operations.append(SetState(trial.trial_id, TrialState.PRUNED, value))
             pending.end(trial, TrialState.PRUNED)
@@ -279,7 +226,7 @@ class Ledger:
                 held = [trial for trial in pending.overview.open if trial.state == TrialState.RUNNING and trial.claim]
                 lost = [trial for trial in held if trial.claim and is_dead(trial.claim["agent"])]
                 for trial in lost:
-                    self._releaser.release_for_dead(pending, trial)
+                    self._completion.release_for_dead(pending, trial)
                 self._backend.apply(operations)
             self._registry.sweep()
         return [trial.number for trial in lost]
@@ -304,11 +251,21 @@ class Ledger:
             return self._stopping_criteria.ended(self._overview())
 
     def counts(self) -> Counts:
-        return self._budget.counts(self._overview())
+        return count_overview(self._overview(), self._imported)
 
     def left(self, counts: Counts) -> int | None:
         """How many trials nobody has claimed yet; None without a budget."""
-        return self._budget.left(counts)
+        unfinished = self._unfinished(counts)
+        return None if unfinished is None else unfinished - counts.claimed - counts.paused
+
+    def _unfinished(self, counts: Counts) -> int | None:
+        """How many trials have still to finish; None without a budget."""
+        return None if self._n_trials is None else self._n_trials - counts.finished
+
+    @cached_property
+    def _imported(self) -> tuple[int, int]:
+        """COMPLETE and PRUNED trials of other studies: they came before the first claim, and no more come."""
+        return count_imported(self._study)
 
     def is_alone(self) -> bool:
         """Whether no other agent is at work on the study."""

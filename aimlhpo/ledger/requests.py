@@ -1,8 +1,8 @@
 """What an agent asks of the ledger at once, the answers, and the study as it will be after the decisions so far.
 
 A `LedgerBatch` holds requests (`ClaimRequest`, `Beginning`, `Result`, `Release`), `LedgerAnswer` the answers. While the
-ledger decides on them, `PendingState` holds what is to be written, so that each decision sees those before it; `Budget`
-counts. Requests and answers are plain values; the rest runs in the agent's storage thread.
+ledger decides on them, in the agent's storage thread, `PendingState` holds what is to be written, so that each decision
+sees those before it. Requests and answers are plain values.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cached_property
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.storage.base import CLAIM, OpenTrial, Operation, Overview
-from aimlhpo.storage.trials import Counts, count_imported, count_overview
 
 
 def new_token() -> str:
@@ -209,30 +206,3 @@ class PendingState:
         self.new.append(trial)
         made = OpenTrial(_NOWHERE, _NOWHERE, trial.state, trial.system_attrs.get(CLAIM))
         self.overview = replace(self.overview, open=[*self.overview.open, made])
-
-
-class Budget:
-    """How many trials have still to finish.
-
-    `n_trials` of the study's own must end COMPLETE or PRUNED; None: as many as its queue gives.
-    """
-
-    def __init__(self, study: optuna.Study, n_trials: int | None) -> None:
-        self._study, self._n_trials = study, n_trials
-
-    def counts(self, overview: Overview) -> Counts:
-        return count_overview(overview, self._imported)
-
-    def unfinished(self, counts: Counts) -> int | None:
-        """How many trials have still to finish."""
-        return None if self._n_trials is None else self._n_trials - counts.finished
-
-    def left(self, counts: Counts) -> int | None:
-        """How many of these nobody has claimed yet."""
-        unfinished = self.unfinished(counts)
-        return None if unfinished is None else unfinished - counts.claimed - counts.paused
-
-    @cached_property
-    def _imported(self) -> tuple[int, int]:
-        """COMPLETE and PRUNED trials of other studies: they came before the first claim, and no more come."""
-        return count_imported(self._study)

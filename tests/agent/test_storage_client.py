@@ -81,6 +81,6 @@ def test_a_claim_takes_reports_along_at_once(tmp_path: Path, monkeypatch: pytest
     client = open_client(tmp_path, executor)
     client._after_batch(BatchResult(LedgerAnswer(), [], [], [], term=0, seconds=60.0))
     client.report(Report(0, 1, 0.5), cast(WorkerProcess, None))
-    client.claim_ahead(lambda answer: None)
+    client.claim(None, lambda answer: None)
     client.flush()
     assert len(executor.waiting) == 1

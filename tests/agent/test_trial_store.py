@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from aimlhpo.agent.trial_store import TrialStore
 from aimlhpo.config.schema import Config
 from aimlhpo.ledger.leases import Holder, Lease
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, new_token
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, new_token
 from aimlhpo.objective.messages import Report
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.base import CLAIM
@@ -54,7 +55,8 @@ class Agent:
         """Have the other take this agent for dead, and its trial; the agent knows nothing of it yet."""
         os.utime(self.lease.path, (0.0, 0.0))
         assert self.other.reap() == [claim.number]
-        taken = self.other.claim(0, "cpu")
+        request = ClaimRequest(new_token(), 0, "cpu", since=time.time())
+        (taken,) = self.other.process(LedgerBatch(claim_requests=[request])).claims.values()
         assert isinstance(taken, Claim)
         assert taken.number == claim.number
         return taken
