@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -24,17 +23,11 @@ Job = Callable[[], Any]
 Callback = Callable[[Any], None]
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An error on its way from the executor's thread to the main thread."""
-
-    error: Exception
-
-
 class SerialExecutor:
     """Runs jobs in order in a thread of its own; the callback of each runs in the thread that calls `deliver`.
 
-    A job must be safe to repeat: it is repeated while the storage is away. Any other error is raised by `deliver`.
+    A job must be safe to repeat, and return no exception: it is repeated while the storage is away. Any other error is
+    raised by `deliver`.
 
     Runs in: the main thread, except `_run`, which is the executor's own thread. They share two queues and a pipe; no
     attribute is written by both.
@@ -80,8 +73,8 @@ class SerialExecutor:
                 return
             os.read(self._wake_read, 1)
             self._open -= 1
-            if isinstance(result, _Failure):
-                raise result.error
+            if isinstance(result, Exception):
+                raise result
             callback(result)
 
     def is_idle(self) -> bool:
@@ -95,14 +88,14 @@ class SerialExecutor:
     def _run(self) -> None:
         while (task := self._jobs.get()) is not None:
             job, callback = task
-            result = None
+            result: Any = None  # an exception is raised by deliver
             try:
                 if not self._broken.is_set():
                     result = self._retry.run(job)
             except Exception as error:  # noqa: BLE001 -- raised again by deliver
-                result = _Failure(error)
+                result = error
             except BaseException as error:  # noqa: BLE001 -- a sampler of the user's own may call sys.exit
-                result = _Failure(StudyFailed(f"work on the study ended with {type(error).__name__}: {error}"))
+                result = StudyFailed(f"work on the study ended with {type(error).__name__}: {error}")
             self._done.put((callback, result))
             os.write(self._wake_write, b".")
 

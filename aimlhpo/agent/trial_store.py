@@ -204,12 +204,7 @@ class TrialStore:
     """
 
     def __init__(
-        self,
-        config: Config,
-        study: optuna.Study,
-        storage: OwnedStorage,
-        ledger: Ledger,
-        lease: Lease,
+        self, config: Config, study: optuna.Study, storage: OwnedStorage, ledger: Ledger, lease: Lease
     ) -> None:
         self._config, self._study, self._storage = config, study, storage
         self._ledger, self._lease = ledger, lease

@@ -60,12 +60,7 @@ class Completion:
     """
 
     def __init__(
-        self,
-        study: optuna.Study,
-        storage: OwnedStorage,
-        paths: StudyPaths,
-        max_retries: int,
-        max_interruptions: int,
+        self, study: optuna.Study, storage: OwnedStorage, paths: StudyPaths, max_retries: int, max_interruptions: int
     ) -> None:
         self._study, self._storage, self._paths = study, storage, paths
         self._max_retries, self._max_interruptions = max_retries, max_interruptions

@@ -162,7 +162,12 @@ class Ledger:
             if waiting is not None:
                 return self._take(pending, waiting, request)
             if self._queue is None:
-                return self._create(pending, request)
+                trial = create_trial(
+                    state=TrialState.RUNNING, system_attrs={CLAIM: self._owner(request.token, request)}
+                )
+                trial.datetime_start = datetime.now()
+                pending.make(trial)
+                return Claim(-1, -1, request.token, attempt=1)  # until it is made
         return self._none_left(pending, counts)
 
     def _next_queued(self, pending: PendingState) -> OpenTrial | None:
@@ -183,12 +188,6 @@ class Ledger:
         pending.operations.append(SetState(trial.trial_id, TrialState.RUNNING))
         pending.change(trial, state=TrialState.RUNNING, claim=owner, paused=paused)
         return _claim_on(trial, request.token)
-
-    def _create(self, pending: PendingState, request: ClaimRequest) -> Claim:
-        trial = create_trial(state=TrialState.RUNNING, system_attrs={CLAIM: self._owner(request.token, request)})
-        trial.datetime_start = datetime.now()
-        pending.make(trial)
-        return Claim(-1, -1, request.token, attempt=1)
 
     def _owner(self, token: str, place: ClaimRequest | Beginning) -> dict[str, Any]:
         """The attribute that says who holds a trial, and where it runs."""
