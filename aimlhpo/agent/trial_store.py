@@ -285,9 +285,9 @@ class TrialStore:
 
     def _write(self, batch: LedgerBatch) -> LedgerAnswer:
         """Write the batch. Where the storage refuses a value, that costs its trial, not the others."""
-        operations = batch.operations
+        operations = [operation for of_trial in batch.writes.values() for operation in of_trial]
         try:
-            if batch.asks_ledger:
+            if batch.results or batch.releases or batch.claim_requests or batch.beginnings:
                 return self._ledger.process(batch)
             self._storage.backend.apply(operations)  # nothing to decide: without the ledger's lock
             return LedgerAnswer()

@@ -122,11 +122,6 @@ class LedgerBatch:
     beginnings: Sequence[Beginning] = ()
 
     @property
-    def asks_ledger(self) -> bool:
-        """Whether there is anything to decide."""
-        return bool(self.beginnings or self.results or self.releases or self.claim_requests)
-
-    @property
     def operations(self) -> list[Operation]:
         """All of `writes`."""
         return [operation for operations in self.writes.values() for operation in operations]
