@@ -114,7 +114,8 @@ class TrialDispatcher:
 
     def _fill(self, slot: WorkerSlot) -> None:
         if slot.retry_alone is not None:
-            if not any(other.is_occupied for other in self._pool.neighbours(slot)):
+            occupied = (WorkerState.BUSY, WorkerState.CLAIMING)
+            if not any(other.state in occupied for other in self._pool.neighbours(slot)):
                 prepared, slot.retry_alone = slot.retry_alone, None
                 self._start(slot, prepared, alone=True)
         elif not self._may_start():
@@ -200,7 +201,7 @@ class TrialDispatcher:
         while self._ready:
             self._storage.release(self._ready.popleft().claim, None)
 
-    # --- hearing the workers ---
+    # --- messages from the workers ---
 
     def connections(self) -> list[Connection]:
         """Where workers are heard; where the system has refused one there is nobody to hear."""
@@ -347,7 +348,13 @@ class TrialDispatcher:
         }
         if outcome.state == PAUSED and assignment.pause is not None:
             record["rung"] = assignment.pause.rung
-            self._check_checkpoint(claim.number)
+            # Told once, of the first trial that pauses.
+            if not self._checked_checkpoint and newest_file(self._paths.checkpoint(claim.number)) == 0.0:
+                self._storage.log(
+                    f"trial {claim.number} paused without a checkpoint: when it is promoted it begins anew. Save one "
+                    "in trial.checkpoint_dir before each report, or take mode: stopping"
+                )
+            self._checked_checkpoint = True
         if constraints:
             record[CONSTRAINTS] = constraints
         return Result(
@@ -360,15 +367,6 @@ class TrialDispatcher:
             record=record,
             reports=[(report.step, report.value) for report in running.reports],
         )
-
-    def _check_checkpoint(self, number: int) -> None:
-        """Tell the user once, of the first trial that pauses, where it has left nothing to go on from."""
-        if not self._checked_checkpoint and newest_file(self._paths.checkpoint(number)) == 0.0:
-            self._storage.log(
-                f"trial {number} paused without a checkpoint: when it is promoted it begins anew. Save one in "
-                "trial.checkpoint_dir before each report, or take mode: stopping"
-            )
-        self._checked_checkpoint = True
 
     def stop(self, cause: str) -> None:
         """Give all trials back, to go on elsewhere. The workers have been ended; results that they sent still count."""

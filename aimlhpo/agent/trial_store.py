@@ -285,7 +285,7 @@ class TrialStore:
 
     def _write(self, batch: LedgerBatch) -> LedgerAnswer:
         """Write the batch. Where the storage refuses a value, that costs its trial, not the others."""
-        operations = [operation for of_trial in batch.writes.values() for operation in of_trial]
+        operations = [operation for written in batch.writes.values() for operation in written]
         try:
             if batch.results or batch.releases or batch.claim_requests or batch.beginnings:
                 return self._ledger.process(batch)

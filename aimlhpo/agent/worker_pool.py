@@ -107,10 +107,6 @@ class WorkerSlot:
         self.state = WorkerState.STARTING
 
     @property
-    def is_occupied(self) -> bool:
-        return self.state in (WorkerState.BUSY, WorkerState.CLAIMING)
-
-    @property
     def wants_to_be_alone(self) -> bool:
         """Whether the slots that share its GPU should stay empty."""
         return self.retry_alone is not None or (self.running is not None and self.running.alone)

@@ -75,14 +75,12 @@ class Ledger:
         stopping_criteria: StoppingCriteria | None = None,
         promotion: Promotion | None = None,
     ) -> None:
-        self._study, self._lock, self._agent, self._registry = study, paths.lock, agent, registry
+        self._study, self._lock_file, self._agent, self._registry = study, paths.lock, agent, registry
         storage = study._storage
         self._storage = storage if isinstance(storage, OwnedStorage) else own(storage)
-        self._backend = self._storage.backend
-        self._n_trials = n_trials
+        self._backend, self._n_trials = self._storage.backend, n_trials
         self._completion = Completion(study, self._storage, paths, max_retries, max_interruptions)
-        self._queue, self._promotion = queue, promotion
-        self._stopping_criteria = stopping_criteria
+        self._queue, self._stopping_criteria, self._promotion = queue, stopping_criteria, promotion
         self._claims_read_results = stopping_criteria is not None or promotion is not None or max_retries > 0
         self._outbox = Outbox(paths.outbox)
 
@@ -91,7 +89,7 @@ class Ledger:
 
         Where a value is refused, nothing of the batch is written, and the error is raised.
         """
-        with locked(self._lock):
+        with locked(self._lock_file):
             if not (batch.results and batch.claim_requests and self._claims_read_results):
                 return self._process(batch)
             ended = self._process(replace(batch, claim_requests=()))
@@ -99,14 +97,13 @@ class Ledger:
 
     def _process(self, batch: LedgerBatch) -> LedgerAnswer:
         with self._storage.gather() as operations:
-            operations += batch.operations
+            for written in batch.writes.values():
+                operations += written
             pending = PendingState(self._overview(), operations)
             answer = LedgerAnswer(
                 begun={begun.claim.token: self._begin(pending, begun) for begun in batch.beginnings},
                 finished={result.token: self._completion.finish(pending, result) for result in batch.results},
-                released={
-                    release.claim.token: self._completion.release(pending, release) for release in batch.releases
-                },
+                released={given.claim.token: self._completion.release(pending, given) for given in batch.releases},
             )
             claims = {request.token: self._claim(pending, request) for request in batch.claim_requests}
             places = self._backend.commit(self._study._study_id, operations, pending.new)
@@ -210,12 +207,12 @@ class Ledger:
 
     def confirm(self, claims: Sequence[Claim]) -> list[Claim]:
         """Those of the claims that are still held."""
-        with locked(self._lock):
+        with locked(self._lock_file):
             return [claim for claim in claims if self._backend.open_trial(claim.trial_id).held_with(claim.token)]
 
     def reap(self) -> list[int]:
         """Deliver the results that dead agents left behind, then release their trials; returns those numbers."""
-        with locked(self._lock):
+        with locked(self._lock_file):
             is_dead = cache(lambda agent: agent != self._agent and self._registry.is_dead(agent))
             for result in self._outbox.results():
                 if is_dead(result.agent):
@@ -246,7 +243,7 @@ class Ledger:
         """Which stopping rule has ended the study, if one has."""
         if self._stopping_criteria is None:
             return None
-        with locked(self._lock):
+        with locked(self._lock_file):
             return self._stopping_criteria.ended(self._overview())
 
     def counts(self) -> Counts:

@@ -121,11 +121,6 @@ class LedgerBatch:
     writes: dict[int, list[Operation]] = field(default_factory=dict)
     beginnings: Sequence[Beginning] = ()
 
-    @property
-    def operations(self) -> list[Operation]:
-        """All of `writes`."""
-        return [operation for operations in self.writes.values() for operation in operations]
-
     def parts(self) -> Iterator[LedgerBatch]:
         """A batch for each trial, and one for the rest: what is wrong with one trial must not cost the others."""
         for trial_id, operations in self.writes.items():
