@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.trial_store import PreparedTrial
-from aimlhpo.agent.worker_pool import RunningTrial, WorkerSlot, WorkerState
+from aimlhpo.agent.worker_pool import CurrentTrial, WorkerSlot, WorkerState
 from aimlhpo.agent.worker_process import UnreadableMessage
 from aimlhpo.errors import ObjectiveError, StudyFailed
 from aimlhpo.ledger.checkpoints import newest_file
@@ -315,7 +315,7 @@ class TrialDispatcher:
             lines = slot.worker.last_lines(slot.running.log_offset)
             self._end_trial(slot, Outcome(FAIL, cause=cause, error=lines, seconds=slot.running.seconds))
 
-    def _make_result(self, slot: WorkerSlot, running: RunningTrial, outcome: Outcome) -> Result:
+    def _make_result(self, slot: WorkerSlot, running: CurrentTrial, outcome: Outcome) -> Result:
         """The trial's end as it is stored, with the values of the study's constraints.
 
         A complete trial that a constraint cannot be computed for fails. In a constraint a metric goes before a

@@ -38,7 +38,7 @@ class WorkerState(Enum):
 
 
 @dataclass
-class RunningTrial:
+class CurrentTrial:
     """The trial that a slot runs.
 
     Attributes:
@@ -72,7 +72,7 @@ class WorkerSlot:
     def __init__(self, slot: Slot, start: Callable[[Slot], WorkerProcess]) -> None:
         self.slot = slot
         self.state = WorkerState.STARTING
-        self.running: RunningTrial | None = None
+        self.running: CurrentTrial | None = None
         self.retry_at = 0.0
         self.early_deaths = 0
         self.retry_alone: PreparedTrial | None = None
@@ -83,11 +83,11 @@ class WorkerSlot:
     def run(self, prepared: PreparedTrial, *, alone: bool = False) -> None:
         """Send the trial to the worker; `alone` keeps the other slots of this GPU empty meanwhile."""
         self.state = WorkerState.BUSY
-        self.running = RunningTrial(prepared, time.monotonic(), self.worker.begin_trial(), alone=alone)
+        self.running = CurrentTrial(prepared, time.monotonic(), self.worker.begin_trial(), alone=alone)
         with suppress(OSError):  # a worker that has just died: the end of its pipe tells
             self.worker.connection.send(prepared.assignment)
 
-    def clear(self) -> RunningTrial | None:
+    def clear(self) -> CurrentTrial | None:
         """Take the trial out of the slot, which is idle from now on."""
         running, self.running = self.running, None
         self.state = WorkerState.IDLE
