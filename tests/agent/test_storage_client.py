@@ -50,7 +50,7 @@ def open_client(folder: Path, executor: BusyExecutor, *, strict: bool = False) -
     )
 
 
-def test_the_dead_are_looked_for_once_at_a_time(tmp_path: Path) -> None:
+def test_dead_agents_are_looked_for_by_one_job_at_a_time(tmp_path: Path) -> None:
     executor = BusyExecutor()
     client = open_client(tmp_path, executor)
     for _ in range(3):
@@ -102,7 +102,7 @@ def decide(notifier: PruningNotifier, number: int, *prunes: bool) -> None:
 
 
 @pytest.mark.parametrize(("strict", "told"), [(False, [True, False]), (True, [False, False, True, True, False])])
-def test_worker_is_told_what_changes(strict: bool, told: list[bool]) -> None:
+def test_worker_is_told_decisions_that_differ_from_the_last_one(strict: bool, told: list[bool]) -> None:
     notifier, worker = PruningNotifier(strict=strict), Listener()
     notifier.note_report(3, cast(WorkerProcess, worker))
     decide(notifier, 3, False, False, True, True, False)
@@ -110,7 +110,7 @@ def test_worker_is_told_what_changes(strict: bool, told: list[bool]) -> None:
     assert worker.told == told
 
 
-def test_next_attempt_and_next_worker_know_nothing_yet() -> None:
+def test_next_attempt_and_next_worker_are_told_anew() -> None:
     notifier, first, second = PruningNotifier(strict=False), Listener(), Listener()
     for _ in range(2):
         notifier.note_report(3, cast(WorkerProcess, first))

@@ -1,4 +1,4 @@
-"""What becomes of an agent's claims when others may have taken it for dead."""
+"""An agent that others may have taken for dead goes on only with the claims that it still holds."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
         yield Agent(store, ledger, lease, ledger_of(config, Holder("other")), project)
 
 
-def test_claims_are_confirmed_in_spite_of_an_outage_in_the_midst_of_it(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_claims_are_confirmed_in_spite_of_an_outage_meanwhile(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = agent.claim_ahead()
     agent.lease._renewed -= GRACE + 1
     agent.lose(claim)
@@ -99,7 +97,7 @@ def test_claims_are_confirmed_in_spite_of_an_outage_in_the_midst_of_it(
     assert agent.project.study().trials[claim.number].intermediate_values == {}
 
 
-def test_lease_is_made_again_that_is_removed_while_claims_are_confirmed(
+def test_lease_that_is_removed_while_claims_are_confirmed_is_made_again(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = agent.claim_ahead()

@@ -1,4 +1,4 @@
-"""A batch of which the storage keeps the first records alone: whoever asks again, or takes over, finds no trial lost.
+"""Where the storage keeps only the first records of a batch, no trial is lost to those who ask again or take over.
 
 So it is with a full disk, and where a writer is killed or its connection breaks between two records.
 """

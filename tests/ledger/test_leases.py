@@ -70,7 +70,7 @@ def test_stopped_agent_is_dead_after_the_grace_period(tmp_path: Path, other: sub
     assert registry.is_dead("other")
 
 
-def test_agent_of_another_host_is_judged_by_its_age_alone(tmp_path: Path) -> None:
+def test_agent_of_another_host_is_judged_only_by_the_age_of_its_lease(tmp_path: Path) -> None:
     registry = Registry(tmp_path, GRACE)
     with Lease(tmp_path, Holder("far", boot="another host"), GRACE) as lease:
         lease._fd, held = os.dup(lease._fd), lease._fd
@@ -90,7 +90,7 @@ def test_ended_agent_leaves_no_lease(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sweep_removes_the_dead_alone(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+def test_sweep_removes_only_the_leases_of_dead_agents(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     registry = Registry(tmp_path, GRACE)
     registry.sweep()
     assert registry.living()
@@ -236,7 +236,7 @@ def test_time_of_leases_goes_on_while_the_machine_is_suspended_and_does_not_jump
     assert _now() == 5.0
 
 
-def test_requeued_job_takes_its_predecessor_for_dead(tmp_path: Path) -> None:
+def test_agent_of_a_requeued_job_counts_the_one_before_as_dead(tmp_path: Path) -> None:
     with Lease(tmp_path, Holder("before", boot="another host", job="7_1", restarts=0), GRACE):
         assert Registry(tmp_path, GRACE, Holder("after", job="7_1", restarts=1)).is_dead("before")
         assert not Registry(tmp_path, GRACE, Holder("beside", job="7_2", restarts=1)).is_dead("before")
@@ -292,7 +292,7 @@ def test_a_living_agent_whose_lock_can_be_taken_tells_that_locks_do_not_work(tmp
     assert "flock" in str(told.value)
 
 
-def test_one_that_was_stopped_until_its_time_was_over_looks_all_the_same(
+def test_agent_that_was_stopped_until_the_deadline_still_looks_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "far.json"

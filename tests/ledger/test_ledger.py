@@ -139,7 +139,7 @@ def test_pruned_trial_keeps_its_last_report_as_value(ledger: SingleRequestLedger
     assert study.trials[0].value == 0.25
 
 
-def test_reap_frees_the_trials_of_the_dead_alone(study: optuna.Study, paths: StudyPaths) -> None:
+def test_reap_frees_only_the_trials_of_dead_agents(study: optuna.Study, paths: StudyPaths) -> None:
     with Lease(paths.leases, Holder("living"), GRACE):
         living = SingleRequestLedger(study, paths, 5, "living", Registry(paths.leases, GRACE))
         dead = SingleRequestLedger(study, paths, 5, "dead", Registry(paths.leases, GRACE))
@@ -182,7 +182,7 @@ def large(study: optuna.Study, paths: StudyPaths) -> SingleRequestLedger:
     return SingleRequestLedger(study, paths, 5, "here", Registry(paths.leases, GRACE))
 
 
-def test_claims_ahead_count_and_leave_to_others_what_these_can_run(
+def test_claims_ahead_count_and_leave_what_other_agents_can_run(
     large: SingleRequestLedger, study: optuna.Study, paths: StudyPaths
 ) -> None:
     elsewhere = SingleRequestLedger(study, paths, 5, "elsewhere", Registry(paths.leases, GRACE))
