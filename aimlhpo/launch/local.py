@@ -33,6 +33,6 @@ def run_local(config: Config, view: View, workers: int | None = None) -> Ending:
 
 def _stopped(ending: Ending) -> str:
     return (
-        f"{ending.cause}: {ending.standing.counts.finished} trials are finished, what was running was given back.\n"
+        f"{ending.cause}: {ending.snapshot.counts.finished} trials are finished, what was running was given back.\n"
         "    The same command with reload: 1 (or -r 1) goes on where it ended."
     )

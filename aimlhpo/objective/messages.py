@@ -205,7 +205,7 @@ class UserAttr:
 class Outcome:
     """How a trial ended in the worker; `seconds` is the time spent in the objective.
 
-    `ends_worker`: its process can run no other trial. `constraints`: what the agent found, by their text.
+    `ends_worker`: its process can run no other trial.
     """
 
     state: str
@@ -217,7 +217,6 @@ class Outcome:
     updates: dict[str, Any] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     ends_worker: bool = False
-    constraints: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
 
 def _registry(config: Config, slurm: JobStates | None) -> Registry:
     options = config.optuna
-    return Registry(config.paths.leases, options.grace_period, word=slurm or (lambda holder: None))
+    return Registry(config.paths.leases, options.grace_period, query_job_state=slurm or (lambda holder: None))
 
 
 def _reap(study: optuna.Study, config: Config, registry: Registry) -> list[int]:

@@ -16,12 +16,12 @@ from optuna.samplers import GPSampler, QMCSampler, RandomSampler, TPESampler
 
 from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.leases import Registry
-from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Claim
 from aimlhpo.search.grid import GridSampler
 from aimlhpo.search.sampling import MOST_DEATHS, SamplingProcess, needs_process
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.owned import own
+from tests.ledgers import SingleRequestLedger
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -44,7 +44,7 @@ class Asked:
         self.study = begin_study(config)
         self.study._storage = own(self.study._storage)
         registry = Registry(config.paths.leases, 60.0)
-        self.ledger = Ledger(self.study, config.paths, 100, "here", registry)
+        self.ledger = SingleRequestLedger(self.study, config.paths, 100, "here", registry)
         self.process = SamplingProcess(config, "TPESampler")
 
     def claim(self) -> Claim:

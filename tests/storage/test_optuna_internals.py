@@ -6,7 +6,6 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import optuna
 import pytest
 from optuna.storages import JournalStorage, RDBStorage
@@ -19,7 +18,6 @@ from aimlhpo.storage.optuna_internals import (
     PUBLIC_ONLY,
     LazyTrial,
     collection_paused,
-    non_domination_ranks,
     supported,
 )
 from aimlhpo.storage.owned import GenericBackend, backend_of
@@ -100,16 +98,6 @@ def test_a_study_runs_by_the_public_interface_alone(
     assert {trial.state for trial in public} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert all(trial.intermediate_values and trial.params for trial in public)
     assert len((project.save_path / "results.csv").read_text().splitlines()) == 7
-
-
-@pytest.mark.parametrize("least", [1, 7, 40, 100])
-def test_ranks_are_the_same_without_private_names(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.RandomState(0).randint(0, 12, size=(40, 2)).astype(float)
-    ours = non_domination_ranks(values, least)
-    monkeypatch.setenv(PUBLIC_ONLY, "1")
-    public = non_domination_ranks(values, least)
-    assert public.min() == 0
-    assert list(np.argsort(public, kind="stable")[:least]) == list(np.argsort(ours, kind="stable")[:least])
 
 
 class ReadMeanwhile(list[tuple[str, str]]):

@@ -212,8 +212,17 @@ def _run(config: Config, view: View, job: JobEnvironment, slots: list[Slot]) -> 
     view.start()
     try:
         described = AgentJob(job.job_id, job.restarts, end_time(job))
-        word, why = SlurmJobStates(config.paths), partial(_why, config, job, described.deadline)
-        return Agent(config, slots, view, causes=causes(config), job=described, word=word, why=why).run()
+        explain = partial(_why, config, job, described.deadline)
+        states = SlurmJobStates(config.paths)
+        return Agent(
+            config,
+            slots,
+            view,
+            causes=causes(config),
+            job=described,
+            query_job_state=states,
+            explain_cause=explain,
+        ).run()
     finally:
         view.stop()
 
@@ -227,8 +236,8 @@ def _why(config: Config, job: JobEnvironment, deadline: float | None, cause: str
 
 def _after(config: Config, job: JobEnvironment, ending: Ending, began: float) -> int:
     """The end of an agent that was stopped while the study goes on."""
-    left = config.optuna.n_trials - ending.standing.counts.finished
-    if ending.cause != WALLTIME or left <= 0 or ending.standing.ended:
+    left = config.optuna.n_trials - ending.snapshot.counts.finished
+    if ending.cause != WALLTIME or left <= 0 or ending.snapshot.ended:
         return ExitCode.DONE
     refused = _no_requeue(config.slurm, job) or _no_progress(config, ending, began)
     if refused is None:
