@@ -84,8 +84,8 @@ class StudyPaths:
     def worker_log(self, agent: str, slot: int) -> Path:
         return self.logs / f"worker-{agent}-{slot}.log"
 
-    def template_log(self, agent: str) -> Path:
-        """What importing the objective prints, where an agent's workers are forked of one import."""
+    def import_log(self, agent: str) -> Path:
+        """What importing the objective prints, once for all workers of an agent."""
         return self.logs / f"import-{agent}.log"
 
     def create(self) -> None:

@@ -1,7 +1,7 @@
-"""A worker never outlives its agent, however the agent ends.
-All processes that a program has started, also those that it left behind: found, signalled, and cleared away.
+"""Processes on Linux: a child that ends with its parent, and everything that a process has started.
 
-The worker takes in every orphan below it, so that whatever the program started stays among the worker's descendants.
+A worker becomes the parent of every orphan below it, so that whatever a program of the user has started stays among
+the worker's descendants, where it can be found, signalled and ended.
 """
 
 from __future__ import annotations
@@ -11,26 +11,32 @@ import os
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+import aimlhpo
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_POLL_SECONDS = 0.01
+_KILL_SECONDS = 30.0  # a process in an uninterruptible wait ends later, or never
+
+
+def package_environment() -> dict[str, str]:
+    """This process's environment, in which a Python child finds this very package, installed or not."""
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(Path(aimlhpo.__file__).parent.parent)]))
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the agent, process `parent`, is gone; leave Ctrl-C to the agent."""
+    """Have the kernel kill this process when its parent, process `parent`, ends; leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
-_PR_SET_CHILD_SUBREAPER = 36
-_PAUSE = 0.01  # seconds between two looks at processes that have been killed
-_KILL_PATIENCE = 30.0  # seconds; a process in an uninterruptible wait ends later, or never
-
-
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def adopt_orphans(wanted: bool = True) -> None:
+    """Become the parent of every descendant whose own parent ends; with `wanted` False, leave them to the system."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
 def descendants() -> list[int]:
@@ -40,7 +46,7 @@ def descendants() -> list[int]:
         if name.isdigit() and (parent := _parent(int(name))) is not None:
             children.setdefault(parent, []).append(int(name))
     found = list(children.get(os.getpid(), ()))
-    for pid in found:  # grows while it is read
+    for pid in found:  # the list grows while it is read
         found += children.get(pid, ())
     return found
 
@@ -63,15 +69,15 @@ def signal_descendants(number: signal.Signals) -> None:
 
 
 def kill_descendants() -> None:
-    """Kill what is left of the descendants, and wait for their ends. Costs nothing where there are none."""
-    deadline = time.monotonic() + _KILL_PATIENCE
-    while _reap() and time.monotonic() < deadline:
+    """Kill all descendants that are left and wait for them to end. Costs nothing where there are none."""
+    deadline = time.monotonic() + _KILL_SECONDS
+    while _has_children() and time.monotonic() < deadline:
         signal_descendants(signal.SIGKILL)
-        time.sleep(_PAUSE)
+        time.sleep(_POLL_SECONDS)
 
 
-def _reap() -> bool:
-    """Collect ended children; whether others are left."""
+def _has_children() -> bool:
+    """Collect the children that have ended; whether others are left."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     import optuna
 
+    from aimlhpo.agent.fork_server import ForkServer
     from aimlhpo.agent.progress import View
     from aimlhpo.config.schema import Config
 
@@ -92,7 +93,8 @@ class Ending:
 class Agent:
     """Runs trials in `slots` until the budget is finished, a signal comes, or the study has to be given up.
 
-    `causes` are what signals mean; `why` makes the most of such a cause when one has come.
+    `causes` are what signals mean; `why` makes the most of such a cause when one has come. `fork_server` has the
+    objective loaded, where the command has started one; the agent closes it.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Agent:
         job: AgentJob | None = None,
         word: JobStateQuery = lambda holder: None,
         why: Callable[[str], str] = str,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self._config, self._view = config, view
         self._holder = Holder(
@@ -114,7 +117,7 @@ class Agent:
         self._walltime = Walltime(job.deadline if job else None)
         self._word, self._why = word, why
         self._causes = causes
-        self._workforce = WorkerStarter(config, self._holder.agent, slots)
+        self._workforce = WorkerStarter(config, self._holder.agent, slots, fork_server)
         self._seats = WorkerPool(slots, self._workforce.start)
         self._halt = StopRequest()
         self._pace = ProgressMeter(config.optuna.n_trials)

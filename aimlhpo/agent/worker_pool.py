@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.agent.progress import SlotState
 from aimlhpo.agent.trial_store import PreparedTrial
-from aimlhpo.agent.worker_process import WorkerProcess, environment_of
+from aimlhpo.agent.worker_process import WorkerProcess
 from aimlhpo.config.command import command_spec
 from aimlhpo.objective.messages import Report, Setup, Stop, StudyInfo
 from aimlhpo.worker.devices import Slot
@@ -166,32 +166,38 @@ class WorkerPool:
 
 
 class WorkerStarter:
-    """Starts workers; those of several slots are forked of one process, which has imported the objective for all.
+    """Starts workers, forked of one process that has imported the objective for all of them.
 
-    Within the `with` block, that process is there; it starts to import at once.
+    Within the `with` block that process is there: `fork_server` where the command has started it already, else one
+    of the agent's own, which starts to import at once.
     """
 
-    def __init__(self, config: Config, agent: str, slots: Sequence[Slot]) -> None:
+    def __init__(
+        self, config: Config, agent: str, slots: Sequence[Slot], fork_server: ForkServer | None = None
+    ) -> None:
         self._config, self._agent, self._slots = config, agent, slots
-        self._template: ForkServer | None = None
+        self._fork_server = fork_server
 
     def __enter__(self) -> Self:
-        if len(self._slots) > 1:
+        log = self._config.paths.import_log(self._agent)
+        if self._fork_server is not None:
+            self._fork_server.write_log(log)
+        else:
+            self._fork_server = ForkServer(log)
             # The first slot's environment: thread numbers are read at import, and slots have equally many GPUs.
-            log = self._config.paths.template_log(self._agent)
-            self._template = ForkServer(self._config.optuna.objective or "", environment_of(self._slots[0]), log)
+            self._fork_server.load(self._config.optuna.objective or "", self._slots[0].environment())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._template is not None:
-            self._template.close()
+        if self._fork_server is not None:
+            self._fork_server.close()
 
     def start(self, slot: Slot) -> WorkerProcess:
         """A new worker for the slot; it may be there only when it is heard."""
         log = self._config.paths.worker_log(self._agent, slot.index)
-        return WorkerProcess(slot, self._setup(slot), log, self._template)
+        return WorkerProcess(slot, self._setup(slot), log, self._fork_server)
 
     def _setup(self, slot: Slot) -> Setup:
         options = self._config.optuna

@@ -12,9 +12,9 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
 
-import aimlhpo
 from aimlhpo.agent.fork_server import ForkedProcess, ForkServer
 from aimlhpo.objective.messages import Setup, Started
+from aimlhpo.processes import package_environment
 from aimlhpo.worker.devices import Slot
 
 KILLED_FOR_MEMORY = "out of memory: killed by the kernel"
@@ -43,7 +43,6 @@ def _count(file: Path) -> int:
     return next((int(words[1]) for words in lines if words[0] == "oom_kill"), 0)
 
 
-_PACKAGE_ROOT = Path(aimlhpo.__file__).parent.parent
 _LAST_LINES = 15
 _TAIL_BYTES = 8192
 
@@ -183,12 +182,6 @@ def _start(slot: Slot, connection: int, log: int) -> subprocess.Popen[bytes]:
         stdout=log,
         stderr=log,
         pass_fds=[connection],
-        env=environment_of(slot),
+        env={**package_environment(), **slot.environment()},
         start_new_session=True,
     )
-
-
-def environment_of(slot: Slot) -> dict[str, str]:
-    """The agent's environment, the slot's devices, and the way to this very package where it is not installed."""
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(_PACKAGE_ROOT)]))
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, **slot.environment()}

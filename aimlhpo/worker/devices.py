@@ -7,8 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aimlhpo.errors import DeviceError
+
+if TYPE_CHECKING:
+    from aimlhpo.config.schema import Config
 
 _HIDDEN = ("", "-1", "NoDevFiles")
 _QUERY_TIMEOUT = 20  # seconds
@@ -107,6 +111,16 @@ def plan_slots(
     threads = max(1, (n_cpus or cpus()) // number)
     share = whole / max(number, len(groups))
     return [Slot(index, groups[index % len(groups)], cuda, threads, gpus_per_worker, share) for index in range(number)]
+
+
+def plan_local_slots(config: Config, workers: int | None) -> list[Slot]:
+    """The slots of a run on this machine with `workers` workers; None: one for each GPU, or a single one on the CPU.
+
+    Raises DeviceError.
+    """
+    gpu = config.optuna.gpu
+    ranks = config.slurm.gpus_per_worker if config.slurm else 1
+    return plan_slots(visible_gpus() if gpu else [], cuda=gpu, workers=workers, gpus_per_worker=ranks)
 
 
 def _too_few(found: Sequence[str], wanted: int) -> str:

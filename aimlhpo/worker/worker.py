@@ -84,14 +84,6 @@ def load(setup: Setup, device: str, imported: type[BaseObjective] | None = None)
         return LoadFailed(f"{setup.objective}: making Objective raised {error!r}", traceback.format_exc())
 
 
-def import_class(objective: str) -> type[BaseObjective] | LoadFailed:
-    """The class in the objective's file, or why there is none."""
-    try:
-        return load_objective(objective)
-    except ObjectiveError as error:
-        return LoadFailed(str(error), "")
-
-
 _OURS = "optuna"
 
 
