@@ -173,7 +173,9 @@ class StorageClient:
 
     def _take_claims(self, done: BatchResult) -> None:
         made = [claim for claim in done.settled.claims.values() if isinstance(claim, Claim)]
-        if made and self._samplers is not None:
+        # A study's first trials leave a sampler nothing to think about, while its process still loads.
+        are_first = any(claim.number == 0 for claim in made)
+        if made and self._samplers is not None and not are_first:
             self._samplers.ask(made, partial(self._suggested, made, done.term))
         elif made:
             self._clerk.submit(partial(self._prepare, made, done.term), self._prepared)
