@@ -101,8 +101,10 @@ class Trial:
         """As `suggest_float`, for one of the choices, which have to be what JSON can hold."""
         options = [plain(choice) for choice in choices]
         value = self._suggest("suggest_categorical", name, choices=options)
-        chosen = (choice for choice, option in zip(choices, options, strict=True) if _is_same(option, value))
-        return next(chosen, value)
+        for choice, option in zip(choices, options, strict=True):
+            if type(option) is type(value) and option == value:  # 1, 1.0 and True are three choices
+                return choice
+        return value
 
     def suggest_uniform(self, name: str, low: float, high: float) -> float:
         """The same as `suggest_float(name, low, high)`, under Optuna's old name."""
@@ -234,8 +236,3 @@ def _meaning(arguments: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     silent = {"step": (None, 1), "log": (None, False)}
     return {key: value for key, value in arguments.items() if key != "name" and value not in silent.get(key, ())}
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether they are one value: 1, 1.0 and True are three."""
-    return type(one) is type(other) and bool(one == other)

@@ -237,7 +237,13 @@ class Program:
 
     def records(self) -> Iterator[dict[str, Any] | None]:
         """Each JSON object that the program prints, and None now and then, until it has ended."""
-        while self._process.poll() is None or self._others_may_end():
+        while True:
+            if self._process.poll() is not None:
+                # A shell dies at once of a SIGTERM that its child handles: what it has started has the same time.
+                if self._deadline is None and self._sigterm_came():
+                    self._deadline = time.monotonic() + self._kill_after
+                if self._deadline is None or time.monotonic() >= self._deadline or not descendants():
+                    break
             yield from self._read(_CHECK_SECONDS)
             yield None
             if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -246,12 +252,6 @@ class Program:
         while self._selector.get_map():
             yield from self._read(0)
         yield from self._lines.end()
-
-    def _others_may_end(self) -> bool:
-        """Whether what it has started has time to end by itself: a shell dies at once of what its child handles."""
-        if self._deadline is None and self._sigterm_came():
-            self._deadline = time.monotonic() + self._kill_after
-        return self._deadline is not None and time.monotonic() < self._deadline and bool(descendants())
 
     def _read(self, timeout: float) -> Iterator[dict[str, Any]]:
         """What is there to read within `timeout` seconds."""

@@ -148,8 +148,12 @@ def obstacle(before: Mapping[int, str]) -> str | None:
 
     Initializing CUDA opens the GPU's device files, also where torch does not count it as initialized.
     """
-    _settle_thread_pools()
-    if threads := _threads():
+    # Fork once for nothing: OpenBLAS, which starts threads when NumPy is imported, ends them before any fork.
+    if (child := forked()) == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    others = [task for task in (_OWN / "task").iterdir() if int(task.name) != os.getpid()]
+    if threads := {(task / "comm").read_text().strip() for task in others} - _SAFE_THREADS:
         return f"started threads ({', '.join(sorted(threads))})"
     own_listing = f"/proc/{os.getpid()}/fd"
     opened = (file for number, file in open_files().items() if before.get(number) != file)
@@ -171,19 +175,6 @@ def open_files() -> dict[int, str]:
         with suppress(OSError):  # the one that listed the directory
             found[int(name)] = os.readlink(_OWN / "fd" / name)
     return found
-
-
-def _threads() -> set[str]:
-    others = [task for task in (_OWN / "task").iterdir() if int(task.name) != os.getpid()]
-    return {(task / "comm").read_text().strip() for task in others} - _SAFE_THREADS
-
-
-def _settle_thread_pools() -> None:
-    """Fork once for nothing: OpenBLAS, which starts threads when NumPy is imported, ends them before any fork."""
-    child = forked()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
 
 
 def forked() -> int:
