@@ -23,7 +23,7 @@ def report_or_prune(trial: Any, value: Any, step: int, interval: int = 1) -> Non
     """
     if not is_due(step, interval):
         return
-    distributed = getattr(sys.modules.get("torch"), "distributed", None)  # looked up, not imported
+    distributed: Any = getattr(sys.modules.get("torch"), "distributed", None)  # looked up, not imported
     several_ranks = (
         distributed is not None
         and distributed.is_available()
