@@ -249,3 +249,22 @@ def test_forked_workers_end_with_their_agent(tmp_path: Path) -> None:
     os.kill(agent.pid, signal.SIGKILL)
     agent.wait(60)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), "the workers' end")
+
+
+def test_the_import_sees_the_first_slots_devices(tmp_path: Path) -> None:
+    seen = '(HERE / "seen").write_text(os.environ["CUDA_VISIBLE_DEVICES"] + " " + os.environ["OMP_NUM_THREADS"])'
+    made = project(tmp_path, at_import=seen, workers=1, n=1)
+    gpus = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    made.run("--local", "2", "--gpu", "1", env={**gpus, "CUDA_VISIBLE_DEVICES": "5,GPU-7"})
+    assert (tmp_path / "seen").read_text() == f"5 {max(1, len(os.sched_getaffinity(0)) // 2)}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_import_ends_with_the_command_that_waits_for_it(tmp_path: Path, number: signal.Signals) -> None:
+    made = project(tmp_path, at_import="time.sleep(600)")
+    command = made.start()
+    wait_until(lambda: (tmp_path / "imports").exists() and bool(imports(made)), "the import", 120)
+    command.send_signal(number)
+    command.communicate(timeout=60)
+    wait_until(lambda: not Path(f"/proc/{imports(made)[0]}").exists(), "the end of the import")
+    assert not made.save_path.exists()
