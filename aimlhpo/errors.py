@@ -85,12 +85,11 @@ class ObjectiveError(AimlhpoError):
     exit_code = ExitCode.CONFIG
 
     def __init__(self, message: str, detail: str = "") -> None:
-        self.detail = detail
+        self.message, self.detail = message, detail
         super().__init__(f"{message}\n\n{detail}" if detail else message)
 
     def __reduce__(self) -> tuple[type[ObjectiveError], tuple[str, str]]:
-        message = str(self.args[0]).removesuffix(f"\n\n{self.detail}") if self.detail else str(self.args[0])
-        return type(self), (message, self.detail)
+        return type(self), (self.message, self.detail)
 
 
 class DeviceError(AimlhpoError):

@@ -87,8 +87,8 @@ class StudyPaths:
     def worker_log(self, agent: str, slot: int) -> Path:
         return self.logs / f"worker-{agent}-{slot}.log"
 
-    def fork_server_log(self, agent: str) -> Path:
-        """What importing the objective prints, where an agent's workers are forked from one process."""
+    def import_log(self, agent: str) -> Path:
+        """What importing the objective prints, once for all workers of an agent."""
         return self.logs / f"import-{agent}.log"
 
     def create(self) -> None:

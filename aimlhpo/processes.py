@@ -12,23 +12,32 @@ import os
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
-_PAUSE = 0.01  # seconds between two looks at processes that have been killed
-_LONGEST_KILL = 30.0  # seconds; a process in an uninterruptible wait ends later, or never
+import aimlhpo
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_POLL_SECONDS = 0.01
+_KILL_SECONDS = 30.0  # a process in an uninterruptible wait ends later, or never
+
+
+def package_environment() -> dict[str, str]:
+    """This process's environment, in which a Python child finds this very package, installed or not."""
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(Path(aimlhpo.__file__).parent.parent)]))
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the agent, process `parent`, is gone; leave Ctrl-C to the agent."""
+    """Have the kernel kill this process when its parent, process `parent`, ends; leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def adopt_orphans(wanted: bool = True) -> None:
+    """Become the parent of every descendant whose own parent ends; with `wanted` False, leave them to the system."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
 def descendants() -> list[int]:
@@ -45,7 +54,7 @@ def descendants() -> list[int]:
         if state not in (b"Z", b"X"):
             children.setdefault(int(parent), []).append(int(name))
     found = list(children.get(os.getpid(), ()))
-    for pid in found:  # grows while it is read
+    for pid in found:  # the list grows while it is read
         found += children.get(pid, ())
     return found
 
@@ -58,15 +67,15 @@ def signal_descendants(number: signal.Signals) -> None:
 
 
 def kill_descendants() -> None:
-    """Kill what is left of the descendants, and wait for their ends. Costs nothing where there are none."""
-    deadline = time.monotonic() + _LONGEST_KILL
-    while _reap_children() and time.monotonic() < deadline:
+    """Kill all descendants that are left and wait for them to end. Costs nothing where there are none."""
+    deadline = time.monotonic() + _KILL_SECONDS
+    while _has_children() and time.monotonic() < deadline:
         signal_descendants(signal.SIGKILL)
-        time.sleep(_PAUSE)
+        time.sleep(_POLL_SECONDS)
 
 
-def _reap_children() -> bool:
-    """Collect ended children; whether others are left."""
+def _has_children() -> bool:
+    """Collect the children that have ended; whether others are left."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     import optuna
 
+    from aimlhpo.agent.fork_server import ForkServer
     from aimlhpo.agent.progress import View
     from aimlhpo.config.schema import Config
 
@@ -72,6 +73,7 @@ class Agent:
         job: the SLURM job that it runs in.
         query_job_state: asks the cluster about the jobs of other agents.
         explain_cause: makes such a cause more exact when the signal has come.
+        fork_server: the process that has loaded the objective, if the command has started one; the agent closes it.
 
     Runs in: the main thread.
     """
@@ -87,6 +89,7 @@ class Agent:
         job: AgentJob | None = None,
         query_job_state: JobStateQuery = lambda holder: None,
         explain_cause: Callable[[str], str] = str,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self._config, self._view, self._causes = config, view, causes
         self._holder = Holder(
@@ -94,7 +97,7 @@ class Agent:
         )
         self._walltime = Walltime(job.deadline if job else None)
         self._query_job_state, self._explain_cause = query_job_state, explain_cause
-        self._pool = WorkerPool(config, self._holder.agent, slots)
+        self._pool = WorkerPool(config, self._holder.agent, slots, fork_server)
         self._stop = StopRequest()
         self._meter = ProgressMeter(config.optuna.n_trials)
         self._next_reap = 0.0

@@ -264,7 +264,9 @@ class StorageClient:
     def _after_claims(self, done: BatchResult) -> None:
         """Have the parameters of the claimed trials sampled."""
         made = [claim for claim in done.answer.claims.values() if isinstance(claim, Claim)]
-        if made and self._sampling is not None:
+        # A study's first trials leave a sampler nothing to learn from, while its process is still loading.
+        are_first = any(claim.number == 0 for claim in made)
+        if made and self._sampling is not None and not are_first:
             executor, process = self._sampling
             trials = [(claim.trial_id, claim.number) for claim in made]
             executor.submit(partial(process.sample, trials), partial(self._after_sampling, made, done.term))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.agent.progress import SlotState
 from aimlhpo.agent.trial_store import PreparedTrial
-from aimlhpo.agent.worker_process import WorkerProcess, environment_of
+from aimlhpo.agent.worker_process import WorkerProcess
 from aimlhpo.config.command import command_spec
 from aimlhpo.objective.messages import Report, Setup, Stop, StudyInfo
 from aimlhpo.worker.devices import Slot
@@ -124,23 +124,29 @@ class WorkerSlot:
 class WorkerPool:
     """One WorkerSlot for each slot of the job, from `start_workers` on.
 
-    Workers of several slots are forked from one process that has imported the objective for all of them. That process
-    is there within the `with` block, and starts to import at once.
+    Workers are forked from one process that has imported the objective for all of them. Within the `with` block that
+    process is there: `fork_server` if the command has started it already, else one of the pool's own, which starts to
+    import at once.
 
     Attributes:
         slots: filled once by `start_workers`. The storage thread reads it (`busy`); only the main thread changes it.
     """
 
-    def __init__(self, config: Config, agent: str, slots: Sequence[Slot]) -> None:
+    def __init__(
+        self, config: Config, agent: str, slots: Sequence[Slot], fork_server: ForkServer | None = None
+    ) -> None:
         self._config, self._agent, self._devices = config, agent, slots
-        self._fork_server: ForkServer | None = None
+        self._fork_server = fork_server
         self.slots: list[WorkerSlot] = []
 
     def __enter__(self) -> Self:
-        if len(self._devices) > 1:
+        log = self._config.paths.import_log(self._agent)
+        if self._fork_server is not None:
+            self._fork_server.write_log(log)
+        else:
+            self._fork_server = ForkServer(log)
             # The first slot's environment: thread numbers are read at import, and slots have equally many GPUs.
-            log = self._config.paths.fork_server_log(self._agent)
-            self._fork_server = ForkServer(self._config.optuna.objective or "", environment_of(self._devices[0]), log)
+            self._fork_server.load(self._config.optuna.objective or "", self._devices[0].environment())
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.check.environment import tracking_problems
 from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show
 from aimlhpo.space.parameter_types import as_number
 
 if TYPE_CHECKING:
-    from aimlhpo.check.environment import ObjectiveProbe
     from aimlhpo.config.schema import Config
 
 FEWEST = 3
@@ -40,18 +40,24 @@ def _ordered_numbers(choices: list[object]) -> bool:
 Step = Callable[["Config"], Iterable[Problem]]
 
 
-def check(config: Config, *, local: bool | None = None, allow_changes: bool = False) -> list[Problem]:
+def check(
+    config: Config, *, local: bool | None = None, allow_changes: bool = False, fork_server: ForkServer | None = None
+) -> list[Problem]:
     """All problems of the configuration at once; the objective's, with its traceback, last.
 
     `local`: the study will run on this machine (default: where there is no `slurm` section).
     `allow_changes`: a reloaded study may have changed ranges and another model YAML.
+    `fork_server`: where the objective is being imported already (default: in a process that ends with the check).
     """
-    with _objective_probe(config) as probe:  # imports while the rest is checked
-        return list(dict.fromkeys(_problems(config, probe, local=local, allow_changes=allow_changes)))
+    with ExitStack() as stack:
+        if fork_server is None and config.optuna.command is None:
+            fork_server = stack.enter_context(ForkServer())
+            fork_server.load(config.optuna.objective or "", {})  # is imported while the rest is checked
+        return list(dict.fromkeys(_problems(config, fork_server, local=local, allow_changes=allow_changes)))
 
 
 def _problems(
-    config: Config, probe: ObjectiveProbe | None, *, local: bool | None, allow_changes: bool
+    config: Config, fork_server: ForkServer | None, *, local: bool | None, allow_changes: bool
 ) -> Iterator[Problem]:
     here = config.slurm is None if local is None else local
     steps: list[tuple[str, Step]] = [
@@ -66,7 +72,7 @@ def _problems(
         ("optuna: warm_start_from", _warm_start),
         ("optuna: gpu", _gpus if here else lambda config: []),
         ("slurm", lambda config: [] if here else [*_slurm(config), *_shared_sqlite(config), *_locks(config)]),
-        ("optuna: objective", lambda config: _objective(config, probe)),
+        ("optuna: objective", lambda config: _objective(config, fork_server)),
     ]
     for where, step in steps:
         yield from _collect(where, step, config)
@@ -268,20 +274,14 @@ def _locks(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"{path}: {trouble}", legal)
 
 
-def _objective_probe(config: Config) -> AbstractContextManager[ObjectiveProbe | None]:
-    from aimlhpo.check.environment import ObjectiveProbe
-
-    objective = config.optuna.objective
-    return nullcontext() if objective is None or config.optuna.command is not None else ObjectiveProbe(objective)
-
-
-def _objective(config: Config, probe: ObjectiveProbe | None) -> list[Problem]:
+def _objective(config: Config, fork_server: ForkServer | None) -> list[Problem]:
     from aimlhpo.check.command import probe_command
 
     if config.optuna.command is not None:
         return list(probe_command(config))
-    if probe is None:
+    if config.optuna.objective is None:
         legal = "the path of the Python file that holds class Objective; or `command`: a program to run"
         return [Problem("optuna: objective", "is missing", legal)]
-    probe.verdict()
+    if fork_server is not None:
+        fork_server.verify()
     return []

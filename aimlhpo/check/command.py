@@ -24,7 +24,7 @@ from aimlhpo.config.command import (
 )
 from aimlhpo.config.resolve import variable_problems
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.objective.messages import THIS_PYTHON, CommandSpec, find_program
+from aimlhpo.objective.command import THIS_PYTHON, CommandSpec, find_program
 from aimlhpo.space.declared import Declared, declared
 from aimlhpo.space.model_paths import exists
 from aimlhpo.space.parameter_types import DOMAINS

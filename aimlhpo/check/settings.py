@@ -8,7 +8,7 @@ These checks read the plain data, so that they run whatever else is wrong with t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,10 +230,19 @@ def _strategies(optuna: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def load_config(
-    hyperparameters: Path, model: Path, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    hyperparameters: Path,
+    model: Path,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    when_read: Callable[[Config], None] = lambda config: None,
 ) -> Config:
-    """Read both files, apply the command line, and check everything. Raises ConfigError with all problems."""
+    """Read both files, apply the command line, and check everything. Raises ConfigError with all problems.
+
+    `when_read` gets the configuration where each key is right by itself, before the checks that load Optuna.
+    """
     config, read, problems = read_config(hyperparameters, model, overrides, flags)
+    if config is not None:
+        when_read(config)
     problems += config_problems(read.hyperparameters, read.model)
     found = read.problems + annotate(dict.fromkeys(problems), read.sources)
     if config is None or found:

@@ -8,12 +8,16 @@ import inspect
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.cli.arguments import UsageError, add_config_arguments, config_flags, fill_local, make_parser
 from aimlhpo.cli.messages import bold, green, nothing_to_do, print_ended, print_results, rows
-from aimlhpo.errors import ConfigError, ExitCode, show
+from aimlhpo.errors import ConfigError, DeviceError, ExitCode, show
 
 if TYPE_CHECKING:
     import optuna
@@ -60,14 +64,23 @@ aimlhpo optimize hyperparameters.yml model.yml --show sampler
 
 def run(argv: Sequence[str]) -> int:
     arguments = _parse(argv)
+    with ForkServer() as fork_server:  # first of all: the objective's imports take longest
+        return _run(arguments, fork_server)
+
+
+def _run(arguments: Namespace, fork_server: ForkServer) -> int:
     from aimlhpo.check.settings import load_config
 
-    config = load_config(arguments.hyperparameters, arguments.model, arguments.overrides, config_flags(arguments))
+    load_objective = partial(_load_objective, arguments, fork_server)
+    files = arguments.hyperparameters, arguments.model
+    config = load_config(*files, arguments.overrides, config_flags(arguments), load_objective)
     if arguments.show:
         return show_strategy(config, arguments.show)
     _tell_default_storage(config)
-    here = config.slurm is None or arguments.local is not None
-    _check(config, arguments, here)
+    here = _runs_here(arguments, config)
+    if here and not arguments.dry_run:
+        _import_for_run(config)
+    _check(config, arguments, here, fork_server)
     if arguments.dry_run:
         return _dry_run(config, here)
     from aimlhpo.search.stopping import ended_already
@@ -81,7 +94,34 @@ def run(argv: Sequence[str]) -> int:
     if arguments.create_only:
         print(f"study {config.optuna.study_name} is ready in {config.optuna.storage}")
         return ExitCode.DONE
-    return _run_here(config, arguments.local) if here else _submit(config, wait=arguments.wait)
+    if here:
+        return _run_here(config, arguments, fork_server)
+    fork_server.close()  # the jobs have their own
+    return _submit(config, wait=arguments.wait)
+
+
+def _runs_here(arguments: Namespace, config: Config) -> bool:
+    return config.slurm is None or arguments.local is not None
+
+
+def _load_objective(arguments: Namespace, fork_server: ForkServer, config: Config) -> None:
+    """Have the objective imported while the rest is checked; in the first slot's environment where it trains here."""
+    from aimlhpo.worker.devices import plan_local_slots
+
+    environment: dict[str, str] = {}
+    if _runs_here(arguments, config):
+        with suppress(DeviceError):  # told by the check
+            environment = plan_local_slots(config, arguments.workers)[0].environment()
+    fork_server.load(config.optuna.objective or "", environment)
+
+
+def _import_for_run(config: Config) -> None:
+    """Import what a run on this machine needs now, while the fork server imports the objective."""
+    for module in ("aimlhpo.cli.live_view", "aimlhpo.launch.local", "aimlhpo.search.warm_start"):
+        import_module(module)
+    if not config.optuna.storage.startswith("journal"):
+        import_module("aimlhpo.storage.sql")
+        import_module("alembic.context")  # Optuna makes its tables with it
 
 
 def _parse(argv: Sequence[str]) -> Namespace:
@@ -105,6 +145,7 @@ def _parse(argv: Sequence[str]) -> Namespace:
     )
     arguments = parser.parse_intermixed_args(fill_local(argv))
     arguments.local = _workers(arguments.local)
+    arguments.workers = arguments.local if isinstance(arguments.local, int) else None
     return arguments
 
 
@@ -125,11 +166,11 @@ def _tell_default_storage(config: Config) -> None:
         print(f"note: no storage is named; jobs on several nodes share a journal file, {file}", file=sys.stderr)
 
 
-def _check(config: Config, arguments: Namespace, here: bool) -> None:
+def _check(config: Config, arguments: Namespace, here: bool, fork_server: ForkServer) -> None:
     from aimlhpo.check.check import check
     from aimlhpo.cli.check import tell_notes
 
-    problems = check(config, local=here, allow_changes=arguments.allow_changes)
+    problems = check(config, local=here, allow_changes=arguments.allow_changes, fork_server=fork_server)
     if problems:
         raise ConfigError(problems)
     tell_notes(config)
@@ -175,12 +216,12 @@ def _tell_changed_objective(study: optuna.Study, config: Config) -> None:
         print(f"note: {source} has changed since the study's trials were made", file=sys.stderr)
 
 
-def _run_here(config: Config, workers: int | str | None) -> int:
+def _run_here(config: Config, arguments: Namespace, fork_server: ForkServer) -> int:
     from aimlhpo.cli.live_view import make_view
     from aimlhpo.launch.local import run_local
     from aimlhpo.storage.study import load_study
 
-    run_local(config, make_view(config), workers if isinstance(workers, int) else None)
+    run_local(config, make_view(config), arguments.workers, fork_server)
     study = load_study(config)
     feasible = _tell_results(study, config)
     _tell_failed_permutations(study, config)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.objective.messages import CommandSpec
+from aimlhpo.objective.command import CommandSpec
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -146,9 +146,13 @@ _REAL = ("float", "uniform", "loguniform")
 def add_to_argparse(parser: argparse.ArgumentParser, space: str | os.PathLike[str] | Mapping[str, Any]) -> None:
     """Add an option for every parameter: `--NAME`, or the one that its `pass-as` begins with.
 
-    `space` is the path of the hyperparameter YAML, or its `optuna: parameters` as a dict. The options convert their
-    values and have no defaults: `parser.set_defaults(NAME=...)` sets them. Raises ConfigError for a file that cannot
-    be read, ValueError for one that declares no parameters.
+    The options convert their values and have no defaults: `parser.set_defaults(NAME=...)` sets them.
+
+    Args:
+        parser: the script's own; each value becomes the attribute NAME of what it parses.
+        space: the path of the hyperparameter YAML, or its `optuna: parameters` as a dict.
+
+    Raises ConfigError for a file that cannot be read, ValueError for one that declares no parameters.
     """
     for key, entry in _entries(space).items():
         settings = entry.get("settings") or {}

@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING
 from aimlhpo.agent.agent import Agent, Ending
 from aimlhpo.agent.progress import View
 from aimlhpo.errors import Interrupted
-from aimlhpo.worker.devices import plan_slots, visible_gpus
+from aimlhpo.worker.devices import plan_local_slots
 
 if TYPE_CHECKING:
+    from aimlhpo.agent.fork_server import ForkServer
     from aimlhpo.config.schema import Config
 
 
-def run_local(config: Config, view: View, workers: int | None = None) -> Ending:
-    """Run the study with `workers` workers; None: one for each GPU, or a single one on the CPU.
+def run_local(config: Config, view: View, workers: int | None = None, fork_server: ForkServer | None = None) -> Ending:
+    """Run the study with `workers` workers, forked of `fork_server` where it has loaded the objective already.
 
     Raises DeviceError, ObjectiveError, StudyFailed, StorageError, and Interrupted after Ctrl-C.
     """
-    gpus = visible_gpus() if config.optuna.gpu else []
-    ranks = config.slurm.gpus_per_worker if config.slurm else 1
-    slots = plan_slots(gpus, cuda=config.optuna.gpu, workers=workers, gpus_per_worker=ranks)
+    slots = plan_local_slots(config, workers)
     view.start()
     try:
-        ending = Agent(config, slots, view).run()
+        ending = Agent(config, slots, view, fork_server=fork_server).run()
     finally:
         view.stop()
     if ending.cause is not None:
