@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlhpo.check.environment import tracking_problems
 from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show
-from aimlhpo.space.parameter_types import as_number
+from aimlhpo.space.parameter_types import is_number
 
 if TYPE_CHECKING:
     from aimlhpo.check.environment import ObjectiveProbe
@@ -23,18 +23,16 @@ FEWEST = 3
 
 def hints(config: Config) -> list[str]:
     """Advice on a checked configuration, one line each."""
-    return [
-        f"{key_path('optuna', 'parameters', key)}: {show(section.settings['choices'])} are numbers in order: "
-        "the type ordinal (or log_ordinal) tells the sampler which are neighbours"
-        for key, section in config.optuna.parameters.items()
-        if section.type == "categorical" and _ordered_numbers(section.settings["choices"])
-    ]
-
-
-def _ordered_numbers(choices: list[object]) -> bool:
-    numbers = [None if isinstance(choice, str) else as_number(choice) for choice in choices]
-    known = [number for number in numbers if number is not None]
-    return len(known) == len(choices) >= FEWEST and known == sorted(known)
+    lines = []
+    for parameter in config.space.parameters:
+        choices = parameter.settings["choices"] if parameter.type == "categorical" else []
+        if len(choices) >= FEWEST and all(map(is_number, choices)) and choices == sorted(choices):
+            where = key_path("optuna", "parameters", parameter.key)
+            lines.append(
+                f"{where}: {show(choices)} are numbers in order: "
+                "the type ordinal (or log_ordinal) tells the sampler which are neighbours"
+            )
+    return lines
 
 
 Step = Callable[["Config"], Iterable[Problem]]
@@ -56,7 +54,6 @@ def _problems(
     here = config.slurm is None if local is None else local
     steps: list[tuple[str, Step]] = [
         ("optuna: metric", _metrics),
-        ("optuna: parameters", _space),
         ("optuna: sampler", _strategies),
         ("optuna: save_path", _save_path),
         ("log", tracking_problems),
@@ -90,13 +87,6 @@ def _metrics(config: Config) -> Iterator[Problem]:
     if len(config.optuna.direction) != len(names):
         found = f"{len(config.optuna.direction)} directions for {len(names)} metrics"
         yield Problem("optuna: direction", found, "one direction for each metric")
-
-
-def _space(config: Config) -> Iterable[Problem]:
-    from aimlhpo.space.search_space import SearchSpace
-
-    SearchSpace.from_config(config)
-    return []
 
 
 def _strategies(config: Config) -> list[Problem]:
@@ -187,7 +177,7 @@ def _unsearched(model: dict[str, Any], config: Config) -> dict[str, Any]:
     """The model config without the values that trials replace."""
     from aimlhpo.space.model_paths import exists, substitute
 
-    searched = (key for key, parameter in config.optuna.parameters.items() if parameter.substitute)
+    searched = [parameter.key for parameter in config.space.parameters if parameter.substitute]
     return substitute(model, {key: None for key in searched if exists(model, key)})
 
 

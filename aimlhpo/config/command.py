@@ -134,7 +134,7 @@ def command_spec(config: Config) -> CommandSpec | None:
         words=tuple(split(options.command)),
         working_directory=options.working_directory or os.getcwd(),
         files=str(config.paths.state / "commands"),
-        pass_as={p.name: p.pass_as for p in options.parameters.values() if p.pass_as is not None},
+        pass_as={p.name: p.pass_as for p in config.space.parameters if p.pass_as is not None},
         variables=dict(options.environment),
     )
 

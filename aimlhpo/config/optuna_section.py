@@ -8,9 +8,6 @@ The `optuna:` section: the study, its storage, budget, strategies and search spa
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from collections.abc import Mapping as AnyMapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -33,8 +30,7 @@ from aimlhpo.config.fields import (
     in_editors,
     one_of,
 )
-from aimlhpo.config.resolve import absolute, resolve_storage, storage_problems
-from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
+from aimlhpo.errors import did_you_mean, listing, show
 from aimlhpo.space.constraints import LEGAL, ConstraintError, parse_constraint
 from aimlhpo.space.parameter_types import as_number
 
@@ -82,24 +78,6 @@ def _named(key: str, entry: Any) -> Any:
 
 
 Parameters = Annotated[dict[str, ParameterSection], BeforeValidator(_parameters)]
-
-
-_WHERE = key_path("optuna", "pruner", "metric")
-
-
-def pruned_metric_problems(optuna: AnyMapping[str, Any]) -> Iterator[Problem]:
-    """A metric that the study does not have, or none where it has several."""
-    pruner = optuna.get("pruner")
-    pruner = {"type": pruner} if isinstance(pruner, str) else pruner
-    if not isinstance(pruner, AnyMapping):
-        return
-    metrics = optuna.get("metric", "val_loss")
-    known = [str(name) for name in (metrics if isinstance(metrics, list) else [metrics])]
-    given = pruner.get("metric")
-    if given is None and len(known) > 1 and pruner.get("type") != "NopPruner":
-        yield Problem(_WHERE, f"is missing, and the study has {len(known)} metrics", f"one of {listing(known)}")
-    elif isinstance(given, str) and given not in known:
-        yield Problem(_WHERE, f"{show(given)} is no metric of the study", listing(known), did_you_mean(given, known))
 
 
 def reported_metric(metrics: list[str], named: str | None) -> int | None:
@@ -234,31 +212,6 @@ def _warm_start(value: Any) -> Any:
 
 
 WarmStart = Annotated[WarmStartSection, BeforeValidator(_warm_start)]
-
-
-def resolve_warm_start(optuna: dict[str, Any]) -> None:
-    """Make its place absolute, so that a later start from another directory finds the same study."""
-    value = optuna.get("warm_start_from")
-    if isinstance(value, str) and value.strip() and "\0" not in value:
-        optuna["warm_start_from"] = absolute(value)
-    elif isinstance(value, dict):
-        storage, name, path = (value.get(key) for key in ("storage", "study_name", "path"))
-        if isinstance(path, str) and path.strip():
-            value["path"] = absolute(path)
-        if isinstance(storage, str) and isinstance(name, str):
-            value["storage"] = resolve_storage(storage, os.getcwd(), name)
-
-
-def warm_start_problems(optuna: AnyMapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the place of the other study as it is written."""
-    named = optuna.get("warm_start_from")
-    if not isinstance(named, AnyMapping):
-        return
-    where = key_path("optuna", "warm_start_from")
-    if named.get("path") is not None and (named.get("study_name") is not None or named.get("storage") is not None):
-        yield Problem(where, "has a path, and a study_name or storage beside it", "one of the two ways")
-    for problem in storage_problems(named.get("storage")):
-        yield Problem(key_path(where, "storage"), problem.found, problem.legal, problem.suggestion)
 
 
 DIRECTIONS = ("minimize", "maximize")

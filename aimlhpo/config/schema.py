@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +16,10 @@ from pydantic import BeforeValidator, Field
 
 from aimlhpo.config.fields import Count, CountFromZero, Flag, Lines, Script, Section, Text, illegal
 from aimlhpo.config.optuna_section import OptunaSection
-from aimlhpo.config.resolve import resolve_tracking, tracking_problems
 from aimlhpo.config.yaml import dump_yaml
-from aimlhpo.errors import ConfigError, show
+from aimlhpo.errors import show
 from aimlhpo.paths import StudyPaths, replace_file
+from aimlhpo.space.search_space import SearchSpace
 
 
 class MlflowSection(Section):
@@ -136,6 +135,8 @@ class Config:
     optuna: OptunaSection
     model: dict[str, Any]
     hyperparameters: dict[str, Any]
+    """The hyperparameter YAML as data, for its copy beside the study and for objectives; no check reads it."""
+    space: SearchSpace
     storage_named: bool = field(default=True, compare=False)
     """False where no `storage` was given and the default was taken."""
 
@@ -152,7 +153,7 @@ class Config:
 
     def enqueued(self) -> list[dict[str, Any]]:
         """The trials of `enqueue`, by study name."""
-        names = {key: parameter.name for key, parameter in self.optuna.parameters.items()}
+        names = {parameter.key: parameter.name for parameter in self.space.parameters}
         return [{names.get(key, key): value for key, value in entry.items()} for entry in self.optuna.enqueue]
 
     def write_snapshot(self) -> None:
@@ -160,14 +161,3 @@ class Config:
         os.makedirs(self.paths.snapshot, mode=0o700, exist_ok=True)
         replace_file(self.paths.hyperparameters, dump_yaml(self.hyperparameters), 0o600)
         replace_file(self.paths.model, dump_yaml(self.model), 0o600)
-
-
-def with_tracking(config: Config, asked: Mapping[str, Any]) -> Config:
-    """The same study, with tracking tools asked for as under `log`. Raises ConfigError."""
-    log = config.hyperparameters.get("log")
-    log = {**(log if isinstance(log, dict) else {}), **asked}
-    problems = list(tracking_problems(log))
-    if problems:
-        raise ConfigError(problems)
-    resolve_tracking(log, config.optuna.save_path, config.optuna.study_name)
-    return replace(config, log=LogSection.model_validate(log))

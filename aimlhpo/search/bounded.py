@@ -23,7 +23,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.search.building import make_sampler
 from aimlhpo.search.grid import GridSampler, declared_grid
-from aimlhpo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -162,5 +161,5 @@ def sampler_of(config: Config, seed: int | None) -> BaseSampler:
     """
     if declared_grid(config) is not None:
         return GridSampler()
-    sampler = make_sampler(config.optuna.sampler, seed, SearchSpace.from_config(config).encode)
+    sampler = make_sampler(config.optuna.sampler, seed, config.space.encode)
     return bounded(sampler, config.optuna.sampler_sees)

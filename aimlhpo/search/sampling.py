@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from aimlhpo.errors import StudyFailed
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.building import reseed
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.study import STUDY_ATTR
 from aimlhpo.storage.views import for_sampler
@@ -29,7 +28,7 @@ class Sampling:
 
     def __init__(self, config: Config, study: optuna.Study) -> None:
         self._study = study
-        self.space = SearchSpace.from_config(config)
+        self.space = config.space
         self._seed = study.user_attrs[STUDY_ATTR]["seed"]
         self.promotion = Promotion.of(study, config.optuna.reported_metric)
         self._sampled = make_study_for_sampling(study, pauses=self.promotion is not None)

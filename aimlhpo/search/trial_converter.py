@@ -13,11 +13,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.errors import ConfigError, Problem, key_path, show
-from aimlhpo.space.declared import outside
 from aimlhpo.space.dependencies import NOTHING
 from aimlhpo.space.distributions import Texts
 from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup
-from aimlhpo.space.search_space import Parameter, SearchSpace
+from aimlhpo.space.search_space import Parameter
 from aimlhpo.storage.trials import IMPORTED, OPTUNA_CONSTRAINT
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def default_trial(config: Config) -> dict[str, Any]:
     values: dict[str, Any] = {}
     suggested: dict[str, Any] = {}
     problems: list[Problem] = []
-    for parameter in SearchSpace.from_config(config).in_order:
+    for parameter in config.space.in_order:
         if not parameter.active(values):
             values.update({parameter.name: parameter.otherwise} if parameter.otherwise is not NOTHING else {})
             continue
@@ -53,7 +52,7 @@ def _problems(parameter: Parameter, value: Any, suggested: Any) -> Iterator[Prob
     if value is NOTHING:
         yield Problem(where, "has no value in the model YAML", _WAYS)
         return
-    legal = outside(parameter.type, parameter.settings, suggested)
+    legal = parameter.definition.legal(parameter.settings, suggested)
     if legal is not None:
         yield Problem(where, f"{show(value)}, the model's own value, is not in the search space ({legal})", _WAYS)
 
@@ -65,9 +64,9 @@ def _given(parameter: Parameter, model: Mapping[str, Any]) -> Any:
 
 def _undone(parameter: Parameter, value: Any, values: Mapping[str, Any]) -> Any:
     """The value before it is multiplied by what it depends on."""
-    for link in parameter.links:
-        factor = link.value(values)
-        if link.dependency.type == "multiply" and factor not in (NOTHING, 0) and isinstance(value, int | float):
+    for dependency in parameter.dependencies:
+        factor = dependency.value(values)
+        if dependency.type == "multiply" and factor not in (NOTHING, 0) and isinstance(value, int | float):
             value = value / factor
             value = int(value) if float(value).is_integer() else value
     return value
@@ -81,7 +80,7 @@ class TrialConverter:
     """Brings the trials of one study into the search space of another."""
 
     def __init__(self, source: optuna.Study, config: Config) -> None:
-        self._space = SearchSpace.from_config(config)
+        self._space = config.space
         self._constraints = [OPTUNA_CONSTRAINT + text for text in config.optuna.constraints]
         self._metrics = len(config.optuna.metric)
         signature = source.user_attrs.get("aimlhpo", {}).get("fingerprint", {}).get("space")

@@ -15,7 +15,6 @@ import optuna
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing
 from aimlhpo.search.grid import queue_of
 from aimlhpo.search.trial_converter import IncompatibleTrial, TrialConverter, default_trial
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.open import holds_studies, literal_password, open_storage, without_experimental_warnings
 from aimlhpo.storage.study import create_or_load_study, load_study, study_exists
 from aimlhpo.storage.trials import IMPORT_NOTES, IMPORTED, imported_trials, notes
@@ -232,7 +231,7 @@ def _prepare(config: Config, study: optuna.Study) -> None:
     queue = queue_of(study, config)
     if queue is not None:
         queue.begin()
-    space = SearchSpace.from_config(config)
+    space = config.space
     default = [default_trial(config)] if config.optuna.enqueue_default else []
     with without_experimental_warnings():
         for values in [*default, *config.enqueued()]:

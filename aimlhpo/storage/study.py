@@ -30,13 +30,12 @@ _RANGE_KEYS = {"low", "high", "step"}
 
 def fingerprint_of(config: Config) -> dict[str, Any]:
     """Metrics, directions, and each parameter's distribution as Optuna's JSON."""
-    from aimlhpo.space.search_space import SearchSpace
 
     return {
         "metric": list(config.optuna.metric),
         "direction": list(config.optuna.direction),
         "constraints": sorted(config.optuna.constraints),
-        "space": SearchSpace.from_config(config).fingerprint(),
+        "space": config.space.fingerprint(),
     }
 
 
@@ -237,7 +236,7 @@ def _sign(study: optuna.Study, config: Config) -> None:
     """Note in the study its id, what it searches, when it was last started, and its seed (drawn where none is set)."""
 
     known = study.user_attrs.get(STUDY_ATTR, {})
-    grid = grid_of(config.hyperparameters["optuna"], config.model)
+    grid = grid_of(config.space)
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
     now = time.time()
     lasting = {"id": known.get("id") or secrets.token_hex(8), "begun": known.get("begun", now)}

@@ -113,7 +113,7 @@ def test_conf_holds_the_model_and_the_optuna_section(files: Files) -> None:
     config = files.write(FULL).load()
     conf = config.conf()
     assert conf["epochs"] == 5
-    assert list(conf["optuna"]["parameters"]) == list(config.optuna.parameters)
+    assert list(conf["optuna"]["parameters"]) == list(config.space.by_key)
     conf["optuna"]["parameters"].clear()
     conf["layers"].clear()
     assert config.conf()["layers"]
