@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aimlhpo.check.command import command_problems
-from aimlhpo.check.search_space import grid_problems, space_problems, too_many_trials_problems
+from aimlhpo.check.parameters import grid_problems, space_problems, too_many_trials_problems
 from aimlhpo.config.load import Reading, read_config
 from aimlhpo.config.resolve import RESOURCES, resolve_tracking, resource_at, variable_problems
 from aimlhpo.config.schema import Config, LogSection

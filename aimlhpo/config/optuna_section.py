@@ -1,9 +1,7 @@
-"""`parameters`: the search space, each entry under its key.
-Pruning in a study with several metrics: by one of them, which the pruner names.
-The values of the keys that say when a study has had enough.
-`sampler`, `pruner` and `terminator`: each a class by its name, with its keyword arguments.
-`warm_start_from`: another study, by its directory or by its name.
-The `optuna:` section: the study, its storage, budget, strategies and search space.
+"""The `optuna:` section as pydantic models: the study, its storage, budget, strategies and search space.
+
+First the keys that hold mappings of their own (parameters, patience, strategies, warm start), then the section. The
+search space is only checked for its form here: `Config.space` has its parameters.
 """
 
 from __future__ import annotations
@@ -34,6 +32,19 @@ from aimlhpo.errors import did_you_mean, listing, show
 from aimlhpo.space.constraints import LEGAL, ConstraintError, parse_constraint
 from aimlhpo.space.parameter_types import as_number
 
+TIMEOUT_SCOPES = ("submission", "study")
+AT_STOP = ("finish", "prune")
+DIRECTIONS = ("minimize", "maximize")
+MOST_FRUITLESS = 5  # interruptions in a row without a new report or checkpoint, by default
+ON_OOM = ("fail", "prune", "retry_alone")
+PRUNING = ("fast", "strict")
+KEPT = ("all", "best", "none")
+_NUMBER = {"type": "number"}
+_ONE_DIRECTION = {"enum": DIRECTIONS}
+_LEGAL_STUDY = (
+    "a study's save_path or hyperparameter file; or study_name: NAME, and storage: URL where it is another one"
+)
+
 
 class ParameterSection(Section):
     """One parameter of the search space, under its key."""
@@ -58,23 +69,17 @@ class ParameterSection(Section):
         "on: OTHER, conditions: [{type: equal, compare_value: VALUE}], otherwise: VALUE}; a list for several.",
     )
 
-    @property
-    def name(self) -> str:
-        """The parameter's name in the study."""
-        return str(self.settings["name"])
-
 
 def _parameters(value: Any) -> Any:
     """Give every entry without a name its key as the name."""
     if not isinstance(value, dict):
         raise illegal(f"{show(value)} is not a mapping", "one entry per parameter")
-    return {str(key): _named(str(key), entry) for key, entry in value.items()}
-
-
-def _named(key: str, entry: Any) -> Any:
-    if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
-        return entry
-    return {**entry, "settings": {"name": key, **entry["settings"]}}
+    return {
+        str(key): {**entry, "settings": {"name": str(key), **entry["settings"]}}
+        if isinstance(entry, dict) and isinstance(entry.get("settings"), dict)
+        else entry
+        for key, entry in value.items()
+    }
 
 
 Parameters = Annotated[dict[str, ParameterSection], BeforeValidator(_parameters)]
@@ -87,45 +92,40 @@ def reported_metric(metrics: list[str], named: str | None) -> int | None:
     return 0 if len(metrics) == 1 else None
 
 
-TIMEOUT_SCOPES = ("submission", "study")
-AT_STOP = ("finish", "prune")
-_NUMBER = {"type": "number"}
-
-
 def _at_least_zero(value: Any) -> float:
-    return _limited(value, 0.0, "a number, 0 or more")
-
-
-def _hours(value: Any) -> float:
-    number = _limited(value, 0.0, "hours, more than 0")
-    if number == 0:
-        raise illegal(f"{show(value)} is too small", "hours, more than 0")
+    legal = "a number, 0 or more"
+    number = _number(value, legal)
+    if number < 0:
+        raise illegal(f"{show(value)} is too small", legal)
     return number
 
 
-def _limited(value: Any, least: float, legal: str) -> float:
+def _hours(value: Any) -> float:
+    legal = "hours, more than 0"
+    number = _number(value, legal)
+    if number <= 0:
+        raise illegal(f"{show(value)} is too small", legal)
+    return number
+
+
+def _number(value: Any, legal: str) -> float:
     number = as_number(value)
     if number is None:
         raise illegal(f"{show(value)} is not a number", legal)
-    if number < least:
-        raise illegal(f"{show(value)} is too small", legal)
     return float(number)
 
 
 def _targets(value: Any) -> float | dict[str, float]:
     legal = "a number, or metric: number pairs"
     if not isinstance(value, dict):
-        return _target(value, "", legal)
+        return _number(value, legal)
     if not value:
         raise illegal("is empty", legal)
-    return {str(name): _target(one, f"{name} is ", legal) for name, one in value.items()}
-
-
-def _target(value: Any, prefix: str, legal: str) -> float:
-    number = as_number(value)
-    if number is None:
-        raise illegal(f"{prefix}{show(value)}, not a number" if prefix else f"{show(value)} is not a number", legal)
-    return float(number)
+    numbers = {str(name): as_number(one) for name, one in value.items()}
+    for name, one in value.items():
+        if numbers[str(name)] is None:
+            raise illegal(f"{name} is {show(one)}, not a number", legal)
+    return {name: float(number) for name, number in numbers.items() if number is not None}
 
 
 NotNegative = Annotated[float, BeforeValidator(_at_least_zero), in_editors({**_NUMBER, "minimum": 0})]
@@ -189,9 +189,6 @@ Strategy = Annotated[StrategySection, BeforeValidator(_strategy)]
 Pruner = Annotated[PrunerSection, BeforeValidator(_strategy)]
 
 
-_LEGAL = "a study's save_path or hyperparameter file; or study_name: NAME, and storage: URL where it is another one"
-
-
 class WarmStartSection(Section):
     """Another study."""
 
@@ -204,22 +201,14 @@ def _warm_start(value: Any) -> Any:
     if isinstance(value, dict):
         named = value.get("study_name") is not None or value.get("path") is not None
         if not named and set(value) <= set(WarmStartSection.model_fields):
-            raise illegal("names no study", _LEGAL)
+            raise illegal("names no study", _LEGAL_STUDY)
         return value
     if not isinstance(value, str):
-        raise illegal(f"{show(value)} is not a study", _LEGAL)
+        raise illegal(f"{show(value)} is not a study", _LEGAL_STUDY)
     return {"path": value}
 
 
 WarmStart = Annotated[WarmStartSection, BeforeValidator(_warm_start)]
-
-
-DIRECTIONS = ("minimize", "maximize")
-MOST_FRUITLESS = 5  # interruptions in a row without a new report or checkpoint, by default
-ON_OOM = ("fail", "prune", "retry_alone")
-PRUNING = ("fast", "strict")
-KEPT = ("all", "best", "none")
-_DIRECTION = {"enum": DIRECTIONS}
 
 
 def _constraint(value: Any) -> str:
@@ -246,7 +235,7 @@ def _entries(value: Any) -> Any:
 
 
 Directions = Annotated[
-    list[str], BeforeValidator(_directions), in_editors(_DIRECTION, {"type": "array", "items": _DIRECTION})
+    list[str], BeforeValidator(_directions), in_editors(_ONE_DIRECTION, {"type": "array", "items": _ONE_DIRECTION})
 ]
 Constraints = Annotated[
     list[Annotated[str, BeforeValidator(_constraint), in_editors(TEXT)]],
@@ -388,6 +377,14 @@ class OptunaSection(Section):
         default="fast", description="fast: the newest decision at hand, never waiting; strict: exactly as in Optuna."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _direction_for_each_metric(cls, data: Any) -> Any:
+        """Without `direction`, every metric is minimized."""
+        if isinstance(data, dict) and "direction" not in data and isinstance(data.get("metric"), list):
+            return {**data, "direction": ["minimize"] * len(data["metric"])}
+        return data
+
     @property
     def promotes(self) -> bool:
         """Whether trials pause at rungs and are promoted."""
@@ -398,14 +395,6 @@ class OptunaSection(Section):
     def reported_metric(self) -> int | None:
         """The position of the metric that trials report, where there is one."""
         return reported_metric(self.metric, self.pruner.metric if self.pruner is not None else None)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _direction_for_each_metric(cls, data: Any) -> Any:
-        """Without `direction`, every metric is minimized."""
-        if isinstance(data, dict) and "direction" not in data and isinstance(data.get("metric"), list):
-            return {**data, "direction": ["minimize"] * len(data["metric"])}
-        return data
 
     @property
     def targets(self) -> dict[str, float]:

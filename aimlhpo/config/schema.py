@@ -1,7 +1,7 @@
-"""The `log:` section: where a study's files lie, and which tracking tools are told of its trials.
-The `slurm:` section: the jobs that run a study on a cluster.
-The hyperparameter YAML: every section with its keys. The models here hold checked values and no logic.
-The checked configuration of a study: what everything else reads.
+"""The hyperparameter YAML as pydantic models, and `Config`, the checked configuration that everything else reads.
+
+The sections `log` and `slurm` stand here, `optuna` in a module of its own. A model checks each key by itself and holds
+its value; the JSON schema and the reference tables are derived from them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field
 
 from aimlhpo.config.fields import Count, CountFromZero, Flag, Lines, Script, Section, Text, illegal
 from aimlhpo.config.optuna_section import OptunaSection
+from aimlhpo.config.sbatch_options import OptionValue
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import show
 from aimlhpo.paths import StudyPaths, replace_file
@@ -68,9 +69,6 @@ class LogSection(Section):
     ] = Field(default=None, description="Write every trial for TensorBoard: true, a directory, or a mapping.")
 
 
-BatchValue = str | list[str] | None
-
-
 def _batch(value: Any) -> Any:
     if not isinstance(value, dict):
         raise illegal(f"{show(value)} is not a mapping", "sbatch options, by long name or short letter")
@@ -81,7 +79,7 @@ class SlurmSection(Section):
     """Jobs, their sbatch options, and what runs in them before Python."""
 
     jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
-    batch: Annotated[dict[str, BatchValue], BeforeValidator(_batch)] = Field(
+    batch: Annotated[dict[str, OptionValue], BeforeValidator(_batch)] = Field(
         default_factory=dict,
         description="Options of sbatch, by long name or short letter; null or true for options without a value, "
         "a list for repeated ones.",
@@ -128,7 +126,10 @@ class HyperparameterFile(Section):
 
 @dataclass(frozen=True)
 class Config:
-    """Both YAML files, checked. Plain data: it can be pickled, and holds no secret that a file did not hold."""
+    """Both YAML files, checked. Plain data: it can be pickled, and holds no secret that a file did not hold.
+
+    `space` has the parameters of both files.
+    """
 
     log: LogSection
     slurm: SlurmSection | None
