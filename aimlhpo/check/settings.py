@@ -41,10 +41,19 @@ _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
 
 def load_config(
-    hyperparameters: Path, model: Path, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    hyperparameters: Path,
+    model: Path,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    when_read: Callable[[Config], None] = lambda config: None,
 ) -> Config:
-    """Read both files, apply the command line, and check everything. Raises ConfigError with all problems."""
+    """Read both files, apply the command line, and check everything. Raises ConfigError with all problems.
+
+    `when_read` gets the configuration where each key is right by itself, before the checks that load Optuna.
+    """
     reading = read_config(hyperparameters, model, overrides, flags)
+    if not reading.problems:
+        when_read(reading.config)
     in_space = space_problems(reading.config) or grid_problems(reading.config)
     reading = _with_trials_of_the_grid(reading, in_space)
     problems = [*reading.problems, *(in_space or too_many_trials_problems(reading.config))]
