@@ -1,5 +1,7 @@
-"""What is right, and could be better.
-Everything that can be known before a GPU is spent. Nothing here makes or changes anything that stays.
+"""The steps of `aimlhpo check` on a configuration whose settings are right: what the storage, the cluster, the tracking
+tools and the objective say. Nothing here makes or changes anything that stays.
+
+A step gives problems, or raises an error of ours, which becomes one.
 """
 
 from __future__ import annotations
@@ -12,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.check.environment import tracking_problems
+from aimlhpo.config.load import load_snapshot
 from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show
-from aimlhpo.space.parameter_types import as_number
+from aimlhpo.space.model_paths import exists, substitute
+from aimlhpo.space.parameter_types import is_number
+from aimlhpo.storage.locks import lock_trouble, network
+from aimlhpo.storage.open import file_of, holds_studies, literal_password
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -23,18 +29,16 @@ FEWEST = 3
 
 def hints(config: Config) -> list[str]:
     """Advice on a checked configuration, one line each."""
-    return [
-        f"{key_path('optuna', 'parameters', key)}: {show(section.settings['choices'])} are numbers in order: "
-        "the type ordinal (or log_ordinal) tells the sampler which are neighbours"
-        for key, section in config.optuna.parameters.items()
-        if section.type == "categorical" and _ordered_numbers(section.settings["choices"])
-    ]
-
-
-def _ordered_numbers(choices: list[object]) -> bool:
-    numbers = [None if isinstance(choice, str) else as_number(choice) for choice in choices]
-    known = [number for number in numbers if number is not None]
-    return len(known) == len(choices) >= FEWEST and known == sorted(known)
+    lines = []
+    for parameter in config.space.parameters:
+        choices = parameter.settings["choices"] if parameter.type == "categorical" else []
+        if len(choices) >= FEWEST and all(map(is_number, choices)) and choices == sorted(choices):
+            where = key_path("optuna", "parameters", parameter.key)
+            lines.append(
+                f"{where}: {show(choices)} are numbers in order: "
+                "the type ordinal (or log_ordinal) tells the sampler which are neighbours"
+            )
+    return lines
 
 
 Step = Callable[["Config"], Iterable[Problem]]
@@ -62,7 +66,6 @@ def _problems(
     here = config.slurm is None if local is None else local
     steps: list[tuple[str, Step]] = [
         ("optuna: metric", _metrics),
-        ("optuna: parameters", _space),
         ("optuna: sampler", _strategies),
         ("optuna: save_path", _save_path),
         ("log", tracking_problems),
@@ -75,17 +78,12 @@ def _problems(
         ("optuna: objective", lambda config: _objective(config, fork_server)),
     ]
     for where, step in steps:
-        yield from _collect(where, step, config)
-
-
-def _collect(where: str, step: Step, config: Config) -> list[Problem]:
-    """The problems a step finds, whether it returns or raises them."""
-    try:
-        return list(step(config))
-    except ConfigError as error:
-        return error.problems
-    except AimlhpoError as error:
-        return [Problem(where, str(error))]
+        try:
+            yield from list(step(config))
+        except ConfigError as error:
+            yield from error.problems
+        except AimlhpoError as error:
+            yield Problem(where, str(error))
 
 
 def _metrics(config: Config) -> Iterator[Problem]:
@@ -93,16 +91,6 @@ def _metrics(config: Config) -> Iterator[Problem]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         yield Problem("optuna: metric", f"{', '.join(repeated)} is named twice", "each metric once")
-    if len(config.optuna.direction) != len(names):
-        found = f"{len(config.optuna.direction)} directions for {len(names)} metrics"
-        yield Problem("optuna: direction", found, "one direction for each metric")
-
-
-def _space(config: Config) -> Iterable[Problem]:
-    from aimlhpo.space.search_space import SearchSpace
-
-    SearchSpace.from_config(config)
-    return []
 
 
 def _strategies(config: Config) -> list[Problem]:
@@ -117,7 +105,8 @@ def _save_path(config: Config) -> Iterator[Problem]:
     if reason:
         yield Problem("optuna: save_path", reason, "a directory that you may write to")
         return
-    owner = _owner(config)
+    snapshot = _snapshot(config)
+    owner = snapshot.optuna.study_name if snapshot else None
     if owner is not None and owner != config.optuna.study_name:
         found = f"{path} belongs to the study {owner!r}, this one is {config.optuna.study_name!r}"
         yield Problem("optuna: save_path", found, "a directory of the study's own")
@@ -138,21 +127,12 @@ def _unwritable(path: Path) -> str | None:
 
 def _snapshot(config: Config) -> Config | None:
     """The configuration that the save_path was last used with."""
-    from aimlhpo.config.load import load_snapshot
-
     with suppress(ConfigError):  # a damaged copy is written anew when the study starts
         return load_snapshot(config.paths) if config.paths.hyperparameters.exists() else None
     return None
 
 
-def _owner(config: Config) -> str | None:
-    snapshot = _snapshot(config)
-    return snapshot.optuna.study_name if snapshot else None
-
-
 def _storage(config: Config, allow_changes: bool) -> Iterator[Problem]:
-    from aimlhpo.storage.open import holds_studies, literal_password
-
     url = config.optuna.storage
     safe = literal_password(url)
     if safe is not None:
@@ -168,7 +148,6 @@ def _storage(config: Config, allow_changes: bool) -> Iterator[Problem]:
 
 
 def _new_storage(config: Config) -> Iterator[Problem]:
-    from aimlhpo.storage.open import file_of
     from aimlhpo.storage.study import no_such_study
 
     if config.optuna.reload:
@@ -191,16 +170,12 @@ def _model(config: Config) -> Iterator[Problem]:
 
 def _unsearched(model: dict[str, Any], config: Config) -> dict[str, Any]:
     """The model config without the values that trials replace."""
-    from aimlhpo.space.model_paths import exists, substitute
-
-    searched = (key for key, parameter in config.optuna.parameters.items() if parameter.substitute)
+    searched = [parameter.key for parameter in config.space.parameters if parameter.substitute]
     return substitute(model, {key: None for key in searched if exists(model, key)})
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
     """Colon path, old value and new value of everything that differs."""
-    from aimlhpo.errors import show
-
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys((*before, *now)):
             below = f"{path}:{key}" if path else str(key)
@@ -244,9 +219,6 @@ def _slurm(config: Config) -> list[Problem]:
 
 def _shared_sqlite(config: Config) -> Iterator[Problem]:
     """SQLite's locks do not hold between nodes."""
-    from aimlhpo.storage.locks import network
-    from aimlhpo.storage.open import file_of
-
     url = config.optuna.storage
     path = file_of(url) if url.startswith("sqlite") else None
     kind = network(path) if path is not None else None
@@ -260,9 +232,6 @@ def _shared_sqlite(config: Config) -> Iterator[Problem]:
 
 def _locks(config: Config) -> Iterator[Problem]:
     """What several jobs share must lie where a lock of one node keeps out the others."""
-    from aimlhpo.storage.locks import lock_trouble
-    from aimlhpo.storage.open import file_of
-
     url = config.optuna.storage
     places = {"optuna: save_path": config.paths.save_path}
     if url.startswith("journal") and (file := file_of(url)) is not None:

@@ -47,7 +47,7 @@ class StudyContext:
     def of(cls, config: Config) -> StudyContext:
         """From a checked configuration."""
         options = config.optuna
-        space = SearchSpace.from_config(config)
+        space = config.space
         constraints = parse_constraints(options.constraints)
         directions = tuple(StudyDirection[direction.upper()] for direction in options.direction)
         return cls(space, tuple(options.metric), directions, options.n_trials, constraints)
@@ -66,10 +66,10 @@ class StudyContext:
     def in_every_trial(self, parameter: Parameter) -> bool:
         """Whether no trial is without the parameter."""
         return all(
-            link.dependency.holds(link.fixed)
-            if link.name is None
-            else link.dependency.type == "multiply" and self.in_every_trial(self.by_name[link.name])
-            for link in parameter.links
+            dependency.holds(dependency.fixed)
+            if dependency.name is None
+            else dependency.type == "multiply" and self.in_every_trial(self.by_name[dependency.name])
+            for dependency in parameter.dependencies
         )
 
 

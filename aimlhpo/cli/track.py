@@ -32,8 +32,8 @@ def run(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
 
     from aimlhpo.check.environment import tracking_problems
+    from aimlhpo.check.settings import with_tracking
     from aimlhpo.cli.arguments import load_target
-    from aimlhpo.config.schema import with_tracking
 
     config = with_tracking(load_target(arguments.study), _asked(arguments))
     problems = [*tracking_problems(config), *_nothing_asked(config)]

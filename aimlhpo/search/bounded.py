@@ -24,7 +24,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.search.building import make_sampler
 from aimlhpo.search.grid import GridSampler, declared_grid
-from aimlhpo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -45,7 +44,7 @@ def sampler_of(config: Config, seed: int | None) -> BaseSampler:
     """
     if declared_grid(config) is not None:
         return GridSampler()
-    sampler = make_sampler(config.optuna.sampler, seed, SearchSpace.from_config(config).encode)
+    sampler = make_sampler(config.optuna.sampler, seed, config.space.encode)
     return bounded(sampler, config.optuna.sampler_sees)
 
 

@@ -93,12 +93,12 @@ class GridQueue:
 def queue_of(study: optuna.Study, config: Config) -> GridQueue | None:
     """The queue of a study that is a grid; None for others."""
     grid = declared_grid(config)
-    return None if grid is None else GridQueue(study, grid, SearchSpace.from_config(config))
+    return None if grid is None else GridQueue(study, grid, config.space)
 
 
 def declared_grid(config: Config) -> Grid | None:
     """The grid that the configuration declares, or None."""
-    return grid_of(config.hyperparameters["optuna"], config.model)
+    return grid_of(config.space)
 
 
 def given_up(config: Config, trials: Iterable[FrozenTrial]) -> int:

@@ -35,7 +35,6 @@ from aimlhpo.errors import StudyFailed
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.bounded import BoundedSampler
 from aimlhpo.search.building import reseed
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.base import Operation
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.study import STUDY_ATTR
@@ -59,7 +58,7 @@ class Sampling:
 
     def __init__(self, config: Config, study: optuna.Study) -> None:
         self._study = study
-        self.space = SearchSpace.from_config(config)
+        self.space = config.space
         self._seed = study.user_attrs[STUDY_ATTR]["seed"]
         self.promotion = Promotion.of(study, config.optuna.reported_metric)
         # The one place to show samplers less than the whole study, or something else.

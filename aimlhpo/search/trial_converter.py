@@ -16,7 +16,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.space.distributions import Texts
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.study import STUDY_ATTR
 from aimlhpo.storage.trials import IMPORTED, OPTUNA_CONSTRAINT
 
@@ -34,7 +33,7 @@ class TrialConverter:
     """Makes trials of one study from those of another, `source`. The configuration is that of the new study."""
 
     def __init__(self, source: optuna.Study, config: Config) -> None:
-        self._space = SearchSpace.from_config(config)
+        self._space = config.space
         self._codecs = {parameter.name: parameter.codec for parameter in self._space.parameters}
         self._constraints = [OPTUNA_CONSTRAINT + text for text in config.optuna.constraints]
         # The source's parameters by name, each with its distribution as JSON; None for a study of plain Optuna.

@@ -24,10 +24,8 @@ from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.grid import queue_of
 from aimlhpo.search.trial_converter import IncompatibleTrial, TrialConverter
-from aimlhpo.space.declared import outside
 from aimlhpo.space.dependencies import NOTHING
 from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.open import holds_studies, literal_password, open_storage, without_experimental_warnings
 from aimlhpo.storage.study import create_or_load_study, load_study, study_exists
 from aimlhpo.storage.trials import IMPORT_NOTES, IMPORTED, imported_trials, notes
@@ -57,7 +55,7 @@ def _prepare(config: Config, study: optuna.Study) -> None:
     queue = queue_of(study, config)
     if queue is not None:
         queue.begin()
-    space = SearchSpace.from_config(config)
+    space = config.space
     default = [default_trial(config)] if config.optuna.enqueue_default else []
     with without_experimental_warnings():
         for values in [*default, *config.enqueued()]:
@@ -74,7 +72,7 @@ def default_trial(config: Config) -> dict[str, Any]:
     final: dict[str, Any] = {}
     enqueued: dict[str, Any] = {}
     problems: list[Problem] = []
-    for parameter in SearchSpace.from_config(config).in_order:
+    for parameter in config.space.in_order:
         if not parameter.active(final):
             if parameter.otherwise is not NOTHING:
                 final[parameter.name] = parameter.otherwise
@@ -83,16 +81,16 @@ def default_trial(config: Config) -> dict[str, Any]:
         if isinstance(value, Mapping) and SEARCH_MARK in value:  # the parameter is declared where its value would be
             value = NOTHING
         final[parameter.name] = suggested = value
-        for link in parameter.links:
-            factor = link.value(final)
-            if link.dependency.type == "multiply" and factor not in (NOTHING, 0) and isinstance(value, int | float):
+        for dependency in parameter.dependencies:
+            factor = dependency.value(final)
+            if dependency.type == "multiply" and factor not in (NOTHING, 0) and isinstance(value, int | float):
                 suggested = suggested / factor
                 suggested = int(suggested) if float(suggested).is_integer() else suggested
         enqueued[parameter.name] = suggested
         where = key_path("optuna", "enqueue_default", parameter.key)
         if value is NOTHING:
             problems.append(Problem(where, "has no value in the model YAML", _DEFAULTS))
-        elif (legal := outside(parameter.type, parameter.settings, suggested)) is not None:
+        elif (legal := parameter.definition.legal(parameter.settings, suggested)) is not None:
             found = f"{show(value)}, the model's own value, is not in the search space ({legal})"
             problems.append(Problem(where, found, _DEFAULTS))
     if problems:

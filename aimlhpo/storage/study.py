@@ -21,7 +21,6 @@ from optuna.study import StudyDirection
 
 from aimlhpo.errors import Problem, StudyError
 from aimlhpo.space.grid import grid_of
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import disconnect_storage, file_of, open_storage, without_experimental_warnings
 
@@ -113,7 +112,7 @@ def create_or_load_study(
 def _sign(study: optuna.Study, config: Config) -> None:
     """Note in the study its id, what it searches, when it was last started, and its seed (drawn where none is set)."""
     known = study.user_attrs.get(STUDY_ATTR, {})
-    grid = grid_of(config.hyperparameters["optuna"], config.model)
+    grid = grid_of(config.space)
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
     now = time.time()
     lasting = {"id": known.get("id") or secrets.token_hex(8), "begun": known.get("begun", now)}
@@ -152,7 +151,7 @@ def fingerprint_of(config: Config) -> dict[str, Any]:
         "metric": list(config.optuna.metric),
         "direction": list(config.optuna.direction),
         "constraints": sorted(config.optuna.constraints),
-        "space": SearchSpace.from_config(config).fingerprint(),
+        "space": config.space.fingerprint(),
     }
 
 

@@ -14,7 +14,6 @@ from aimlhpo.check.check import check
 from aimlhpo.check.settings import load_config
 from aimlhpo.errors import ConfigError
 from aimlhpo.search.warm_start import ImportSummary, begin_study, import_summaries, summarize_import
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.open import open_storage
 from aimlhpo.storage.trials import is_own, origin
 from tests.project import Project
@@ -40,7 +39,7 @@ def finished(made: Project, *params: dict[str, Any], **more: Any) -> optuna.Stud
     config = made.config
     study = begin_study(config)
     config.write_snapshot()
-    space = SearchSpace.from_config(config)
+    space = config.space
     for index, values in enumerate(params):
         study.enqueue_trial(space.encode(values))
         trial = study.ask()
@@ -113,7 +112,7 @@ def test_the_value_decides_whatever_the_storage_makes_of_it(
     study = begin_study(goal.config)
     assert len(imported(study)) == fits
     if fits:
-        assert SearchSpace.from_config(goal.config).values(imported(study)[0].params) == {"p": value}
+        assert goal.config.space.values(imported(study)[0].params) == {"p": value}
 
 
 def test_conditional_parameters_are_needed_where_they_are_active(tmp_path: Path) -> None:
