@@ -11,9 +11,10 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from aimlhpo.agent.trial_store import StudySnapshot
+if TYPE_CHECKING:
+    from aimlhpo.agent.trial_store import StudySnapshot
 
 PERIOD = 0.5  # seconds between two paintings
 FAREWELL = 5.0  # seconds that `stop` waits for a terminal that takes nothing (Ctrl-S, a full pipe)
