@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -63,35 +63,28 @@ def normalise(batch: Mapping[Any, Any]) -> tuple[dict[str, OptionValue], list[Pr
     given: dict[str, str] = {}
     problems: list[Problem] = []
     for key, value in batch.items():
-        name = long_name(str(key))
-        if name is None:
-            problems.append(_unknown(str(key)))
+        name, where = long_name(str(key)), key_path(*HERE, key)
+        if name is None and CONTROL.search(str(key)):
+            found = "holds a line break or another control character"
+            problems.append(Problem(key_path(*HERE, show(str(key))), found, _LEGAL))
+        elif name is None:
+            near = did_you_mean(str(key).lstrip("-").replace("_", "-"), OPTIONS)
+            problems.append(Problem(where, "sbatch has no such option", _LEGAL, near))
         elif name in given:
             found = f"is the same option as {given[name]}"
-            problems.append(Problem(key_path(*HERE, key), found, "each option once; a list repeats it"))
+            problems.append(Problem(where, found, "each option once; a list repeats it"))
         else:
             given[name] = str(key)
-            problems.extend(_value_problems(str(key), name, value))
+            if isinstance(value, list) and not value:
+                problems.append(Problem(where, "is an empty list", "at least one value"))
+            values = value if isinstance(value, list) else [value]
+            mistakes = [_mistake(name, item) for item in values]
+            problems += [Problem(where, *mistake) for mistake in mistakes if mistake]
             if value is not False:
-                options[name] = _texts(name, value)
+                texts = [_text(name, item) for item in values]
+                kept = [text for text in texts if text is not None]
+                options[name] = (kept or None) if isinstance(value, list) else texts[0]
     return ({} if problems else options), problems
-
-
-def _unknown(key: str) -> Problem:
-    if CONTROL.search(key):
-        return Problem(key_path(*HERE, show(key)), "holds a line break or another control character", _LEGAL)
-    near = did_you_mean(key.lstrip("-").replace("_", "-"), OPTIONS)
-    return Problem(key_path(*HERE, key), "sbatch has no such option", _LEGAL, near)
-
-
-def _value_problems(key: str, name: str, value: Any) -> Iterator[Problem]:
-    where = key_path(*HERE, key)
-    if isinstance(value, list) and not value:
-        yield Problem(where, "is an empty list", "at least one value")
-    for item in value if isinstance(value, list) else [value]:
-        found = _mistake(name, item)
-        if found:
-            yield Problem(where, *found)
 
 
 def _mistake(name: str, value: Any) -> tuple[str, str] | None:
@@ -107,12 +100,6 @@ def _mistake(name: str, value: Any) -> tuple[str, str] | None:
     if CONTROL.search(str(value)):
         return "holds a line break or another control character", "one line of printable characters"
     return ("is empty", "a value") if not str(value).strip() else None
-
-
-def _texts(name: str, value: Any) -> OptionValue:
-    if isinstance(value, list):
-        return [text for text in (_text(name, item) for item in value) if text is not None] or None
-    return _text(name, value)
 
 
 def _text(name: str, value: Any) -> str | None:

@@ -71,23 +71,22 @@ class Sweep:
         if name not in FUNCTIONS:
             quoted = f"{legal}; or quotes around a text: \"'{self.text.strip()}'\""
             raise self.error(start, f"there is no function {name!r}", quoted, did_you_mean(name, FUNCTIONS))
-        closing = self._closing(piece, match.end() - 1)
+        ends: list[int] = []
+        self._scan(piece, match.end() - 1, lambda at, depth: ends.append(at) if depth == 0 else None)
+        closing = ends[0]
         after = piece.text[closing + 1 :]
         if after.strip():
             raise self.error(piece.start + closing + 1, f"{show(after.strip())} stands behind {name}(...)", "nothing")
         inside = Piece(piece.text[match.end() : closing], piece.start + match.end())
-        return self._apply(name, start, self._split(inside), log)
-
-    def _apply(self, name: str, start: int, arguments: list[Piece], log: bool) -> Entry:
-        if name == "tag":
-            return self._tag(start, arguments)
+        arguments = self._split(inside)
+        if name == "interval":
+            return self._interval(start, arguments, log)
+        if name == "range":
+            return self._range(start, arguments, log)
         if name == "choice":
             if log:
                 raise self.error(start, "choices have no logarithmic scale", "tag(log, interval(...) or range(...))")
             return self._choice(arguments)
-        return self._interval(start, arguments, log) if name == "interval" else self._range(start, arguments, log)
-
-    def _tag(self, start: int, arguments: list[Piece]) -> Entry:
         if len(arguments) < 2:
             raise self.error(start, "tag needs a tag and what it is for", FUNCTIONS["tag"])
         for tag in arguments[:-1]:
@@ -123,7 +122,10 @@ class Sweep:
             raise self.error(
                 start, "the range is empty: the stop itself is not in it", "START < STOP, and STEP above 0"
             )
-        last = _last(first, stop, step)
+        low, end, width = (Decimal(str(number)) for number in (first, stop, step))
+        number = low + width * ((end - low) // width)
+        number = number if number < end else number - width  # the stop itself is not in the range
+        last = int(number) if isinstance(first, int) and isinstance(step, int) else float(number)
         if log and (first <= 0 or step != 1 or not isinstance(first, int)):
             raise self.error(start, "has no logarithmic scale", "whole numbers above 0, without a step")
         kind = "int" if all(isinstance(number, int) for number in (first, stop, step)) else "float"
@@ -174,12 +176,6 @@ class Sweep:
         ends = [*cuts[1:], len(piece.text)]
         return [Piece(piece.text[a + 1 : b], piece.start + a + 1) for a, b in zip(cuts, ends, strict=True)]
 
-    def _closing(self, piece: Piece, opening: int) -> int:
-        """Where the bracket is closed that opens there."""
-        found: list[int] = []
-        self._scan(piece, opening, lambda at, depth: found.append(at) if depth == 0 else None)
-        return found[0]
-
     def _scan(self, piece: Piece, begin: int, visit: Callable[[int, int], None]) -> None:
         """Call `visit(position, depth)` for commas and closing brackets, with the depth behind them."""
         stack: list[tuple[str, int]] = []
@@ -200,12 +196,3 @@ class Sweep:
         if quote or stack:
             char, at = quote or stack[-1]
             raise self.error(piece.start + at, f"{piece.text[at]!r} is never closed", f"{char} behind it")
-
-
-def _last(first: int | float, stop: int | float, step: int | float) -> int | float:
-    """The last number of a range, before its stop."""
-    low, end, width = (Decimal(str(number)) for number in (first, stop, step))
-    count = int((end - low) / width)
-    last = low + width * (count if low + width * count < end else count - 1)
-    whole = all(isinstance(number, int) for number in (first, step))
-    return int(last) if whole else float(last)
