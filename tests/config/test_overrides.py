@@ -34,8 +34,8 @@ def test_any_key_of_the_hyperparameters(files: Files, tmp_path: Any) -> None:
     assert (study.n_trials, study.seed) == (7, 0)
     assert study.sampler is not None
     assert study.sampler.arguments == {"n_startup_trials": 3}
-    assert study.parameters["optimizer:learning_rate"].settings["low"] == 1e-4
-    assert study.parameters["layers:0:units"].name == "layers:0:units"
+    assert config.space.by_key["optimizer:learning_rate"].settings["low"] == 1e-4
+    assert config.space.by_key["layers:0:units"].name == "layers:0:units"
     assert study.enqueue == [{"lr": 0.02}]
     assert study.save_path == str(tmp_path / "out")
     assert config.slurm is not None
