@@ -217,7 +217,7 @@ class Agent:
         self._stop_failing_study()
         if self._walltime.is_over():
             self._halt.call("walltime")
-        self._tracker.look()
+        self._tracker.poll()
         self._show()
 
     def _look_for_deaths(self, now: float) -> None:

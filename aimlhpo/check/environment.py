@@ -1,7 +1,6 @@
 """Load an objective file in a process of its own: what it prints, imports or breaks stays there.
 
 Run as `python -m aimlhpo.check.environment FILE DESCRIPTOR`: the answer is JSON, written to that descriptor.
-What can be known of the tracking tools before a trial runs; whether a server answers is no condition.
 """
 
 from __future__ import annotations
@@ -11,17 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from aimlhpo.errors import ObjectiveError, Problem
-from aimlhpo.storage.open import literal_password
-
-if TYPE_CHECKING:
-    from aimlhpo.config.schema import Config
+from aimlhpo.errors import ObjectiveError
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _LAST_LINES = 15
@@ -101,23 +94,3 @@ def _main(path: str, descriptor: str) -> None:
 
 if __name__ == "__main__":
     _main(*sys.argv[1:])
-
-
-def tracking_problems(config: Config) -> Iterator[Problem]:
-    """Tools that are asked for and not installed, and passwords in plain text."""
-    for tool in ("mlflow", "tensorboard"):
-        if getattr(config.log, tool) is not None and not is_installed(tool):
-            yield Problem(f"log: {tool}", f"{tool} is not installed", f"pip install 'aimlhpo[{tool}]'")
-    if config.log.mlflow is not None and (safe := _safe_uri(config.log.mlflow.uri)):
-        found = "the URL holds a password, which would end up in copies of the configuration"
-        yield Problem("log: mlflow: uri", found, f"{safe}, and the password in the environment")
-
-
-def is_installed(package: str) -> bool:
-    """Whether the package can be imported; a directory that only has its name is none."""
-    spec = find_spec(package)
-    return spec is not None and spec.origin is not None
-
-
-def _safe_uri(uri: str) -> str | None:
-    return literal_password(uri) if "://" in uri else None

@@ -1,16 +1,22 @@
-"""Argument parsers in the house's style, and the arguments that several verbs share.
-From what a user names on the command line, a directory or a YAML file, to the study in it.
+"""The command line: every verb with its arguments, its help and its examples.
+
+Nothing here imports more than the standard library and the configuration, so that `--help` and mistakes on the command
+line and in the YAML files appear at once. A new verb is a module in this room with a function `run`, and an entry in
+`VERBS`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from aimlhpo.errors import AimlhpoError, ConfigError, ExitCode, Problem
+from aimlhpo.errors import AimlhpoError, ConfigError, ExitCode, Problem, did_you_mean
 from aimlhpo.paths import StudyPaths
 
 if TYPE_CHECKING:
@@ -26,7 +32,18 @@ exit codes:
   5  SLURM did not take the jobs
   130  interrupted
 """
-_WORKERS = re.compile(r"[+-]?\d+")
+_FLAGS = (
+    ("-n", "--name", "name", "NAME", "name of the study"),
+    ("-r", "--reload", "reload", "1|0", "1: go on with the study, 0: it must be new"),
+    ("-o", "--objective", "objective", "FILE", "the Python file that holds class Objective"),
+    ("-d", "--direction", "direction", "WAY", "minimize or maximize"),
+    ("-m", "--metric", "metric", "NAME", "the metric that train() returns"),
+    ("-t", "--n-trials", "n_trials", "N", "number of trials to finish, complete and pruned"),
+    ("-g", "--gpu", "gpu", "1|0", "1: each worker has a GPU of its own, 0: no GPU is used"),
+    ("-s", "--save-path", "save_path", "DIR", "directory for results, logs and state"),
+)
+"""Short and long flag, key of the `optuna` section, and help for the keys that change most."""
+_WATCH_EVERY = 5.0  # seconds
 
 
 class UsageError(AimlhpoError):
@@ -36,26 +53,91 @@ class UsageError(AimlhpoError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError instead of ending the process; options and overrides may stand in any order."""
+    """Raises UsageError instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}\n{self.format_usage().rstrip()}\nMore: {self.prog} --help")
 
 
-def make_parser(verb: str, summary: str, examples: str) -> Parser:
-    """The parser of one verb; `examples` are whole command lines, one a line."""
-    shown = "\n".join(f"  {line}" for line in examples.strip().splitlines())
-    return Parser(
-        prog=f"aimlhpo {verb}",
-        description=summary,
-        epilog=f"examples:\n{shown}\n\n{EXIT_CODES}",
+@dataclass(frozen=True)
+class Verb:
+    """One verb of the command.
+
+    Attributes:
+        summary: what it does, in the list of verbs; empty for a verb that is not for users.
+        description: what it does, in its own help.
+        examples: whole command lines, one a line.
+        add_arguments: adds its arguments to its parser.
+        load: reads the configuration that the arguments name, before the verb's module is loaded; None for verbs
+            that read none, or do so themselves. Raises ConfigError.
+        function: MODULE.FUNCTION of this room that runs the verb and returns the exit code. It takes the configuration,
+            where there is `load`, and the arguments.
+    """
+
+    summary: str
+    description: str
+    examples: str
+    add_arguments: Callable[[Parser], None]
+    load: Callable[[Namespace], Config] | None
+    function: str
+
+
+def find_verb(name: str) -> Verb:
+    """The verb of that name. Raises UsageError."""
+    if name not in VERBS:
+        public = [verb for verb, entry in VERBS.items() if entry.summary]
+        guess = did_you_mean(name, public)
+        hint = f"\n    did you mean: aimlhpo {guess}" if guess else ""
+        raise UsageError(f"aimlhpo has no command {name!r}; it has: {', '.join(public)}{hint}")
+    return VERBS[name]
+
+
+def parse_arguments(name: str, argv: Sequence[str]) -> Namespace:
+    """The arguments of the verb `name`. Raises UsageError, or SystemExit after `--help`."""
+    verb = find_verb(name)
+    examples = "\n".join(f"  {line}" for line in verb.examples.strip().splitlines())
+    parser = Parser(
+        prog=f"aimlhpo {name}",
+        description=verb.description,
+        epilog=f"examples:\n{examples}\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    verb.add_arguments(parser)
+    filled = list(argv)
+    for position, word in enumerate(argv):
+        # `--local` may stand in front of a file: only a number after it is its value.
+        following = argv[position + 1] if position + 1 < len(argv) else ""
+        if name == "optimize" and word == "--local" and not re.fullmatch(r"[+-]?\d+", following):
+            filled[position] = "--local=auto"
+    return parser.parse_intermixed_args(filled)
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Both YAML files, overrides, and the short flags for the keys that change most."""
+def load_files(arguments: Namespace) -> Config:
+    """The configuration in both YAML files and on the command line. Raises ConfigError with all problems."""
+    from aimlhpo.check.settings import load_config
+
+    given = {key: getattr(arguments, key) for _, _, key, _, _ in _FLAGS}
+    flags = {key: value for key, value in given.items() if value is not None}
+    return load_config(arguments.hyperparameters, arguments.model, arguments.overrides, flags)
+
+
+def load_study_config(arguments: Namespace) -> Config:
+    """The configuration that the named study was last started with. Raises ConfigError where there is no study."""
+    from aimlhpo.config.load import load_paths, load_snapshot
+
+    named: Path = arguments.study
+    legal = "a directory that `aimlhpo optimize` has written to (save_path), or the hyperparameter file"
+    if not named.exists():
+        raise ConfigError(Problem(str(named), "there is no such file or directory", legal))
+    paths = StudyPaths(named.absolute(), "") if named.is_dir() else load_paths(named)
+    if not paths.hyperparameters.exists():
+        raise ConfigError(Problem(str(named), f"{paths.save_path} holds no study", legal))
+    return load_snapshot(paths)
+
+
+def _add_files(parser: Parser) -> None:
+    """Both YAML files, overrides, and the short flags."""
     parser.add_argument("hyperparameters", type=Path, metavar="HYPERPARAMETERS.yml", help="what to search, and how")
     parser.add_argument("model", type=Path, metavar="MODEL.yml", help="the configuration that is tuned")
     parser.add_argument(
@@ -69,25 +151,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         keys.add_argument(short, long, dest=key, metavar=value, help=text)
 
 
-_FLAGS = (
-    ("-n", "--name", "name", "NAME", "name of the study"),
-    ("-r", "--reload", "reload", "1|0", "1: go on with the study, 0: it must be new"),
-    ("-o", "--objective", "objective", "FILE", "the Python file that holds class Objective"),
-    ("-d", "--direction", "direction", "WAY", "minimize or maximize"),
-    ("-m", "--metric", "metric", "NAME", "the metric that train() returns"),
-    ("-t", "--n-trials", "n_trials", "N", "number of trials to finish, complete and pruned"),
-    ("-g", "--gpu", "gpu", "1|0", "1: each worker has a GPU of its own, 0: no GPU is used"),
-    ("-s", "--save-path", "save_path", "DIR", "directory for results, logs and state"),
-)
-
-
-def config_flags(arguments: argparse.Namespace) -> dict[str, str]:
-    """The flags that were given, as text: the configuration checks and converts them."""
-    values = {key: getattr(arguments, key) for _, _, key, _, _ in _FLAGS}
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def add_study_argument(parser: argparse.ArgumentParser) -> None:
+def _add_study(parser: Parser) -> None:
     parser.add_argument(
         "study",
         type=Path,
@@ -96,27 +160,221 @@ def add_study_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def fill_local(argv: Sequence[str]) -> list[str]:
-    """Let `--local` stand in front of a file: only a number after it is its value."""
-    filled = list(argv)
-    for position, word in enumerate(argv):
-        following = argv[position + 1] if position + 1 < len(argv) else ""
-        if word == "--local" and not _WORKERS.fullmatch(following):
-            filled[position] = "--local=auto"
-    return filled
+def _add_for_optimize(parser: Parser) -> None:
+    _add_files(parser)
+    parser.add_argument("-c", "--create-only", action="store_true", help="create the study and run nothing")
+    parser.add_argument(
+        "--local",
+        nargs="?",
+        const="auto",
+        type=_workers,
+        metavar="N",
+        help="run on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
+    )
+    parser.add_argument(
+        "--show", choices=("sampler", "pruner"), help="print every option of it with its default, and run nothing"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, show what would run")
+    parser.add_argument("--wait", action="store_true", help="follow submitted jobs to the end of the study")
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="go on with a study whose ranges or model YAML have changed"
+    )
 
 
-_LEGAL = "a directory that `aimlhpo optimize` has written to (save_path), or the hyperparameter file"
+def _add_for_check(parser: Parser) -> None:
+    _add_files(parser)
+    parser.add_argument("--json", action="store_true", help="print the problems as JSON")
+    parser.add_argument("--allow-changes", action="store_true", help="let a reloaded study's ranges change")
 
 
-def load_target(named: Path) -> Config:
-    """The configuration that the study was last started with. Raises ConfigError where there is no study."""
-    from aimlhpo.config.load import load_paths, load_snapshot
+def _add_for_status(parser: Parser) -> None:
+    _add_study(parser)
+    parser.add_argument("--json", action="store_true", help="everything as JSON, for scripts")
+    parser.add_argument(
+        "--failed", action="store_true", help="list all failed and interrupted trials with cause and log"
+    )
 
-    if not named.exists():
-        raise ConfigError(Problem(str(named), "there is no such file or directory", _LEGAL))
-    paths = StudyPaths(named.absolute(), "") if named.is_dir() else load_paths(named)
-    if not paths.hyperparameters.exists():
-        found = f"{paths.save_path} holds no study"
-        raise ConfigError(Problem(str(named), found, _LEGAL))
-    return load_snapshot(paths)
+
+def _add_for_watch(parser: Parser) -> None:
+    _add_study(parser)
+    parser.add_argument(
+        "--every", type=_seconds, metavar="SECONDS", default=_WATCH_EVERY, help="time between two looks (default: 5)"
+    )
+
+
+def _add_for_submit(parser: Parser) -> None:
+    _add_study(parser)
+    parser.add_argument("--jobs", type=_jobs, metavar="N", help="number of jobs (default: slurm: jobs)")
+    parser.add_argument("--dry-run", action="store_true", help="show the script, submit nothing")
+    parser.add_argument("--wait", action="store_true", help="follow the study to its end")
+
+
+def _add_for_stop(parser: Parser) -> None:
+    _add_study(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+def _add_for_track(parser: Parser) -> None:
+    _add_study(parser)
+    parser.add_argument("--mlflow", nargs="?", const=True, metavar="URI", help="tell MLflow, here or in save_path")
+    parser.add_argument("--tensorboard", nargs="?", const=True, metavar="DIR", help="write for TensorBoard")
+
+
+def _add_for_agent(parser: Parser) -> None:
+    parser.add_argument("study", type=Path, metavar="SAVE_PATH", help="the study's directory")
+
+
+def _workers(text: str) -> int | str:
+    """The value of --local: a number of workers, or "auto"."""
+    if text != "auto" and (not text.isdecimal() or int(text) < 1):
+        raise UsageError(f"--local: {text!r} is not a number of workers; legal: a whole number from 1, or nothing")
+    return text if text == "auto" else int(text)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--jobs: {text!r} is not a number of jobs; legal: a whole number from 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UsageError(f"--every: {text!r} is not a length of time; legal: seconds, more than 0")
+    return value
+
+
+VERBS = {
+    "optimize": Verb(
+        summary="search for the best configuration, here or on the SLURM cluster",
+        description="""\
+Search for the best configuration.
+
+Without a `slurm` section, or with --local, the study runs here; otherwise its jobs are submitted and
+the command returns.""",
+        examples="""\
+aimlhpo optimize hyperparameters.yml model.yml
+aimlhpo optimize hyperparameters.yml model.yml --local 2
+aimlhpo optimize hyperparameters.yml model.yml -r 1 -t 200
+aimlhpo optimize hyperparameters.yml model.yml optuna:sampler:type=TPESampler model:dropout=0.1
+aimlhpo optimize hyperparameters.yml model.yml 'optimizer.learning_rate=tag(log, interval(1e-5, 0.1))'
+aimlhpo optimize hyperparameters.yml model.yml --show sampler
+""",
+        add_arguments=_add_for_optimize,
+        load=load_files,
+        function="optimize.run",
+    ),
+    "check": Verb(
+        summary="find every mistake before a GPU is spent",
+        description="Find every mistake without starting or changing anything.",
+        examples="""\
+aimlhpo check hyperparameters.yml model.yml
+aimlhpo check hyperparameters.yml model.yml --json
+""",
+        add_arguments=_add_for_check,
+        load=None,  # it shows the problems of the files itself
+        function="check.run",
+    ),
+    "status": Verb(
+        summary="how a study stands",
+        description="How a study stands: trials, best value, agents, jobs, failures.",
+        examples="""\
+aimlhpo status runs/digits
+aimlhpo status hyperparameters.yml --json
+aimlhpo status runs/digits --failed
+""",
+        add_arguments=_add_for_status,
+        load=load_study_config,
+        function="status.run",
+    ),
+    "watch": Verb(
+        summary="the same, live, until the study ends",
+        description="""\
+Follow a study until its budget is reached or nobody works on it any more.
+
+Ctrl-C ends the watching; the jobs go on.""",
+        examples="""\
+aimlhpo watch runs/digits
+aimlhpo watch hyperparameters.yml --every 30
+""",
+        add_arguments=_add_for_watch,
+        load=load_study_config,
+        function="watch.run",
+    ),
+    "submit": Verb(
+        summary="more SLURM jobs for a study that is under way",
+        description="""\
+Submit jobs for a study that was started before, with the files as they were then.
+
+Workers are added while the study runs; one that was interrupted goes on.""",
+        examples="""\
+aimlhpo submit runs/digits
+aimlhpo submit runs/digits --jobs 5
+aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
+""",
+        add_arguments=_add_for_submit,
+        load=load_study_config,
+        function="submit.run",
+    ),
+    "stop": Verb(
+        summary="cancel a study's SLURM jobs",
+        description="""\
+Cancel the jobs of a study; what they were running is given back, and can go on later.
+
+Only jobs that were submitted for this study are touched.""",
+        examples="""\
+aimlhpo stop runs/digits
+aimlhpo stop hyperparameters.yml --yes
+""",
+        add_arguments=_add_for_stop,
+        load=load_study_config,
+        function="stop.run",
+    ),
+    "results": Verb(
+        summary="rebuild results.csv and best.yml from the storage",
+        description="Rebuild results.csv and best.yml from the storage, which alone is the truth.",
+        examples="""\
+aimlhpo results runs/digits
+aimlhpo results hyperparameters.yml
+""",
+        add_arguments=_add_study,
+        load=load_study_config,
+        function="results.run",
+    ),
+    "track": Verb(
+        summary="tell MLflow or TensorBoard of a study's trials",
+        description="""\
+Tell MLflow and TensorBoard of a study's trials.
+
+A study whose `log` section asks for it does so by itself while it runs. This sends what an outage has left out, or a
+whole study that was run without. What has arrived before is not sent again.""",
+        examples="""\
+aimlhpo track runs/digits
+aimlhpo track runs/digits --mlflow http://127.0.0.1:5000
+aimlhpo track runs/digits --tensorboard
+""",
+        add_arguments=_add_for_track,
+        load=load_study_config,
+        function="track.run",
+    ),
+    "schema": Verb(
+        summary="print the JSON schema of the hyperparameter file",
+        description="Print the JSON schema of the hyperparameter file.",
+        examples="aimlhpo schema > hyperparameters.schema.json",
+        add_arguments=lambda parser: None,
+        load=None,
+        function="schema.run",
+    ),
+    "agent": Verb(
+        summary="",
+        description="Run one agent of a study; SLURM jobs do this.",
+        examples="aimlhpo agent runs/digits",
+        add_arguments=_add_for_agent,
+        load=load_study_config,
+        function="submit.run_agent",
+    ),
+}
+"""Every verb, in the order in which help lists them."""

@@ -8,10 +8,10 @@ import optuna
 import pytest
 
 from aimlhpo.cli.main import main
-from aimlhpo.cli.watch import is_over, summary
+from aimlhpo.cli.watch import is_over, summarize_in_line
 from aimlhpo.errors import SubmissionError
-from aimlhpo.launch.slurm import queue
-from aimlhpo.launch.slurm.queue import LivingJobs, QueuedJob
+from aimlhpo.launch.base import LiveJobs
+from aimlhpo.launch.local import LocalLauncher
 from aimlhpo.paths import StudyPaths
 from aimlhpo.results.status import AgentStatus, JobStatus, Status
 from aimlhpo.search.warm_start import begin_study
@@ -55,17 +55,20 @@ def test_no_jobs_to_stop(finished: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_stopping_goes_on_where_slurm_is_silent_for_a_moment(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = LivingJobs((QueuedJob("7", 0, "7", "RUNNING", 0, None, None, None),), ())
-    answers = iter([running, SubmissionError("SLURM does not answer"), running, LivingJobs((), ())])
+    running = LiveJobs(running=1)
+    answers = iter([running, SubmissionError("SLURM does not answer"), running, LiveJobs()])
 
-    def living(paths: StudyPaths) -> LivingJobs:
-        answer = next(answers)
-        if isinstance(answer, SubmissionError):
-            raise answer
-        return answer
+    class SilentLauncher(LocalLauncher):
+        def live_jobs(self, paths: StudyPaths) -> LiveJobs:
+            answer = next(answers)
+            if isinstance(answer, SubmissionError):
+                raise answer
+            return answer
 
-    monkeypatch.setattr(queue, "living_jobs", living)
-    monkeypatch.setattr(queue, "cancel_jobs", lambda paths: running)
+        def cancel_jobs(self, paths: StudyPaths) -> LiveJobs:
+            return running
+
+    monkeypatch.setattr("aimlhpo.cli.stop.launcher_of_jobs", lambda paths: SilentLauncher())
     monkeypatch.setattr("aimlhpo.cli.stop._POLL", 0.0)
     assert main(["stop", str(finished), "--yes"]) == 0
     assert "2 of 2 trials are finished" in capsys.readouterr().out
@@ -116,6 +119,6 @@ def test_a_study_is_over_when_nobody_works_on_it_or_will(status: Status, over: b
 
 
 def test_one_line_of_status() -> None:
-    line = summary(_status("RUNNING", "RUNNING", "PENDING"))
+    line = summarize_in_line(_status("RUNNING", "RUNNING", "PENDING"))
     assert line == "3/9 trials done, 2 running, 0 failed; jobs: 2 running, 1 pending"
-    assert summary(_status(answers=False)).endswith("; SLURM does not answer")
+    assert summarize_in_line(_status(answers=False)).endswith("; SLURM does not answer")
