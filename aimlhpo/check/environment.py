@@ -16,7 +16,7 @@ from typing import Self
 
 from aimlhpo.errors import ObjectiveError
 
-_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _LAST_LINES = 15
 
 
