@@ -14,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from aimlhpo.errors import AimlhpoError, ConfigError, ExitCode, Problem, did_you_mean
 from aimlhpo.paths import StudyPaths
@@ -43,7 +43,6 @@ _FLAGS = (
     ("-s", "--save-path", "save_path", "DIR", "directory for results, logs and state"),
 )
 """Short and long flag, key of the `optuna` section, and help for the keys that change most."""
-_WATCH_EVERY = 5.0  # seconds
 
 
 class UsageError(AimlhpoError):
@@ -59,6 +58,14 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\n{self.format_usage().rstrip()}\nMore: {self.prog} --help")
 
 
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+"""What `add_argument` is called with."""
+
+
+def argument(*names: str, **options: Any) -> Argument:
+    return names, options
+
+
 @dataclass(frozen=True)
 class Verb:
     """One verb of the command.
@@ -67,19 +74,19 @@ class Verb:
         summary: what it does, in the list of verbs; empty for a verb that is not for users.
         description: what it does, in its own help.
         examples: whole command lines, one a line.
-        add_arguments: adds its arguments to its parser.
+        arguments: what follows the verb; for verbs that read both files, the short flags are added.
         load: reads the configuration that the arguments name, before the verb's module is loaded; None for verbs
-            that read none, or do so themselves. Raises ConfigError.
-        function: MODULE.FUNCTION of this room that runs the verb and returns the exit code. It takes the configuration,
-            where there is `load`, and the arguments.
+            that need none. Raises ConfigError.
+        function: MODULE.FUNCTION of this room that runs the verb and returns the exit code; empty: `run` of the module
+            with the verb's name. It takes the configuration, where there is `load`, and the arguments.
     """
 
     summary: str
     description: str
     examples: str
-    add_arguments: Callable[[Parser], None]
     load: Callable[[Namespace], Config] | None
-    function: str
+    arguments: tuple[Argument, ...] = ()
+    function: str = ""
 
 
 def find_verb(name: str) -> Verb:
@@ -103,7 +110,12 @@ def parse_arguments(name: str, argv: Sequence[str]) -> Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    verb.add_arguments(parser)
+    if _FILES[0] in verb.arguments:
+        keys = parser.add_argument_group("keys of the optuna section")
+        for short, long, key, value, text in _FLAGS:
+            keys.add_argument(short, long, dest=key, metavar=value, help=text)
+    for names, options in verb.arguments:
+        parser.add_argument(*names, **options)
     filled = list(argv)
     for position, word in enumerate(argv):
         # `--local` may stand in front of a file: only a number after it is its value.
@@ -136,94 +148,6 @@ def load_study_config(arguments: Namespace) -> Config:
     return load_snapshot(paths)
 
 
-def _add_files(parser: Parser) -> None:
-    """Both YAML files, overrides, and the short flags."""
-    parser.add_argument("hyperparameters", type=Path, metavar="HYPERPARAMETERS.yml", help="what to search, and how")
-    parser.add_argument("model", type=Path, metavar="MODEL.yml", help="the configuration that is tuned")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="section:key=value",
-        help="set any key of either file, as optuna:sampler:type=TPESampler or optimizer:learning_rate=0.1",
-    )
-    keys = parser.add_argument_group("keys of the optuna section")
-    for short, long, key, value, text in _FLAGS:
-        keys.add_argument(short, long, dest=key, metavar=value, help=text)
-
-
-def _add_study(parser: Parser) -> None:
-    parser.add_argument(
-        "study",
-        type=Path,
-        metavar="SAVE_PATH|HYPERPARAMETERS.yml",
-        help="the study's directory, or the file it was started with",
-    )
-
-
-def _add_for_optimize(parser: Parser) -> None:
-    _add_files(parser)
-    parser.add_argument("-c", "--create-only", action="store_true", help="create the study and run nothing")
-    parser.add_argument(
-        "--local",
-        nargs="?",
-        const="auto",
-        type=_workers,
-        metavar="N",
-        help="run on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
-    )
-    parser.add_argument(
-        "--show", choices=("sampler", "pruner"), help="print every option of it with its default, and run nothing"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, show what would run")
-    parser.add_argument("--wait", action="store_true", help="follow submitted jobs to the end of the study")
-    parser.add_argument(
-        "--allow-changes", action="store_true", help="go on with a study whose ranges or model YAML have changed"
-    )
-
-
-def _add_for_check(parser: Parser) -> None:
-    _add_files(parser)
-    parser.add_argument("--json", action="store_true", help="print the problems as JSON")
-    parser.add_argument("--allow-changes", action="store_true", help="let a reloaded study's ranges change")
-
-
-def _add_for_status(parser: Parser) -> None:
-    _add_study(parser)
-    parser.add_argument("--json", action="store_true", help="everything as JSON, for scripts")
-    parser.add_argument(
-        "--failed", action="store_true", help="list all failed and interrupted trials with cause and log"
-    )
-
-
-def _add_for_watch(parser: Parser) -> None:
-    _add_study(parser)
-    parser.add_argument(
-        "--every", type=_seconds, metavar="SECONDS", default=_WATCH_EVERY, help="time between two looks (default: 5)"
-    )
-
-
-def _add_for_submit(parser: Parser) -> None:
-    _add_study(parser)
-    parser.add_argument("--jobs", type=_jobs, metavar="N", help="number of jobs (default: slurm: jobs)")
-    parser.add_argument("--dry-run", action="store_true", help="show the script, submit nothing")
-    parser.add_argument("--wait", action="store_true", help="follow the study to its end")
-
-
-def _add_for_stop(parser: Parser) -> None:
-    _add_study(parser)
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-
-
-def _add_for_track(parser: Parser) -> None:
-    _add_study(parser)
-    parser.add_argument("--mlflow", nargs="?", const=True, metavar="URI", help="tell MLflow, here or in save_path")
-    parser.add_argument("--tensorboard", nargs="?", const=True, metavar="DIR", help="write for TensorBoard")
-
-
-def _add_for_agent(parser: Parser) -> None:
-    parser.add_argument("study", type=Path, metavar="SAVE_PATH", help="the study's directory")
-
-
 def _workers(text: str) -> int | str:
     """The value of --local: a number of workers, or "auto"."""
     if text != "auto" and (not text.isdecimal() or int(text) < 1):
@@ -247,15 +171,31 @@ def _seconds(text: str) -> float:
     return value
 
 
+_FILES = (
+    argument("hyperparameters", type=Path, metavar="HYPERPARAMETERS.yml", help="what to search, and how"),
+    argument("model", type=Path, metavar="MODEL.yml", help="the configuration that is tuned"),
+    argument(
+        "overrides",
+        nargs="*",
+        metavar="section:key=value",
+        help="set any key of either file, as optuna:sampler:type=TPESampler or optimizer:learning_rate=0.1",
+    ),
+)
+_STUDY = argument(
+    "study",
+    type=Path,
+    metavar="SAVE_PATH|HYPERPARAMETERS.yml",
+    help="the study's directory, or the file it was started with",
+)
 VERBS = {
     "optimize": Verb(
-        summary="search for the best configuration, here or on the SLURM cluster",
-        description="""\
+        "search for the best configuration, here or on the SLURM cluster",
+        """\
 Search for the best configuration.
 
 Without a `slurm` section, or with --local, the study runs here; otherwise its jobs are submitted and
 the command returns.""",
-        examples="""\
+        """\
 aimlhpo optimize hyperparameters.yml model.yml
 aimlhpo optimize hyperparameters.yml model.yml --local 2
 aimlhpo optimize hyperparameters.yml model.yml -r 1 -t 200
@@ -263,118 +203,153 @@ aimlhpo optimize hyperparameters.yml model.yml optuna:sampler:type=TPESampler mo
 aimlhpo optimize hyperparameters.yml model.yml 'optimizer.learning_rate=tag(log, interval(1e-5, 0.1))'
 aimlhpo optimize hyperparameters.yml model.yml --show sampler
 """,
-        add_arguments=_add_for_optimize,
-        load=load_files,
-        function="optimize.run",
+        load_files,
+        (
+            *_FILES,
+            argument("-c", "--create-only", action="store_true", help="create the study and run nothing"),
+            argument(
+                "--local",
+                nargs="?",
+                const="auto",
+                type=_workers,
+                metavar="N",
+                help="run on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
+            ),
+            argument(
+                "--show",
+                choices=("sampler", "pruner"),
+                help="print every option of it with its default, and run nothing",
+            ),
+            argument("--dry-run", action="store_true", help="check everything, show what would run"),
+            argument("--wait", action="store_true", help="follow submitted jobs to the end of the study"),
+            argument(
+                "--allow-changes",
+                action="store_true",
+                help="go on with a study whose ranges or model YAML have changed",
+            ),
+        ),
     ),
     "check": Verb(
-        summary="find every mistake before a GPU is spent",
-        description="Find every mistake without starting or changing anything.",
-        examples="""\
+        "find every mistake before a GPU is spent",
+        "Find every mistake without starting or changing anything.",
+        """\
 aimlhpo check hyperparameters.yml model.yml
 aimlhpo check hyperparameters.yml model.yml --json
 """,
-        add_arguments=_add_for_check,
-        load=None,  # it shows the problems of the files itself
-        function="check.run",
+        None,  # it reads the files itself, because it shows their problems in a way of its own
+        (
+            *_FILES,
+            argument("--json", action="store_true", help="print the problems as JSON"),
+            argument("--allow-changes", action="store_true", help="let a reloaded study's ranges change"),
+        ),
     ),
     "status": Verb(
-        summary="how a study stands",
-        description="How a study stands: trials, best value, agents, jobs, failures.",
-        examples="""\
+        "how a study stands",
+        "How a study stands: trials, best value, agents, jobs, failures.",
+        """\
 aimlhpo status runs/digits
 aimlhpo status hyperparameters.yml --json
 aimlhpo status runs/digits --failed
 """,
-        add_arguments=_add_for_status,
-        load=load_study_config,
-        function="status.run",
+        load_study_config,
+        (
+            _STUDY,
+            argument("--json", action="store_true", help="everything as JSON, for scripts"),
+            argument("--failed", action="store_true", help="list all failed and interrupted trials with cause and log"),
+        ),
     ),
     "watch": Verb(
-        summary="the same, live, until the study ends",
-        description="""\
+        "the same, live, until the study ends",
+        """\
 Follow a study until its budget is reached or nobody works on it any more.
 
 Ctrl-C ends the watching; the jobs go on.""",
-        examples="""\
+        """\
 aimlhpo watch runs/digits
 aimlhpo watch hyperparameters.yml --every 30
 """,
-        add_arguments=_add_for_watch,
-        load=load_study_config,
-        function="watch.run",
+        load_study_config,
+        (
+            _STUDY,
+            argument(
+                "--every", type=_seconds, metavar="SECONDS", default=5.0, help="time between two looks (default: 5)"
+            ),
+        ),
     ),
     "submit": Verb(
-        summary="more SLURM jobs for a study that is under way",
-        description="""\
+        "more SLURM jobs for a study that is under way",
+        """\
 Submit jobs for a study that was started before, with the files as they were then.
 
 Workers are added while the study runs; one that was interrupted goes on.""",
-        examples="""\
+        """\
 aimlhpo submit runs/digits
 aimlhpo submit runs/digits --jobs 5
 aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
 """,
-        add_arguments=_add_for_submit,
-        load=load_study_config,
-        function="submit.run",
+        load_study_config,
+        (
+            _STUDY,
+            argument("--jobs", type=_jobs, metavar="N", help="number of jobs (default: slurm: jobs)"),
+            argument("--dry-run", action="store_true", help="show the script, submit nothing"),
+            argument("--wait", action="store_true", help="follow the study to its end"),
+        ),
     ),
     "stop": Verb(
-        summary="cancel a study's SLURM jobs",
-        description="""\
+        "cancel a study's SLURM jobs",
+        """\
 Cancel the jobs of a study; what they were running is given back, and can go on later.
 
 Only jobs that were submitted for this study are touched.""",
-        examples="""\
+        """\
 aimlhpo stop runs/digits
 aimlhpo stop hyperparameters.yml --yes
 """,
-        add_arguments=_add_for_stop,
-        load=load_study_config,
-        function="stop.run",
+        load_study_config,
+        (_STUDY, argument("-y", "--yes", action="store_true", help="do not ask")),
     ),
     "results": Verb(
-        summary="rebuild results.csv and best.yml from the storage",
-        description="Rebuild results.csv and best.yml from the storage, which alone is the truth.",
-        examples="""\
+        "rebuild results.csv and best.yml from the storage",
+        "Rebuild results.csv and best.yml from the storage, which alone is the truth.",
+        """\
 aimlhpo results runs/digits
 aimlhpo results hyperparameters.yml
 """,
-        add_arguments=_add_study,
-        load=load_study_config,
-        function="results.run",
+        load_study_config,
+        (_STUDY,),
     ),
     "track": Verb(
-        summary="tell MLflow or TensorBoard of a study's trials",
-        description="""\
+        "tell MLflow or TensorBoard of a study's trials",
+        """\
 Tell MLflow and TensorBoard of a study's trials.
 
 A study whose `log` section asks for it does so by itself while it runs. This sends what an outage has left out, or a
 whole study that was run without. What has arrived before is not sent again.""",
-        examples="""\
+        """\
 aimlhpo track runs/digits
 aimlhpo track runs/digits --mlflow http://127.0.0.1:5000
 aimlhpo track runs/digits --tensorboard
 """,
-        add_arguments=_add_for_track,
-        load=load_study_config,
-        function="track.run",
+        load_study_config,
+        (
+            _STUDY,
+            argument("--mlflow", nargs="?", const=True, metavar="URI", help="tell MLflow, here or in save_path"),
+            argument("--tensorboard", nargs="?", const=True, metavar="DIR", help="write for TensorBoard"),
+        ),
     ),
     "schema": Verb(
-        summary="print the JSON schema of the hyperparameter file",
-        description="Print the JSON schema of the hyperparameter file.",
-        examples="aimlhpo schema > hyperparameters.schema.json",
-        add_arguments=lambda parser: None,
-        load=None,
-        function="schema.run",
+        "print the JSON schema of the hyperparameter file",
+        "Print the JSON schema of the hyperparameter file.",
+        "aimlhpo schema > hyperparameters.schema.json",
+        None,
     ),
     "agent": Verb(
-        summary="",
-        description="Run one agent of a study; SLURM jobs do this.",
-        examples="aimlhpo agent runs/digits",
-        add_arguments=_add_for_agent,
-        load=load_study_config,
-        function="submit.run_agent",
+        "",
+        "Run one agent of a study; SLURM jobs do this.",
+        "aimlhpo agent runs/digits",
+        load_study_config,
+        (argument("study", type=Path, metavar="SAVE_PATH", help="the study's directory"),),
+        "submit.run_agent",
     ),
 }
 """Every verb, in the order in which help lists them."""

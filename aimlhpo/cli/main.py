@@ -48,7 +48,7 @@ def _run(argv: list[str]) -> int:
     verb = find_verb(argv[0])
     arguments = parse_arguments(argv[0], argv[1:])
     given = (arguments,) if verb.load is None else (verb.load(arguments), arguments)
-    module, _, function = verb.function.partition(".")
+    module, _, function = (verb.function or f"{argv[0]}.run").partition(".")
     return int(getattr(import_module(f"aimlhpo.cli.{module}"), function)(*given))
 
 

@@ -9,6 +9,7 @@ import types
 import pytest
 
 from aimlhpo.cli import main as cli
+from aimlhpo.cli.arguments import Verb, argument
 from aimlhpo.errors import (
     AimlhpoError,
     ConfigError,
@@ -146,3 +147,17 @@ def test_the_module_runs_as_the_command() -> None:
     done = command("--version")
     assert done.returncode == 0
     assert done.stdout.startswith("aimlhpo ")
+
+
+def test_a_new_verb_is_a_module_and_an_entry(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = types.ModuleType("aimlhpo.cli.greet")
+    vars(module)["run"] = lambda arguments: print(f"hello {arguments.name}") or 0
+    monkeypatch.setitem(sys.modules, "aimlhpo.cli.greet", module)
+    monkeypatch.setitem(cli.VERBS, "greet", Verb("say hello", "Say hello.", "greet you", None, (argument("name"),)))
+    assert cli.main(["greet", "you"]) == 0
+    assert cli.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("hello you\n")
+    assert "greet     say hello" in printed
