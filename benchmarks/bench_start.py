@@ -42,10 +42,12 @@ class Objective(BaseObjective):
 AGENT = """
 import sys
 from pathlib import Path
-from aimlhpo.cli.target import load_target
-from aimlhpo.launch.local import run
+from aimlhpo.cli.arguments import load_target
+from aimlhpo.cli.live_view import make_view
+from aimlhpo.launch.local import run_local
 
-run(load_target(Path(sys.argv[1])), 1)
+config = load_target(Path(sys.argv[1]))
+run_local(config, make_view(config), 1)
 """
 
 

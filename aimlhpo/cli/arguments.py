@@ -134,11 +134,18 @@ def load_files(arguments: Namespace) -> Config:
     return load_config(arguments.hyperparameters, arguments.model, arguments.overrides, flags)
 
 
-def load_study_config(arguments: Namespace) -> Config:
-    """The configuration that the named study was last started with. Raises ConfigError where there is no study."""
+def load_study(arguments: Namespace) -> Config:
+    """The configuration of the study that the command line names. Raises ConfigError where there is no study."""
+    return load_target(arguments.study)
+
+
+def load_target(named: Path) -> Config:
+    """The configuration that a study was last started with; `named` is its directory or its hyperparameter file.
+
+    Raises ConfigError where there is no study.
+    """
     from aimlhpo.config.load import load_paths, load_snapshot
 
-    named: Path = arguments.study
     legal = "a directory that `aimlhpo optimize` has written to (save_path), or the hyperparameter file"
     if not named.exists():
         raise ConfigError(Problem(str(named), "there is no such file or directory", legal))
@@ -251,7 +258,7 @@ aimlhpo status runs/digits
 aimlhpo status hyperparameters.yml --json
 aimlhpo status runs/digits --failed
 """,
-        load_study_config,
+        load_study,
         (
             _STUDY,
             argument("--json", action="store_true", help="everything as JSON, for scripts"),
@@ -268,7 +275,7 @@ Ctrl-C ends the watching; the jobs go on.""",
 aimlhpo watch runs/digits
 aimlhpo watch hyperparameters.yml --every 30
 """,
-        load_study_config,
+        load_study,
         (
             _STUDY,
             argument(
@@ -287,7 +294,7 @@ aimlhpo submit runs/digits
 aimlhpo submit runs/digits --jobs 5
 aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
 """,
-        load_study_config,
+        load_study,
         (
             _STUDY,
             argument("--jobs", type=_jobs, metavar="N", help="number of jobs (default: slurm: jobs)"),
@@ -305,7 +312,7 @@ Only jobs that were submitted for this study are touched.""",
 aimlhpo stop runs/digits
 aimlhpo stop hyperparameters.yml --yes
 """,
-        load_study_config,
+        load_study,
         (_STUDY, argument("-y", "--yes", action="store_true", help="do not ask")),
     ),
     "results": Verb(
@@ -315,7 +322,7 @@ aimlhpo stop hyperparameters.yml --yes
 aimlhpo results runs/digits
 aimlhpo results hyperparameters.yml
 """,
-        load_study_config,
+        load_study,
         (_STUDY,),
     ),
     "track": Verb(
@@ -330,7 +337,7 @@ aimlhpo track runs/digits
 aimlhpo track runs/digits --mlflow http://127.0.0.1:5000
 aimlhpo track runs/digits --tensorboard
 """,
-        load_study_config,
+        load_study,
         (
             _STUDY,
             argument("--mlflow", nargs="?", const=True, metavar="URI", help="tell MLflow, here or in save_path"),
@@ -347,7 +354,7 @@ aimlhpo track runs/digits --tensorboard
         "",
         "Run one agent of a study; SLURM jobs do this.",
         "aimlhpo agent runs/digits",
-        load_study_config,
+        load_study,
         (argument("study", type=Path, metavar="SAVE_PATH", help="the study's directory"),),
         "submit.run_agent",
     ),
