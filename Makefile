@@ -45,6 +45,7 @@ bench-full: $(VENV)/ready-bench servers ## all cells of the benchmark (hours), a
 	$(BIN)/python -m benchmarks.bench_submit
 	$(BIN)/python -m benchmarks.bench_claims
 	$(BIN)/python -m benchmarks.bench_start
+	$(BIN)/python -m benchmarks.bench_first_step
 	$(BIN)/python -m benchmarks.bench_footprint
 
 chaos: $(VENV)/ready-test servers ## inject every fault many times and print what each has cost (an hour, as root)

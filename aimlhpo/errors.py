@@ -10,9 +10,8 @@
     |-- SubmissionError          5   SLURM did not take the jobs
     `-- Interrupted            130   stopped by the user (Ctrl-C, SIGTERM)
 
-Every message fits on one screen and says what was found, what is legal, and what to do.
-How a mistake is told: where it stands, what it looks like, and which word was probably meant.
-Numbers and times as people read them, for the live view and the status.
+Every message fits on one screen and says what was found, what is legal, and what to do: a `Problem`. The functions
+below write its parts, and numbers and times as people read them.
 """
 
 from __future__ import annotations
@@ -86,12 +85,11 @@ class ObjectiveError(AimlhpoError):
     exit_code = ExitCode.CONFIG
 
     def __init__(self, message: str, detail: str = "") -> None:
-        self.detail = detail
+        self.message, self.detail = message, detail
         super().__init__(f"{message}\n\n{detail}" if detail else message)
 
     def __reduce__(self) -> tuple[type[ObjectiveError], tuple[str, str]]:
-        message = str(self.args[0]).removesuffix(f"\n\n{self.detail}") if self.detail else str(self.args[0])
-        return type(self), (message, self.detail)
+        return type(self), (self.message, self.detail)
 
 
 class DeviceError(AimlhpoError):
@@ -124,7 +122,8 @@ class Interrupted(AimlhpoError):
     exit_code = ExitCode.INTERRUPTED
 
 
-LONGEST = 60
+_LONGEST = 60  # characters of a value in a message
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400  # seconds
 
 
 def key_path(*segments: object) -> str:
@@ -141,23 +140,16 @@ def did_you_mean(word: object, candidates: Iterable[str], cutoff: float = 0.6) -
 
 def show(value: Any) -> str:
     """A value as a person would write it in YAML, cut short where it is long."""
-    text = repr(value) if isinstance(value, str) else _json(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def _json(value: Any) -> str:
     try:
-        return json.dumps(value, default=str)
+        text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
     except ValueError:
-        return str(value)
+        text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def listing(words: Iterable[str]) -> str:
     """Legal words, in one line."""
     return ", ".join(words)
-
-
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def show_duration(seconds: float | None) -> str:

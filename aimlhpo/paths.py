@@ -1,5 +1,6 @@
-"""The name of every file that a study keeps under its save_path.
-Files that a reader finds either as they were or complete, never half-written.
+"""The names of all files that a study keeps under its save_path, and how files are replaced.
+
+`StudyPaths` names the files; `replace_file` writes one such that a reader finds the old file or the new one, whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+ABANDONED_AFTER = 3600.0  # seconds; a temporary file this old was left by a writer that was killed
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class StudyPaths:
 
     @property
     def tracking_lock(self) -> Path:
-        """Held by whoever tells tracking tools of trials."""
+        """Held by the process that sends trials to tracking tools."""
         return self.state / "tracking.lock"
 
     @property
@@ -84,8 +87,8 @@ class StudyPaths:
     def worker_log(self, agent: str, slot: int) -> Path:
         return self.logs / f"worker-{agent}-{slot}.log"
 
-    def template_log(self, agent: str) -> Path:
-        """What importing the objective prints, where an agent's workers are forked of one import."""
+    def import_log(self, agent: str) -> Path:
+        """What importing the objective prints, once for all workers of an agent."""
         return self.logs / f"import-{agent}.log"
 
     def create(self) -> None:
@@ -97,9 +100,6 @@ class StudyPaths:
             os.chmod(directory, 0o700)
 
 
-ABANDONED_AFTER = 3600.0  # seconds; a temporary file this old was left by a writer that was killed
-
-
 def replace_file(path: Path, text: str, mode: int = 0o644, *, lasting: bool = True) -> None:
     """Replace `path` by a file that holds `text` (UTF-8). Any number of writers may do so at once.
 
@@ -108,39 +108,27 @@ def replace_file(path: Path, text: str, mode: int = 0o644, *, lasting: bool = Tr
     """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{uuid.uuid4().hex}.tmp")
     try:
-        _write(temporary, text, mode, lasting)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as file:
+            file.write(text.encode("utf-8", errors="backslashreplace"))
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    if lasting:
-        _sync_directory(path.parent)
-        _sweep(path)
-
-
-def _write(path: Path, text: str, mode: int, lasting: bool) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "wb") as file:
-        file.write(text.encode("utf-8", errors="backslashreplace"))
-        if lasting:
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+    if not lasting:
+        return
+    directory = os.open(path.parent, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems cannot sync a directory
-            os.fsync(descriptor)
+            os.fsync(directory)
     finally:
-        os.close(descriptor)
-
-
-def _sweep(path: Path) -> None:
-    """Remove what writers that were killed in the middle have left behind."""
+        os.close(directory)
     limit = time.time() - ABANDONED_AFTER
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        with suppress(OSError):  # another writer sweeps too
+        with suppress(OSError):  # another writer may be removing it too
             if leftover.stat().st_mtime < limit:
                 leftover.unlink()

@@ -17,11 +17,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState
 
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import Claim
+from aimlhpo.ledger.requests import Claim, ClaimRequest, LedgerBatch, Result, new_token
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage.open import open_storage
 from aimlhpo.storage.owned import own
@@ -38,10 +37,12 @@ def ours(url: str, folder: Path, name: str) -> Iterator[float]:
     ledger = Ledger(study, paths, None, name, Registry(paths.leases, 60.0))
     while True:
         begun = time.perf_counter()
-        claim = ledger.claim(0, "cpu")
+        request = ClaimRequest(new_token(), 0, "cpu", since=time.time())
+        claim = ledger.process(LedgerBatch(claim_requests=[request])).claims[request.token]
         yield time.perf_counter() - begun
         if isinstance(claim, Claim):
-            ledger.finish(claim, TrialState.COMPLETE, [1.0], {})
+            result = Result(name, claim.trial_id, claim.number, claim.token, "COMPLETE", [1.0], {}, [])
+            ledger.process(LedgerBatch([result]))
 
 
 def plain(url: str, folder: Path, name: str) -> Iterator[float]:

@@ -1,18 +1,18 @@
 """The process that runs a job's slots: it owns the job's only connection to the storage, and its workers.
 
-agent (main thread)   the loop, and when to stop
-  |-- opening         loads the study, and makes the ledger
-  |-- employment      who is given which trial
-  |-- hearing         what the workers say, and how they die
-  |-- endings         what becomes of a trial that is over
-  |-- desk            gathers what is for the staff, and runs what follows from it
-  |-- staff
-  |     |-- clerk         one thread that does all storage work in order, and waits through outages
-  |     |     |-- bookkeeper    a turn: results, beginnings, claims, reports of all seats, in one write
-  |     |     `-- preparing     samples what was claimed
-  |     `-- samplers      one thread that asks the sampling process, where there is one
-  |-- lease           one thread that keeps the agent known as alive
-  |-- workforce       starts the workers
-  |     `-- template      the process that has imported the objective, of which they are forked
-  `-- worker processes    one per slot (aimlhpo.worker)
+In reading order:
+
+agent            Agent: sets everything up; its loop, in the main thread, passes on what comes in
+dispatcher       TrialDispatcher: gives trials to slots, hears the workers, deals with how trials end (main thread)
+worker_pool      WorkerSlot, WorkerPool: the slots and the workers in them (main thread)
+worker_process   one worker process, seen from here (main thread)
+fork_server      the process that has imported the objective, of which workers are forked (main thread)
+storage_client   StorageClient: gathers requests for the storage thread, spreads the answers (main thread)
+executor         SerialExecutor: a thread that does jobs in order; one for the storage, one for the sampling process
+trial_store      TrialStore: does the requests, a batch in one write (storage thread)
+stop_requests    why an agent stops: requests, signals, the end of its job (main thread)
+progress         what a view is told (main thread)
+
+Two more threads belong to others: the lease's (`aimlhpo.ledger.leases`) and the view's. May import the rooms worker,
+ledger, results, tracking and those below them; only `aimlhpo.launch` and `aimlhpo.cli` import this one.
 """

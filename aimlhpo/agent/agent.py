@@ -1,6 +1,8 @@
-"""Python's interpreter, set for a process whose main thread must answer at once.
-What an agent works on: its study, and the ledger of it.
-The agent's main thread: it seats a worker in every slot, keeps them busy, and ends in good order.
+"""The agent: it runs the trials of one job, in the job's slots, until none is left or it has to stop.
+
+`Agent.run` opens the study and sets up the threads; its loop, in the main thread, waits for workers, for answers from
+the storage thread and for signals, and passes each on to who deals with it: the `TrialDispatcher`, the `StorageClient`,
+the `StopRequest`.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
-from aimlhpo.agent.dispatcher import Employment, Endings, Hearing
+from aimlhpo.agent.dispatcher import TrialDispatcher
+from aimlhpo.agent.executor import SerialExecutor, short_switch_interval
 from aimlhpo.agent.progress import ProgressMeter
 from aimlhpo.agent.stop_requests import LOCAL, AgentJob, SignalTrap, StopRequest, Walltime
 from aimlhpo.agent.storage_client import StorageClient
-from aimlhpo.agent.storage_thread import StorageThreads, prompt
-from aimlhpo.agent.trial_store import StudySnapshot, TrialBuilder, TrialStore
-from aimlhpo.agent.worker_pool import WorkerPool, WorkerStarter
+from aimlhpo.agent.trial_store import StudySnapshot, TrialStore
+from aimlhpo.agent.worker_pool import WorkerPool
 from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.completion import STOPPED_BY_USER
 from aimlhpo.ledger.leases import Election, Holder, JobStateQuery, Lease, Registry, verify_shared_locks
@@ -31,6 +33,7 @@ from aimlhpo.search.asha import Promotion
 from aimlhpo.search.bounded import sampler_of
 from aimlhpo.search.building import make_pruner
 from aimlhpo.search.grid import queue_of
+from aimlhpo.search.sampling import SamplingProcess, needs_process
 from aimlhpo.search.stopping import make_stopping_criteria
 from aimlhpo.storage.owned import OwnedStorage, own
 from aimlhpo.storage.retry import RetryPolicy
@@ -44,47 +47,19 @@ if TYPE_CHECKING:
 
     import optuna
 
+    from aimlhpo.agent.fork_server import ForkServer
     from aimlhpo.agent.progress import View
     from aimlhpo.config.schema import Config
 
-
-def open_study(config: Config, patience: RetryPolicy) -> tuple[optuna.Study, OwnedStorage]:
-    """The study with its sampler and its pruner, on a storage that remembers what this agent holds.
-
-    Raises ConfigError, or StorageError when an outage outlasts the patience.
-    """
-    study = patience.run(partial(load_study, config, pruner=make_pruner(config.optuna.pruner)))
-    study.sampler = sampler_of(config, study.user_attrs[STUDY_ATTR]["seed"])
-    study._storage = storage = own(study._storage)
-    return study, storage
-
-
-def make_ledger(config: Config, study: optuna.Study, holder: Holder, word: JobStateQuery) -> Ledger:
-    """The ledger for the agent that `holder` names; `word` is the cluster's on other agents."""
-    options, leases = config.optuna, config.paths.leases
-    return Ledger(
-        study,
-        config.paths,
-        options.n_trials,
-        holder.agent,
-        Registry(leases, options.grace_period, holder, word),
-        max_retries=options.max_retries,
-        max_interruptions=options.max_interruptions,
-        queue=queue_of(study, config),
-        stops=make_stopping_criteria(study, config),
-        promotion=Promotion.of(study, options.reported_metric),
-    )
-
-
-_TICK = 0.5  # seconds between two looks at the clock
-_IDLE_PATIENCE, _STOPPING_PATIENCE = 600.0, 20.0  # seconds that the storage may be away
+_TICK = 0.5  # seconds that the loop waits at most
+_OUTAGE_LIMIT, _OUTAGE_LIMIT_STOPPING = 600.0, 20.0  # seconds that the storage may be away
 
 
 @dataclass(frozen=True)
 class Ending:
     """How an agent ended: `cause` is None when no trial was left to claim, else the reason it stopped before."""
 
-    standing: StudySnapshot
+    snapshot: StudySnapshot
     trials_run: int
     cause: str | None = None
 
@@ -92,7 +67,15 @@ class Ending:
 class Agent:
     """Runs trials in `slots` until the budget is finished, a signal comes, or the study has to be given up.
 
-    `causes` are what signals mean; `why` makes the most of such a cause when one has come.
+    Args:
+        name: the agent's name in the study; a random one where none is given.
+        causes: the signals to stop for, with the causes that they stand for.
+        job: the SLURM job that it runs in.
+        query_job_state: asks the cluster about the jobs of other agents.
+        explain_cause: makes such a cause more exact when the signal has come.
+        fork_server: the process that has loaded the objective, if the command has started one; the agent closes it.
+
+    Runs in: the main thread.
     """
 
     def __init__(
@@ -104,162 +87,174 @@ class Agent:
         name: str | None = None,
         causes: Mapping[signal.Signals, str] = LOCAL,
         job: AgentJob | None = None,
-        word: JobStateQuery = lambda holder: None,
-        why: Callable[[str], str] = str,
+        query_job_state: JobStateQuery = lambda holder: None,
+        explain_cause: Callable[[str], str] = str,
+        fork_server: ForkServer | None = None,
     ) -> None:
-        self._config, self._view = config, view
+        self._config, self._view, self._causes = config, view, causes
         self._holder = Holder(
             name or secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0
         )
         self._walltime = Walltime(job.deadline if job else None)
-        self._word, self._why = word, why
-        self._causes = causes
-        self._workforce = WorkerStarter(config, self._holder.agent, slots)
-        self._seats = WorkerPool(slots, self._workforce.start)
-        self._halt = StopRequest()
-        self._pace = ProgressMeter(config.optuna.n_trials)
-        self._next_reap = self._next_look = 0.0
-        self._stopped = False
-        self._patience = RetryPolicy(view.log, self._seconds_of_patience)
+        self._query_job_state, self._explain_cause = query_job_state, explain_cause
+        self._pool = WorkerPool(config, self._holder.agent, slots, fork_server)
+        self._stop = StopRequest()
+        self._meter = ProgressMeter(config.optuna.n_trials)
+        self._next_reap = 0.0
+        self._has_stopped = False
+        self._sampling_process: SamplingProcess | None = None
 
     def run(self) -> Ending:
         """Run to the end. Raises ObjectiveError, StudyFailed or StorageError when the study cannot go on."""
-        self._config.paths.create()
-        with self._workforce:
-            return self._run()
-
-    def _run(self) -> Ending:
-        config, leases, grace = self._config, self._config.paths.leases, self._config.optuna.grace_period
-        study, storage = open_study(config, self._patience)
-        ledger = make_ledger(config, study, self._holder, self._word)
+        config, holder = self._config, self._holder
+        options, paths = config.optuna, config.paths
+        paths.create()
         with ExitStack() as stack:
+            stack.enter_context(self._pool)
+            retry = self._make_retry_policy()
+            study, storage = open_study(config, retry)
+            ledger = make_ledger(config, study, holder, self._query_job_state)
             self._trap = stack.enter_context(SignalTrap(self._causes))
-            lease = stack.enter_context(Lease(leases, self._holder, grace))
-            verify_shared_locks(leases, self._holder, grace)
-            waiter = stack.enter_context(Election(config.paths.state / "waiter.lock"))
-            self._tracker = stack.enter_context(Tracker(config, self._holder.agent, self._view.log))
-            self._staff = stack.enter_context(StorageThreads(config, study.sampler, self._patience))
-            preparing = TrialBuilder(config, study, storage)
-            self._open_desk(TrialStore(config, study, storage, ledger, lease, preparing), preparing, waiter)
-            stack.callback(self._seats.end_workers)
-            stack.enter_context(prompt())
+            lease = stack.enter_context(Lease(paths.leases, holder, options.grace_period))
+            verify_shared_locks(paths.leases, holder, options.grace_period)
+            waiter = stack.enter_context(Election(paths.state / "waiter.lock"))
+            self._tracker = stack.enter_context(Tracker(config, holder.agent, self._view.log))
+            executor = stack.enter_context(SerialExecutor("storage", retry))
+            self._executors = [executor]
+            sampling = None
+            if needs_process(study.sampler):
+                self._sampling_process = SamplingProcess(config, str(study.sampler))
+                self._sampling_process.start()
+                sampling_executor = stack.enter_context(SerialExecutor("sampling", self._make_retry_policy()))
+                stack.callback(self._sampling_process.close)
+                self._executors.append(sampling_executor)
+                sampling = sampling_executor, self._sampling_process
+            self._storage = StorageClient(
+                TrialStore(config, study, storage, ledger, lease),
+                executor,
+                Outbox(paths.outbox),
+                lease,
+                self._view.log,
+                repeatable=len(self._pool) == 1,
+                strict=options.pruning == "strict",
+                sampling=sampling,
+            )
+            self._dispatcher = TrialDispatcher(
+                config, holder, self._pool, self._storage, self._stop, self._trap, self._walltime, waiter
+            )
+            stack.callback(self._pool.end_workers)
+            stack.enter_context(short_switch_interval())
             self._loop()
-        if self._halt.error is not None:
-            raise self._halt.error
-        return Ending(self._desk.standing, self._desk.trials_run, self._halt.cause)
+        if self._stop.error is not None:
+            raise self._stop.error
+        return Ending(self._storage.snapshot, self._storage.trials_run, self._stop.cause)
 
-    def _open_desk(self, books: TrialStore, preparing: TrialBuilder, waiter: Election) -> None:
-        """The desk, and those who stand between it and the seats."""
-        config, seats, halt, staff = self._config, self._seats, self._halt, self._staff
-        self._desk = desk = StorageClient(
-            books,
-            preparing,
-            staff.clerk,
-            Outbox(config.paths.outbox),
-            self._view.log,
-            repeatable=len(seats) == 1,
-            strict=config.optuna.pruning == "strict",
-            samplers=staff.samplers,
-        )
-        self._employment = Employment(config, seats, desk, halt, self._walltime, waiter)
-        self._endings = Endings(config, self._holder, seats, desk, self._employment, halt, self._trap)
-        self._hearing = Hearing(seats, desk, self._endings, halt, config.optuna.trial_timeout)
+    def _make_retry_policy(self) -> RetryPolicy:
+        """One for each thread that retries: a pause that `wake` ends must be its own."""
+        return RetryPolicy(self._view.log, self._outage_limit)
 
-    # --- the loop ---
+    def _outage_limit(self) -> float:
+        """Seconds to wait for the storage: nothing that trains is given up for it. Asked in the executors' threads."""
+        if self._stop.requested:
+            return _OUTAGE_LIMIT_STOPPING
+        return math.inf if self._pool.busy else _OUTAGE_LIMIT
 
     def _loop(self) -> None:
+        executors = [executor.fileno() for executor in self._executors]
         self._tick()
-        self._seats.fill()
-        while not self._over():
-            self._step()
-        self._seats.end_workers()
-        self._employment.give_back_ready()
-        self._desk.close()
-        while not self._desk.idle:
-            self._desk.flush()
-            wait(self._staff.filenos(), timeout=self._desk.rest or _TICK)
-            self._staff.deliver()
+        self._pool.start_workers()
+        while not ((self._stop.requested or self._pool.all_retired) and self._storage.is_idle()):
+            self._dispatcher.fill_slots()
+            sources: list[Connection | int] = [*executors, self._trap.fileno(), *self._dispatcher.connections()]
+            for source in wait(sources, timeout=self._storage.rest or _TICK):
+                if source in executors:
+                    self._deliver()
+                elif source == self._trap.fileno():
+                    self._trap.clear()
+                    self._stop.request(self._explain_cause(self._trap.cause or STOPPED_BY_USER))
+                else:
+                    self._dispatcher.hear(source)
+                self._stop_if_requested()
+            self._tick()
+            self._stop_if_requested()
+        self._pool.end_workers()
+        self._dispatcher.give_back_ready()
+        self._storage.close()
+        while not self._storage.is_idle():
+            self._storage.flush()
+            wait(executors, timeout=self._storage.rest or _TICK)
+            self._deliver()
         self._show()
-        self._tracker.finish(self._halt.cause)
+        self._tracker.finish(self._stop.cause)
 
-    def _step(self) -> None:
-        self._employment.employ_idle()
-        for source in wait(self._sources(), timeout=self._desk.rest or _TICK):
-            self._serve(source)
-            self._stop_if_called()
-        self._tick()
-        self._stop_if_called()
-
-    def _over(self) -> bool:
-        return (self._halt.called or self._seats.all_retired) and self._desk.idle
-
-    def _sources(self) -> list[Connection | int]:
-        return [*self._staff.filenos(), self._trap.fileno(), *self._seats.connections()]
-
-    def _serve(self, source: object) -> None:
-        if source in self._staff.filenos():
-            self._staff.deliver()
-        elif source == self._trap.fileno():
-            self._trap.clear()
-            self._halt.call(self._why(self._trap.cause or STOPPED_BY_USER))
-        else:
-            for seat in self._seats.heard_on(source):
-                self._hearing.listen(seat)
+    def _deliver(self) -> None:
+        for executor in self._executors:
+            executor.deliver()
 
     def _tick(self) -> None:
+        """What time brings: dead agents, a new snapshot, dead workers, the limit of failures, the end of the job."""
         now = time.monotonic()
         if now >= self._next_reap:
             self._next_reap = now + self._config.optuna.grace_period / 4
-            self._desk.reap()
-        self._desk.refresh()
-        self._look_for_deaths(now)
-        self._hearing.end_overdue_trials()
-        self._stop_failing_study()
+            self._storage.reap()
+        self._storage.refresh()
+        self._dispatcher.check_workers()
+        failures, limit = self._storage.snapshot.failures, self._config.optuna.max_consecutive_failures
+        if limit and failures >= limit and not self._stop.requested:
+            self._stop.give_up(
+                StudyFailed(
+                    f"{failures} trials in a row have failed (max_consecutive_failures is {limit}), so the study was "
+                    "stopped.\n"
+                    "    `aimlhpo status --failed` lists them with their causes and logs.\n"
+                    "    When the objective is mended, the same command with reload: 1 goes on."
+                )
+            )
         if self._walltime.is_over():
-            self._halt.call("walltime")
+            self._stop.request("walltime")
         self._tracker.poll()
         self._show()
 
-    def _look_for_deaths(self, now: float) -> None:
-        if now >= self._next_look:
-            self._next_look = now + _TICK
-            self._hearing.look_for_deaths()
-
-    # --- stopping ---
-
-    def _stop_if_called(self) -> None:
-        """Stop all workers and give their trials back."""
-        cause = self._halt.cause
-        if cause is None or self._stopped:
+    def _stop_if_requested(self) -> None:
+        """End all workers and give their trials back, once."""
+        cause = self._stop.cause
+        if cause is None or self._has_stopped:
             return
-        self._stopped = True
-        self._patience.wake()
-        self._staff.stop_sampling()
+        self._has_stopped = True
+        for executor in self._executors:
+            executor.wake()
+        if self._sampling_process is not None:
+            self._sampling_process.close()
         self._view.log(f"stopping: {cause}")
-        self._seats.end_workers()
-        for seat in self._seats:
-            self._hearing.drain(seat)
-            self._endings.give_back(seat, cause)
-        self._employment.give_back_ready()
-
-    def _stop_failing_study(self) -> None:
-        failures, limit = self._desk.standing.failures, self._config.optuna.max_consecutive_failures
-        if limit and failures >= limit and not self._halt.called:
-            self._halt.give_up(StudyFailed(_too_many_failures(failures, limit)))
-
-    def _seconds_of_patience(self) -> float:
-        """Seconds to wait for the storage: nothing that trains is given up for it."""
-        if self._halt.called:
-            return _STOPPING_PATIENCE
-        return math.inf if self._seats.busy else _IDLE_PATIENCE
+        self._pool.end_workers()
+        self._dispatcher.stop(cause)
 
     def _show(self) -> None:
-        self._view.update(self._pace.progress(self._desk.standing, (seat.show() for seat in self._seats)))
+        self._view.update(self._meter.progress(self._storage.snapshot, (slot.show() for slot in self._pool.slots)))
 
 
-def _too_many_failures(failures: int, limit: int) -> str:
-    return (
-        f"{failures} trials in a row have failed (max_consecutive_failures is {limit}), so the study was stopped.\n"
-        "    `aimlhpo status --failed` lists them with their causes and logs.\n"
-        "    When the objective is mended, the same command with reload: 1 goes on."
+def open_study(config: Config, retry: RetryPolicy) -> tuple[optuna.Study, OwnedStorage]:
+    """The study with its sampler and its pruner, on a storage that remembers what this agent holds.
+
+    Raises ConfigError, or StorageError when an outage outlasts what `retry` allows.
+    """
+    study = retry.run(partial(load_study, config, pruner=make_pruner(config.optuna.pruner)))
+    study.sampler = sampler_of(config, study.user_attrs[STUDY_ATTR]["seed"])
+    study._storage = storage = own(study._storage)
+    return study, storage
+
+
+def make_ledger(config: Config, study: optuna.Study, holder: Holder, query_job_state: JobStateQuery) -> Ledger:
+    """The ledger for the agent that `holder` names; `query_job_state` asks the cluster about other agents' jobs."""
+    options, leases = config.optuna, config.paths.leases
+    return Ledger(
+        study,
+        config.paths,
+        options.n_trials,
+        holder.agent,
+        Registry(leases, options.grace_period, holder, query_job_state),
+        max_retries=options.max_retries,
+        max_interruptions=options.max_interruptions,
+        queue=queue_of(study, config),
+        stopping_criteria=make_stopping_criteria(study, config),
+        promotion=Promotion.of(study, options.reported_metric),
     )

@@ -1,27 +1,28 @@
-"""What becomes of a trial that ran out of memory.
-Whether a finished trial keeps the study's constraints.
-Keeps the seats busy: who is given which trial, who asks again later, who needs no worker any more.
-How trials end: with a result, with a failure, or given back.
-What the workers say, and what their silence says: messages, deaths, trials that run too long.
+"""What the workers do: `TrialDispatcher` gives trials to the slots, hears the workers, and deals with how trials end.
+
+A trial's way through it: claimed by `StorageClient`, sent to a worker, its reports passed on, and at the end its
+outcome made into the `Result` that the outbox keeps and the ledger finishes it with; or it is given back. All of this
+runs in the agent's main thread.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.agent.trial_store import PreparedTrial, make_result, provenance_id
-from aimlhpo.agent.worker_pool import Running, WorkerSlot, WorkerState
+from aimlhpo.agent.trial_store import PreparedTrial
+from aimlhpo.agent.worker_pool import CurrentTrial, WorkerSlot, WorkerState
 from aimlhpo.agent.worker_process import UnreadableMessage
 from aimlhpo.errors import ObjectiveError, StudyFailed
-from aimlhpo.ledger.completion import newest_file
-from aimlhpo.ledger.requests import NoTrial
+from aimlhpo.ledger.checkpoints import newest_file
+from aimlhpo.ledger.requests import NoTrial, Result
 from aimlhpo.objective.messages import (
     COMPLETE,
     FAIL,
@@ -36,7 +37,8 @@ from aimlhpo.objective.messages import (
     UserAttr,
 )
 from aimlhpo.objective.outcome import OutcomeError
-from aimlhpo.space.constraints import Constraint, constraint_values, parse_constraints
+from aimlhpo.space.constraints import constraint_values, parse_constraints
+from aimlhpo.storage.trials import CONSTRAINTS
 
 if TYPE_CHECKING:
     from aimlhpo.agent.stop_requests import SignalTrap, StopRequest, Walltime
@@ -46,361 +48,334 @@ if TYPE_CHECKING:
     from aimlhpo.ledger.leases import Election, Holder
 
 OUT_OF_MEMORY = "out of memory"
+"""The cause in the outcome of a trial for which the GPU's memory was too small."""
+
+STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
+"""A worker's word for how a trial ended, and the name of Optuna's state."""
+
+_RETRY_INTERVAL = 1.0  # seconds until a slot claims again when all that is left is running elsewhere
+_SHARE_INTERVAL = 2.0  # seconds between two looks at whether others could run what was claimed ahead
+_DEATH_INTERVAL = 0.5  # seconds between two looks for workers that died unheard
+_SIGNAL_DELAY = 1.0  # seconds for a signal that has reached a worker to reach the agent, too
+_MOST_EARLY_DEATHS = 3  # in a row, of the workers of one slot, while none of the agent's has ever been ready
+_MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be loaded, and the deaths may be chance
 
 
-def after_out_of_memory(outcome: Outcome, policy: str) -> Outcome:
-    """The outcome as `on_oom` wants it; the cause stays with the trial."""
-    return replace(outcome, state=PRUNED) if policy == "prune" else outcome
+class TrialDispatcher:
+    """Keeps the slots busy for as long as trials may be started.
 
+    Trials that are claimed ahead lie in one queue, as many as slots are busy: whichever slot is free first takes one.
 
-def judge(outcome: Outcome, constraints: Sequence[Constraint], params: Mapping[str, Any]) -> Outcome:
-    """The outcome with the value of each constraint; a complete trial that a constraint cannot be computed for fails.
+    Args:
+        holder: this agent, as it is stored with its trials.
+        stop: where reasons to stop are looked up, and put.
+        waiter: of all agents of the study, the one that waits where the last trials run elsewhere.
 
-    A metric goes before a parameter of the same name. Pruned trials have no metrics, and so no constraints.
+    Runs in: the main thread.
     """
-    if not constraints or outcome.state != COMPLETE:
-        return outcome
-    try:
-        return replace(outcome, constraints=constraint_values(constraints, {**params, **outcome.metrics}))
-    except OutcomeError as error:
-        return replace(outcome, state=FAIL, values=None, cause=error.cause, error=str(error))
-
-
-_POLL = 1.0  # seconds until a slot asks again when all that is left is running elsewhere
-_LOOK = 2.0  # seconds between two looks at whether others could run what was claimed ahead
-
-
-class Employment:
-    """Gives trials to idle seats, for as long as trials may be started.
-
-    Trials that were claimed ahead lie in one pool, as many as seats are busy: whichever seat is free first takes one.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        seats: WorkerPool,
-        desk: StorageClient,
-        halt: StopRequest,
-        walltime: Walltime,
-        waiter: Election,
-    ) -> None:
-        # A paused trial is promoted by what is known when a slot is free, not before.
-        self._paths, self._ahead = config.paths, config.optuna.claim_ahead and not config.optuna.promotes
-        self._seats, self._desk, self._halt = seats, desk, halt
-        self._walltime, self._waiter = walltime, waiter
-        self._pool: deque[PreparedTrial] = deque()
-        self._asked, self._started = 0, False
-        self._next_look = 0.0
-
-    def employ_idle(self) -> None:
-        for seat in self._seats:
-            if self._is_free(seat):
-                self._employ(seat)
-        self._ask_ahead()
-        self._look_at_pool()
-        self._desk.flush()
-
-    def start_ready(self, seat: WorkerSlot) -> None:
-        """Give the seat a trial at once where one is ready."""
-        if self._is_free(seat) and seat.for_itself is None and not self._is_closed():
-            self._take_ready(seat)
-
-    def _is_free(self, seat: WorkerSlot) -> bool:
-        """Whether the seat can run a trial now."""
-        kept_empty = any(other.wants_to_be_alone for other in self._seats.neighbours(seat))
-        return (
-            seat.state is WorkerState.IDLE and not seat.worker.gone and (seat.for_itself is not None or not kept_empty)
-        )
-
-    def _employ(self, seat: WorkerSlot) -> None:
-        if seat.for_itself is not None:
-            if not any(other.is_occupied for other in self._seats.neighbours(seat)):
-                work, seat.for_itself = seat.for_itself, None
-                self._start(seat, work, alone=True)
-        elif self._is_closed():
-            seat.retire()
-        elif not self._take_ready(seat) and self._asked == 0 and time.monotonic() >= seat.retry_at:
-            seat.state = WorkerState.CLAIMING  # where something was asked for ahead, that comes soon
-            self._desk.claim(seat.slot, partial(self._prepared, seat))
-
-    def _start(self, seat: WorkerSlot, work: PreparedTrial, *, alone: bool = False) -> None:
-        seat.assign(work, alone=alone)
-        self._started = self._ahead
-
-    # --- what was claimed ahead ---
-
-    def _ask_ahead(self) -> None:
-        """Once a trial was started, after the last result was handed in: what the sampler sees is the same each time.
-
-        All that is missing: where a worker was late, it began with a trial that was meant to be another's next one.
-        """
-        while self._started and len(self._pool) + self._asked < len(self._seats.busy):
-            self._asked += 1
-            self._desk.claim_ahead(self._prepared_ahead)
-        self._started = False
-
-    def _prepared_ahead(self, work: PreparedTrial | NoTrial) -> None:
-        self._asked -= 1
-        if isinstance(work, PreparedTrial):
-            self._pool.append(work)
-            self._seats.ask_again()
-
-    def _take_ready(self, seat: WorkerSlot) -> bool:
-        while self._pool:
-            work = self._pool.popleft()
-            if self._desk.is_current(work):
-                self._start(seat, work)
-                self._desk.begin(work, seat.slot)
-                return True
-            self._desk.release(work.claim, None)  # this agent was silent for so long that others may have taken it
-        return False
-
-    def give_back_ready(self) -> None:
-        """Give back what no seat has begun."""
-        while self._pool:
-            self._desk.release(self._pool.popleft().claim, None)
-
-    def _look_at_pool(self) -> None:
-        now = time.monotonic()
-        if not self._pool or now < self._next_look:
-            return
-        self._next_look = now + _LOOK
-        if self._is_closed():
-            self.give_back_ready()
-        elif not self._has_free_seat:
-            self._desk.ask_whether_to_keep(self._share)
-
-    def _share(self, keep: bool) -> None:
-        """Where nothing is left to claim, a slot that is free elsewhere may run what waits here for a busy one."""
-        if not keep and not self._has_free_seat:
-            self.give_back_ready()
-
-    @property
-    def _has_free_seat(self) -> bool:
-        return any(self._is_free(seat) for seat in self._seats)
-
-    # --- whether trials may be started ---
-
-    def _is_closed(self) -> bool:
-        return self._halt.called or self._desk.standing.ended is not None or not self._fits()
-
-    def _fits(self) -> bool:
-        """Whether a trial can end within the walltime, or go on after it; a fresh job starts at least one."""
-        if self._desk.trials_run == 0 or self._walltime.leaves(self._desk.standing.longest):
-            return True
-        return newest_file(self._paths.checkpoints) > 0
-
-    # --- what a claim gives ---
-
-    def _prepared(self, seat: WorkerSlot, work: PreparedTrial | NoTrial) -> None:
-        waits = seat.state is WorkerState.CLAIMING
-        if isinstance(work, NoTrial):
-            if waits:
-                self._rest(seat, work)
-        elif waits and not self._halt.called and self._desk.is_current(work):
-            self._start(seat, work)
-        else:
-            self._desk.release(work.claim, None)
-            seat.state = WorkerState.IDLE if waits else seat.state
-
-    def _rest(self, seat: WorkerSlot, reason: NoTrial) -> None:
-        """Ask again later where what runs now may still fail, here or (one agent of all waits) elsewhere."""
-        stays = bool(self._seats.busy) or reason is NoTrial.SOON or self._waiter.won()
-        if reason in (NoTrial.WAIT, NoTrial.SOON) and stays:
-            seat.state, seat.retry_at = WorkerState.IDLE, time.monotonic() + _POLL
-        else:
-            seat.retire()
-
-
-_SIGNAL_PATIENCE = 1.0  # seconds for a signal that has reached a worker to reach the agent, too
-
-
-class Endings:
-    """Clears the seats of trials that are over, and hands in what became of them."""
 
     def __init__(
         self,
         config: Config,
         holder: Holder,
-        seats: WorkerPool,
-        desk: StorageClient,
-        employment: Employment,
-        halt: StopRequest,
+        pool: WorkerPool,
+        storage: StorageClient,
+        stop: StopRequest,
         trap: SignalTrap,
+        walltime: Walltime,
+        waiter: Election,
     ) -> None:
-        self._policy, self._paths = config.optuna.on_oom, config.paths
+        self._options, self._paths = config.optuna, config.paths
         self._constraints = parse_constraints(config.optuna.constraints)
-        self._holder, self._seats, self._desk = holder, seats, desk
-        self._employment, self._halt, self._trap = employment, halt, trap
-        self._checked_checkpoint = False
+        self._holder, self._pool, self._storage = holder, pool, storage
+        self._stop, self._trap, self._walltime, self._waiter = stop, trap, walltime, waiter
+        # A paused trial is promoted by what is known when a slot is free, not before.
+        self._claims_ahead = config.optuna.claim_ahead and not config.optuna.promotes
+        self._ready: deque[PreparedTrial] = deque()
+        self._asked_ahead, self._has_started = 0, False
+        self._next_share = self._next_death_check = 0.0
+        self._checked_checkpoint = self._worker_was_ready = False
 
-    def finish(self, seat: WorkerSlot, outcome: Outcome) -> None:
-        """The seat's trial has ended by itself, or with its worker."""
-        if outcome.state == FAIL and self._is_being_stopped():
-            return  # stopping gives the trial back
-        running = seat.clear()
+    # --- giving trials to slots ---
+
+    def fill_slots(self) -> None:
+        """Give each free slot a trial, or claim one for it; claim the next ones ahead."""
+        for slot in self._pool.slots:
+            if self._is_free(slot):
+                self._fill(slot)
+        # Ahead only once a trial was started, after the last result was handed in: what the sampler sees is the same
+        # each time. All that is missing: a worker that was late began with a trial that was meant to be the next one.
+        while self._has_started and len(self._ready) + self._asked_ahead < len(self._pool.busy):
+            self._asked_ahead += 1
+            self._storage.claim(None, self._after_claim_ahead)
+        self._has_started = False
+        self._share_ready()
+        self._storage.flush()
+
+    def _fill(self, slot: WorkerSlot) -> None:
+        if slot.retry_alone is not None:
+            occupied = (WorkerState.BUSY, WorkerState.CLAIMING)
+            if not any(other.state in occupied for other in self._pool.neighbours(slot)):
+                prepared, slot.retry_alone = slot.retry_alone, None
+                self._start(slot, prepared, alone=True)
+        elif not self._may_start():
+            slot.retire()
+        elif not self._start_ready(slot) and self._asked_ahead == 0 and time.monotonic() >= slot.retry_at:
+            slot.state = WorkerState.CLAIMING  # where something was asked for ahead, that comes soon
+            self._storage.claim(slot.slot, partial(self._after_claim, slot))
+
+    def _is_free(self, slot: WorkerSlot) -> bool:
+        """Whether the slot can run a trial now."""
+        if slot.state is not WorkerState.IDLE or slot.worker.gone:
+            return False
+        kept_empty = any(other.wants_to_be_alone for other in self._pool.neighbours(slot))
+        return slot.retry_alone is not None or not kept_empty
+
+    def _may_start(self) -> bool:
+        """Whether trials may still be started.
+
+        A trial must end within the walltime, or go on from a checkpoint after it; a fresh job starts at least one.
+        """
+        if self._stop.requested or self._storage.snapshot.ended is not None:
+            return False
+        fits = self._storage.trials_run == 0 or self._walltime.leaves(self._storage.snapshot.longest)
+        return fits or newest_file(self._paths.checkpoints) > 0
+
+    def _start(self, slot: WorkerSlot, prepared: PreparedTrial, *, alone: bool = False) -> None:
+        slot.run(prepared, alone=alone)
+        self._has_started = self._claims_ahead
+
+    def _start_ready(self, slot: WorkerSlot) -> bool:
+        """Start a trial that was claimed ahead, where there is one."""
+        while self._ready:
+            prepared = self._ready.popleft()
+            if self._storage.is_current(prepared):
+                self._start(slot, prepared)
+                self._storage.begin(prepared, slot.slot)
+                return True
+            self._storage.release(prepared.claim, None)  # this agent was silent so long that others may have taken it
+        return False
+
+    def _after_claim(self, slot: WorkerSlot, answer: PreparedTrial | NoTrial) -> None:
+        waits = slot.state is WorkerState.CLAIMING
+        if isinstance(answer, PreparedTrial):
+            if waits and not self._stop.requested and self._storage.is_current(answer):
+                self._start(slot, answer)
+                return
+            self._storage.release(answer.claim, None)
+            slot.state = WorkerState.IDLE if waits else slot.state
+        elif waits:
+            # Claim again later where what runs now may still fail, here or (one agent of all waits) elsewhere.
+            stays = bool(self._pool.busy) or answer is NoTrial.SOON or self._waiter.won()
+            if answer in (NoTrial.WAIT, NoTrial.SOON) and stays:
+                slot.state, slot.retry_at = WorkerState.IDLE, time.monotonic() + _RETRY_INTERVAL
+            else:
+                slot.retire()
+
+    def _after_claim_ahead(self, answer: PreparedTrial | NoTrial) -> None:
+        self._asked_ahead -= 1
+        if isinstance(answer, PreparedTrial):
+            self._ready.append(answer)
+            self._pool.claim_again()
+
+    def _share_ready(self) -> None:
+        """Give back what was claimed ahead where it may not start, or where other agents' free slots could run it."""
+        if not self._ready or time.monotonic() < self._next_share:
+            return
+        self._next_share = time.monotonic() + _SHARE_INTERVAL
+        if not self._may_start():
+            self.give_back_ready()
+        elif not self._has_free_slot:
+            self._storage.ask_whether_to_keep(self._after_share)
+
+    def _after_share(self, keep: bool) -> None:
+        if not keep and not self._has_free_slot:
+            self.give_back_ready()
+
+    @property
+    def _has_free_slot(self) -> bool:
+        return any(self._is_free(slot) for slot in self._pool.slots)
+
+    def give_back_ready(self) -> None:
+        """Give back the trials that were claimed ahead and have not begun."""
+        while self._ready:
+            self._storage.release(self._ready.popleft().claim, None)
+
+    # --- messages from the workers ---
+
+    def connections(self) -> list[Connection]:
+        """Where workers are heard; where the system has refused one there is nobody to hear."""
+        heard = (slot for slot in self._pool.slots if slot.state is not WorkerState.RETIRED)
+        return [slot.worker.connection for slot in heard if not slot.worker.refused]
+
+    def hear(self, connection: object) -> None:
+        """Take one message from this connection, or the end of its worker; it may have been closed meanwhile."""
+        for slot in self._pool.slots:
+            if slot.worker.connection is connection and slot.state is not WorkerState.RETIRED:
+                try:
+                    message = slot.worker.receive()
+                except (EOFError, OSError):
+                    self._worker_died(slot, slot.worker.cause_of_death())
+                except UnreadableMessage as error:
+                    self._worker_died(slot, str(error))
+                else:
+                    self._take(slot, message)
+
+    def _take(self, slot: WorkerSlot, message: object) -> None:
+        match message:
+            case Ready():
+                slot.state, slot.early_deaths, self._worker_was_ready = WorkerState.IDLE, 0, True
+                text = json.dumps(message.provenance, sort_keys=True)
+                slot.provenance = hashlib.sha256(text.encode()).hexdigest()[:12]
+                self._storage.note_provenance(slot.provenance, message.provenance)
+            case LoadFailed():
+                self._stop.give_up(ObjectiveError(message.message, message.detail))
+            case Report():
+                # Nothing is taken of a trial that has ended, whatever its objective has left running.
+                if slot.running is not None and slot.running.prepared.claim.number == message.number:
+                    slot.running.reports.append(message)
+                    self._storage.report(message, slot.worker)
+            case SuggestRequest():
+                self._storage.suggest(message, slot.worker)
+            case UserAttr():
+                self._storage.set_user_attr(message)
+            case Finished():
+                self._end_trial(slot, message.outcome)
+
+    def _drain(self, slot: WorkerSlot) -> None:
+        """Take what a dead worker had still sent: a result among it counts."""
+        with suppress(EOFError, OSError, UnreadableMessage):
+            while slot.worker.connection.poll():
+                self._take(slot, slot.worker.receive())
+
+    def check_workers(self) -> None:
+        """End trials that run too long; now and then, replace workers that died unheard or that the system refused.
+
+        A process that the objective has forked holds the pipe open, so that the pipe does not tell of the worker's end.
+        """
+        limit = self._options.trial_timeout
+        looks_for_deaths = time.monotonic() >= self._next_death_check
+        if looks_for_deaths:
+            self._next_death_check = time.monotonic() + _DEATH_INTERVAL
+        for slot in self._pool.slots:
+            if looks_for_deaths and slot.state is not WorkerState.RETIRED:
+                unheard = slot.worker.has_ended() and not slot.worker.connection.poll()
+                if unheard or slot.worker.refused:
+                    self._worker_died(slot, slot.worker.cause_of_death())
+        for slot in self._pool.slots:
+            if limit is not None and slot.running is not None and slot.running.seconds > limit:
+                slot.worker.kill()
+                self._drain(slot)
+                self._fail_trial(slot, "timeout")
+                slot.replace_worker()
+
+    def _worker_died(self, slot: WorkerSlot, cause: str) -> None:
+        slot.worker.kill()  # whatever it has left behind; no trial is given to it
+        if slot.running is not None:
+            self._fail_trial(slot, cause)
+        elif slot.state is WorkerState.STARTING and (slot.worker.has_started or slot.worker.refused):
+            slot.early_deaths += 1
+            if slot.early_deaths >= (_MOST_LATER_DEATHS if self._worker_was_ready else _MOST_EARLY_DEATHS):
+                lines = slot.worker.last_lines(0)
+                ends = f"the worker of {slot.slot.label} ends before it is ready ({cause}):\n{lines}"
+                self._stop.give_up(StudyFailed(ends))
+        slot.replace_worker()
+
+    # --- how trials end ---
+
+    def _end_trial(self, slot: WorkerSlot, outcome: Outcome) -> None:
+        """The slot's trial has ended by itself, or with its worker."""
+        if outcome.state == FAIL:
+            # SLURM signals a job's processes one by one, and workers may be hit before the agent.
+            delay = _SIGNAL_DELAY if self._holder.job is not None else 0.0
+            if self._stop.requested or wait([self._trap.fileno()], timeout=delay):
+                return  # stopping gives the trial back
+        running = slot.clear()
         if running is None:
             return
         if outcome.ends_worker:
-            seat.replace_worker()
+            slot.replace_worker()
         if outcome.cause == OUT_OF_MEMORY:
             # Only the end of the process gives all of a GPU's memory back for certain.
-            seat.replace_worker()
-            if self._retries_alone(seat, running):
-                seat.for_itself = running.work
+            slot.replace_worker()
+            wanted = self._options.on_oom == "retry_alone" and not running.alone and not self._stop.requested
+            if wanted and self._pool.neighbours(slot):
+                slot.retry_alone = running.prepared
                 return
-            outcome = after_out_of_memory(outcome, self._policy)
-        self._seats.ask_again()
-        self._employment.start_ready(seat)  # before anything else: its GPU is idle
-        self._hand_in(seat, running, outcome)
+            if self._options.on_oom == "prune":
+                outcome = replace(outcome, state=PRUNED)  # the cause stays with the trial
+        self._pool.claim_again()
+        if self._is_free(slot) and slot.retry_alone is None and self._may_start():
+            self._start_ready(slot)  # before anything else: its GPU is idle
+        self._storage.finish(self._make_result(slot, running, outcome))
 
-    def fail(self, seat: WorkerSlot, cause: str) -> None:
-        """Book the running trial as failed; its worker is dead."""
-        if seat.running is not None:
-            lines = seat.worker.last_lines(seat.running.log_offset)
-            self.finish(seat, Outcome(FAIL, cause=cause, error=lines, seconds=seat.running.seconds))
+    def _fail_trial(self, slot: WorkerSlot, cause: str) -> None:
+        """The slot's trial has failed; its worker is dead."""
+        if slot.running is not None:
+            lines = slot.worker.last_lines(slot.running.log_offset)
+            self._end_trial(slot, Outcome(FAIL, cause=cause, error=lines, seconds=slot.running.seconds))
 
-    def give_back(self, seat: WorkerSlot, cause: str) -> None:
-        """Retire the seat; what it runs or keeps goes on elsewhere."""
-        running = seat.clear()
-        if running is not None:
-            self._desk.release(running.work.claim, cause, running.seconds)
-        if seat.for_itself is not None:
-            self._desk.release(seat.for_itself.claim, cause)
-        seat.state = WorkerState.RETIRED
+    def _make_result(self, slot: WorkerSlot, running: CurrentTrial, outcome: Outcome) -> Result:
+        """The trial's end as it is stored, with the values of the study's constraints.
 
-    def _retries_alone(self, seat: WorkerSlot, running: Running) -> bool:
-        wanted = self._policy == "retry_alone" and not running.alone and not self._halt.called
-        return wanted and bool(self._seats.neighbours(seat))
-
-    def _hand_in(self, seat: WorkerSlot, running: Running, outcome: Outcome) -> None:
-        claim = running.work.claim
-        outcome = judge(outcome, self._constraints, running.work.assignment.values)
-        where = self._whereabouts(seat, running.log_offset)
-        pause = running.work.assignment.pause
-        if outcome.state == PAUSED and pause is not None:
-            where["rung"] = pause.rung
-            self._mind_checkpoint(claim.number)
-        seed = running.work.assignment.seed
-        ended = make_result(self._holder.agent, claim, outcome, where, running.reports, seed)
-        self._desk.hand_in(claim, ended, outcome)
-
-    def _mind_checkpoint(self, number: int) -> None:
-        """Tell once, of the first trial that pauses, where it has left nothing to go on from."""
-        if self._checked_checkpoint:
-            return
-        self._checked_checkpoint = True
-        if newest_file(self._paths.checkpoint(number)) == 0.0:
-            self._desk.tell(
-                f"trial {number} paused without a checkpoint: when it is promoted it begins anew. Save one in "
-                "trial.checkpoint_dir before each report, or take mode: stopping"
-            )
-
-    def _is_being_stopped(self) -> bool:
-        """Whether a signal has come. SLURM signals a job's processes one by one, and workers may be hit first."""
-        patience = _SIGNAL_PATIENCE if self._holder.job is not None else 0.0
-        return self._halt.called or bool(wait([self._trap.fileno()], timeout=patience))
-
-    def _whereabouts(self, seat: WorkerSlot, log_offset: int) -> dict[str, Any]:
-        return {
-            "worker": f"{self._holder.host}:{self._holder.agent}:{seat.slot.index}",
-            "host": self._holder.host,
-            "device": seat.slot.label,
-            "gpus": seat.slot.gpu_share,
-            "log": str(seat.worker.log.relative_to(self._paths.save_path)),
-            "log_offset": log_offset,
-            "provenance": seat.provenance,
-        }
-
-
-_MOST_EARLY_DEATHS = 3  # in a row, of the workers of one slot, while none of the agent's has ever been ready
-_MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be loaded, and the deaths may be chance
-
-
-class Hearing:
-    """Hears the workers, and passes on what follows. `trial_timeout` is in seconds."""
-
-    def __init__(
-        self, seats: WorkerPool, desk: StorageClient, endings: Endings, halt: StopRequest, trial_timeout: float | None
-    ) -> None:
-        self._seats, self._desk, self._endings, self._halt = seats, desk, endings, halt
-        self._trial_timeout = trial_timeout
-        self._ready_once = False
-
-    def listen(self, seat: WorkerSlot) -> None:
-        """Take one message, or the worker's end."""
-        try:
-            message = seat.worker.receive()
-        except (EOFError, OSError):
-            self._worker_died(seat, seat.worker.cause_of_death())
-        except UnreadableMessage as error:
-            self._worker_died(seat, str(error))
-        else:
-            self._hear(seat, message)
-
-    def drain(self, seat: WorkerSlot) -> None:
-        """Take what a dead worker had still sent: a result among it counts."""
-        with suppress(EOFError, OSError, UnreadableMessage):
-            while seat.worker.connection.poll():
-                self._hear(seat, seat.worker.receive())
-
-    def look_for_deaths(self) -> None:
-        """Replace workers whose pipe does not tell of their end, and those that the system has refused, now and then.
-
-        A process that the objective forked holds the pipe open.
+        A complete trial that a constraint cannot be computed for fails. In a constraint a metric goes before a
+        parameter of the same name; trials that do not complete have no metrics, and so no constraints.
         """
-        for seat in self._seats:
-            unheard = seat.worker.has_ended() and not seat.worker.connection.poll()
-            if seat.state is not WorkerState.RETIRED and (unheard or seat.worker.refused):
-                self._worker_died(seat, seat.worker.cause_of_death())
+        claim, assignment = running.prepared.claim, running.prepared.assignment
+        constraints: dict[str, float] = {}
+        if self._constraints and outcome.state == COMPLETE:
+            try:
+                constraints = constraint_values(self._constraints, {**assignment.values, **outcome.metrics})
+            except OutcomeError as error:
+                outcome = replace(outcome, state=FAIL, values=None, cause=error.cause, error=str(error))
+        record: dict[str, Any] = {
+            "metrics": outcome.metrics,
+            "seconds": round(claim.seconds_before + outcome.seconds, 3),
+            "gpu_seconds": round(claim.gpu_seconds_before + outcome.seconds * slot.slot.gpu_share, 3),
+            "cause": outcome.cause,
+            "error": outcome.error,
+            "updates": outcome.updates,
+            "unread": outcome.unread,
+            "seed": assignment.seed,
+            "attempts": claim.attempt,
+            "worker": f"{self._holder.host}:{self._holder.agent}:{slot.slot.index}",
+            "host": self._holder.host,
+            "device": slot.slot.label,
+            "gpus": slot.slot.gpu_share,
+            "log": str(slot.worker.log.relative_to(self._paths.save_path)),
+            "log_offset": running.log_offset,
+            "provenance": slot.provenance,
+        }
+        if outcome.state == PAUSED and assignment.pause is not None:
+            record["rung"] = assignment.pause.rung
+            # Told once, of the first trial that pauses.
+            if not self._checked_checkpoint and newest_file(self._paths.checkpoint(claim.number)) == 0.0:
+                self._storage.log(
+                    f"trial {claim.number} paused without a checkpoint: when it is promoted it begins anew. Save one "
+                    "in trial.checkpoint_dir before each report, or take mode: stopping"
+                )
+            self._checked_checkpoint = True
+        if constraints:
+            record[CONSTRAINTS] = constraints
+        return Result(
+            agent=self._holder.agent,
+            trial_id=claim.trial_id,
+            number=claim.number,
+            token=claim.token,
+            state=STATES[outcome.state],
+            values=outcome.values,
+            record=record,
+            reports=[(report.step, report.value) for report in running.reports],
+        )
 
-    def end_overdue_trials(self) -> None:
-        limit = self._trial_timeout
-        for seat in self._seats:
-            if limit is not None and seat.running is not None and seat.running.seconds > limit:
-                seat.worker.kill()
-                self.drain(seat)
-                self._endings.fail(seat, "timeout")
-                seat.replace_worker()
-
-    def _hear(self, seat: WorkerSlot, message: object) -> None:
-        match message:
-            case Ready():
-                self._welcome(seat, message)
-            case LoadFailed():
-                self._halt.give_up(ObjectiveError(message.message, message.detail))
-            case Report():
-                self._take_report(seat, message)
-            case SuggestRequest():
-                self._desk.suggest(message, seat.worker)
-            case UserAttr():
-                self._desk.set_user_attr(message)
-            case Finished():
-                self._endings.finish(seat, message.outcome)
-
-    def _welcome(self, seat: WorkerSlot, message: Ready) -> None:
-        seat.state, seat.early_deaths, self._ready_once = WorkerState.IDLE, 0, True
-        seat.provenance = provenance_id(message.provenance)
-        self._desk.note_provenance(message.provenance)
-
-    def _take_report(self, seat: WorkerSlot, report: Report) -> None:
-        """Nothing is taken of a trial that has ended, whatever its objective has left running."""
-        if seat.running is not None and seat.running.work.claim.number == report.number:
-            seat.running.reports.append(report)
-            self._desk.report(report, seat.worker)
-
-    def _worker_died(self, seat: WorkerSlot, cause: str) -> None:
-        seat.worker.kill()  # whatever it has left behind; no trial is given to it
-        if seat.running is not None:
-            self._endings.fail(seat, cause)
-        elif seat.state is WorkerState.STARTING and (seat.worker.has_started or seat.worker.refused):
-            self._count_early_death(seat, cause)
-        seat.replace_worker()
-
-    def _count_early_death(self, seat: WorkerSlot, cause: str) -> None:
-        seat.early_deaths += 1
-        if seat.early_deaths >= (_MOST_LATER_DEATHS if self._ready_once else _MOST_EARLY_DEATHS):
-            lines = seat.worker.last_lines(0)
-            ends = f"the worker of {seat.slot.label} ends before it is ready ({cause}):\n{lines}"
-            self._halt.give_up(StudyFailed(ends))
+    def stop(self, cause: str) -> None:
+        """Give all trials back, to go on elsewhere. The workers have been ended; results that they sent still count."""
+        for slot in self._pool.slots:
+            self._drain(slot)
+            running = slot.clear()
+            if running is not None:
+                self._storage.release(running.prepared.claim, cause, running.seconds)
+            if slot.retry_alone is not None:
+                self._storage.release(slot.retry_alone.claim, cause)
+            slot.state = WorkerState.RETIRED
+        self.give_back_ready()

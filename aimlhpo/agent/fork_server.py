@@ -1,54 +1,111 @@
-"""The process of which an agent's workers are forked, seen from the agent."""
+"""The fork server as its parent sees it: a process that imports the objective once, of which workers are forked.
+
+A command that runs a study on this machine starts it first of all, so that the objective is imported while the
+configuration is read and checked; the check asks it whether the objective can be loaded, and the agent takes it over.
+An agent in a SLURM job starts its own. `aimlhpo.worker.fork_server` is the program that runs in it.
+Everything here is called in the main thread.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-_PR_SET_CHILD_SUBREAPER = 36
-_LOOK = 0.005  # seconds between two looks at whether a worker has ended
+from aimlhpo.errors import ObjectiveError
+from aimlhpo.processes import adopt_orphans, package_environment
+
+_POLL_SECONDS = 0.005
+_MESSAGE_BYTES = 1 << 17
+_LAST_LINES = 15
 
 
 class ForkServer:
-    """Starts the process that imports the objective, and asks it for workers; they become this process's children."""
+    """Starts the process at once; it ends with the `with` block, and workers that were forked of it go on.
 
-    def __init__(self, objective: str, environment: Mapping[str, str], log: Path) -> None:
+    `log` gets what importing the objective prints. Without one it is kept aside, until `write_log` names a file.
+    """
+
+    def __init__(self, log: Path | None = None) -> None:
         self._log = log
+        self._objective = ""
         self._awaited = 0
         self._retired = False
+        self._output = tempfile.TemporaryFile() if log is None else open(log, "a+b")  # noqa: SIM115 -- see close
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        _adopt_orphans(True)
-        with theirs, open(log, "ab") as output:
-            command = [sys.executable, "-P", "-m", "aimlhpo.worker.fork_server"]
+        with theirs:
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(os.getpid()), objective],
+                [sys.executable, "-P", "-m", "aimlhpo.worker.fork_server", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=self._output,
+                stderr=self._output,
                 pass_fds=[theirs.fileno()],
-                env=environment,
+                env=package_environment(),
                 start_new_session=True,
             )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def load(self, objective: str, environment: Mapping[str, str]) -> None:
+        """Have the file imported, with `environment` added to the process's own; returns at once.
+
+        An empty `objective` imports nothing: the objective is a program.
+        """
+        self._objective = objective
+        with suppress(OSError):  # it has died: whatever is asked of it next tells
+            self._requests.send(json.dumps([objective, dict(environment)]).encode())
+
+    def verify(self) -> None:
+        """Wait until the file is imported.
+
+        Raises ObjectiveError when it cannot be loaded as an objective, with its own traceback last.
+        """
+        answer = self._requests.recv(_MESSAGE_BYTES)
+        if answer:
+            problem = json.loads(answer)
+            if problem is not None:
+                raise ObjectiveError(*problem)
+            return
+        code = self._process.wait()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        last = self._printed().decode(errors="replace").splitlines()[-_LAST_LINES:]
+        raise ObjectiveError(f"{self._objective}: Python {how} while importing it", "\n".join(last))
+
+    def write_log(self, log: Path) -> None:
+        """Put what importing the objective has printed, if anything, into a file."""
+        printed = self._printed()
+        if printed:
+            log.write_bytes(printed)
+
+    def _printed(self) -> bytes:
+        return os.pread(self._output.fileno(), os.fstat(self._output.fileno()).st_size, 0)
 
     def ask(self, connection: int, log: int, environment: Mapping[str, str]) -> bool:
         """Ask for a worker with that end of its pipe, that log, and that added to its environment.
 
-        False where the template makes no more workers. The answer comes over the worker's own pipe, `Started` or
+        False where the fork server makes no more workers. The answer comes over the worker's own pipe, `Started` or
         `LoadFailed`; the pipe's end without one says that there will be no worker.
         """
         if self._retired:
             return False
         self._awaited += 1
-        _adopt_orphans(True)
+        adopt_orphans()
         try:
             socket.send_fds(self._requests, [json.dumps(environment).encode()], [connection, log])
         except OSError:
@@ -57,10 +114,10 @@ class ForkServer:
         return True
 
     def claim(self, pid: int) -> ForkedProcess | subprocess.Popen[bytes]:
-        """The worker that has answered; where forking is not safe, the template itself has become the first one."""
+        """The worker that has answered; where forking is not safe, the fork server itself has become the first one."""
         self._awaited -= 1
         # Once nobody is awaited, what user code leaves behind goes to the system's own reaper again.
-        _adopt_orphans(self._awaited > 0)
+        adopt_orphans(self._awaited > 0)
         return self._process if pid == self._process.pid else ForkedProcess(pid)
 
     def retire(self) -> None:
@@ -68,16 +125,17 @@ class ForkServer:
         if not self._retired:
             self._retired = True
             self._requests.close()
-            _adopt_orphans(False)
+            adopt_orphans(False)
 
     def close(self) -> None:
-        """End the process; workers that were forked of it go on."""
+        """End the process, and remove its log where that is empty. May be called again."""
         self.retire()
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        self._output.close()
         with suppress(OSError):
-            if self._log.stat().st_size == 0:
+            if self._log is not None and self._log.stat().st_size == 0:
                 self._log.unlink()
 
 
@@ -91,23 +149,15 @@ class ForkedProcess:
     def wait(self, timeout: float | None = None) -> int:
         """The exit code, or minus the signal. Raises subprocess.TimeoutExpired after `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
-        while (code := self._look(block=end is None)) is None:
+        while (code := self.poll(os.WNOHANG if end is not None else 0)) is None:
             if end is not None and time.monotonic() > end:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
         return code
 
-    def poll(self) -> int | None:
-        """As `wait` gives it, or None while it lives."""
-        return self._look(block=False)
-
-    def _look(self, *, block: bool) -> int | None:
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        """What `wait` returns, or None while the process lives; `options` are those of `os.waitpid`."""
         if self._code is None:
-            pid, status = os.waitpid(self.pid, 0 if block else os.WNOHANG)
+            pid, status = os.waitpid(self.pid, options)
             self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code
-
-
-def _adopt_orphans(wanted: bool) -> None:
-    """Have descendants whose parent ends become children of this process, or not."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)

@@ -1,6 +1,7 @@
-"""What a running agent tells its live view: plain numbers, no storage.
-The interface of live views, and the thread that keeps slow terminals away from the agent.
-How fast this run goes, for the live view.
+"""What a running agent shows: its progress as plain numbers, and the interface of the views that show it.
+
+`ProgressMeter` makes a `Progress` of the study's snapshot and the slots, in the agent's main thread. A `View` takes it;
+a `ThreadedView` paints in a thread of its own, so that a slow terminal never keeps the agent waiting.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aimlhpo.agent.trial_store import StudySnapshot
+
+PERIOD = 0.5  # seconds between two paintings
+FAREWELL = 5.0  # seconds that `stop` waits for a terminal that takes nothing (Ctrl-S, a full pipe)
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,42 @@ class Progress:
         return self.complete + self.pruned
 
 
-PERIOD = 0.5  # seconds between two paintings
-FAREWELL = 5.0  # seconds that `stop` waits for a terminal that takes nothing (Ctrl-S, a full pipe)
+class ProgressMeter:
+    """Measures finished trials per second since the agent's start; `n_trials` is the budget."""
+
+    def __init__(self, n_trials: int | None) -> None:
+        self._n_trials = n_trials
+        self._started = time.monotonic()
+        self._finished_before: int | None = None
+
+    def progress(self, snapshot: StudySnapshot, slots: Iterable[SlotState]) -> Progress:
+        counts = snapshot.counts
+        if self._finished_before is None:
+            self._finished_before = counts.finished
+        elapsed = time.monotonic() - self._started
+        done = counts.finished - self._finished_before
+        rate = done / elapsed if done else None
+        left = max(0, self._n_trials - counts.finished) if self._n_trials is not None else None
+        return Progress(
+            complete=counts.complete,
+            pruned=counts.pruned,
+            failed=counts.failed,
+            running=counts.running,
+            paused=counts.paused,
+            n_trials=self._n_trials,
+            best=snapshot.best,
+            slots=tuple(slots),
+            elapsed=elapsed,
+            rate=rate,
+            eta=left / rate if rate and left is not None else None,
+        )
 
 
 class View(Protocol):
-    """Shows how the study goes. All calls return at once, whatever the terminal does."""
+    """Shows how the study goes. All calls return at once, whatever the terminal does.
+
+    `log` may be called from any thread, the others from the agent's main thread.
+    """
 
     def start(self) -> None:
         """Begin to show."""
@@ -125,34 +159,3 @@ class ThreadedView:
 
     def end(self, snapshot: Progress) -> None:
         """Called once after the last painting."""
-
-
-class ProgressMeter:
-    """Measures finished trials per second since the agent's start."""
-
-    def __init__(self, n_trials: int | None) -> None:
-        self._n_trials = n_trials
-        self._started = time.monotonic()
-        self._before: int | None = None
-
-    def progress(self, standing: StudySnapshot, slots: Iterable[SlotState]) -> Progress:
-        counts = standing.counts
-        if self._before is None:
-            self._before = counts.finished
-        elapsed = time.monotonic() - self._started
-        done = counts.finished - self._before
-        rate = done / elapsed if done else None
-        left = max(0, self._n_trials - counts.finished) if self._n_trials is not None else None
-        return Progress(
-            complete=counts.complete,
-            pruned=counts.pruned,
-            failed=counts.failed,
-            running=counts.running,
-            paused=counts.paused,
-            n_trials=self._n_trials,
-            best=standing.best,
-            slots=tuple(slots),
-            elapsed=elapsed,
-            rate=rate,
-            eta=left / rate if rate and left is not None else None,
-        )

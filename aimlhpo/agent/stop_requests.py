@@ -1,6 +1,7 @@
-"""Whether the agent is to stop, and why: called by whoever finds a reason, obeyed by the agent's loop.
-Signals of the operating system and of SLURM, turned into reasons to stop.
-The end of the agent's job, and what still fits before it.
+"""Reasons to stop an agent: a request from within, a signal, the end of its job's time.
+
+Whoever finds a reason to stop puts it into the `StopRequest`; the agent's loop obeys. Everything here runs in the
+agent's main thread; the storage thread only reads `StopRequest.requested`, to know how long to wait for the storage.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import FrameType
 
 from aimlhpo.errors import AimlhpoError
 
@@ -19,7 +20,7 @@ class StopRequest:
     """The first reason to stop.
 
     Attributes:
-        cause: why the running trials are given back, in the words stored with them; None while all goes on.
+        cause: why the running trials are given back, as it is stored with them; None while the agent goes on.
         error: what the study is given up for.
     """
 
@@ -27,16 +28,16 @@ class StopRequest:
         self.cause: str | None = None
         self.error: AimlhpoError | None = None
 
-    def call(self, cause: str) -> None:
+    def request(self, cause: str) -> None:
         self.cause = self.cause or cause
 
     def give_up(self, error: AimlhpoError) -> None:
-        """Stop for an error, which the agent raises in the end."""
+        """Stop because of an error, which the agent raises in the end."""
         self.error = self.error or error
-        self.call("study given up")
+        self.request("study given up")
 
     @property
-    def called(self) -> bool:
+    def requested(self) -> bool:
         return self.cause is not None
 
 
@@ -45,10 +46,15 @@ LOCAL = {
     signal.SIGTERM: "stopped by user",
     signal.SIGHUP: "stopped by user",
 }
+"""What signals mean to an agent outside SLURM."""
 
 
 class SignalTrap:
-    """Notes the first signal that came, and wakes whoever waits on `fileno`."""
+    """Notes the first signal that came, and makes `fileno` readable for whoever waits on it.
+
+    Args:
+        causes: the signals to catch, with the cause that each of them stands for.
+    """
 
     def __init__(self, causes: Mapping[signal.Signals, str]) -> None:
         self._causes = causes
@@ -62,9 +68,7 @@ class SignalTrap:
             self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         os.close(self._read)
@@ -82,14 +86,14 @@ class SignalTrap:
             os.write(self._write, b".")
 
 
-_MARGIN_SHARE, _MOST_MARGIN = 0.1, 60.0  # of the time left at the start; seconds
-
-
 @dataclass(frozen=True)
 class AgentJob:
-    """The SLURM job that an agent runs in: its id (with the array index), its restarts, its end.
+    """The SLURM job that an agent runs in.
 
-    `deadline` is in seconds since the epoch, None where the job has no time limit.
+    Attributes:
+        id: the job's id, with the array index.
+        restarts: how often SLURM has restarted the job.
+        deadline: when the job ends, in seconds since the epoch; None where it has no time limit.
     """
 
     id: str
@@ -97,14 +101,21 @@ class AgentJob:
     deadline: float | None = None
 
 
+_MARGIN_SHARE, _LONGEST_MARGIN = 0.1, 60.0  # of the time left at the start; seconds
+
+
 class Walltime:
-    """A deadline, kept with a margin in which the running trials can be given back."""
+    """A deadline, less a margin in which the running trials can be given back.
+
+    Args:
+        deadline: in seconds since the epoch; None for no limit.
+    """
 
     def __init__(self, deadline: float | None) -> None:
         self._end = None
         if deadline is not None:
             left = deadline - time.time()
-            self._end = time.monotonic() + left - min(_MARGIN_SHARE * left, _MOST_MARGIN)
+            self._end = time.monotonic() + left - min(_MARGIN_SHARE * left, _LONGEST_MARGIN)
 
     def is_over(self) -> bool:
         return self._end is not None and time.monotonic() >= self._end

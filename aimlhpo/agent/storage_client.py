@@ -1,36 +1,92 @@
-"""What gathers for the clerk between two of its turns, so that one write does for all of it.
-Which worker reports on which trial, and what it was told of pruning.
-The agent's desk: what the main thread hands to the clerk, and what it learns of the study in return.
+"""The main thread's side of the storage: it gathers requests, hands them to the storage thread, spreads the answers.
+
+`StorageClient` is what the main thread calls: no call waits for the storage. Requests gather in a `RequestBuffer` until
+the storage thread comes for them (`aimlhpo.agent.trial_store`), so that one write does for all of them.
+`PruningNotifier` tells the workers what was decided about their trials.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.agent.request_buffer import BegunTrial, EndedTrial, PendingRequests, RequestBuffer, SampledTrial
-from aimlhpo.agent.storage_thread import SamplingThread, SerialExecutor
-from aimlhpo.agent.trial_store import BatchResult, BatchTask, PreparedTrial, StudySnapshot, TrialBuilder, TrialStore
-from aimlhpo.errors import StudyFailed
-from aimlhpo.ledger.outbox import Outbox, Result
-from aimlhpo.ledger.requests import Claim, ClaimRequest, NoTrial, Release, new_token
-from aimlhpo.objective.messages import FAIL, Decision, Outcome, Report, Suggested, SuggestRequest, UserAttr
-from aimlhpo.search.sampling_process import Suggestion
-from aimlhpo.storage.retry import is_outage
+from aimlhpo.agent.executor import SerialExecutor
+from aimlhpo.agent.trial_store import BatchResult, PreparedTrial, Request, SampledTrial, StudySnapshot, TrialStore
+from aimlhpo.ledger.outbox import Outbox
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, NoTrial, Release, Result, new_token
+from aimlhpo.objective.messages import Decision, Report, Suggested, SuggestRequest, UserAttr
+from aimlhpo.search.sampling import SamplingProcess, Suggestion
 from aimlhpo.worker.devices import Slot
 
 if TYPE_CHECKING:
     from aimlhpo.agent.worker_process import WorkerProcess
+    from aimlhpo.ledger.leases import Lease
+
+
+class RequestBuffer:
+    """What gathers for the storage thread between two batches.
+
+    With `strict`, workers wait for decisions on pruning, so that reports are urgent, too.
+
+    Runs in: both threads. The main thread puts requests in, the storage thread takes all of them at once: this is the
+    one object that both write, under its lock.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._can_wait = () if strict else (Report, UserAttr)
+        self._requests: list[Request] = []
+        self._has_job = self._urgent = False
+        self._lock = threading.Lock()
+
+    def put(self, request: Request) -> None:
+        with self._lock:
+            self._requests.append(request)
+            self._urgent = self._urgent or not isinstance(request, self._can_wait)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody waits for what lies here: for reports, only where pruning is strict."""
+        return self._urgent
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._requests
+
+    def needs_job(self) -> bool:
+        """Whether a job has to be submitted: there is something here, and no job is on the way to take it."""
+        with self._lock:
+            needed = bool(self._requests) and not self._has_job
+            self._has_job = self._has_job or needed
+            return needed
+
+    def job(self, process: Callable[[Sequence[Request]], BatchResult]) -> Callable[[], BatchResult]:
+        """A job for the storage thread: process all that lies here when it runs.
+
+        When it is repeated, it takes along what has come in since.
+        """
+        taken: list[Request] = []
+
+        def take_and_process() -> BatchResult:
+            with self._lock:
+                taken.extend(self._requests)
+                self._requests = []
+                self._has_job = self._urgent = False
+            return process(taken)
+
+        return take_and_process
 
 
 class PruningNotifier:
     """Tells workers the decisions that change what they know: each of them begins with a trial that goes on.
 
-    A message costs the training in Python more than its report does, because another thread has to receive it. With
+    A message costs a training loop in Python more than its report does, because another thread has to receive it. With
     `strict` every decision is told, as the worker waits for it.
+
+    Runs in: the main thread.
     """
 
     def __init__(self, *, strict: bool) -> None:
@@ -38,13 +94,13 @@ class PruningNotifier:
         self._workers: dict[int, WorkerProcess] = {}
         self._told: dict[int, bool] = {}
 
-    def heard(self, number: int, worker: WorkerProcess) -> None:
+    def note_report(self, number: int, worker: WorkerProcess) -> None:
         """The worker has reported on the trial."""
         if self._workers.get(number) is not worker:
             self._workers[number], self._told[number] = worker, False
 
     def forget(self, number: int) -> None:
-        """The attempt is over."""
+        """This attempt at the trial is over."""
         self._workers.pop(number, None)
         self._told.pop(number, None)
 
@@ -56,255 +112,244 @@ class PruningNotifier:
                 worker.answer(decision)
 
 
-Claimant = Callable[[PreparedTrial | NoTrial], None]
+ClaimCallback = Callable[[PreparedTrial | NoTrial], None]
 """What follows when a claim has been answered."""
 
-_LOOK_PERIOD = 1.0  # seconds between two looks at the whole study
-_PATIENCE = 2.0  # seconds that a look gives way to claims
-_REST = 4  # times as long as a turn took, until reports alone are reason enough for another one
-_MOST_REST = 0.5  # seconds
+_SNAPSHOT_INTERVAL = 1.0  # seconds between two looks at the whole study
+_LONGEST_DEFERRAL = 2.0  # seconds that such a look gives way to claims
+_REST_FACTOR = 4  # times as long as a batch took, until reports alone are reason enough for another one
+_LONGEST_REST = 0.5  # seconds
 
 
 class StorageClient:
-    """Hands storage work in, in order; none of its calls waits for the storage.
+    """Hands requests to the storage thread, in order, and runs what follows from the answers.
+
+    Args:
+        store: what does the requests; called in the storage thread only.
+        executor: the storage thread.
+        outbox: keeps results until the storage has them.
+        lease: this agent's.
+        log: shows the user a line.
+        repeatable: whether a sampler with a seed must see the same results at each claim, however long it takes: with
+            a single slot it can.
+        strict: whether workers wait for each decision on pruning.
+        sampling: the thread that asks the sampling process, and that process; None where the storage thread samples.
 
     Attributes:
-        standing: the study as it was last seen.
-        trials_run: trials that this agent has finished.
+        snapshot: the study as it was last read.
+        trials_run: how many trials this agent has finished.
+
+    Runs in: the main thread.
     """
 
     def __init__(
         self,
-        books: TrialStore,
-        preparing: TrialBuilder,
-        clerk: SerialExecutor,
+        store: TrialStore,
+        executor: SerialExecutor,
         outbox: Outbox,
+        lease: Lease,
         log: Callable[[str], None],
         *,
         repeatable: bool,
         strict: bool = False,
-        samplers: SamplingThread | None = None,
+        sampling: tuple[SerialExecutor, SamplingProcess] | None = None,
     ) -> None:
-        self.standing = StudySnapshot()
+        self.snapshot = StudySnapshot()
         self.trials_run = 0
-        self._books, self._preparing, self._clerk = books, preparing, clerk
-        self._outbox, self._log, self._repeatable, self._samplers = outbox, log, repeatable, samplers
-        self._tray = RequestBuffer(strict=strict)
-        self._rested_at = 0.0
-        self._claimants: dict[str, Claimant] = {}
-        self._outcomes: dict[str, tuple[Result, Outcome]] = {}
-        self._reporters = PruningNotifier(strict=strict)
-        self._held_back: list[EndedTrial] = []
-        self._stale, self._refreshing = True, False
+        self.log = log
+        self._store, self._executor, self._sampling = store, executor, sampling
+        self._outbox, self._lease, self._repeatable = outbox, lease, repeatable
+        self._buffer = RequestBuffer(strict=strict)
+        self._notifier = PruningNotifier(strict=strict)
+        self._rest_until = 0.0
+        self._claimants: dict[str, ClaimCallback] = {}  # by token
+        self._unstored: dict[str, Result] = {}  # by token
+        self._held_back: list[Result] = []
+        self._stale, self._reading, self._next_snapshot = True, False, 0.0
         self._reaping = False
-        self._next_look = 0.0
-        self._told: set[str] = set()
+        self._told_unread: set[str] = set()
 
-    # --- what goes into the next turn ---
+    # --- what goes into the next batch ---
 
-    def claim(self, slot: Slot, then: Claimant) -> None:
-        self._wish(ClaimRequest(new_token(), slot.index, slot.label, slot.gpu_share, time.time()), then)
+    def claim(self, slot: Slot | None, callback: ClaimCallback) -> None:
+        """Claim the next trial for the slot; None: ahead, for whichever slot is free first.
 
-    def claim_ahead(self, then: Claimant) -> None:
-        self._wish(ClaimRequest(new_token()), then)
+        The callback gets the trial when it is prepared, or why there is none.
+        """
+        token = new_token()
+        self._claimants[token] = callback
+        if slot is None:
+            self._buffer.put(ClaimRequest(token))
+        else:
+            self._buffer.put(ClaimRequest(token, slot.index, slot.label, slot.gpu_share, time.time()))
 
-    def _wish(self, wish: ClaimRequest, then: Claimant) -> None:
-        self._claimants[wish.token] = then
-        self._tray.put(wish)
-
-    def begin(self, work: PreparedTrial, slot: Slot) -> None:
-        """A trial that was claimed ahead runs now."""
-        self._tray.put(BegunTrial(work.claim, slot, time.time()))
+    def begin(self, prepared: PreparedTrial, slot: Slot) -> None:
+        """Note that a trial which was claimed ahead runs now."""
+        self._buffer.put(Beginning(prepared.claim, slot.index, slot.label, slot.gpu_share, time.time()))
 
     def report(self, report: Report, worker: WorkerProcess) -> None:
-        """Write a report, and tell the worker when it should be pruned."""
-        self._reporters.heard(report.number, worker)
-        self._tray.put(report)
+        """Store a report, and tell the worker when its trial should be pruned."""
+        self._notifier.note_report(report.number, worker)
+        self._buffer.put(report)
 
     def set_user_attr(self, message: UserAttr) -> None:
-        self._tray.put(message)
+        self._buffer.put(message)
 
-    def hand_in(self, claim: Claim, ended: Result, outcome: Outcome) -> None:
-        """Write a trial's end; a result is kept in the outbox until the storage has it."""
-        if outcome.state != FAIL:
-            self._keep(ended)
-        self._reporters.forget(ended.number)
-        self._outcomes[ended.token] = ended, outcome
+    def finish(self, result: Result) -> None:
+        """Store a trial's end. One that is no failure is kept in the outbox before, until the storage has it."""
+        if result.state != "FAIL":
+            try:
+                self._outbox.put(result)
+            except OSError as error:
+                self.log(f"trial {result.number}: its result is in memory alone until the storage has it ({error})")
+        self._notifier.forget(result.number)
+        self._unstored[result.token] = result
         if self._repeatable and self._claimants:
-            self._held_back.append(EndedTrial(claim, ended))
+            self._held_back.append(result)
         else:
-            self._tray.put(EndedTrial(claim, ended))
+            self._buffer.put(result)
 
     def release(self, claim: Claim, cause: str | None, seconds: float = 0.0) -> None:
         """Give a trial back; without a cause, one that has not begun."""
         self._stale = True
-        self._reporters.forget(claim.number)
-        self._tray.put(Release(claim, cause, seconds))
+        self._notifier.forget(claim.number)
+        self._buffer.put(Release(claim, cause, seconds))
 
     def flush(self) -> None:
-        """Have a turn begin with all that has gathered."""
-        if (self._tray.is_urgent or self.rest == 0.0) and self._tray.wants_turn():
-            self._clerk.submit(BatchTask(self._tray, self._books.turn), self._after_turn)
+        """Have the storage thread come for what has gathered, where it is urgent or the last batch is long ago."""
+        if (self._buffer.is_urgent or self.rest == 0.0) and self._buffer.needs_job():
+            self._executor.submit(self._buffer.job(self._store.process), self._after_batch)
 
     @property
     def rest(self) -> float:
         """Seconds until reports are written again: trials that report all the time leave the processors to training."""
-        return max(0.0, self._rested_at - time.monotonic())
+        return max(0.0, self._rest_until - time.monotonic())
 
-    @property
-    def idle(self) -> bool:
-        """Whether all that was handed in has been done and told."""
-        return self._clerk.idle and self._tray.is_empty and (self._samplers is None or self._samplers.idle)
+    def is_idle(self) -> bool:
+        """Whether all that was handed in has been done, and what follows from it, too."""
+        samples = self._sampling is not None and not self._sampling[0].is_idle()
+        return self._executor.is_idle() and self._buffer.is_empty and not samples
 
     # --- what comes of it ---
 
-    def _after_turn(self, done: BatchResult) -> None:
-        self._rested_at = time.monotonic() + min(_REST * done.seconds, _MOST_REST)
-        self._reporters.tell(done.decisions)
+    def _after_batch(self, done: BatchResult) -> None:
+        self._rest_until = time.monotonic() + min(_REST_FACTOR * done.seconds, _LONGEST_REST)
+        self._notifier.tell(done.decisions)
         for line in done.complaints:
-            self._log(line)
-        for token, written in done.settled.finished.items():
-            self._booked(*self._outcomes.pop(token), written)
-        if done.settled.finished:
-            self._clerk.submit(self._books.tidy)
-        self._stale = self._stale or bool(done.settled.claims)
-        self._take_claims(done)
-        self._prepared(done.works)
+            self.log(line)
+        for token, stored in done.answer.finished.items():
+            self._after_result(self._unstored.pop(token), stored)
+        if done.answer.finished:
+            self._executor.submit(self._store.tidy)
+        if done.answer.claims:
+            self._stale = True
+            self._after_claims(done)
+        self._hand_out(done.prepared)
 
-    def _take_claims(self, done: BatchResult) -> None:
-        made = [claim for claim in done.settled.claims.values() if isinstance(claim, Claim)]
-        if made and self._samplers is not None:
-            self._samplers.ask(made, partial(self._suggested, made, done.term))
+    def _after_result(self, result: Result, stored: bool) -> None:
+        self._stale = True
+        with suppress(OSError):  # left there, it is delivered again, to no effect
+            self._outbox.remove(result.token)
+        if not stored:
+            self.log(f"trial {result.number}: others took it over while this agent was silent; result dropped")
+            return
+        self.trials_run += 1
+        if result.state == "FAIL":
+            self.log(f"trial {result.number} failed: {result.record['cause']} ({result.record['log']})")
+            return
+        for name in sorted(set(result.record["unread"]) - self._told_unread):
+            self._told_unread.add(name)
+            self.log(f"parameter {name!r}: nothing read it in trial {result.number}; it has no effect")
+
+    def _after_claims(self, done: BatchResult) -> None:
+        """Have the parameters of the claimed trials sampled."""
+        made = [claim for claim in done.answer.claims.values() if isinstance(claim, Claim)]
+        # A study's first trials leave a sampler nothing to learn from, while its process is still loading.
+        are_first = any(claim.number == 0 for claim in made)
+        if made and self._sampling is not None and not are_first:
+            executor, process = self._sampling
+            trials = [(claim.trial_id, claim.number) for claim in made]
+            executor.submit(partial(process.sample, trials), partial(self._after_sampling, made, done.term))
         elif made:
-            self._clerk.submit(partial(self._prepare, made, done.term), self._prepared)
-        for token, claim in done.settled.claims.items():
+            self._executor.submit(partial(self._store.prepare, made, done.term), self._hand_out)
+        for token, claim in done.answer.claims.items():
             if isinstance(claim, NoTrial):
                 self._answer_claimant(token, claim)
 
-    def _prepare(self, claims: list[Claim], term: int) -> list[PreparedTrial]:
-        try:
-            return self._preparing.prepare(claims, term)
-        except StudyFailed:
-            self._books.turn(PendingRequests(releases=[Release(claim, None) for claim in claims]))
-            raise
-
-    def _suggested(self, claims: list[Claim], term: int, suggestions: list[Suggestion] | None) -> None:
-        """Have what was suggested written; without suggestions the agent is about to stop."""
+    def _after_sampling(self, claims: list[Claim], term: int, suggestions: list[Suggestion] | None) -> None:
+        """Have the suggestions stored; None comes where the agent is about to stop."""
         if suggestions is None:
             for claim in claims:
                 self.release(claim, None)
                 self._answer_claimant(claim.token, NoTrial.WAIT)
             return
         for claim, suggestion in zip(claims, suggestions, strict=True):
-            self._tray.put(SampledTrial(claim, suggestion, term))
+            self._buffer.put(SampledTrial(claim, suggestion, term))
 
-    def _prepared(self, works: list[PreparedTrial]) -> None:
-        for work in works:
-            self._answer_claimant(work.claim.token, work)
+    def _hand_out(self, prepared: Sequence[PreparedTrial]) -> None:
+        for trial in prepared:
+            self._answer_claimant(trial.claim.token, trial)
 
     def _answer_claimant(self, token: str, answer: PreparedTrial | NoTrial) -> None:
-        then = self._claimants.pop(token)
+        callback = self._claimants.pop(token)
         if not self._claimants:
             # What a single slot's sampler has seen must not depend on how long it took: results wait for it.
-            for ended in self._held_back:
-                self._tray.put(ended)
+            for result in self._held_back:
+                self._buffer.put(result)
             self._held_back = []
-        then(answer)
+        callback(answer)
 
     # --- other work ---
 
-    def is_current(self, work: PreparedTrial) -> bool:
-        """Whether a trial that was claimed ahead is still this agent's."""
-        return self._books.is_current(work.term)
+    def is_current(self, prepared: PreparedTrial) -> bool:
+        """Whether nobody can have taken this trial, because the lease has held since its claim."""
+        return self._lease.valid() and self._lease.term == prepared.term
 
-    def ask_whether_to_keep(self, then: Callable[[bool], None]) -> None:
+    def ask_whether_to_keep(self, callback: Callable[[bool], None]) -> None:
         """Whether trials that were claimed ahead are better kept than given back."""
-        self._clerk.submit(self._books.keeps_ready, then)
+        self._executor.submit(self._store.keeps_ready, callback)
 
     def suggest(self, request: SuggestRequest, worker: WorkerProcess) -> None:
-        refused = Suggested(
-            error=RuntimeError(f"the storage does not take the parameter {request.arguments['name']!r}")
-        )
-        job = self._tolerant(request.number, partial(self._suggest, request), refused)
-        self._clerk.submit(job, worker.answer)
+        """Answer the worker's suggest call."""
 
-    def _suggest(self, request: SuggestRequest) -> Suggested:
-        claim = self._books.claim_of(request.number)
-        if claim is None:
-            return Suggested(error=RuntimeError("this trial has been given to another worker"))
-        return self._preparing.suggest(claim, request)
+        def answer(answered: tuple[Suggested, str | None]) -> None:
+            suggested, complaint = answered
+            if complaint is not None:
+                self.log(complaint)
+            worker.answer(suggested)
 
-    def note_provenance(self, provenance: dict[str, Any]) -> None:
-        self._clerk.submit(partial(self._books.note_provenance, provenance))
+        self._executor.submit(partial(self._store.suggest, request), answer)
+
+    def note_provenance(self, provenance_id: str, provenance: dict[str, Any]) -> None:
+        """Keep what the trials run on, under its id."""
+        self._executor.submit(partial(self._store.note_provenance, provenance_id, provenance))
 
     def reap(self) -> None:
         """Look for dead agents, once at a time: where many wait for the ledger, more of it would keep out all else."""
         if not self._reaping:
             self._reaping = True
-            self._clerk.submit(self._books.reap, self._note_reaped)
+            self._executor.submit(self._store.reap, self._after_reap)
 
-    def refresh(self) -> None:
-        """Look at the study again where something has changed since; claims go first for a while."""
-        late = time.monotonic() - self._next_look
-        if self._stale and not self._refreshing and (late >= _PATIENCE or (late >= 0 and not self._claimants)):
-            self._stale, self._refreshing = False, True
-            self._next_look = time.monotonic() + _LOOK_PERIOD
-            self._clerk.submit(self._books.standing, self._note_standing)
-
-    def tell(self, line: str) -> None:
-        """Show the user a line."""
-        self._log(line)
-
-    def close(self) -> None:
-        """Write the results, and look at the study once more."""
-        self.flush()
-        self._clerk.submit(self._books.write_results)
-        self._clerk.submit(partial(self._books.standing, last=True), self._note_standing)
-
-    def _tolerant(self, number: int, job: Callable[[], Any], otherwise: Any) -> Callable[[], Any]:
-        """The job, but for what the storage refuses for good: that costs the value, and a line, not the agent."""
-
-        def attempt() -> Any:
-            try:
-                return job()
-            except Exception as error:
-                if is_outage(error):
-                    raise
-                self._log(f"trial {number}: the storage refused a value: {type(error).__name__}: {error}"[:300])
-                return otherwise
-
-        return attempt
-
-    def _keep(self, ended: Result) -> None:
-        try:
-            self._outbox.put(ended)
-        except OSError as error:
-            self._log(f"trial {ended.number}: its result is in memory alone until the storage has it ({error})")
-
-    def _booked(self, ended: Result, outcome: Outcome, written: bool) -> None:
-        self._stale = True
-        with suppress(OSError):  # left there, it is delivered again, to no effect
-            self._outbox.remove(ended.token)
-        self._preparing.forget(ended.number)
-        if not written:
-            self._log(f"trial {ended.number}: others took it over while this agent was silent; result dropped")
-            return
-        self.trials_run += 1
-        if outcome.state == FAIL:
-            self._log(f"trial {ended.number} failed: {outcome.cause} ({ended.record['log']})")
-        else:
-            self._tell_unread(ended.number, outcome.unread)
-
-    def _tell_unread(self, number: int, names: list[str]) -> None:
-        for name in sorted(set(names) - self._told):
-            self._told.add(name)
-            self._log(f"parameter {name!r}: nothing read it in trial {number}; it has no effect")
-
-    def _note_reaped(self, numbers: list[int]) -> None:
+    def _after_reap(self, numbers: list[int]) -> None:
         self._reaping = False
         if numbers:
             self._stale = True
-            self._log(f"trials given back because their agents are gone: {', '.join(map(str, numbers))}")
+            self.log(f"trials given back because their agents are gone: {', '.join(map(str, numbers))}")
 
-    def _note_standing(self, standing: StudySnapshot) -> None:
-        self.standing, self._refreshing = standing, False
+    def refresh(self) -> None:
+        """Read the study again where something has changed since; claims go first for a while."""
+        late = time.monotonic() - self._next_snapshot
+        due = late >= _LONGEST_DEFERRAL or (late >= 0 and not self._claimants)
+        if self._stale and not self._reading and due:
+            self._stale, self._reading = False, True
+            self._next_snapshot = time.monotonic() + _SNAPSHOT_INTERVAL
+            self._executor.submit(self._store.snapshot, self._after_snapshot)
+
+    def _after_snapshot(self, snapshot: StudySnapshot) -> None:
+        self.snapshot, self._reading = snapshot, False
+
+    def close(self) -> None:
+        """Write the results, and read the study once more."""
+        self.flush()
+        self._executor.submit(self._store.write_results)
+        self._executor.submit(partial(self._store.snapshot, last=True), self._after_snapshot)

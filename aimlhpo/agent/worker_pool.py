@@ -1,29 +1,30 @@
-"""A slot with the worker in it, as the agent's main thread keeps it.
-All seats of an agent.
-How an agent comes by its workers.
+"""The slots of an agent's job with the workers in them.
+
+`WorkerPool` starts, replaces and ends the workers; a `WorkerSlot` is one place for a trial: its worker and what that
+worker runs. Both belong to the agent's main thread. `TrialDispatcher` decides what they run.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.agent.progress import SlotState
 from aimlhpo.agent.trial_store import PreparedTrial
-from aimlhpo.agent.worker_process import WorkerProcess, environment_of
+from aimlhpo.agent.worker_process import WorkerProcess
 from aimlhpo.config.command import command_spec
 from aimlhpo.objective.messages import Report, Setup, Stop, StudyInfo
 from aimlhpo.worker.devices import Slot
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
+
+_TERM_PATIENCE = 5.0  # seconds that a worker has between SIGTERM and SIGKILL
 
 
 class WorkerState(Enum):
@@ -37,10 +38,17 @@ class WorkerState(Enum):
 
 
 @dataclass
-class Running:
-    """The trial that a seat runs."""
+class CurrentTrial:
+    """The trial that a slot runs.
 
-    work: PreparedTrial
+    Attributes:
+        started: when, on the monotonic clock.
+        log_offset: where the trial's lines begin in the worker's log, in bytes.
+        reports: all of this attempt, in order.
+        alone: whether the other slots of its GPU stay empty meanwhile.
+    """
+
+    prepared: PreparedTrial
     started: float
     log_offset: int
     reports: list[Report] = field(default_factory=list)
@@ -52,35 +60,42 @@ class Running:
 
 
 class WorkerSlot:
-    """One slot: its worker, replaced when it dies, and the trial it runs."""
+    """One slot: its worker, replaced when it dies, and the trial it runs.
+
+    Attributes:
+        retry_at: when the slot may claim again after it found nothing, on the monotonic clock.
+        early_deaths: how many of its workers in a row have ended before they were ready.
+        retry_alone: a trial that ran out of memory here, to be run again with the GPU to itself.
+        provenance: the id of what the worker runs on, as it is stored with the trials.
+    """
 
     def __init__(self, slot: Slot, start: Callable[[Slot], WorkerProcess]) -> None:
         self.slot = slot
         self.state = WorkerState.STARTING
-        self.running: Running | None = None
+        self.running: CurrentTrial | None = None
         self.retry_at = 0.0
         self.early_deaths = 0
-        self.for_itself: PreparedTrial | None = None
+        self.retry_alone: PreparedTrial | None = None
         self.provenance = ""
         self._start = start
         self.worker = start(slot)
 
-    def assign(self, work: PreparedTrial, *, alone: bool = False) -> None:
-        """Run the trial; `alone` keeps the other slots of this GPU empty meanwhile."""
+    def run(self, prepared: PreparedTrial, *, alone: bool = False) -> None:
+        """Send the trial to the worker; `alone` keeps the other slots of this GPU empty meanwhile."""
         self.state = WorkerState.BUSY
-        self.running = Running(work, time.monotonic(), self.worker.begin_trial(), alone=alone)
+        self.running = CurrentTrial(prepared, time.monotonic(), self.worker.begin_trial(), alone=alone)
         with suppress(OSError):  # a worker that has just died: the end of its pipe tells
-            self.worker.connection.send(work.assignment)
+            self.worker.connection.send(prepared.assignment)
 
-    def clear(self) -> Running | None:
-        """The trial is over, one way or another."""
+    def clear(self) -> CurrentTrial | None:
+        """Take the trial out of the slot, which is idle from now on."""
         running, self.running = self.running, None
         self.state = WorkerState.IDLE
         self.retry_at = 0.0
         return running
 
     def retire(self) -> None:
-        """No more trials for this slot: its worker ends by itself."""
+        """Give this slot no more trials; its worker ends by itself."""
         self.state = WorkerState.RETIRED
         with suppress(OSError):
             self.worker.connection.send(Stop())
@@ -92,112 +107,91 @@ class WorkerSlot:
         self.state = WorkerState.STARTING
 
     @property
-    def is_occupied(self) -> bool:
-        return self.state in (WorkerState.BUSY, WorkerState.CLAIMING)
-
-    @property
     def wants_to_be_alone(self) -> bool:
         """Whether the slots that share its GPU should stay empty."""
-        return self.for_itself is not None or (self.running is not None and self.running.alone)
+        return self.retry_alone is not None or (self.running is not None and self.running.alone)
 
     def show(self) -> SlotState:
+        """The slot as the live view shows it."""
         running = self.running
         if running is None:
             return SlotState(self.slot.index, self.slot.label)
         last = running.reports[-1] if running.reports else None
         report = (last.step, last.value) if last else None
-        return SlotState(self.slot.index, self.slot.label, running.work.claim.number, running.seconds, report)
-
-
-_TERM_PATIENCE = 5.0  # seconds that a worker has between SIGTERM and SIGKILL
+        return SlotState(self.slot.index, self.slot.label, running.prepared.claim.number, running.seconds, report)
 
 
 class WorkerPool:
-    """One seat for each slot, with a worker in it once `fill` was called."""
+    """One WorkerSlot for each slot of the job, from `start_workers` on.
 
-    def __init__(self, slots: Sequence[Slot], start: Callable[[Slot], WorkerProcess]) -> None:
-        self._slots, self._start = slots, start
-        self._seats: list[WorkerSlot] = []
+    Workers are forked from one process that has imported the objective for all of them. Within the `with` block that
+    process is there: `fork_server` if the command has started it already, else one of the pool's own, which starts to
+    import at once.
 
-    def fill(self) -> None:
-        self._seats = [WorkerSlot(slot, self._start) for slot in self._slots]
-
-    def __iter__(self) -> Iterator[WorkerSlot]:
-        return iter(self._seats)
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    @property
-    def busy(self) -> list[WorkerSlot]:
-        return [seat for seat in self._seats if seat.state is WorkerState.BUSY]
-
-    @property
-    def all_retired(self) -> bool:
-        return all(seat.state is WorkerState.RETIRED for seat in self._seats)
-
-    def connections(self) -> list[Connection]:
-        """Where workers are heard; where the system has refused one there is nobody to hear."""
-        heard = (seat for seat in self._seats if seat.state is not WorkerState.RETIRED and not seat.worker.refused)
-        return [seat.worker.connection for seat in heard]
-
-    def heard_on(self, source: object) -> list[WorkerSlot]:
-        """The seat whose worker is at the other end, unless its connection was closed meanwhile."""
-        return [
-            seat for seat in self._seats if seat.worker.connection is source and seat.state is not WorkerState.RETIRED
-        ]
-
-    def neighbours(self, seat: WorkerSlot) -> list[WorkerSlot]:
-        """Those that share a GPU with the seat."""
-        gpus = set(seat.slot.gpus)
-        return [other for other in self._seats if other is not seat and gpus & set(other.slot.gpus)]
-
-    def ask_again(self) -> None:
-        """A trial has ended: seats that found nothing to claim need not wait longer."""
-        for seat in self._seats:
-            seat.retry_at = 0.0
-
-    def end_workers(self) -> None:
-        for seat in self._seats:
-            seat.worker.terminate()
-        deadline = time.monotonic() + _TERM_PATIENCE
-        for seat in self._seats:
-            seat.worker.wait(max(0.0, deadline - time.monotonic()))
-
-
-class WorkerStarter:
-    """Starts workers; those of several slots are forked of one process, which has imported the objective for all.
-
-    Within the `with` block, that process is there; it starts to import at once.
+    Attributes:
+        slots: filled once by `start_workers`. The storage thread reads it (`busy`); only the main thread changes it.
     """
 
-    def __init__(self, config: Config, agent: str, slots: Sequence[Slot]) -> None:
-        self._config, self._agent, self._slots = config, agent, slots
-        self._template: ForkServer | None = None
+    def __init__(
+        self, config: Config, agent: str, slots: Sequence[Slot], fork_server: ForkServer | None = None
+    ) -> None:
+        self._config, self._agent, self._devices = config, agent, slots
+        self._fork_server = fork_server
+        self.slots: list[WorkerSlot] = []
 
     def __enter__(self) -> Self:
-        if len(self._slots) > 1:
+        log = self._config.paths.import_log(self._agent)
+        if self._fork_server is not None:
+            self._fork_server.write_log(log)
+        else:
+            self._fork_server = ForkServer(log)
             # The first slot's environment: thread numbers are read at import, and slots have equally many GPUs.
-            log = self._config.paths.template_log(self._agent)
-            self._template = ForkServer(self._config.optuna.objective or "", environment_of(self._slots[0]), log)
+            self._fork_server.load(self._config.optuna.objective or "", self._devices[0].environment())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._template is not None:
-            self._template.close()
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._fork_server is not None:
+            self._fork_server.close()
 
-    def start(self, slot: Slot) -> WorkerProcess:
-        """A new worker for the slot; it may be there only when it is heard."""
-        log = self._config.paths.worker_log(self._agent, slot.index)
-        return WorkerProcess(slot, self._setup(slot), log, self._template)
+    def start_workers(self) -> None:
+        self.slots = [WorkerSlot(slot, self._start_worker) for slot in self._devices]
 
-    def _setup(self, slot: Slot) -> Setup:
+    def _start_worker(self, slot: Slot) -> WorkerProcess:
+        """A new worker for the slot; one that is forked is known only once it is heard."""
         options = self._config.optuna
         position = options.reported_metric
         reported = options.metric[position] if position is not None else None
-        info = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric), reported)
-        return Setup(
-            options.objective or "", self._config.conf(), slot.device, info, command_spec(self._config), slot.ranks
-        )
+        study = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric), reported)
+        command = command_spec(self._config)
+        setup = Setup(options.objective or "", self._config.conf(), slot.device, study, command, slot.ranks)
+        log = self._config.paths.worker_log(self._agent, slot.index)
+        return WorkerProcess(slot, setup, log, self._fork_server)
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+    @property
+    def busy(self) -> list[WorkerSlot]:
+        return [slot for slot in self.slots if slot.state is WorkerState.BUSY]
+
+    @property
+    def all_retired(self) -> bool:
+        return all(slot.state is WorkerState.RETIRED for slot in self.slots)
+
+    def neighbours(self, slot: WorkerSlot) -> list[WorkerSlot]:
+        """The slots that share a GPU with this one."""
+        gpus = set(slot.slot.gpus)
+        return [other for other in self.slots if other is not slot and gpus & set(other.slot.gpus)]
+
+    def claim_again(self) -> None:
+        """A trial has ended: slots that found nothing to claim need not wait longer."""
+        for slot in self.slots:
+            slot.retry_at = 0.0
+
+    def end_workers(self) -> None:
+        """End all workers, by SIGTERM first."""
+        for slot in self.slots:
+            slot.worker.terminate()
+        deadline = time.monotonic() + _TERM_PATIENCE
+        for slot in self.slots:
+            slot.worker.wait(max(0.0, deadline - time.monotonic()))

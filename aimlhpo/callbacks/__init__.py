@@ -1,6 +1,12 @@
-"""Reporting and pruning from inside a framework's training loop. User code alone imports these.
+"""Reporting and pruning from inside a framework's training loop. Only user code imports these.
 
-Each module imports its own framework and no other; a name is loaded when it is asked for.
+    torch       report_or_prune, for a plain training loop
+    keras       KerasPruningCallback
+    lightning   LightningPruningCallback
+    decision    what these share
+
+Each module imports its own framework and no other; the names can also be imported from here, which loads the module
+when it is asked for one.
 """
 
 from __future__ import annotations

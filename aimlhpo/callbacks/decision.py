@@ -1,4 +1,4 @@
-"""What every callback does: report every so many steps, ask for the pruner's decision, and act on it."""
+"""What all callbacks share: report every so many steps, ask for the pruner's decision, and act on it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,12 @@ def prune(step: int) -> NoReturn:
 
 
 class Monitor:
-    """The metric that a callback watches in a framework's logs: reported at every `interval`-th epoch.
+    """The metric that a callback finds in a framework's logs, and reports at every `interval`-th epoch.
 
-    `ends_after` is the epoch after which the trial should end. Raises ValueError when interval < 1.
+    Attributes:
+        ends_after: the epoch after which the trial is to end; None while it goes on.
+
+    Raises ValueError when interval < 1.
     """
 
     def __init__(self, trial: Any, metric: str, interval: int) -> None:
@@ -50,12 +53,12 @@ class Monitor:
         return report_and_ask(self._trial, logged[self._metric], epoch)
 
     def end_trial(self) -> None:
-        """Raises optuna.TrialPruned where `ends_after` is set; called when that epoch's checkpoint is written."""
+        """Raises optuna.TrialPruned where `ends_after` is set; to be called when that epoch's checkpoint is written."""
         if self.ends_after is not None:
             prune(self.ends_after)
 
     def end_training(self) -> None:
-        """The same, and MissingMetric when no epoch logged the metric: without it nothing would ever be pruned."""
+        """The same, and MissingMetric when no epoch logged the metric: nothing would ever be pruned then."""
         self.end_trial()
         if self._seen and self._metric not in self._seen:
             names = ", ".join(sorted(self._seen))

@@ -14,31 +14,38 @@ else:
 
 
 class LightningPruningCallback(Callback):
-    """Reports `monitor` after the validation of every `interval`-th epoch; ends the trial if it lags, or pauses.
+    """Reports a metric after the validation of every `interval`-th epoch; ends the trial if the pruner has decided so.
 
-    It ends the trial before the next epoch begins: Lightning writes its checkpoints after all other callbacks.
-    With several ranks, rank 0 reports and all ranks act on its answer. Raises optuna.TrialPruned when the
-    pruner has decided so, and MissingMetric at the end of the training when `monitor` was never logged.
+    It ends the trial before the next epoch begins: Lightning writes its checkpoints after all other callbacks. With
+    several ranks, rank 0 reports and all ranks act on its answer.
+
+    Args:
+        trial: the trial that `train` was given.
+        monitor: the name that the module logs the metric under.
+        interval: 1 reports every epoch, 5 the epochs 4, 9, 14 and so on, counted from 0.
+
+    Raises optuna.TrialPruned out of `fit` when the trial is to end, MissingMetric at the end of the training when
+    `monitor` was never logged, and ValueError when interval < 1.
     """
 
     def __init__(self, trial: Any, monitor: str, interval: int = 1) -> None:
         super().__init__()
-        self._watched = Monitor(trial, monitor, interval)
+        self._monitor = Monitor(trial, monitor, interval)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking:  # Lightning validates once before the first epoch
             return
-        if self._watched.is_due(trainer.callback_metrics, trainer.current_epoch) and self._decide(trainer):
-            self._watched.ends_after = trainer.current_epoch
+        if self._monitor.is_due(trainer.callback_metrics, trainer.current_epoch) and self._decide(trainer):
+            self._monitor.ends_after = trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._watched.end_trial()
+        self._monitor.end_trial()
 
     def _decide(self, trainer: Any) -> bool:
         answer = False
         if trainer.is_global_zero:
-            answer = self._watched.report_and_ask(trainer.callback_metrics, trainer.current_epoch)
+            answer = self._monitor.report_and_ask(trainer.callback_metrics, trainer.current_epoch)
         return bool(trainer.strategy.broadcast(answer)) if trainer.world_size > 1 else answer
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        self._watched.end_training()
+        self._monitor.end_training()

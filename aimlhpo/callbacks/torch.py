@@ -9,27 +9,29 @@ from aimlhpo.callbacks.decision import is_due, prune, report_and_ask
 
 
 def report_or_prune(trial: Any, value: Any, step: int, interval: int = 1) -> None:
-    """Report `value` of `step` (counted from 0) at every `interval`-th step, and end the trial if it lags.
+    """Report `value` of `step` at every `interval`-th step, and end the trial if the pruner has decided so.
 
     With torch.distributed, every rank calls this: rank 0 reports, and all ranks act on its answer.
-    Raises optuna.TrialPruned when the pruner has decided so.
+
+    Args:
+        trial: the trial that `train` was given.
+        value: the study's metric: a number, or a tensor that holds one.
+        step: counted from 0, such as the epoch.
+        interval: 1 reports at every step, 5 at the steps 4, 9, 14 and so on.
+
+    Raises optuna.TrialPruned when the trial is to end, and ValueError when interval < 1.
     """
-    if is_due(step, interval) and _decide(trial, value, step):
+    if not is_due(step, interval):
+        return
+    distributed: Any = getattr(sys.modules.get("torch"), "distributed", None)  # looked up, not imported
+    several_ranks = (
+        distributed is not None
+        and distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+    answer = [report_and_ask(trial, value, step) if not several_ranks or distributed.get_rank() == 0 else False]
+    if several_ranks:
+        distributed.broadcast_object_list(answer, src=0)
+    if answer[0]:
         prune(step)
-
-
-def _decide(trial: Any, value: Any, step: int) -> bool:
-    distributed = _process_group()
-    if distributed is None:
-        return report_and_ask(trial, value, step)
-    answer = [report_and_ask(trial, value, step) if distributed.get_rank() == 0 else False]
-    distributed.broadcast_object_list(answer, src=0)
-    return answer[0]
-
-
-def _process_group() -> Any:
-    """torch.distributed when this process is one of several ranks; looked up, not imported."""
-    distributed = getattr(sys.modules.get("torch"), "distributed", None)
-    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-        return None
-    return distributed if distributed.get_world_size() > 1 else None

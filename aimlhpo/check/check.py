@@ -1,22 +1,28 @@
-"""What is right, and could be better.
-Everything that can be known before a GPU is spent. Nothing here makes or changes anything that stays.
+"""The steps of `aimlhpo check` on a configuration whose settings are right: what the storage, the cluster, the tracking
+tools and the objective say. Nothing here makes or changes anything that stays.
+
+A step gives problems, or raises an error of ours, which becomes one.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aimlhpo.agent.fork_server import ForkServer
+from aimlhpo.config.load import load_snapshot
 from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show
 from aimlhpo.launch.base import launcher_for
-from aimlhpo.space.parameter_types import as_number
+from aimlhpo.space.model_paths import exists, substitute
+from aimlhpo.space.parameter_types import is_number
+from aimlhpo.storage.locks import lock_trouble, network
+from aimlhpo.storage.open import file_of, holds_studies, literal_password
 from aimlhpo.tracking.targets import tracking_problems
 
 if TYPE_CHECKING:
-    from aimlhpo.check.environment import ObjectiveProbe
     from aimlhpo.config.schema import Config
 
 FEWEST = 3
@@ -24,40 +30,43 @@ FEWEST = 3
 
 def hints(config: Config) -> list[str]:
     """Advice on a checked configuration, one line each."""
-    return [
-        f"{key_path('optuna', 'parameters', key)}: {show(section.settings['choices'])} are numbers in order: "
-        "the type ordinal (or log_ordinal) tells the sampler which are neighbours"
-        for key, section in config.optuna.parameters.items()
-        if section.type == "categorical" and _ordered_numbers(section.settings["choices"])
-    ]
-
-
-def _ordered_numbers(choices: list[object]) -> bool:
-    numbers = [None if isinstance(choice, str) else as_number(choice) for choice in choices]
-    known = [number for number in numbers if number is not None]
-    return len(known) == len(choices) >= FEWEST and known == sorted(known)
+    lines = []
+    for parameter in config.space.parameters:
+        choices = parameter.settings["choices"] if parameter.type == "categorical" else []
+        if len(choices) >= FEWEST and all(map(is_number, choices)) and choices == sorted(choices):
+            where = key_path("optuna", "parameters", parameter.key)
+            lines.append(
+                f"{where}: {show(choices)} are numbers in order: "
+                "the type ordinal (or log_ordinal) tells the sampler which are neighbours"
+            )
+    return lines
 
 
 Step = Callable[["Config"], Iterable[Problem]]
 
 
-def check(config: Config, *, local: bool | None = None, allow_changes: bool = False) -> list[Problem]:
+def check(
+    config: Config, *, local: bool | None = None, allow_changes: bool = False, fork_server: ForkServer | None = None
+) -> list[Problem]:
     """All problems of the configuration at once; the objective's, with its traceback, last.
 
     `local`: the study will run on this machine (default: where there is no `slurm` section).
     `allow_changes`: a reloaded study may have changed ranges and another model YAML.
+    `fork_server`: where the objective is being imported already (default: in a process that ends with the check).
     """
-    with _objective_probe(config) as probe:  # imports while the rest is checked
-        return list(dict.fromkeys(_problems(config, probe, local=local, allow_changes=allow_changes)))
+    with ExitStack() as stack:
+        if fork_server is None and config.optuna.command is None:
+            fork_server = stack.enter_context(ForkServer())
+            fork_server.load(config.optuna.objective or "", {})  # is imported while the rest is checked
+        return list(dict.fromkeys(_problems(config, fork_server, local=local, allow_changes=allow_changes)))
 
 
 def _problems(
-    config: Config, probe: ObjectiveProbe | None, *, local: bool | None, allow_changes: bool
+    config: Config, fork_server: ForkServer | None, *, local: bool | None, allow_changes: bool
 ) -> Iterator[Problem]:
     here = config.slurm is None if local is None else local
     steps: list[tuple[str, Step]] = [
         ("optuna: metric", _metrics),
-        ("optuna: parameters", _space),
         ("optuna: sampler", _strategies),
         ("optuna: save_path", _save_path),
         ("log", tracking_problems),
@@ -67,20 +76,15 @@ def _problems(
         ("optuna: warm_start_from", _warm_start),
         ("slurm", lambda config: launcher_for(config, local=here).check(config)),
         ("optuna: storage", lambda config: [] if here else [*_shared_sqlite(config), *_locks(config)]),
-        ("optuna: objective", lambda config: _objective(config, probe)),
+        ("optuna: objective", lambda config: _objective(config, fork_server)),
     ]
     for where, step in steps:
-        yield from _collect(where, step, config)
-
-
-def _collect(where: str, step: Step, config: Config) -> list[Problem]:
-    """The problems a step finds, whether it returns or raises them."""
-    try:
-        return list(step(config))
-    except ConfigError as error:
-        return error.problems
-    except AimlhpoError as error:
-        return [Problem(where, str(error))]
+        try:
+            yield from list(step(config))
+        except ConfigError as error:
+            yield from error.problems
+        except AimlhpoError as error:
+            yield Problem(where, str(error))
 
 
 def _metrics(config: Config) -> Iterator[Problem]:
@@ -88,16 +92,6 @@ def _metrics(config: Config) -> Iterator[Problem]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         yield Problem("optuna: metric", f"{', '.join(repeated)} is named twice", "each metric once")
-    if len(config.optuna.direction) != len(names):
-        found = f"{len(config.optuna.direction)} directions for {len(names)} metrics"
-        yield Problem("optuna: direction", found, "one direction for each metric")
-
-
-def _space(config: Config) -> Iterable[Problem]:
-    from aimlhpo.space.search_space import SearchSpace
-
-    SearchSpace.from_config(config)
-    return []
 
 
 def _strategies(config: Config) -> list[Problem]:
@@ -112,7 +106,8 @@ def _save_path(config: Config) -> Iterator[Problem]:
     if reason:
         yield Problem("optuna: save_path", reason, "a directory that you may write to")
         return
-    owner = _owner(config)
+    snapshot = _snapshot(config)
+    owner = snapshot.optuna.study_name if snapshot else None
     if owner is not None and owner != config.optuna.study_name:
         found = f"{path} belongs to the study {owner!r}, this one is {config.optuna.study_name!r}"
         yield Problem("optuna: save_path", found, "a directory of the study's own")
@@ -133,21 +128,12 @@ def _unwritable(path: Path) -> str | None:
 
 def _snapshot(config: Config) -> Config | None:
     """The configuration that the save_path was last used with."""
-    from aimlhpo.config.load import load_snapshot
-
     with suppress(ConfigError):  # a damaged copy is written anew when the study starts
         return load_snapshot(config.paths) if config.paths.hyperparameters.exists() else None
     return None
 
 
-def _owner(config: Config) -> str | None:
-    snapshot = _snapshot(config)
-    return snapshot.optuna.study_name if snapshot else None
-
-
 def _storage(config: Config, allow_changes: bool) -> Iterator[Problem]:
-    from aimlhpo.storage.open import holds_studies, literal_password
-
     url = config.optuna.storage
     safe = literal_password(url)
     if safe is not None:
@@ -163,7 +149,6 @@ def _storage(config: Config, allow_changes: bool) -> Iterator[Problem]:
 
 
 def _new_storage(config: Config) -> Iterator[Problem]:
-    from aimlhpo.storage.open import file_of
     from aimlhpo.storage.study import no_such_study
 
     if config.optuna.reload:
@@ -186,16 +171,12 @@ def _model(config: Config) -> Iterator[Problem]:
 
 def _unsearched(model: dict[str, Any], config: Config) -> dict[str, Any]:
     """The model config without the values that trials replace."""
-    from aimlhpo.space.model_paths import exists, substitute
-
-    searched = (key for key, parameter in config.optuna.parameters.items() if parameter.substitute)
+    searched = [parameter.key for parameter in config.space.parameters if parameter.substitute]
     return substitute(model, {key: None for key in searched if exists(model, key)})
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
     """Colon path, old value and new value of everything that differs."""
-    from aimlhpo.errors import show
-
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys((*before, *now)):
             below = f"{path}:{key}" if path else str(key)
@@ -208,7 +189,7 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, s
 
 
 def _defaults(config: Config) -> list[Problem]:
-    from aimlhpo.search.trial_converter import default_trial
+    from aimlhpo.search.warm_start import default_trial
 
     if config.optuna.enqueue_default:
         default_trial(config)
@@ -226,9 +207,6 @@ def _warm_start(config: Config) -> list[Problem]:
 
 def _shared_sqlite(config: Config) -> Iterator[Problem]:
     """SQLite's locks do not hold between nodes."""
-    from aimlhpo.storage.locks import network
-    from aimlhpo.storage.open import file_of
-
     url = config.optuna.storage
     path = file_of(url) if url.startswith("sqlite") else None
     kind = network(path) if path is not None else None
@@ -242,9 +220,6 @@ def _shared_sqlite(config: Config) -> Iterator[Problem]:
 
 def _locks(config: Config) -> Iterator[Problem]:
     """What several jobs share must lie where a lock of one node keeps out the others."""
-    from aimlhpo.storage.locks import lock_trouble
-    from aimlhpo.storage.open import file_of
-
     url = config.optuna.storage
     places = {"optuna: save_path": config.paths.save_path}
     if url.startswith("journal") and (file := file_of(url)) is not None:
@@ -256,20 +231,14 @@ def _locks(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"{path}: {trouble}", legal)
 
 
-def _objective_probe(config: Config) -> AbstractContextManager[ObjectiveProbe | None]:
-    from aimlhpo.check.environment import ObjectiveProbe
-
-    objective = config.optuna.objective
-    return nullcontext() if objective is None or config.optuna.command is not None else ObjectiveProbe(objective)
-
-
-def _objective(config: Config, probe: ObjectiveProbe | None) -> list[Problem]:
+def _objective(config: Config, fork_server: ForkServer | None) -> list[Problem]:
     from aimlhpo.check.command import probe_command
 
     if config.optuna.command is not None:
         return list(probe_command(config))
-    if probe is None:
+    if config.optuna.objective is None:
         legal = "the path of the Python file that holds class Objective; or `command`: a program to run"
         return [Problem("optuna: objective", "is missing", legal)]
-    probe.verdict()
+    if fork_server is not None:
+        fork_server.verify()
     return []

@@ -6,30 +6,12 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from aimlhpo.config.resolve import KEYS as RESOURCES
+from aimlhpo.config.resolve import RESOURCES
 from aimlhpo.config.sbatch_options import OPTIONS, SHORT, WITHOUT_VALUE
 from aimlhpo.config.schema import HyperparameterFile
-from aimlhpo.space.parameter_types import DOMAINS, Domain
+from aimlhpo.space.parameter_types import PARAMETER_TYPES, SETTINGS, ParameterType
 
 Schema = dict[str, Any]
-SETTING_SCHEMAS: dict[str, Schema] = {
-    "name": {"type": "string", "description": "The parameter's name in the study; its key where not given."},
-    "low": {"type": "number", "description": "Smallest value, included."},
-    "high": {"type": "number", "description": "Largest value, included."},
-    "log": {"type": "boolean", "description": "Search on a logarithmic scale.", "default": False},
-    "step": {"type": "number", "description": "Distance between neighbouring values.", "exclusiveMinimum": 0},
-    "q": {"type": "number", "description": "Distance between neighbouring values.", "exclusiveMinimum": 0},
-    "choices": {"type": "array", "description": "The values to choose from.", "minItems": 1},
-    "size": {"type": "integer", "description": "Number of values, both ends included.", "minimum": 2},
-    "cast_int": {"type": "boolean", "description": "Round the values to whole numbers.", "default": False},
-    "value": {"description": "The value of every trial."},
-    "values": {"type": "array", "description": "The values, each of which is run.", "minItems": 1},
-    "start": {"type": "number", "description": "First number, or first exponent."},
-    "end": {"type": "number", "description": "Last number, or last exponent, included."},
-    "base": {"type": "number", "description": "What the exponents are powers of.", "default": 10},
-    "count": {"type": "integer", "description": "Number of values.", "minimum": 1},
-    "distribution": {"type": "object", "description": "What values are drawn from: type and settings."},
-}
 _OURS: dict[str, dict[str, Schema]] = {
     "sampler": {},
     "pruner": {"metric": {"type": "string", "description": "Which of several metrics trials report."}},
@@ -56,8 +38,8 @@ def json_schema() -> Schema:
     batch = {name: _option(name) for name in sorted(OPTIONS)}
     batch |= {letter: _option(name) for letter, name in SHORT.items()}
     defs["SlurmSection"]["properties"]["batch"]["properties"] = batch
-    defs["ParameterSection"]["allOf"] = [_domain_rule(name, domain) for name, domain in DOMAINS.items()]
-    defs["ParameterSection"]["properties"]["type"]["enum"] = list(DOMAINS)
+    defs["ParameterSection"]["allOf"] = [_type_rule(name, kind) for name, kind in PARAMETER_TYPES.items()]
+    defs["ParameterSection"]["properties"]["type"]["enum"] = list(PARAMETER_TYPES)
     return schema
 
 
@@ -119,12 +101,12 @@ def _option(name: str) -> Schema:
     return {"description": f"sbatch --{name}"}
 
 
-def _domain_rule(name: str, domain: Domain) -> Schema:
+def _type_rule(name: str, kind: ParameterType) -> Schema:
     settings = {
-        "description": domain.meaning,
+        "description": kind.meaning,
         "type": "object",
-        "properties": {key: SETTING_SCHEMAS[key] for key in domain.settings},
-        "required": list(domain.required),
+        "properties": {key: SETTINGS[key] for key in kind.settings},
+        "required": list(kind.required),
         "additionalProperties": False,
     }
     return {"if": {"properties": {"type": {"const": name}}}, "then": {"properties": {"settings": settings}}}
@@ -136,8 +118,8 @@ def reference() -> str:
     rows = [row for section, model in _SECTIONS for row in _rows(section, schema["$defs"][model])]
     keys = _table(("key", "type", "default", "meaning"), rows)
     kinds = [
-        (f"`{name}`", ", ".join(f"`{key}`" for key in domain.settings if key != "name"), domain.meaning)
-        for name, domain in DOMAINS.items()
+        (f"`{name}`", ", ".join(f"`{key}`" for key in kind.settings if key != "name"), kind.meaning)
+        for name, kind in PARAMETER_TYPES.items()
     ]
     return f"{keys}\n\n{_table(('type', 'settings', 'value'), kinds)}\n"
 

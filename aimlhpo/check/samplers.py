@@ -1,5 +1,7 @@
-"""A few trials in memory with made-up values: what a sampler or pruner cannot do shows before anything runs.
-What works with a study's sampler and constraints, and could be better, or is probably mistyped.
+"""Whether a study's sampler, pruner and constraints can do what the study asks of them, before anything runs.
+
+`suitability_problems` checks them by rules (`sampler_rules`), and then runs a few trials in memory with made-up values
+(`dry_run`). `warnings_for` names what works and could be better, or is probably mistyped.
 """
 
 from __future__ import annotations
@@ -16,67 +18,79 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, TPESampler
-from optuna.trial import Trial
 
 from aimlhpo.check.sampler_rules import StudyContext, combination_problems, constraint_problems, is_categorical
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.search.building import check_strategy, make_pruner, make_sampler
+from aimlhpo.search.building import DEFAULT_SAMPLER, check_strategy, make_pruner, make_sampler
 from aimlhpo.search.grid import declared_grid
 from aimlhpo.search.registry import class_named, in_one_line
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
-TRIALS = 30
-SECONDS = 0.5  # the rehearsal ends early where a sampler takes its time
-_STEPS = 4
+TRIALS = 30  # of a dry run
+SECONDS = 0.5  # a dry run ends early where a sampler takes its time
+_STEPS = 4  # reports of each trial
+_LEARN_CONSTRAINTS = ("TPESampler", "GPSampler", "NSGAIISampler", "NSGAIIISampler")
+_IGNORE_CONSTRAINTS = ("RandomSampler", "QMCSampler", "GridSampler", "BruteForceSampler")
+
+
+def suitability_problems(config: Config) -> list[Problem]:
+    """Every problem of sampler, pruner and terminator by themselves, or else those that they have in this study."""
+    options = config.optuna
+    sections = {"sampler": options.sampler, "pruner": options.pruner, "terminator": options.terminator}
+    problems = [problem for kind, section in sections.items() for problem in check_strategy(kind, section)]
+    study = StudyContext.of(config)
+    problems += constraint_problems(study)
+    if problems or declared_grid(config) is not None:
+        return problems
+    for kind, section in sections.items():
+        if section is not None:
+            entry = {"type": section.type, **section.arguments}
+            problems += combination_problems(kind, entry, key_path("optuna", kind), study)
+    if problems:
+        return problems
+    sampler = make_sampler(options.sampler, options.seed or 0, study.space.encode)
+    return dry_run(sampler, make_pruner(options.pruner), study)
 
 
 def dry_run(sampler: BaseSampler, pruner: BasePruner, study: StudyContext) -> list[Problem]:
-    """What the sampler or the pruner raises; a sampler that takes seconds is not asked."""
+    """What the sampler or the pruner raises in a few trials; GPSampler is left out, as it would take seconds."""
     if isinstance(sampler, GPSampler) or not study.space.parameters:
         return []
+    numbers = random.Random(0)
+    deadline = time.monotonic() + SECONDS
     with _quiet():
         played = optuna.create_study(directions=study.directions, sampler=sampler, pruner=pruner)
-        played._thread_local.in_optimize_loop = True  # samplers may say that they have tried everything
-        return _play(played, study, random.Random(0))
-
-
-def _play(played: optuna.Study, study: StudyContext, dice: random.Random) -> list[Problem]:
-    deadline = time.monotonic() + SECONDS
-    for _ in range(min(TRIALS, study.n_trials)):
-        try:
-            trial = played.ask()
-            study.space.suggest(trial)
-            for constraint in study.constraints:
-                trial.set_constraint(constraint.text, dice.uniform(-1, 1))
-        except Exception as error:  # noqa: BLE001  the sampler's own, whatever it is
-            return [_problem("sampler", played.sampler, "suggest values", error)]
-        try:
-            _report(trial, study, dice)
-        except Exception as error:  # noqa: BLE001  the pruner's own
-            return [_problem("pruner", played.pruner, "decide", error)]
-        played.tell(trial, [dice.random() for _ in study.metric])
-        if time.monotonic() > deadline:
-            break
+        played._thread_local.in_optimize_loop = True  # a sampler that has tried everything may say so
+        for _ in range(min(TRIALS, study.n_trials)):
+            try:
+                trial = played.ask()
+                study.space.suggest(trial)
+                for constraint in study.constraints:
+                    trial.set_constraint(constraint.text, numbers.uniform(-1, 1))
+            except Exception as error:  # noqa: BLE001  the sampler's own, whatever it is
+                return [_dry_run_problem("sampler", sampler, "suggest values", error)]
+            try:
+                for step in range(_STEPS if len(study.metric) == 1 else 0):
+                    trial.report(numbers.random(), step)
+                    trial.should_prune()
+            except Exception as error:  # noqa: BLE001  the pruner's own
+                return [_dry_run_problem("pruner", pruner, "decide", error)]
+            played.tell(trial, [numbers.random() for _ in study.metric])
+            if time.monotonic() > deadline:
+                break
     return []
 
 
-def _report(trial: Trial, study: StudyContext, dice: random.Random) -> None:
-    if len(study.metric) == 1:
-        for step in range(_STEPS):
-            trial.report(dice.random(), step)
-            trial.should_prune()
-
-
-def _problem(kind: str, strategy: Any, act: str, error: Exception) -> Problem:
+def _dry_run_problem(kind: str, strategy: Any, act: str, error: Exception) -> Problem:
     found = f"{type(strategy).__name__} cannot {act} in this study: {in_one_line(error)}"
     return Problem(f"optuna: {kind}", found, f"other arguments, or another {kind}")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What a rehearsal would warn of is not what the study does."""
+    """Keep back the warnings of a dry run: they are not about the study."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:
@@ -87,19 +101,16 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
-_MODELLED = ("TPESampler", "GPSampler", "NSGAIISampler", "NSGAIIISampler")  # samplers that learn from constraints
-_UNAWARE = ("RandomSampler", "QMCSampler", "GridSampler", "BruteForceSampler")
-
-
 def warnings_for(config: Config) -> list[str]:
-    """One line each, on a checked configuration."""
+    """What could be better in a checked configuration, one line each."""
     study = StudyContext.of(config)
-    return [*_sampler(config, study), *_constraints(config, study)]
+    return [*sampler_warnings(config, study), *constraint_warnings(config, study)]
 
 
-def _sampler(config: Config, study: StudyContext) -> Iterator[str]:
+def sampler_warnings(config: Config, study: StudyContext) -> Iterator[str]:
+    """Where the sampler draws at random, or leaves something unused."""
     section = config.optuna.sampler
-    name, arguments = (section.type, section.arguments) if section else ("TPESampler", {})
+    name, arguments = (section.type, section.arguments) if section else (DEFAULT_SAMPLER, {})
     cls, here = class_named("sampler", name), key_path("optuna", "sampler")
     conditional = [p.name for p in study.space.parameters if not study.in_every_trial(p)]
     population = arguments.get("population_size", 50)
@@ -119,12 +130,12 @@ def _sampler(config: Config, study: StudyContext) -> Iterator[str]:
             f"{here}: {name} samples {listing(conditional)} apart from the others, as not every trial has them; "
             "group: true takes together what trials have in common"
         )
-    if study.constraints and name in _UNAWARE:
-        yield f"{here}: {name} samples without regard to the constraints; these do: {listing(_MODELLED)}"
+    if study.constraints and name in _IGNORE_CONSTRAINTS:
+        yield f"{here}: {name} samples without regard to the constraints; these do: {listing(_LEARN_CONSTRAINTS)}"
 
 
-def _constraints(config: Config, study: StudyContext) -> Iterator[str]:
-    """Names that neither a parameter nor a metric has, and that look like something else that is there."""
+def constraint_warnings(config: Config, study: StudyContext) -> Iterator[str]:
+    """Names in constraints that are no parameter or metric, and look like one, or like a word of the objective."""
     known = {*study.by_name, *study.metric}
     written = _words_of(config.optuna.objective)
     for index, constraint in enumerate(study.constraints):
@@ -136,32 +147,13 @@ def _constraints(config: Config, study: StudyContext) -> Iterator[str]:
 
 
 def _words_of(objective: str | None) -> set[str]:
-    """The texts in an objective's file that may be names of metrics."""
+    """The texts and keywords in the objective's file that may be names of metrics."""
     if objective is None:
         return set()
     try:
         tree = ast.parse(Path(objective).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
-        return set()  # told where the objective itself is checked
+        return set()  # reported where the objective itself is checked
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg}
     return {text for text in texts | keywords if text.isidentifier()}
-
-
-def suitability_problems(config: Config) -> list[Problem]:
-    """Every problem of the strategies by themselves; where there is none, those that they have in this study."""
-    options = config.optuna
-    sections = {"sampler": options.sampler, "pruner": options.pruner, "terminator": options.terminator}
-    problems = [problem for kind, section in sections.items() for problem in check_strategy(kind, section)]
-    study = StudyContext.of(config)
-    problems += constraint_problems(study)
-    if problems or declared_grid(config) is not None:
-        return problems
-    for kind, section in sections.items():
-        if section is not None:
-            entry = {"type": section.type, **section.arguments}
-            problems += combination_problems(kind, entry, f"optuna: {kind}", study)
-    if problems:
-        return problems
-    sampler = make_sampler(options.sampler, options.seed or 0, study.space.encode)
-    return dry_run(sampler, make_pruner(options.pruner), study)

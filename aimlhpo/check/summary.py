@@ -22,8 +22,8 @@ def notes_on(config: Config) -> list[str]:
 
 def summarize(config: Config) -> list[tuple[str, str]]:
     """What would run, in names and values."""
-    section = config.optuna
-    grid = grid_of(config.hyperparameters["optuna"], config.model)
+    section, parameters = config.optuna, config.space.parameters
+    grid = grid_of(config.space)
     sampler = section.sampler.type if section.sampler else "TPESampler (Optuna's default)"
     goals = [f"{way} {metric}" for metric, way in zip(section.metric, section.direction, strict=True)]
     rules = {key: config.hyperparameters["optuna"].get(key) for key in RULES}
@@ -33,7 +33,7 @@ def summarize(config: Config) -> list[tuple[str, str]]:
         ("storage", f"{storage_kind(section.storage)}: {section.storage}"),
         ("save_path", section.save_path),
         ("objective", f"{section.objective or section.command}: {', '.join(goals)}"),
-        ("parameters", f"{len(section.parameters)}: {', '.join(p.name for p in section.parameters.values())}"),
+        ("parameters", f"{len(parameters)}: {', '.join(p.name for p in parameters)}"),
         ("n_trials", f"{section.n_trials} of {grid.permutations} permutations" if grid else str(section.n_trials)),
     ]
     if given:

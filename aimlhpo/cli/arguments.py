@@ -12,12 +12,15 @@ import math
 import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from aimlhpo.errors import AimlhpoError, ConfigError, ExitCode, Problem, did_you_mean
+from aimlhpo.agent.fork_server import ForkServer
+from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Problem, did_you_mean
 from aimlhpo.paths import StudyPaths
+from aimlhpo.worker.devices import plan_local_slots
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -76,7 +79,7 @@ class Verb:
         examples: whole command lines, one a line.
         arguments: what follows the verb; for verbs that read both files, the short flags are added.
         load: reads the configuration that the arguments name, before the verb's module is loaded; None for verbs
-            that need none. Raises ConfigError.
+            that need none. What it starts meanwhile ends with the command. Raises ConfigError.
         function: MODULE.FUNCTION of this room that runs the verb and returns the exit code; empty: `run` of the module
             with the verb's name. It takes the configuration, where there is `load`, and the arguments.
     """
@@ -84,7 +87,7 @@ class Verb:
     summary: str
     description: str
     examples: str
-    load: Callable[[Namespace], Config] | None
+    load: Callable[[Namespace, ExitStack], Config] | None
     arguments: tuple[Argument, ...] = ()
     function: str = ""
 
@@ -125,16 +128,42 @@ def parse_arguments(name: str, argv: Sequence[str]) -> Namespace:
     return parser.parse_intermixed_args(filled)
 
 
-def load_files(arguments: Namespace) -> Config:
-    """The configuration in both YAML files and on the command line. Raises ConfigError with all problems."""
+def load_files(arguments: Namespace, when_read: Callable[[Config], None] = lambda config: None) -> Config:
+    """The configuration in both YAML files and on the command line. Raises ConfigError with all problems.
+
+    `when_read` gets the configuration where each key is right by itself, before the checks that load Optuna.
+    """
     from aimlhpo.check.settings import load_config
 
     given = {key: getattr(arguments, key) for _, _, key, _, _ in _FLAGS}
     flags = {key: value for key, value in given.items() if value is not None}
-    return load_config(arguments.hyperparameters, arguments.model, arguments.overrides, flags)
+    return load_config(arguments.hyperparameters, arguments.model, arguments.overrides, flags, when_read)
 
 
-def load_study(arguments: Namespace) -> Config:
+def load_files_and_objective(arguments: Namespace, resources: ExitStack) -> Config:
+    """The same, while the objective is imported in the process that workers will be forked of.
+
+    That process is started first of all, because the objective's imports take longest. Where the study trains here,
+    they find the environment of the first slot.
+    """
+    arguments.fork_server = resources.enter_context(ForkServer())
+
+    def load_objective(config: Config) -> None:
+        environment: dict[str, str] = {}
+        if config.slurm is None or arguments.local is not None:
+            with suppress(DeviceError):  # told by the check
+                environment = plan_local_slots(config, number_of_workers(arguments))[0].environment()
+        arguments.fork_server.load(config.optuna.objective or "", environment)
+
+    return load_files(arguments, load_objective)
+
+
+def number_of_workers(arguments: Namespace) -> int | None:
+    """The number that --local gives; None where it gives none."""
+    return arguments.local if isinstance(arguments.local, int) else None
+
+
+def load_study(arguments: Namespace, resources: ExitStack) -> Config:
     """The configuration of the study that the command line names. Raises ConfigError where there is no study."""
     return load_target(arguments.study)
 
@@ -210,7 +239,7 @@ aimlhpo optimize hyperparameters.yml model.yml optuna:sampler:type=TPESampler mo
 aimlhpo optimize hyperparameters.yml model.yml 'optimizer.learning_rate=tag(log, interval(1e-5, 0.1))'
 aimlhpo optimize hyperparameters.yml model.yml --show sampler
 """,
-        load_files,
+        load_files_and_objective,
         (
             *_FILES,
             argument("-c", "--create-only", action="store_true", help="create the study and run nothing"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 
 from aimlhpo import __version__
@@ -47,9 +47,10 @@ def _run(argv: list[str]) -> int:
         return ExitCode.DONE
     verb = find_verb(argv[0])
     arguments = parse_arguments(argv[0], argv[1:])
-    given = (arguments,) if verb.load is None else (verb.load(arguments), arguments)
     module, _, function = (verb.function or f"{argv[0]}.run").partition(".")
-    return int(getattr(import_module(f"aimlhpo.cli.{module}"), function)(*given))
+    with ExitStack() as resources:
+        given = (arguments,) if verb.load is None else (verb.load(arguments, resources), arguments)
+        return int(getattr(import_module(f"aimlhpo.cli.{module}"), function)(*given))
 
 
 def _help() -> str:

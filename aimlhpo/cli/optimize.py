@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import optuna
 
 from aimlhpo.check.check import check
 from aimlhpo.check.summary import notes_on, summarize
+from aimlhpo.cli.arguments import number_of_workers
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.messages import bold, green, print_notes, print_nothing_to_do, print_rows
 from aimlhpo.cli.results import print_results
@@ -23,7 +25,7 @@ from aimlhpo.results.table import write_results
 from aimlhpo.search.building import check_strategy
 from aimlhpo.search.grid import declared_grid
 from aimlhpo.search.registry import class_named, options
-from aimlhpo.search.stopping import ended_already, ending_of
+from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
@@ -42,7 +44,16 @@ def run(config: Config, arguments: Namespace) -> int:
         file = storage.removeprefix("journal://")
         print(f"note: no storage is named; jobs on several nodes share a journal file, {file}", file=sys.stderr)
     launcher = launcher_for(config, local=arguments.local is not None)
-    problems = check(config, local=not launcher.submits, allow_changes=arguments.allow_changes)
+    if not (launcher.submits or arguments.dry_run or storage.startswith("journal")):
+        # What the study will need is imported now, while the fork server imports the objective.
+        import_module("aimlhpo.storage.sql")
+        import_module("alembic.context")  # Optuna makes its tables with it
+    problems = check(
+        config,
+        local=not launcher.submits,
+        allow_changes=arguments.allow_changes,
+        fork_server=arguments.fork_server,
+    )
     if problems:
         raise ConfigError(problems)
     print_notes(notes_on(config))
@@ -64,8 +75,9 @@ def run(config: Config, arguments: Namespace) -> int:
         print(f"study {config.optuna.study_name} is ready in {config.optuna.storage}")
         return ExitCode.DONE
     if launcher.submits:
+        arguments.fork_server.close()  # the jobs have their own
         return submit_jobs(config, launcher, wait=arguments.wait)
-    launcher.start(config, make_view(config), arguments.local if isinstance(arguments.local, int) else None)
+    launcher.start(config, make_view(config), number_of_workers(arguments), arguments.fork_server)
     return _print_end(config)
 
 
@@ -115,7 +127,7 @@ def _print_end(config: Config) -> int:
             "the same command with reload: 1 runs them again",
             file=sys.stderr,
         )
-    ended = ending_of(study, config, counts)
+    ended = find_stop_reason(study, config, counts)
     if ended:
         print(f"study {config.optuna.study_name} ended by {ended}")
     return ExitCode.DONE if feasible else ExitCode.STUDY_FAILED

@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from aimlhpo.config.schema import with_tracking
+from aimlhpo.check.settings import with_tracking
 from aimlhpo.errors import ConfigError, ExitCode, Problem, StorageError, StudyError
 from aimlhpo.ledger.leases import Election
-from aimlhpo.search.stopping import ending_of
+from aimlhpo.search.stopping import find_stop_reason
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
@@ -36,7 +36,7 @@ def run(config: Config, arguments: Namespace) -> int:
         targets = make_targets(config, study)
         with locked(config.paths.tracking_lock):
             counts = count(study.get_trials(deepcopy=False))
-            ended = "finished" if ending_of(study, config, counts) else "stopped"
+            ended = "finished" if find_stop_reason(study, config, counts) else "stopped"
             missing = TrackingSync(config, study, targets, lambda line: None).finish(ended)
     if missing:
         raise StorageError("\n".join(missing))

@@ -1,9 +1,9 @@
-"""Texts with placeholders: `{name}` stands for a value, `{{` and `}}` for the braces themselves. Pure.
-From the command's words and a trial's values to the arguments of the program. Pure.
+"""A program as the objective: from the words of `command` and a trial's values to the arguments of the program.
 
-The words are split before any value is put in, so that no value can become a second argument or another command.
-What a worker needs to know to run a program as the objective.
-Options of a script for the parameters of a search space, so that they are written down in one place.
+A word may hold placeholders: `{name}` stands for a value, `{{` and `}}` for the braces themselves. The words are split
+before any value is put in, so that no value can become a second argument or another command. `command_spec` gathers
+what a worker needs to run the program. `add_to_argparse` is for the program itself: it gives a script one option for
+each parameter of the search space, so that they are written down in one place.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.objective.messages import CommandSpec
+from aimlhpo.objective.command import CommandSpec
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -29,8 +29,11 @@ TRIAL = "trial"  # the trial's number
 CHECKPOINT_DIR = "checkpoint_dir"
 PYTHON = "python"  # the Python that aimlhpo itself runs with
 RESERVED = (PARAMETERS, CONFIG, CONFIG_JSON, TRIAL, CHECKPOINT_DIR, PYTHON)
+ALL = "{" + PARAMETERS + "}"
 VALUE = "v"
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_WHOLE = ("int", "log_int")
+_REAL = ("float", "uniform", "loguniform")
 
 
 class TemplateError(ValueError):
@@ -48,24 +51,18 @@ def split(command: str) -> list[str]:
 
 def placeholders(text: str) -> list[str]:
     """The names between braces, in order. Raises TemplateError for a brace without its partner."""
-    return list(_names(text))
-
-
-def _names(text: str) -> Iterator[str]:
+    names = []
     for match in _PART.finditer(text):
         if match[0] in ("{", "}"):
             raise TemplateError(f"a {match[0]} stands alone in {text!r}")
         if match[1] is not None:
-            yield match[1]
+            names.append(match[1])
+    return names
 
 
 def fill(text: str, value: Callable[[str], str]) -> str:
     """The text with a value for every placeholder. Raises what `value` raises."""
     return _PART.sub(lambda match: match[0][0] if match[1] is None else value(match[1]), text)
-
-
-ALL = "{" + PARAMETERS + "}"
-_ABSENT = object()
 
 
 def as_text(value: Any) -> str:
@@ -106,23 +103,15 @@ def arguments(
         if word == ALL:
             for name, value in parameters().items():
                 made += parameter_arguments(name, value, pass_as.get(name))
-        else:
-            made += _word(word, lookup)
+            continue
+        try:
+            values = {name: lookup(name) for name in placeholders(word)}
+        except KeyError:
+            continue
+        if not any(value is None for value in values.values()):
+            texts = {name: as_text(value) for name, value in values.items()}
+            made.append(fill(word, texts.__getitem__))
     return made
-
-
-def _word(word: str, lookup: Callable[[str], Any]) -> list[str]:
-    values = {name: _value(name, lookup) for name in placeholders(word)}
-    if any(value is _ABSENT or value is None for value in values.values()):
-        return []
-    return [fill(word, lambda name: as_text(values[name]))]
-
-
-def _value(name: str, lookup: Callable[[str], Any]) -> Any:
-    try:
-        return lookup(name)
-    except KeyError:
-        return _ABSENT
 
 
 def command_spec(config: Config) -> CommandSpec | None:
@@ -134,64 +123,53 @@ def command_spec(config: Config) -> CommandSpec | None:
         words=tuple(split(options.command)),
         working_directory=options.working_directory or os.getcwd(),
         files=str(config.paths.state / "commands"),
-        pass_as={p.name: p.pass_as for p in options.parameters.values() if p.pass_as is not None},
+        pass_as={p.name: p.pass_as for p in config.space.parameters if p.pass_as is not None},
         variables=dict(options.environment),
     )
-
-
-_WHOLE = ("int", "log_int")
-_REAL = ("float", "uniform", "loguniform")
 
 
 def add_to_argparse(parser: argparse.ArgumentParser, space: str | os.PathLike[str] | Mapping[str, Any]) -> None:
     """Add an option for every parameter: `--NAME`, or the one that its `pass-as` begins with.
 
-    `space` is the path of the hyperparameter YAML, or its `optuna: parameters` as a dict. The options convert their
-    values and have no defaults: `parser.set_defaults(NAME=...)` sets them. Raises ConfigError for a file that cannot
-    be read, ValueError for one that declares no parameters.
+    The options convert their values and have no defaults: `parser.set_defaults(NAME=...)` sets them.
+
+    Args:
+        parser: the script's own; each value becomes the attribute NAME of what it parses.
+        space: the path of the hyperparameter YAML, or its `optuna: parameters` as a dict.
+
+    Raises ConfigError for a file that cannot be read, ValueError for one that declares no parameters.
     """
-    for key, entry in _entries(space).items():
-        settings = entry.get("settings") or {}
-        _add(parser, str(settings.get("name", key)), entry)
+    if not isinstance(space, Mapping):
+        from aimlhpo.config.yaml import load_yaml  # a script that is given a mapping needs no YAML
+
+        file = load_yaml(Path(space))
+        optuna = file.get("optuna") if isinstance(file, Mapping) else None
+        parameters = optuna.get("parameters") if isinstance(optuna, Mapping) else None
+        if not isinstance(parameters, Mapping):
+            raise ValueError(f"{os.fspath(space)}: no `optuna: parameters` in it")
+        space = parameters
+    for key, entry in space.items():
+        _add_option(parser, str((entry.get("settings") or {}).get("name", key)), entry)
 
 
-def _entries(space: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    if isinstance(space, Mapping):
-        return space
-    from aimlhpo.config.yaml import load_yaml
-
-    file = load_yaml(Path(space))
-    optuna = file.get("optuna") if isinstance(file, Mapping) else None
-    parameters = optuna.get("parameters") if isinstance(optuna, Mapping) else None
-    if not isinstance(parameters, Mapping):
-        raise ValueError(f"{os.fspath(space)}: no `optuna: parameters` in it")
-    return parameters
-
-
-def _add(parser: argparse.ArgumentParser, name: str, entry: Mapping[str, Any]) -> None:
-    pass_as, choices = entry.get("pass-as"), _choices(entry)
+def _add_option(parser: argparse.ArgumentParser, name: str, entry: Mapping[str, Any]) -> None:
+    settings, pass_as, alone = entry.get("settings") or {}, entry.get("pass-as"), "dependency" not in entry
     option = _option(name, pass_as)
-    if choices and all(isinstance(choice, bool) for choice in choices) and not _placed(pass_as):
+    listed = settings.get("choices", settings.get("values", [settings["value"]] if "value" in settings else None))
+    choices = listed if isinstance(listed, list) and alone else []  # what multiplies a value makes others of them
+    with_value = pass_as is not None and "{v}" in pass_as
+    if choices and all(isinstance(choice, bool) for choice in choices) and not with_value:
         action = argparse.BooleanOptionalAction if pass_as is None else "store_true"
         parser.add_argument(option, dest=name, action=action)
     elif choices:
         texts = ", ".join(as_text(choice) for choice in choices).replace("%", "%%")
         parser.add_argument(option, dest=name, type=_one_of(choices), help=f"one of {texts}")
     else:
-        parser.add_argument(option, dest=name, type=_type(entry), help=_range(entry.get("settings") or {}))
-
-
-def _choices(entry: Mapping[str, Any]) -> list[Any]:
-    """The values where they are listed and nothing multiplies them."""
-    settings = entry.get("settings") or {}
-    listed = settings.get("choices", settings.get("values", [settings["value"]] if "value" in settings else None))
-    return listed if isinstance(listed, list) and "dependency" not in entry else []
-
-
-def _type(entry: Mapping[str, Any]) -> Callable[[str], Any]:
-    if entry.get("type") in _REAL and "dependency" not in entry:
-        return float
-    return int if entry.get("type") in _WHOLE and "dependency" not in entry else _number
+        kind = entry.get("type") if alone else None
+        convert: Callable[[str], Any] = float if kind in _REAL else int if kind in _WHOLE else _number
+        ends = [settings.get(low, settings.get(other)) for low, other in (("low", "start"), ("high", "end"))]
+        about = None if None in ends else f"from {json.dumps(ends[0])} to {json.dumps(ends[1])}"
+        parser.add_argument(option, dest=name, type=convert, help=about)
 
 
 def _number(text: str) -> int | float:
@@ -208,16 +186,6 @@ def _option(name: str, pass_as: str | None) -> str:
         words = []
     first = words[0].partition("=")[0] if words else ""
     return first if first.startswith("-") and "{" not in first else f"--{name}"
-
-
-def _placed(pass_as: str | None) -> bool:
-    """Whether a value follows the option, also where it is a boolean."""
-    return pass_as is not None and "{v}" in pass_as
-
-
-def _range(settings: Mapping[str, Any]) -> str | None:
-    ends = [settings.get(low, settings.get(other)) for low, other in (("low", "start"), ("high", "end"))]
-    return None if None in ends else f"from {json.dumps(ends[0])} to {json.dumps(ends[1])}"
 
 
 def _one_of(choices: Sequence[Any]) -> Callable[[str], Any]:

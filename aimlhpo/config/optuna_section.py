@@ -1,16 +1,11 @@
-"""`parameters`: the search space, each entry under its key.
-Pruning in a study with several metrics: by one of them, which the pruner names.
-The values of the keys that say when a study has had enough.
-`sampler`, `pruner` and `terminator`: each a class by its name, with its keyword arguments.
-`warm_start_from`: another study, by its directory or by its name.
-The `optuna:` section: the study, its storage, budget, strategies and search space.
+"""The `optuna:` section as pydantic models: the study, its storage, budget, strategies and search space.
+
+First the keys that hold mappings of their own (parameters, patience, strategies, warm start), then the section. The
+search space is only checked for its form here: `Config.space` has its parameters.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from collections.abc import Mapping as AnyMapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -33,10 +28,22 @@ from aimlhpo.config.fields import (
     in_editors,
     one_of,
 )
-from aimlhpo.config.resolve import absolute, resolve_storage, storage_problems
-from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
+from aimlhpo.errors import did_you_mean, listing, show
 from aimlhpo.space.constraints import LEGAL, ConstraintError, parse_constraint
 from aimlhpo.space.parameter_types import as_number
+
+TIMEOUT_SCOPES = ("submission", "study")
+AT_STOP = ("finish", "prune")
+DIRECTIONS = ("minimize", "maximize")
+MOST_FRUITLESS = 5  # interruptions in a row without a new report or checkpoint, by default
+ON_OOM = ("fail", "prune", "retry_alone")
+PRUNING = ("fast", "strict")
+KEPT = ("all", "best", "none")
+_NUMBER = {"type": "number"}
+_ONE_DIRECTION = {"enum": DIRECTIONS}
+_LEGAL_STUDY = (
+    "a study's save_path or hyperparameter file; or study_name: NAME, and storage: URL where it is another one"
+)
 
 
 class ParameterSection(Section):
@@ -62,44 +69,20 @@ class ParameterSection(Section):
         "on: OTHER, conditions: [{type: equal, compare_value: VALUE}], otherwise: VALUE}; a list for several.",
     )
 
-    @property
-    def name(self) -> str:
-        """The parameter's name in the study."""
-        return str(self.settings["name"])
-
 
 def _parameters(value: Any) -> Any:
     """Give every entry without a name its key as the name."""
     if not isinstance(value, dict):
         raise illegal(f"{show(value)} is not a mapping", "one entry per parameter")
-    return {str(key): _named(str(key), entry) for key, entry in value.items()}
-
-
-def _named(key: str, entry: Any) -> Any:
-    if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
-        return entry
-    return {**entry, "settings": {"name": key, **entry["settings"]}}
+    return {
+        str(key): {**entry, "settings": {"name": str(key), **entry["settings"]}}
+        if isinstance(entry, dict) and isinstance(entry.get("settings"), dict)
+        else entry
+        for key, entry in value.items()
+    }
 
 
 Parameters = Annotated[dict[str, ParameterSection], BeforeValidator(_parameters)]
-
-
-_WHERE = key_path("optuna", "pruner", "metric")
-
-
-def pruned_metric_problems(optuna: AnyMapping[str, Any]) -> Iterator[Problem]:
-    """A metric that the study does not have, or none where it has several."""
-    pruner = optuna.get("pruner")
-    pruner = {"type": pruner} if isinstance(pruner, str) else pruner
-    if not isinstance(pruner, AnyMapping):
-        return
-    metrics = optuna.get("metric", "val_loss")
-    known = [str(name) for name in (metrics if isinstance(metrics, list) else [metrics])]
-    given = pruner.get("metric")
-    if given is None and len(known) > 1 and pruner.get("type") != "NopPruner":
-        yield Problem(_WHERE, f"is missing, and the study has {len(known)} metrics", f"one of {listing(known)}")
-    elif isinstance(given, str) and given not in known:
-        yield Problem(_WHERE, f"{show(given)} is no metric of the study", listing(known), did_you_mean(given, known))
 
 
 def reported_metric(metrics: list[str], named: str | None) -> int | None:
@@ -109,45 +92,40 @@ def reported_metric(metrics: list[str], named: str | None) -> int | None:
     return 0 if len(metrics) == 1 else None
 
 
-TIMEOUT_SCOPES = ("submission", "study")
-AT_STOP = ("finish", "prune")
-_NUMBER = {"type": "number"}
-
-
 def _at_least_zero(value: Any) -> float:
-    return _limited(value, 0.0, "a number, 0 or more")
-
-
-def _hours(value: Any) -> float:
-    number = _limited(value, 0.0, "hours, more than 0")
-    if number == 0:
-        raise illegal(f"{show(value)} is too small", "hours, more than 0")
+    legal = "a number, 0 or more"
+    number = _number(value, legal)
+    if number < 0:
+        raise illegal(f"{show(value)} is too small", legal)
     return number
 
 
-def _limited(value: Any, least: float, legal: str) -> float:
+def _hours(value: Any) -> float:
+    legal = "hours, more than 0"
+    number = _number(value, legal)
+    if number <= 0:
+        raise illegal(f"{show(value)} is too small", legal)
+    return number
+
+
+def _number(value: Any, legal: str) -> float:
     number = as_number(value)
     if number is None:
         raise illegal(f"{show(value)} is not a number", legal)
-    if number < least:
-        raise illegal(f"{show(value)} is too small", legal)
     return float(number)
 
 
 def _targets(value: Any) -> float | dict[str, float]:
     legal = "a number, or metric: number pairs"
     if not isinstance(value, dict):
-        return _target(value, "", legal)
+        return _number(value, legal)
     if not value:
         raise illegal("is empty", legal)
-    return {str(name): _target(one, f"{name} is ", legal) for name, one in value.items()}
-
-
-def _target(value: Any, prefix: str, legal: str) -> float:
-    number = as_number(value)
-    if number is None:
-        raise illegal(f"{prefix}{show(value)}, not a number" if prefix else f"{show(value)} is not a number", legal)
-    return float(number)
+    numbers = {str(name): as_number(one) for name, one in value.items()}
+    for name, one in value.items():
+        if numbers[str(name)] is None:
+            raise illegal(f"{name} is {show(one)}, not a number", legal)
+    return {name: float(number) for name, number in numbers.items() if number is not None}
 
 
 NotNegative = Annotated[float, BeforeValidator(_at_least_zero), in_editors({**_NUMBER, "minimum": 0})]
@@ -211,9 +189,6 @@ Strategy = Annotated[StrategySection, BeforeValidator(_strategy)]
 Pruner = Annotated[PrunerSection, BeforeValidator(_strategy)]
 
 
-_LEGAL = "a study's save_path or hyperparameter file; or study_name: NAME, and storage: URL where it is another one"
-
-
 class WarmStartSection(Section):
     """Another study."""
 
@@ -226,47 +201,14 @@ def _warm_start(value: Any) -> Any:
     if isinstance(value, dict):
         named = value.get("study_name") is not None or value.get("path") is not None
         if not named and set(value) <= set(WarmStartSection.model_fields):
-            raise illegal("names no study", _LEGAL)
+            raise illegal("names no study", _LEGAL_STUDY)
         return value
     if not isinstance(value, str):
-        raise illegal(f"{show(value)} is not a study", _LEGAL)
+        raise illegal(f"{show(value)} is not a study", _LEGAL_STUDY)
     return {"path": value}
 
 
 WarmStart = Annotated[WarmStartSection, BeforeValidator(_warm_start)]
-
-
-def resolve_warm_start(optuna: dict[str, Any]) -> None:
-    """Make its place absolute, so that a later start from another directory finds the same study."""
-    value = optuna.get("warm_start_from")
-    if isinstance(value, str) and value.strip() and "\0" not in value:
-        optuna["warm_start_from"] = absolute(value)
-    elif isinstance(value, dict):
-        storage, name, path = (value.get(key) for key in ("storage", "study_name", "path"))
-        if isinstance(path, str) and path.strip():
-            value["path"] = absolute(path)
-        if isinstance(storage, str) and isinstance(name, str):
-            value["storage"] = resolve_storage(storage, os.getcwd(), name)
-
-
-def warm_start_problems(optuna: AnyMapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the place of the other study as it is written."""
-    named = optuna.get("warm_start_from")
-    if not isinstance(named, AnyMapping):
-        return
-    where = key_path("optuna", "warm_start_from")
-    if named.get("path") is not None and (named.get("study_name") is not None or named.get("storage") is not None):
-        yield Problem(where, "has a path, and a study_name or storage beside it", "one of the two ways")
-    for problem in storage_problems(named.get("storage")):
-        yield Problem(key_path(where, "storage"), problem.found, problem.legal, problem.suggestion)
-
-
-DIRECTIONS = ("minimize", "maximize")
-MOST_FRUITLESS = 5  # interruptions in a row without a new report or checkpoint, by default
-ON_OOM = ("fail", "prune", "retry_alone")
-PRUNING = ("fast", "strict")
-KEPT = ("all", "best", "none")
-_DIRECTION = {"enum": DIRECTIONS}
 
 
 def _constraint(value: Any) -> str:
@@ -293,7 +235,7 @@ def _entries(value: Any) -> Any:
 
 
 Directions = Annotated[
-    list[str], BeforeValidator(_directions), in_editors(_DIRECTION, {"type": "array", "items": _DIRECTION})
+    list[str], BeforeValidator(_directions), in_editors(_ONE_DIRECTION, {"type": "array", "items": _ONE_DIRECTION})
 ]
 Constraints = Annotated[
     list[Annotated[str, BeforeValidator(_constraint), in_editors(TEXT)]],
@@ -435,6 +377,14 @@ class OptunaSection(Section):
         default="fast", description="fast: the newest decision at hand, never waiting; strict: exactly as in Optuna."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _direction_for_each_metric(cls, data: Any) -> Any:
+        """Without `direction`, every metric is minimized."""
+        if isinstance(data, dict) and "direction" not in data and isinstance(data.get("metric"), list):
+            return {**data, "direction": ["minimize"] * len(data["metric"])}
+        return data
+
     @property
     def promotes(self) -> bool:
         """Whether trials pause at rungs and are promoted."""
@@ -445,14 +395,6 @@ class OptunaSection(Section):
     def reported_metric(self) -> int | None:
         """The position of the metric that trials report, where there is one."""
         return reported_metric(self.metric, self.pruner.metric if self.pruner is not None else None)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _direction_for_each_metric(cls, data: Any) -> Any:
-        """Without `direction`, every metric is minimized."""
-        if isinstance(data, dict) and "direction" not in data and isinstance(data.get("metric"), list):
-            return {**data, "direction": ["minimize"] * len(data["metric"])}
-        return data
 
     @property
     def targets(self) -> dict[str, float]:

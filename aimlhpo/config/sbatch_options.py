@@ -11,7 +11,7 @@ from aimlhpo.config.fields import CONTROL
 from aimlhpo.errors import Problem, did_you_mean, key_path, show
 
 HERE = ("slurm", "batch")
-BatchValue = str | list[str] | None
+OptionValue = str | list[str] | None
 
 SHORT = {
     "A": "account", "a": "array", "B": "extra-node-info", "b": "begin", "C": "constraint", "c": "cpus-per-task",
@@ -22,121 +22,24 @@ SHORT = {
     "w": "nodelist", "x": "exclude",
 }  # fmt: skip
 
-WITH_VALUE = frozenset(
-    [
-        "account",
-        "acctg-freq",
-        "array",
-        "batch",
-        "bb",
-        "bbf",
-        "begin",
-        "chdir",
-        "cluster-constraint",
-        "clusters",
-        "comment",
-        "constraint",
-        "container",
-        "container-id",
-        "core-spec",
-        "cores-per-socket",
-        "cpu-freq",
-        "cpus-per-gpu",
-        "cpus-per-task",
-        "deadline",
-        "delay-boot",
-        "dependency",
-        "distribution",
-        "error",
-        "exclude",
-        "export",
-        "export-file",
-        "extra",
-        "extra-node-info",
-        "gid",
-        "gpu-bind",
-        "gpu-freq",
-        "gpus",
-        "gpus-per-node",
-        "gpus-per-socket",
-        "gpus-per-task",
-        "gres",
-        "gres-flags",
-        "hint",
-        "input",
-        "job-name",
-        "kill-on-invalid-dep",
-        "licenses",
-        "mail-type",
-        "mail-user",
-        "mcs-label",
-        "mem",
-        "mem-bind",
-        "mem-per-cpu",
-        "mem-per-gpu",
-        "mincpus",
-        "network",
-        "nodefile",
-        "nodelist",
-        "nodes",
-        "ntasks",
-        "ntasks-per-core",
-        "ntasks-per-gpu",
-        "ntasks-per-node",
-        "ntasks-per-socket",
-        "oom-kill-step",
-        "open-mode",
-        "output",
-        "partition",
-        "power",
-        "prefer",
-        "priority",
-        "profile",
-        "qos",
-        "reservation",
-        "segment",
-        "signal",
-        "sockets-per-node",
-        "switches",
-        "thread-spec",
-        "threads-per-core",
-        "time",
-        "time-min",
-        "tmp",
-        "tres-bind",
-        "tres-per-task",
-        "uid",
-        "wait-all-nodes",
-        "wckey",
-        "wrap",
-    ]
-)
-WITHOUT_VALUE = frozenset(
-    [
-        "consolidate-segments",
-        "contiguous",
-        "help",
-        "hold",
-        "ignore-pbs",
-        "no-requeue",
-        "overcommit",
-        "oversubscribe",
-        "parsable",
-        "quiet",
-        "reboot",
-        "requeue",
-        "resv-ports",
-        "spread-job",
-        "spread-segments",
-        "stepmgr",
-        "test-only",
-        "usage",
-        "use-min-nodes",
-        "verbose",
-        "version",
-        "wait",
-    ]
-)
+WITH_VALUE = frozenset([
+    "account", "acctg-freq", "array", "batch", "bb", "bbf", "begin", "chdir", "cluster-constraint", "clusters",
+    "comment", "constraint", "container", "container-id", "core-spec", "cores-per-socket", "cpu-freq",
+    "cpus-per-gpu", "cpus-per-task", "deadline", "delay-boot", "dependency", "distribution", "error", "exclude",
+    "export", "export-file", "extra", "extra-node-info", "gid", "gpu-bind", "gpu-freq", "gpus", "gpus-per-node",
+    "gpus-per-socket", "gpus-per-task", "gres", "gres-flags", "hint", "input", "job-name",
+    "kill-on-invalid-dep", "licenses", "mail-type", "mail-user", "mcs-label", "mem", "mem-bind", "mem-per-cpu",
+    "mem-per-gpu", "mincpus", "network", "nodefile", "nodelist", "nodes", "ntasks", "ntasks-per-core",
+    "ntasks-per-gpu", "ntasks-per-node", "ntasks-per-socket", "oom-kill-step", "open-mode", "output",
+    "partition", "power", "prefer", "priority", "profile", "qos", "reservation", "segment", "signal",
+    "sockets-per-node", "switches", "thread-spec", "threads-per-core", "time", "time-min", "tmp", "tres-bind",
+    "tres-per-task", "uid", "wait-all-nodes", "wckey", "wrap",
+])  # fmt: skip
+WITHOUT_VALUE = frozenset([
+    "consolidate-segments", "contiguous", "help", "hold", "ignore-pbs", "no-requeue", "overcommit",
+    "oversubscribe", "parsable", "quiet", "reboot", "requeue", "resv-ports", "spread-job", "spread-segments",
+    "stepmgr", "test-only", "usage", "use-min-nodes", "verbose", "version", "wait",
+])  # fmt: skip
 VALUE_OPTIONAL = frozenset(("exclusive", "get-user-env", "nice", "no-kill", "propagate"))
 OPTIONS = WITH_VALUE | WITHOUT_VALUE | VALUE_OPTIONAL
 
@@ -154,9 +57,9 @@ def long_name(key: str) -> str | None:
     return name if name in OPTIONS or bare != key else None
 
 
-def normalise(batch: Mapping[Any, Any]) -> tuple[dict[str, BatchValue], list[Problem]]:
+def normalise(batch: Mapping[Any, Any]) -> tuple[dict[str, OptionValue], list[Problem]]:
     """Options by long name with text values, and every mistake. `option: false` leaves the option out."""
-    options: dict[str, BatchValue] = {}
+    options: dict[str, OptionValue] = {}
     given: dict[str, str] = {}
     problems: list[Problem] = []
     for key, value in batch.items():
@@ -206,7 +109,7 @@ def _mistake(name: str, value: Any) -> tuple[str, str] | None:
     return ("is empty", "a value") if not str(value).strip() else None
 
 
-def _texts(name: str, value: Any) -> BatchValue:
+def _texts(name: str, value: Any) -> OptionValue:
     if isinstance(value, list):
         return [text for text in (_text(name, item) for item in value) if text is not None] or None
     return _text(name, value)

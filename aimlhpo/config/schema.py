@@ -1,15 +1,14 @@
-"""The `log:` section: where a study's files lie, and which tracking tools are told of its trials.
-The `slurm:` section: the jobs that run a study on a cluster.
-The hyperparameter YAML: every section with its keys. The models here hold checked values and no logic.
-The checked configuration of a study: what everything else reads.
+"""The hyperparameter YAML as pydantic models, and `Config`, the checked configuration that everything else reads.
+
+The sections `log` and `slurm` stand here, `optuna` in a module of its own. A model checks each key by itself and holds
+its value; the JSON schema and the reference tables are derived from them.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +16,11 @@ from pydantic import BeforeValidator, Field
 
 from aimlhpo.config.fields import Count, CountFromZero, Flag, Lines, Script, Section, Text, illegal
 from aimlhpo.config.optuna_section import OptunaSection
-from aimlhpo.config.resolve import resolve_tracking, tracking_problems
+from aimlhpo.config.sbatch_options import OptionValue
 from aimlhpo.config.yaml import dump_yaml
-from aimlhpo.errors import ConfigError, show
+from aimlhpo.errors import show
 from aimlhpo.paths import StudyPaths, replace_file
+from aimlhpo.space.search_space import SearchSpace
 
 
 class MlflowSection(Section):
@@ -69,9 +69,6 @@ class LogSection(Section):
     ] = Field(default=None, description="Write every trial for TensorBoard: true, a directory, or a mapping.")
 
 
-BatchValue = str | list[str] | None
-
-
 def _batch(value: Any) -> Any:
     if not isinstance(value, dict):
         raise illegal(f"{show(value)} is not a mapping", "sbatch options, by long name or short letter")
@@ -82,7 +79,7 @@ class SlurmSection(Section):
     """Jobs, their sbatch options, and what runs in them before Python."""
 
     jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
-    batch: Annotated[dict[str, BatchValue], BeforeValidator(_batch)] = Field(
+    batch: Annotated[dict[str, OptionValue], BeforeValidator(_batch)] = Field(
         default_factory=dict,
         description="Options of sbatch, by long name or short letter; null or true for options without a value, "
         "a list for repeated ones.",
@@ -129,13 +126,18 @@ class HyperparameterFile(Section):
 
 @dataclass(frozen=True)
 class Config:
-    """Both YAML files, checked. Plain data: it can be pickled, and holds no secret that a file did not hold."""
+    """Both YAML files, checked. Plain data: it can be pickled, and holds no secret that a file did not hold.
+
+    `space` has the parameters of both files.
+    """
 
     log: LogSection
     slurm: SlurmSection | None
     optuna: OptunaSection
     model: dict[str, Any]
     hyperparameters: dict[str, Any]
+    """The hyperparameter YAML as data, for its copy beside the study and for objectives; no check reads it."""
+    space: SearchSpace
     storage_named: bool = field(default=True, compare=False)
     """False where no `storage` was given and the default was taken."""
 
@@ -152,7 +154,7 @@ class Config:
 
     def enqueued(self) -> list[dict[str, Any]]:
         """The trials of `enqueue`, by study name."""
-        names = {key: parameter.name for key, parameter in self.optuna.parameters.items()}
+        names = {parameter.key: parameter.name for parameter in self.space.parameters}
         return [{names.get(key, key): value for key, value in entry.items()} for entry in self.optuna.enqueue]
 
     def write_snapshot(self) -> None:
@@ -160,14 +162,3 @@ class Config:
         os.makedirs(self.paths.snapshot, mode=0o700, exist_ok=True)
         replace_file(self.paths.hyperparameters, dump_yaml(self.hyperparameters), 0o600)
         replace_file(self.paths.model, dump_yaml(self.model), 0o600)
-
-
-def with_tracking(config: Config, asked: Mapping[str, Any]) -> Config:
-    """The same study, with tracking tools asked for as under `log`. Raises ConfigError."""
-    log = config.hyperparameters.get("log")
-    log = {**(log if isinstance(log, dict) else {}), **asked}
-    problems = list(tracking_problems(log))
-    if problems:
-        raise ConfigError(problems)
-    resolve_tracking(log, config.optuna.save_path, config.optuna.study_name)
-    return replace(config, log=LogSection.model_validate(log))

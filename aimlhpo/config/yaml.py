@@ -1,5 +1,4 @@
-"""Model configs in JSON: no key twice, and a mistake is shown with its line.
-YAML as it looks: data only, `12:00:00` stays text, `1e-3` is a number, no key twice, no bombs.
+"""YAML as it looks: data only, `12:00:00` stays text, `1e-3` is a number, no key twice, no bombs. JSON likewise.
 
 Differences to PyYAML's safe loader, on purpose:
 
@@ -22,28 +21,7 @@ from typing import Any
 
 import yaml
 
-from aimlhpo.errors import ConfigError, Problem
-
-
-def parse_json(text: str, where: str) -> Any:
-    """Plain data from JSON text. Raises ConfigError."""
-    repeated: list[str] = []
-
-    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        repeated.extend(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
-        return dict(pairs)
-
-    try:
-        data = json.loads(text, object_pairs_hook=mapping)
-    except json.JSONDecodeError as error:
-        place = f"{where}, line {error.lineno}, column {error.colno}"
-        raise ConfigError(Problem(place, error.msg, "JSON")) from error
-    except (RecursionError, ValueError) as error:
-        raise ConfigError(Problem(where, "is nested too deeply, or holds a number too large", "plain JSON")) from error
-    if repeated:
-        raise ConfigError([Problem(where, f"the key {key!r} is given twice", "each key once") for key in repeated])
-    return data
-
+from aimlhpo.errors import ConfigError, Problem, did_you_mean
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 50_000
@@ -113,17 +91,16 @@ def read_text(path: Path) -> str:
     try:
         if not path.is_file():
             found = "is a directory" if path.is_dir() else "is not a file" if path.exists() else "no such file"
-            raise ConfigError(Problem(where, found, "the path of a YAML file", _near_file(path)))
+            beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else []
+            near = did_you_mean(path.name, beside)
+            legal = "the path of a YAML file"
+            raise ConfigError(Problem(where, found, legal, str(path.parent / near) if near else None))
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise ConfigError(Problem(where, f"the file has {size:,} bytes", f"at most {MAX_BYTES:,} bytes"))
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(Problem(where, error.strerror or str(error), "a file that can be read")) from error
-    return _decode(raw, where)
-
-
-def _decode(raw: bytes, where: str) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -134,15 +111,24 @@ def _decode(raw: bytes, where: str) -> str:
     return text
 
 
-def _near_file(path: Path) -> str | None:
-    from aimlhpo.errors import did_you_mean
+def parse_json(text: str, where: str) -> Any:
+    """Plain data from JSON text. Raises ConfigError."""
+    repeated: list[str] = []
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        repeated.extend(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        return dict(pairs)
 
     try:
-        names = os.listdir(path.parent)
-    except OSError:
-        return None
-    near = did_you_mean(path.name, names)
-    return str(path.parent / near) if near else None
+        data = json.loads(text, object_pairs_hook=mapping)
+    except json.JSONDecodeError as error:
+        place = f"{where}, line {error.lineno}, column {error.colno}"
+        raise ConfigError(Problem(place, error.msg, "JSON")) from error
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(Problem(where, "is nested too deeply, or holds a number too large", "plain JSON")) from error
+    if repeated:
+        raise ConfigError([Problem(where, f"the key {key!r} is given twice", "each key once") for key in repeated])
+    return data
 
 
 def parse_value(text: str, where: str) -> Any:
@@ -160,7 +146,10 @@ def parse_yaml(text: str, where: str, *, dates: bool = False) -> Any:
         problems = list(_refused(node, where))
         if problems:
             raise ConfigError(problems)
-        _keys_as_text(node)
+        for mapping in _nodes(node):
+            for key, _ in mapping.value if isinstance(mapping, yaml.MappingNode) else ():
+                if key.tag in (_TAG + "bool", _TAG + "timestamp"):
+                    key.tag = _TAG + "str"
         return _own(loader.construct_document(node))
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_syntax_problem(error, where, text)) from error
@@ -182,7 +171,8 @@ def _refused(root: yaml.Node, where: str) -> Iterator[Problem]:
         return
     for node in _nodes(root):
         if node.tag not in _PLAIN_TAGS:
-            yield _tag_problem(node, where)
+            found = f"the tag {node.tag.replace(_TAG, '!!', 1)} is not allowed"
+            yield Problem(_at(where, node.start_mark), found, "plain data: a YAML file cannot run code")
         if isinstance(node, yaml.MappingNode):
             yield from _key_problems(node, where)
 
@@ -218,13 +208,6 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
             stack.extend(reversed(_children(node)))
 
 
-def _tag_problem(node: yaml.Node, where: str) -> Problem:
-    tag = node.tag.replace(_TAG, "!!", 1)
-    return Problem(
-        _at(where, node.start_mark), f"the tag {tag} is not allowed", "plain data: a YAML file cannot run code"
-    )
-
-
 def _key_problems(node: yaml.MappingNode, where: str) -> Iterator[Problem]:
     first: dict[Hashable, yaml.Mark] = {}
     for key, _ in node.value:
@@ -239,14 +222,6 @@ def _key_problems(node: yaml.MappingNode, where: str) -> Iterator[Problem]:
             )
         else:
             first[key.value] = key.start_mark
-
-
-def _keys_as_text(root: yaml.Node) -> None:
-    for node in _nodes(root):
-        if isinstance(node, yaml.MappingNode):
-            for key, _ in node.value:
-                if key.tag in (_TAG + "bool", _TAG + "timestamp"):
-                    key.tag = _TAG + "str"
 
 
 def _own(value: Any) -> Any:
@@ -286,12 +261,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = '"' if "\n" in text else "'" if _ambiguous(text) else None
+    ambiguous = any(pattern.match(text) for pattern in (_BOOL, _INT, _FLOAT, _NULL, _DATE))
+    style = '"' if "\n" in text else "'" if ambiguous else None
     return dumper.represent_scalar(_TAG + "str", text, style=style)
-
-
-def _ambiguous(text: str) -> bool:
-    return any(pattern.match(text) for pattern in (_BOOL, _INT, _FLOAT, _NULL, _DATE))
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -17,6 +17,7 @@ from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.paths import StudyPaths
 
 if TYPE_CHECKING:
+    from aimlhpo.agent.fork_server import ForkServer
     from aimlhpo.config.schema import Config
     from aimlhpo.results.status import JobStates
 
@@ -82,13 +83,16 @@ class Launcher(ABC):
         """What `start` would do with the same arguments. Raises ConfigError."""
 
     @abstractmethod
-    def start(self, config: Config, view: View, count: int | None = None) -> LaunchReport:
+    def start(
+        self, config: Config, view: View, count: int | None = None, fork_server: ForkServer | None = None
+    ) -> LaunchReport:
         """Start agents of a study that has been created.
 
         Args:
             config: the study's checked configuration.
             view: shows how the study goes, where it runs in the foreground.
             count: how many workers (in the foreground) or jobs to start; None: as the configuration says.
+            fork_server: has loaded the objective already, for workers in the foreground.
 
         Raises:
             ConfigError, DeviceError: what was asked for cannot be started.

@@ -9,9 +9,10 @@ from aimlhpo.agent.agent import Agent, Ending
 from aimlhpo.agent.progress import View
 from aimlhpo.errors import DeviceError, Interrupted, Problem
 from aimlhpo.launch.base import Launcher, LaunchPlan, LaunchReport
-from aimlhpo.worker.devices import plan_slots, visible_gpus
+from aimlhpo.worker.devices import plan_local_slots, plan_slots, visible_gpus
 
 if TYPE_CHECKING:
+    from aimlhpo.agent.fork_server import ForkServer
     from aimlhpo.config.schema import Config
 
 
@@ -29,27 +30,27 @@ class LocalLauncher(Launcher):
     def plan(self, config: Config, count: int | None = None) -> LaunchPlan:
         return LaunchPlan()
 
-    def start(self, config: Config, view: View, count: int | None = None) -> LaunchReport:
-        run_local(config, view, count)
+    def start(
+        self, config: Config, view: View, count: int | None = None, fork_server: ForkServer | None = None
+    ) -> LaunchReport:
+        run_local(config, view, count, fork_server)
         return LaunchReport()
 
 
-def run_local(config: Config, view: View, workers: int | None = None) -> Ending:
-    """Run the study with `workers` workers; None: one for each GPU, or a single one on the CPU.
+def run_local(config: Config, view: View, workers: int | None = None, fork_server: ForkServer | None = None) -> Ending:
+    """Run the study with `workers` workers, forked of `fork_server` where it has loaded the objective already.
 
     Raises DeviceError, ObjectiveError, StudyFailed, StorageError, and Interrupted after Ctrl-C.
     """
-    gpus = visible_gpus() if config.optuna.gpu else []
-    ranks = config.slurm.gpus_per_worker if config.slurm else 1
-    slots = plan_slots(gpus, cuda=config.optuna.gpu, workers=workers, gpus_per_worker=ranks)
+    slots = plan_local_slots(config, workers)
     view.start()
     try:
-        ending = Agent(config, slots, view).run()
+        ending = Agent(config, slots, view, fork_server=fork_server).run()
     finally:
         view.stop()
     if ending.cause is not None:
         raise Interrupted(
-            f"{ending.cause}: {ending.standing.counts.finished} trials are finished, what was running was given back.\n"
+            f"{ending.cause}: {ending.snapshot.counts.finished} trials are finished, what was running was given back.\n"
             "    The same command with reload: 1 (or -r 1) goes on where it ended."
         )
     return ending

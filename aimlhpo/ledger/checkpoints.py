@@ -1,7 +1,8 @@
-"""Which of the trials' own checkpoint directories are kept, and the removal of the others."""
+"""The trials' own checkpoint directories: when they last changed, which are kept, and the removal of the others."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -22,15 +23,29 @@ if TYPE_CHECKING:
 
     from aimlhpo.config.schema import Config
 
-INTERVAL = 10.0  # seconds between two looks while trials run
+INTERVAL = 10.0  # seconds between two removals while trials run
 _NAME = re.compile(r"trial-(\d+)")
 
 
-class Checkpoints:
-    """Removes what `keep_checkpoints` does not keep: in a thread of its own, so that no trial waits for it.
+def newest_file(directory: Path) -> float:
+    """When anything in the directory last changed, in seconds since the epoch; 0 where there is none."""
+    times = [0.0]
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            try:
+                times.append(os.stat(os.path.join(folder, name)).st_mtime)
+            except FileNotFoundError:  # replaced meanwhile
+                continue
+    return max(times)
 
-    What is unwanted is read from the storage each time, so that several agents may do it, and a removal that was cut
-    off is made up for by the next one.
+
+class Checkpoints:
+    """Removes the directories that `keep_checkpoints` does not keep.
+
+    Which these are is read from the storage each time, so that several agents may do it, and the next removal does what
+    an earlier one was kept from.
+
+    Runs in: the storage thread; the files are removed in a thread of its own ("checkpoints"), so that nothing waits.
     """
 
     def __init__(self, study: optuna.Study, config: Config, interval: float = INTERVAL) -> None:

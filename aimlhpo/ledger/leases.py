@@ -1,13 +1,13 @@
 """Who is alive: each agent holds a lease, a file that it keeps touching and keeps locked for as long as it lives.
 
-Two signs are read, and neither needs the nodes' clocks to agree:
+Others read two signs, and neither needs the nodes' clocks to agree:
+
 - the file's age, measured against a file touched now in the same directory: both stamps come from one file system;
 - on the agent's own host, the kernel's lock on the file, which is free the moment the agent is dead.
-Which one of all agents does what only one should do: wait for the last trials, tell tracking tools of them.
-Whether file locks hold between the nodes of a study: the mount table may not say, the other agents' leases do.
 
-A living agent keeps its lease locked. Where another node can take that lock, locks do not work between the two, and
-neither do the ledger and a journal file.
+`Lease` is an agent's own, `Registry` judges those of others. An `Election` picks the one of all agents that does what
+only one should do. `verify_shared_locks` finds out, by the leases of others, whether file locks hold between nodes; the
+mount table may not say.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from aimlhpo.errors import StorageError
 from aimlhpo.storage.locks import open_lock_file, try_lock
 
 _RENEWALS_PER_GRACE = 6
 _SUSPICIOUS = 0.5  # of the grace period: from then on the cluster is asked
-_STRETCH = 5  # grace periods that an agent has whose job runs by the cluster's word
+_STRETCH = 5  # grace periods that an agent has whose job runs, as the cluster says
+_SILENT = 1 / 3  # of the grace period: a living agent has renewed its lease by then
+_POLL_INTERVAL = 0.2  # seconds between two looks at a lease that should be locked
 
 
 def boot_id() -> str:
@@ -53,19 +54,27 @@ class Holder:
 
 
 class Lease:
-    """This agent's lease: renewed by a thread, so that nothing that the agent waits for can let it lapse.
+    """This agent's lease, which a thread of its own ("lease") renews, so that nothing the agent waits for delays it.
+
+    A lease that has lapsed, or whose file others have removed, is not renewed any more: others may have taken this
+    agent for dead. The agent restores it, asks the ledger which claims it still holds, and says so with `confirmed`.
+
+    Runs in: three threads. The lease's thread calls `renew`; the storage thread calls `restore` and `confirmed`, and is
+    the only one that writes `term`; the main thread reads `valid` and `term`. What both of the former write is changed
+    under a lock, which is never held while the file system is waited for.
 
     Attributes:
-        term: grows each time that the lease has lapsed and was restored.
+        term: grows each time that the lease was restored.
     """
 
     def __init__(self, directory: Path, holder: Holder, grace_period: float) -> None:
         self.holder = holder
         self.path = _path(directory, holder.agent)
-        self._grace = grace_period
-        self._renewed = _now()
-        self._lapsed, self._confirmed = False, True
         self.term = 0
+        self._grace = grace_period
+        self._changing = threading.Lock()
+        self._renewed = _now()
+        self._removed, self._confirmed = False, True
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._fd = -1
@@ -76,53 +85,52 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._ended.set()
         self._thread.join()
         self.path.unlink(missing_ok=True)
         os.close(self._fd)
 
-    def _sign(self) -> None:
-        """Lock the file, and only then say who holds it: a lease with a name in it is a locked one."""
-        try_lock(self._fd)
-        os.write(self._fd, json.dumps(asdict(self.holder)).encode())
-
     def valid(self) -> bool:
         """Whether nobody can have taken this agent for dead since the claims were last confirmed."""
-        return self._confirmed and not self._has_lapsed()
+        return self._confirmed and not self._removed and _now() - self._renewed <= self._grace
 
-    def _has_lapsed(self) -> bool:
-        """Since it was last restored; once noticed, that stays: several threads ask."""
-        if _now() - self._renewed > self._grace:
-            self._lapsed = True
-        return self._lapsed
+    def renew(self) -> None:
+        """Touch the file, which counts from before the call: that may hang until others have judged."""
+        begun = _now()
+        is_there = self._touch()
+        with self._changing:
+            if not is_there:
+                self._removed = True
+            elif _now() - self._renewed <= self._grace:
+                self._renewed = max(begun, self._renewed)
 
     def restore(self) -> None:
         """Start afresh, in a new file where others have removed it; valid once the claims are `confirmed`."""
         self._confirmed = False
         begun = _now()
         if not self._touch():
-            self._make_anew()
+            # Under the same descriptor, which the lease's thread may be using.
+            fd = open_lock_file(self.path)
+            os.dup2(fd, self._fd, inheritable=False)
+            os.close(fd)
+            self._sign()
         self.term += 1
-        self._renewed, self._lapsed = begun, False
+        with self._changing:
+            self._renewed, self._removed = begun, False
 
     def confirmed(self) -> None:
         """The claims have been confirmed since `restore`.
 
-        Who was about to remove the file has done so by then, as both are done under one lock.
+        Whoever was about to remove the file has done so by then, as both are done under the ledger's lock.
         """
         self.renew()
         self._confirmed = True
 
-    def renew(self) -> None:
-        """Touch the file, which counts from before the call: that may hang until others have judged."""
-        begun = _now()
-        if not self._touch():
-            self._lapsed = True
-        if not self._has_lapsed():
-            self._renewed = max(begun, self._renewed)
+    def _sign(self) -> None:
+        """Lock the file, and only then say who holds it: a lease with a name in it is a locked one."""
+        try_lock(self._fd)
+        os.write(self._fd, json.dumps(asdict(self.holder)).encode())
 
     def _touch(self) -> bool:
         """Whether the file is still there; a removed one can be touched, too, where it is open."""
@@ -134,13 +142,6 @@ class Lease:
                 raise
             return False
         return True
-
-    def _make_anew(self) -> None:
-        """Under the same descriptor, which the thread may be using."""
-        fd = open_lock_file(self.path)
-        os.dup2(fd, self._fd, inheritable=False)
-        os.close(fd)
-        self._sign()
 
     def _keep(self) -> None:
         while not self._ended.wait(self._grace / _RENEWALS_PER_GRACE):
@@ -174,13 +175,16 @@ def _read(path: Path) -> Holder | None:
 
 
 JobStateQuery = Callable[[Holder], bool | None]
-"""What the cluster says of an agent's job: runs (True), is gone (False), or nothing (None)."""
+"""What the cluster says of an agent's job: it runs (True), it is gone (False), or nothing (None)."""
 
 
 class Registry:
     """Judges the leases under one directory.
 
-    `myself` is the agent that asks, None for a command; `word` asks the cluster, where there is one.
+    Args:
+        grace_period: seconds after which an agent that is silent counts as dead.
+        myself: the agent that asks; None for a command.
+        query_job_state: asks the cluster, where there is one: it makes the wait for a silent agent shorter or longer.
     """
 
     def __init__(
@@ -188,38 +192,33 @@ class Registry:
         directory: Path,
         grace_period: float,
         myself: Holder | None = None,
-        word: JobStateQuery = lambda holder: None,
+        query_job_state: JobStateQuery = lambda holder: None,
     ) -> None:
         self._directory = directory
         self._grace = grace_period
         self._myself = myself
-        self._word = word
+        self._query_job_state = query_job_state
 
     def is_dead(self, agent: str) -> bool:
         """Whether the agent is gone for good: no lease, its process ended, or silent beyond the grace period."""
         path = _path(self._directory, agent)
         try:
-            age = self._file_system_time() - path.stat().st_mtime
+            with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".now-") as file:
+                age = os.fstat(file.fileno()).st_mtime - path.stat().st_mtime
         except FileNotFoundError:
             return True
         holder = _read(path)
         if holder is None:
             return age > self._grace
-        return self._is_superseded(holder) or _ended_on_this_host(holder, path) or self._is_silent(holder, age)
-
-    def _is_superseded(self, holder: Holder) -> bool:
-        """Whether the holder ran in this agent's own job, before the job was requeued."""
         mine = self._myself
-        return mine is not None and mine.job is not None and mine.job == holder.job and mine.restarts > holder.restarts
-
-    def _is_silent(self, holder: Holder, age: float) -> bool:
-        """Whether the lease has run out; the cluster's word ends the wait sooner, or makes it longer."""
+        if mine is not None and mine.job is not None and mine.job == holder.job and mine.restarts > holder.restarts:
+            return True  # it ran in this agent's own job, before the job was requeued
+        if _ended_on_this_host(holder, path):
+            return True
         if age < _SUSPICIOUS * self._grace:
             return False
-        word = self._word(holder)
-        if word is False:
-            return True
-        return age > self._grace * (_STRETCH if word else 1)
+        runs = self._query_job_state(holder)
+        return runs is False or age > self._grace * (_STRETCH if runs else 1)
 
     def living(self) -> list[Holder]:
         return [holder for holder in holders(self._directory) if not self.is_dead(holder.agent)]
@@ -229,10 +228,6 @@ class Registry:
         for path in self._directory.glob("*.json"):
             if self.is_dead(path.stem):
                 path.unlink(missing_ok=True)
-
-    def _file_system_time(self) -> float:
-        with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".now-") as file:
-            return os.fstat(file.fileno()).st_mtime
 
 
 def _ended_on_this_host(holder: Holder, path: Path) -> bool:
@@ -249,7 +244,7 @@ def _ended_on_this_host(holder: Holder, path: Path) -> bool:
 
 
 class Election:
-    """An election by file lock: whoever holds it is elected; the kernel frees it with its holder's end."""
+    """Elects one of all agents by a file lock; the kernel frees it with the end of the agent that holds it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -260,9 +255,7 @@ class Election:
         self._fd = open_lock_file(self._path)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         os.close(self._fd)
 
     def won(self) -> bool:
@@ -283,34 +276,35 @@ class Election:
         return os.fstat(self._fd).st_size > 0
 
 
-_SILENT = 1 / 3  # of the grace period: a living agent has renewed its lease by then
-_LOOK = 0.2  # seconds
-
-
 def verify_shared_locks(directory: Path, myself: Holder, grace_period: float) -> None:
-    """Return when no living agent of another host has a lock that this one could take.
+    """Return when no living agent of another host holds a lease whose lock this one could take.
+
+    A living agent keeps its lease locked. Where another node can take that lock, locks do not work between the two, and
+    neither do the ledger and a journal file.
 
     Waits (a third of `grace_period` at most) only for an agent that has just died. Raises StorageError in the agent
     that came later of two between which locks do not work: the earlier one goes on alone.
     """
     deadline = time.monotonic() + _SILENT * grace_period
-    others = [holder for holder in holders(directory) if holder.boot != boot_id() and _is_earlier(holder, myself)]
+    earlier = [other for other in holders(directory) if (other.started, other.agent) < (myself.started, myself.agent)]
+    others = [holder for holder in earlier if holder.boot != boot_id()]
     suspects = {holder: age for holder in others if (age := _unlocked_since(directory, holder)) is not None}
     while suspects:
-        last = time.monotonic() >= deadline  # one look after it: this process may have been stopped meanwhile
+        last = time.monotonic() >= deadline  # looks once more after it: this process may have been stopped meanwhile
         for holder, before in list(suspects.items()):
             renewed = _unlocked_since(directory, holder)
             if renewed is None:
                 del suspects[holder]
             elif renewed > before:
-                raise StorageError(_told(directory, holder))
+                raise StorageError(
+                    f"file locks do not work between this node and {holder.host}, where an agent of the study runs "
+                    f"already:\n    its lock under {directory} could be taken here. This agent stops, that one goes on "
+                    "alone.\n    Put save_path (and a journal) where locks work between nodes (NFS without nolock and "
+                    "local_lock, Lustre\n    mounted with flock, GPFS), or run the study in one job with several GPUs."
+                )
         if last:
             return
-        time.sleep(_LOOK)
-
-
-def _is_earlier(other: Holder, myself: Holder) -> bool:
-    return (other.started, other.agent) < (myself.started, myself.agent)
+        time.sleep(_POLL_INTERVAL)
 
 
 def _unlocked_since(directory: Path, holder: Holder) -> int | None:
@@ -323,12 +317,3 @@ def _unlocked_since(directory: Path, holder: Holder) -> int | None:
         return os.fstat(fd).st_mtime_ns if try_lock(fd) else None
     finally:
         os.close(fd)
-
-
-def _told(directory: Path, holder: Holder) -> str:
-    return (
-        f"file locks do not work between this node and {holder.host}, where an agent of the study runs already:\n"
-        f"    its lock under {directory} could be taken here. This agent stops, that one goes on alone.\n"
-        "    Put save_path (and a journal) where locks work between nodes (NFS without nolock and local_lock, Lustre\n"
-        "    mounted with flock, GPFS), or run the study in one job with several GPUs."
-    )

@@ -1,71 +1,66 @@
-"""What dead agents have left behind: results on their way to the storage, and trials.
-The ledger of one study, as one agent sees it.
+"""The ledger of one study, as one agent sees it: it decides who runs which trial.
+
+Each call takes the ledger's lock (a file), reads the study's overview, decides on all requests of a batch one after
+another, and writes what follows at once. A slot gets a trial that may be promoted, an interrupted or enqueued one, a
+new one, or none. Everything here runs in the agent's storage thread.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any
+from datetime import datetime
+from functools import cache, cached_property
+from typing import Any, Protocol
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from aimlhpo.config.optuna_section import MOST_FRUITLESS
-from aimlhpo.ledger.claims import Claiming, Queue
-from aimlhpo.ledger.completion import Finishing, Releasing
+from aimlhpo.ledger.completion import Completion
 from aimlhpo.ledger.leases import Registry
-from aimlhpo.ledger.outbox import Outbox, Result
+from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import (
-    Budget,
+    Beginning,
     Claim,
     ClaimRequest,
-    Finish,
     LedgerAnswer,
     LedgerBatch,
     NoTrial,
     PendingState,
-    Release,
-    new_token,
+    Result,
 )
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.stopping import StoppingCriteria, StopReason
-from aimlhpo.storage.base import OpenTrial, Overview, Place
+from aimlhpo.storage.base import CLAIM, PAUSED, OpenTrial, Overview, SetStart, SetState, SetSystemAttr
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.owned import OwnedStorage, own
 from aimlhpo.storage.retry import is_outage
-from aimlhpo.storage.trials import Counts
-
-IsDead = Callable[[str], bool]
-"""Whether an agent is, by its name."""
+from aimlhpo.storage.trials import Counts, count_imported, count_overview
+from aimlhpo.storage.views import last_report
 
 
-def make_judge(registry: Registry, myself: str) -> IsDead:
-    """Asks the registry once about each agent, and never about `myself`."""
-    return cache(lambda agent: agent != myself and registry.is_dead(agent))
+class Queue(Protocol):
+    """What gives a study all its trials, where its sampler makes none up."""
 
-
-def left_results(outbox: Outbox, is_dead: IsDead) -> Iterator[Finish]:
-    """The results of dead agents, to be delivered in their place."""
-    return (_finish(result) for result in outbox.results() if is_dead(result.agent))
-
-
-def left_trials(overview: Overview, is_dead: IsDead) -> list[OpenTrial]:
-    """The trials that dead agents hold."""
-    held = (trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.claim)
-    return [trial for trial in held if trial.claim and is_dead(trial.claim["agent"])]
-
-
-def _finish(result: Result) -> Finish:
-    claim = Claim(result.trial_id, result.number, result.token, attempt=1)
-    return Finish(claim, TrialState[result.state], result.values, result.record, result.reports)
+    def fill(self) -> bool:
+        """Queue the next trials; False if there are no more."""
 
 
 class Ledger:
-    """Claims, finishes and releases the trials of one study for one agent."""
+    """Claims, finishes and releases the trials of one study for one agent.
+
+    Args:
+        n_trials: how many trials must end COMPLETE or PRUNED; None: as many as the queue gives.
+        agent: the name of the agent.
+        registry: judges which agents are dead.
+        max_retries: how often a failed trial is tried again.
+        max_interruptions: how many interruptions in a row without progress make a trial fail.
+        queue: what gives the study its trials, where its sampler makes none up.
+
+    Runs in: the storage thread.
+    """
 
     def __init__(
         self,
@@ -77,164 +72,196 @@ class Ledger:
         max_retries: int = 0,
         max_interruptions: int = MOST_FRUITLESS,
         queue: Queue | None = None,
-        stops: StoppingCriteria | None = None,
+        stopping_criteria: StoppingCriteria | None = None,
         promotion: Promotion | None = None,
     ) -> None:
-        self._study, self._paths, self._agent, self._registry = study, paths, agent, registry
+        self._study, self._lock_file, self._agent, self._registry = study, paths.lock, agent, registry
         storage = study._storage
         self._storage = storage if isinstance(storage, OwnedStorage) else own(storage)
-        self._backend = self._storage.backend
-        self._budget = Budget(study, n_trials)
-        self._claiming = Claiming(study, self._storage, self._budget, agent, queue, stops, promotion)
-        self._finishing = Finishing(study, self._storage, paths, max_retries)
-        self._releasing = Releasing(self._finishing.progress, max_interruptions)
-        self._stops, self._promotion = stops, promotion
+        self._backend, self._n_trials = self._storage.backend, n_trials
+        self._completion = Completion(study, self._storage, paths, max_retries, max_interruptions)
+        self._queue, self._stopping_criteria, self._promotion = queue, stopping_criteria, promotion
+        self._claims_read_results = stopping_criteria is not None or promotion is not None or max_retries > 0
         self._outbox = Outbox(paths.outbox)
 
-    # --- many requests at once ---
-
-    def settle(self, turn: LedgerBatch) -> LedgerAnswer:
+    def process(self, batch: LedgerBatch) -> LedgerAnswer:
         """Decide on all requests, and write what follows at once. Safe to repeat: tokens tell what was done before.
 
-        Where a value is refused, nothing of the turn is written, and the error is raised.
+        Where a value is refused, nothing of the batch is written, and the error is raised.
         """
-        if not turn.asks:
-            self._backend.apply(turn.operations)
-            return LedgerAnswer()
-        with locked(self._paths.lock):
-            if not (turn.finishes and turn.wishes and self._looks_at_results):
-                return self._settle(turn)
-            ended = self._settle(replace(turn, wishes=()))
-            return LedgerAnswer.of([ended, self._settle(LedgerBatch(wishes=turn.wishes))])
+        with locked(self._lock_file):
+            if not (batch.results and batch.claim_requests and self._claims_read_results):
+                return self._process(batch)
+            ended = self._process(replace(batch, claim_requests=()))
+            return LedgerAnswer.of([ended, self._process(LedgerBatch(claim_requests=batch.claim_requests))])
 
-    @property
-    def _looks_at_results(self) -> bool:
-        """Whether a claim depends on the results that are stored."""
-        return self._stops is not None or self._promotion is not None or self._finishing.retries
-
-    def _settle(self, turn: LedgerBatch) -> LedgerAnswer:
+    def _process(self, batch: LedgerBatch) -> LedgerAnswer:
         with self._storage.gather() as operations:
-            operations += turn.operations
-            draft = PendingState(self._overview(), operations)
-            settled = LedgerAnswer(
-                begun={begun.claim.token: self._claiming.begin(draft, begun) for begun in turn.beginnings},
-                finished={finish.claim.token: self._finishing.finish(draft, finish) for finish in turn.finishes},
-                released={release.claim.token: self._releasing.release(draft, release) for release in turn.releases},
+            for written in batch.writes.values():
+                operations += written
+            pending = PendingState(self._overview(), operations)
+            answer = LedgerAnswer(
+                begun={begun.claim.token: self._begin(pending, begun) for begun in batch.beginnings},
+                finished={result.token: self._completion.finish(pending, result) for result in batch.results},
+                released={given.claim.token: self._completion.release(pending, given) for given in batch.releases},
             )
-            claims = {wish.token: self._claiming.claim(draft, wish) for wish in turn.wishes}
-            places = self._backend.commit(self._study._study_id, operations, draft.new)
-        lost = [begun.claim for begun in turn.beginnings if not settled.begun[begun.claim.token]]
-        for over in (*lost, *(finish.claim for finish in turn.finishes), *(give.claim for give in turn.releases)):
-            self._storage.let_go(over.trial_id)
-        settled.claims = {token: self._held(claim, places.get(token)) for token, claim in claims.items()}
-        return settled
+            claims = {request.token: self._claim(pending, request) for request in batch.claim_requests}
+            places = self._backend.commit(self._study._study_id, operations, pending.new)
+        lost = [begun.claim for begun in batch.beginnings if not answer.begun[begun.claim.token]]
+        over: list[Claim | Result] = [*lost, *batch.results, *(release.claim for release in batch.releases)]
+        for each in over:
+            self._storage.let_go(each.trial_id)
+        for token, claim in claims.items():
+            if isinstance(claim, Claim):
+                if token in places:  # the trial was made for it
+                    claim = replace(claim, trial_id=places[token].trial_id, number=places[token].number)
+                self._storage.let_go(claim.trial_id)
+                self._storage.hold(claim.trial_id)
+            answer.claims[token] = claim
+        return answer
 
-    def _held(self, claim: Claim | NoTrial, place: Place | None) -> Claim | NoTrial:
-        """The claim, on the trial that was made for it where `place` is given."""
-        if isinstance(claim, NoTrial):
-            return claim
-        if place is not None:
-            claim = Claim(place.trial_id, place.number, claim.token, claim.attempt)
-        self._storage.let_go(claim.trial_id)
-        self._storage.hold(claim.trial_id)
-        return claim
+    def _begin(self, pending: PendingState, beginning: Beginning) -> bool:
+        """Write that a trial which was claimed ahead has begun. False if the claim was lost."""
+        claim = beginning.claim
+        trial = pending.find(claim.trial_id)
+        if trial is None or not trial.held_with(claim.token):
+            return False
+        owner = self._owner(claim.token, beginning)
+        started = datetime.fromtimestamp(beginning.since)
+        pending.operations += [SetSystemAttr(claim.trial_id, CLAIM, owner), SetStart(claim.trial_id, started)]
+        pending.change(trial, claim=owner)
+        return True
 
-    # --- one request ---
+    def _claim(self, pending: PendingState, request: ClaimRequest) -> Claim | NoTrial:
+        """The trial that is claimed with the request's token already, or the next one, or why there is none."""
+        overview = pending.overview
+        mine = next((trial for trial in overview.open if trial.held_with(request.token)), None)
+        if mine is not None:
+            return _claim_on(mine, request.token)
 
-    def claim(self, slot: int, device: str, token: str | None = None, gpus: float = 0.0) -> Claim | NoTrial:
-        """The next trial for a slot: an interrupted or enqueued one before a new one.
+        counts = count_overview(overview, self._imported)
+        unfinished, left = self._unfinished(counts), self.left(counts)
+        if unfinished is not None and unfinished <= 0:
+            return NoTrial.DONE
+        if self._stopping_criteria is not None and self._stopping_criteria.ended(overview):
+            return NoTrial.STOPPED
+        if request.since is None and left is not None:
+            # Each slot of the other agents that runs a trial may take one of those that are left.
+            running = [trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.begun]
+            if left <= sum((trial.claim or {}).get("agent") != self._agent for trial in running):
+                return NoTrial.WAIT
 
-        A repeated call with the same token returns the claim that an earlier call made before it was cut short.
-        """
-        return self._claim_one(ClaimRequest(token or new_token(), slot, device, gpus, time.time()))
+        promoted = self._promotion.next(overview.paused) if self._promotion is not None else None
+        if promoted is not None:
+            return self._take(pending, promoted, request)
+        if left is None or left > 0:
+            waiting = _first_waiting(overview) or self._next_queued(pending)
+            if waiting is not None:
+                return self._take(pending, waiting, request)
+            if self._queue is None:
+                trial = create_trial(
+                    state=TrialState.RUNNING, system_attrs={CLAIM: self._owner(request.token, request)}
+                )
+                trial.datetime_start = datetime.now()
+                pending.make(trial)
+                return Claim(-1, -1, request.token, attempt=1)  # until it is made
+        return self._none_left(pending, counts)
 
-    def claim_ahead(self, token: str | None = None) -> Claim | NoTrial:
-        """The next trial for whichever of this agent's slots is free first: it counts, but has not begun.
+    def _next_queued(self, pending: PendingState) -> OpenTrial | None:
+        """The first trial that the queue adds."""
+        if self._queue is None or not self._queue.fill():
+            return None
+        now = self._storage.backend.overview(self._study._study_id)
+        pending.add(trial for trial in now.open if trial.state == TrialState.WAITING)
+        return _first_waiting(pending.overview)
 
-        Nothing.WAIT where what is left is not more than what other agents run: a slot that is free there takes that.
-        """
-        return self._claim_one(ClaimRequest(token or new_token()))
+    def _take(self, pending: PendingState, trial: OpenTrial, request: ClaimRequest) -> Claim:
+        """Claim a trial that waits. One that was paused is promoted, which is noted with its pause."""
+        owner = self._owner(request.token, request)
+        paused = {**(trial.paused or {}), "promoted": True} if trial.is_paused else trial.paused
+        pending.operations.append(SetSystemAttr(trial.trial_id, CLAIM, owner))
+        if trial.is_paused:
+            pending.operations.append(SetSystemAttr(trial.trial_id, PAUSED, paused))
+        pending.operations.append(SetState(trial.trial_id, TrialState.RUNNING))
+        pending.change(trial, state=TrialState.RUNNING, claim=owner, paused=paused)
+        return _claim_on(trial, request.token)
 
-    def _claim_one(self, wish: ClaimRequest) -> Claim | NoTrial:
-        return self.settle(LedgerBatch(wishes=[wish])).claims[wish.token]
+    def _owner(self, token: str, place: ClaimRequest | Beginning) -> dict[str, Any]:
+        """The attribute that says who holds a trial, and where it runs."""
+        where = {"slot": place.slot, "device": place.device, "gpus": place.gpus, "since": place.since}
+        return {"agent": self._agent, "token": token, **where}
 
-    def finish(
-        self,
-        claim: Claim,
-        state: TrialState,
-        values: Sequence[float] | None,
-        record: dict[str, Any],
-        reports: Iterable[tuple[int, float]] = (),
-    ) -> bool:
-        """Write a trial's result, and those of its reports that are not stored yet; WAITING pauses it at a rung.
-
-        False if the claim was lost meanwhile: then nothing is written.
-        """
-        finish = Finish(claim, state, values, record, list(reports))
-        return self.settle(LedgerBatch(finishes=[finish])).finished[claim.token]
-
-    def release(self, claim: Claim, cause: str, seconds: float = 0.0) -> bool:
-        """Give an unfinished trial back, to be continued by whoever claims it next. False if the claim was lost."""
-        return self._release_one(Release(claim, cause, seconds))
-
-    def give_back(self, claim: Claim) -> bool:
-        """Give a trial back that has not begun, as if it had never been claimed. False if the claim was lost."""
-        return self._release_one(Release(claim, None))
-
-    def _release_one(self, release: Release) -> bool:
-        return self.settle(LedgerBatch(releases=[release])).released[release.claim.token]
+    def _none_left(self, pending: PendingState, counts: Counts) -> NoTrial:
+        """Where nothing runs and nobody can be promoted any more, paused trials end PRUNED, up to the budget."""
+        if counts.ready:
+            return NoTrial.SOON
+        if counts.running:
+            return NoTrial.WAIT
+        for trial in pending.overview.paused[: self._unfinished(counts)]:
+            value = last_report(self._storage.get_trial(trial.trial_id), len(self._study.directions))
+            pending.operations.append(SetState(trial.trial_id, TrialState.PRUNED, value))
+            pending.end(trial, TrialState.PRUNED)
+        return NoTrial.DONE
 
     # --- who holds what ---
 
     def confirm(self, claims: Sequence[Claim]) -> list[Claim]:
         """Those of the claims that are still held."""
-        with locked(self._paths.lock):
+        with locked(self._lock_file):
             return [claim for claim in claims if self._backend.open_trial(claim.trial_id).held_with(claim.token)]
 
     def reap(self) -> list[int]:
         """Deliver the results that dead agents left behind, then release their trials; returns those numbers."""
-        with locked(self._paths.lock):
-            is_dead = make_judge(self._registry, self._agent)
-            for finish in left_results(self._outbox, is_dead):
-                self._deliver(finish)
-            lost = self._release_lost(is_dead)
+        with locked(self._lock_file):
+            is_dead = cache(lambda agent: agent != self._agent and self._registry.is_dead(agent))
+            for result in self._outbox.results():
+                if is_dead(result.agent):
+                    self._deliver(result)
+            with self._storage.gather() as operations:
+                pending = PendingState(self._overview(), operations)
+                held = [trial for trial in pending.overview.open if trial.state == TrialState.RUNNING and trial.claim]
+                lost = [trial for trial in held if trial.claim and is_dead(trial.claim["agent"])]
+                for trial in lost:
+                    self._completion.release_for_dead(pending, trial)
+                self._backend.apply(operations)
             self._registry.sweep()
         return [trial.number for trial in lost]
 
-    def _deliver(self, finish: Finish) -> None:
+    def _deliver(self, result: Result) -> None:
         try:
-            self._settle(LedgerBatch(finishes=[finish]))
+            self._process(LedgerBatch([result]))
         except Exception as error:
             if is_outage(error):
                 raise
-            self._outbox.set_aside(finish.claim.token, error)  # or it would end each agent that comes
+            self._outbox.set_aside(result.token, error)  # or it would end each agent that comes
         else:
-            self._outbox.remove(finish.claim.token)
-
-    def _release_lost(self, is_dead: IsDead) -> list[OpenTrial]:
-        with self._storage.gather() as operations:
-            draft = PendingState(self._overview(), operations)
-            lost = left_trials(draft.overview, is_dead)
-            for trial in lost:
-                self._releasing.take_from_dead(draft, trial)
-            self._backend.apply(operations)
-        return lost
+            self._outbox.remove(result.token)
 
     # --- the study ---
 
     def ended(self) -> StopReason | None:
         """Which stopping rule has ended the study, if one has."""
-        if self._stops is None:
+        if self._stopping_criteria is None:
             return None
-        with locked(self._paths.lock):
-            return self._stops.ended(self._overview())
+        with locked(self._lock_file):
+            return self._stopping_criteria.ended(self._overview())
 
     def counts(self) -> Counts:
-        return self._budget.counts(self._overview())
+        return count_overview(self._overview(), self._imported)
 
     def left(self, counts: Counts) -> int | None:
         """How many trials nobody has claimed yet; None without a budget."""
-        return self._budget.left(counts)
+        unfinished = self._unfinished(counts)
+        return None if unfinished is None else unfinished - counts.claimed - counts.paused
+
+    def _unfinished(self, counts: Counts) -> int | None:
+        """How many trials have still to finish; None without a budget."""
+        return None if self._n_trials is None else self._n_trials - counts.finished
+
+    @cached_property
+    def _imported(self) -> tuple[int, int]:
+        """COMPLETE and PRUNED trials of other studies: they came before the first claim, and no more come."""
+        return count_imported(self._study)
 
     def is_alone(self) -> bool:
         """Whether no other agent is at work on the study."""
@@ -242,3 +269,12 @@ class Ledger:
 
     def _overview(self) -> Overview:
         return self._backend.overview(self._study._study_id)
+
+
+def _claim_on(trial: OpenTrial, token: str) -> Claim:
+    return Claim(trial.trial_id, trial.number, token, trial.attempts + 1, trial.seconds, trial.gpu_seconds)
+
+
+def _first_waiting(overview: Overview) -> OpenTrial | None:
+    waiting = (trial for trial in overview.open if trial.state == TrialState.WAITING and not trial.is_paused)
+    return next(waiting, None)

@@ -1,7 +1,8 @@
 """Results on their way to the storage, each in a file of its own until the storage has it.
 
-An agent writes the file before it hands the result to its clerk, and removes it when the result is in the storage.
-What an agent leaves behind, because it was killed or the storage was away, the next one that reaps delivers.
+An agent's main thread writes the file before it hands the result to the storage thread, and removes it when the result
+is in the storage. What an agent leaves behind, because it was killed or the storage was away, is delivered by the next
+agent that looks for the dead, in its storage thread.
 """
 
 from __future__ import annotations
@@ -10,27 +11,13 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from aimlhpo.ledger.requests import Result
 from aimlhpo.paths import replace_file
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Result:
-    """A trial's end: `state` is the name of Optuna's state, `reports` are (step, value) in order."""
-
-    agent: str
-    trial_id: int
-    number: int
-    token: str
-    state: str
-    values: list[float] | None
-    record: dict[str, Any]
-    reports: list[tuple[int, float]]
 
 
 class Outbox:
@@ -50,7 +37,10 @@ class Outbox:
         """Everything that waits; a file that vanishes meanwhile has been delivered."""
         for path in sorted(self._directory.glob("*.json")):
             try:
-                result = _result(path.read_text())
+                known = json.loads(path.read_text())
+                reports = [(int(step), float(value)) for step, value in known["reports"]]
+                values = None if known["values"] is None else [float(value) for value in known["values"]]
+                result = Result(**{**known, "reports": reports, "values": values})
             except FileNotFoundError:
                 continue
             except (ValueError, TypeError, KeyError) as error:  # cut off when the machine went down
@@ -59,7 +49,7 @@ class Outbox:
                 yield result
 
     def set_aside(self, token: str, reason: Exception) -> None:
-        """Deliver that result to nobody; its file stays for whoever wants to look, and its trial runs again."""
+        """Never deliver that result; its file stays for whoever wants to read it, and its trial runs again."""
         path = self._path(token)
         aside = path.with_suffix(".broken")
         with suppress(FileNotFoundError):
@@ -68,10 +58,3 @@ class Outbox:
 
     def _path(self, token: str) -> Path:
         return self._directory / f"{token}.json"
-
-
-def _result(text: str) -> Result:
-    known = json.loads(text)
-    reports = [(int(step), float(value)) for step, value in known["reports"]]
-    values = None if known["values"] is None else [float(value) for value in known["values"]]
-    return Result(**{**known, "reports": reports, "values": values})

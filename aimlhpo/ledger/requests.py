@@ -1,6 +1,8 @@
-"""What an agent asks of the ledger at once, and the answers.
-What the ledger is about to write, and the study as it will be then.
-How many trials must finish, held against those that have, and those that somebody runs.
+"""What an agent asks of the ledger at once, the answers, and the study as it will be after the decisions so far.
+
+A `LedgerBatch` holds requests (`ClaimRequest`, `Beginning`, `Result`, `Release`), `LedgerAnswer` the answers. While the
+ledger decides on them, in the agent's storage thread, `PendingState` holds what is to be written, so that each decision
+sees those before it. Requests and answers are plain values.
 """
 
 from __future__ import annotations
@@ -9,19 +11,27 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cached_property
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.storage.base import CLAIM, OpenTrial, Operation, Overview
-from aimlhpo.storage.trials import Counts, count_imported, count_overview
+
+
+def new_token() -> str:
+    """Names one claim, and nothing else ever."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to run one trial, for as long as the token stands in the storage."""
+    """The right to run one trial, for as long as the token stands in the storage.
+
+    Attributes:
+        attempt: 1 for a trial that nobody has begun before.
+        seconds_before: what earlier attempts took.
+        gpu_seconds_before: the same, times the GPUs that they had.
+    """
 
     trial_id: int
     number: int
@@ -42,7 +52,7 @@ class NoTrial(Enum):
 
 @dataclass(frozen=True)
 class ClaimRequest:
-    """A claim that is asked for, under a token of its own.
+    """A request for the next trial, under a token of its own.
 
     `since` is when the trial begins, in seconds since the epoch; None claims it ahead, for no slot in particular.
     """
@@ -52,10 +62,6 @@ class ClaimRequest:
     device: str | None = None
     gpus: float = 0.0
     since: float | None = None
-
-    @property
-    def ahead(self) -> bool:
-        return self.since is None
 
 
 @dataclass(frozen=True)
@@ -70,59 +76,66 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Finish:
-    """A trial's result, with its reports, some of which may be stored already. The state WAITING pauses the trial."""
+class Result:
+    """A trial's end, as the outbox keeps it and as the ledger writes it.
 
-    claim: Claim
-    state: TrialState
-    values: Sequence[float] | None
+    Attributes:
+        agent: who ran the trial.
+        state: the name of Optuna's state; WAITING pauses the trial at the rung that the record names.
+        record: what is kept with the trial beside its values.
+        reports: (step, value) of this attempt in order; some of them may be stored already.
+    """
+
+    agent: str
+    trial_id: int
+    number: int
+    token: str
+    state: str
+    values: list[float] | None
     record: dict[str, Any]
-    reports: Sequence[tuple[int, float]] = ()
+    reports: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
 class Release:
-    """An unfinished trial is given back; one that has not begun (`cause` is None) as if it had never been claimed."""
+    """An unfinished trial is given back; one that has not begun (`cause` is None) as if it had never been claimed.
+
+    `seconds` is what this attempt took.
+    """
 
     claim: Claim
     cause: str | None
     seconds: float = 0.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class LedgerBatch:
-    """Requests that are decided on one after another and written at once; `along` is written with them, by trial."""
+    """Requests that are decided on one after another and written at once.
 
-    finishes: Sequence[Finish] = ()
+    `writes` are other operations on trials, by trial id, which are written with them.
+    """
+
+    results: Sequence[Result] = ()
     releases: Sequence[Release] = ()
-    wishes: Sequence[ClaimRequest] = ()
-    along: dict[int, list[Operation]] = field(default_factory=dict)
+    claim_requests: Sequence[ClaimRequest] = ()
+    writes: dict[int, list[Operation]] = field(default_factory=dict)
     beginnings: Sequence[Beginning] = ()
 
-    @property
-    def asks(self) -> bool:
-        """Whether there is anything to decide."""
-        return bool(self.beginnings or self.finishes or self.releases or self.wishes)
-
-    @property
-    def operations(self) -> list[Operation]:
-        return [operation for operations in self.along.values() for operation in operations]
-
     def parts(self) -> Iterator[LedgerBatch]:
-        """A turn for each trial, and one for the rest: what is wrong with one must not cost the others."""
-        for trial_id, operations in self.along.items():
-            yield LedgerBatch(along={trial_id: operations})
+        """A batch for each trial, and one for the rest: what is wrong with one trial must not cost the others."""
+        for trial_id, operations in self.writes.items():
+            yield LedgerBatch(writes={trial_id: operations})
         for beginning in self.beginnings:
             yield LedgerBatch(beginnings=[beginning])
-        for finish in self.finishes:
-            yield LedgerBatch(finishes=[finish])
-        if self.releases or self.wishes:
-            yield LedgerBatch(releases=self.releases, wishes=self.wishes)
+        for result in self.results:
+            yield LedgerBatch(results=[result])
+        if self.releases or self.claim_requests:
+            yield LedgerBatch(releases=self.releases, claim_requests=self.claim_requests)
 
 
 @dataclass
 class LedgerAnswer:
-    """The answers, by token: which trials began, which results were taken, which given back, and what was claimed."""
+    """The answers, by token: which trials began, which results were written, which trials given back, the claims."""
 
     begun: dict[str, bool] = field(default_factory=dict)
     finished: dict[str, bool] = field(default_factory=dict)
@@ -131,7 +144,7 @@ class LedgerAnswer:
 
     @classmethod
     def of(cls, parts: Iterable[LedgerAnswer]) -> LedgerAnswer:
-        """The answers to parts of a turn, together."""
+        """The answers to the parts of a batch, together."""
         whole = cls()
         for part in parts:
             whole.begun |= part.begun
@@ -141,16 +154,12 @@ class LedgerAnswer:
         return whole
 
 
-def new_token() -> str:
-    return secrets.token_hex(8)
-
-
 _NOWHERE = -1  # where a trial is that is not made yet
 _COUNTED = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 class PendingState:
-    """Decisions of one turn: each sees what those before it have decided.
+    """The decisions of one batch that are not written yet: each sees what those before it have decided.
 
     Attributes:
         overview: the study with all that is decided so far.
@@ -165,18 +174,13 @@ class PendingState:
     def find(self, trial_id: int) -> OpenTrial | None:
         return next((trial for trial in self.overview.open if trial.trial_id == trial_id), None)
 
-    def held_with(self, token: str) -> OpenTrial | None:
-        return next((trial for trial in self.overview.open if trial.held_with(token)), None)
-
-    def write(self, operations: Iterable[Operation]) -> None:
-        self.operations.extend(operations)
-
     def change(self, trial: OpenTrial, **changes: Any) -> None:
-        """Have an open trial stay open, with something else about it."""
+        """An open trial stays open, with something else about it."""
         now = [replace(other, **changes) if other is trial else other for other in self.overview.open]
         self.overview = replace(self.overview, open=now)
 
     def end(self, trial: OpenTrial, state: TrialState) -> None:
+        """An open trial ends."""
         name = _COUNTED[state]
         rest = [other for other in self.overview.open if other is not trial]
         self.overview = replace(self.overview, open=rest, **{name: getattr(self.overview, name) + 1})
@@ -188,31 +192,7 @@ class PendingState:
         self.overview = replace(self.overview, open=[*self.overview.open, *added])
 
     def make(self, trial: FrozenTrial) -> None:
-        """Make a trial that somebody claims."""
+        """A trial is to be made, claimed from the start."""
         self.new.append(trial)
         made = OpenTrial(_NOWHERE, _NOWHERE, trial.state, trial.system_attrs.get(CLAIM))
         self.overview = replace(self.overview, open=[*self.overview.open, made])
-
-
-class Budget:
-    """`n_trials` of the study's own that end COMPLETE or PRUNED; None: as many as its queue gives."""
-
-    def __init__(self, study: optuna.Study, n_trials: int | None) -> None:
-        self._study, self._n_trials = study, n_trials
-
-    def counts(self, overview: Overview) -> Counts:
-        return count_overview(overview, self._taken)
-
-    def unfinished(self, counts: Counts) -> int | None:
-        """How many trials have still to finish."""
-        return None if self._n_trials is None else self._n_trials - counts.finished
-
-    def left(self, counts: Counts) -> int | None:
-        """How many of these nobody has claimed yet."""
-        unfinished = self.unfinished(counts)
-        return None if unfinished is None else unfinished - counts.claimed - counts.paused
-
-    @cached_property
-    def _taken(self) -> tuple[int, int]:
-        """COMPLETE and PRUNED trials of other studies: they came before the first claim, and no more come."""
-        return count_imported(self._study)

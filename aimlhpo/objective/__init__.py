@@ -1,1 +1,11 @@
-"""TODO"""
+"""What user code meets: the class that it subclasses, the trial that it is given, and what it may return.
+
+Runs in the processes that train, and imports none of the other rooms and no framework; Optuna is not loaded either.
+
+    base       BaseObjective, and loading `Objective` from the user's file
+    trial      the trial that `train` gets: parameters, reports, pruning, checkpoints
+    outcome    from what `train` returned to the numbers that go into the study
+    script     `aimlhpo.report` and `aimlhpo.checkpoint_dir`, for scripts that are run by `command`
+    command    what a worker is told of a program that is the objective
+    messages   what an agent and its workers say to each other over a pipe
+"""

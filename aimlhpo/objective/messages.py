@@ -1,24 +1,30 @@
-"""What an agent and its workers say to each other over a pipe."""
+"""What an agent and its workers say to each other over a pipe, as pickled dataclasses.
+
+agent -> worker   Setup, then an Assignment for each trial; Decision and Suggested while one runs; Stop at the end
+worker -> agent   Started where it was forked, Ready or LoadFailed, then Report, UserAttr and SuggestRequest while a
+                  trial runs, and Finished when it has ended
+"""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from aimlhpo.objective.command import CommandSpec
+
 COMPLETE, PRUNED, PAUSED, FAIL = "complete", "pruned", "paused", "fail"
+"""The states of an Outcome."""
 
 
 @dataclass(frozen=True)
 class StudyInfo:
     """What a worker may know of the study; it holds no connection to the storage.
 
-    `reported_metric` is the one that trials report: the only one, or the one that the pruner names.
+    Attributes:
+        directions: "minimize" or "maximize" for each metric.
+        metric: the names of the metrics.
+        reported_metric: the one that trials report: the only one, or the one that the pruner names.
     """
 
     study_name: str
@@ -28,55 +34,8 @@ class StudyInfo:
 
     @property
     def direction(self) -> str:
+        """That of the first metric."""
         return self.directions[0]
-
-
-THIS_PYTHON = "{python}"  # in a command, the Python that aimlhpo itself runs with
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-@dataclass(frozen=True)
-class CommandSpec:
-    """A program as the objective.
-
-    `words` are the command's, with their placeholders; `pass_as` the parameters' own templates by study name;
-    `variables` the extra environment variables, `${VARIABLE}` in them not yet followed; `files` the directory of the
-    {config} files; `patience` the seconds between SIGTERM and SIGKILL.
-    """
-
-    words: tuple[str, ...]
-    working_directory: str
-    files: str
-    pass_as: Mapping[str, str] = field(default_factory=dict)
-    variables: Mapping[str, str] = field(default_factory=dict)
-    patience: float = 10.0
-
-    def environment(self, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """The program's environment: the worker's, which names the slot's GPUs, with the extra variables."""
-        return {**given, **{name: _expand(value, given) for name, value in self.variables.items()}}
-
-    @property
-    def source(self) -> str:
-        """The file whose text decides what runs: the script in the command where there is one, else the program."""
-        for word in self.words[1:]:
-            path = Path(self.working_directory, word)
-            if not word.startswith("-") and path.is_file():
-                return str(path)
-        return find_program(self.words[0], self.working_directory, self.environment()) or self.words[0]
-
-
-def find_program(word: str, directory: str, environment: Mapping[str, str]) -> str | None:
-    """The file of a program: on PATH, or from the working directory where the word has a slash."""
-    if word == THIS_PYTHON:
-        return sys.executable
-    if os.sep in word:
-        path = os.path.join(directory, word)
-        return path if os.path.isfile(path) and os.access(path, os.X_OK) else None
-    return shutil.which(word, path=environment.get("PATH"))
-
-
-def _expand(value: str, given: Mapping[str, str]) -> str:
-    return _VARIABLE.sub(lambda match: given.get(match[1], match[0]), value)
 
 
 # --- agent to worker ---
@@ -84,9 +43,10 @@ def _expand(value: str, given: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Setup:
-    """Once, at the start: what to load. `command` is a program to run in place of the file `objective`.
+    """Once, at the start: what to load.
 
-    `ranks` processes run each trial, this worker being the first.
+    `command` is a program to run in place of the file `objective`. `ranks` processes run each trial, this worker being
+    the first.
     """
 
     objective: str
@@ -99,7 +59,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Pause:
-    """Where a trial pauses to be compared with others: the report at `step` reaches the `rung`, a resource."""
+    """Where a trial pauses to be compared with others: its report at `step` reaches the rung of that resource."""
 
     rung: int
     step: int
@@ -109,10 +69,17 @@ class Pause:
 class Assignment:
     """One trial to run.
 
-    `values` are the declared parameters' values by the name they have in the study, `names` maps a parameter's key in
-    the YAML to that name, `settings` are the YAML's own arguments, and `plain` the names that stand at no path of
-    the model configuration: those that only the objective's own code can read. `reports`: whether the study has a
-    metric that trials report.
+    Attributes:
+        conf: the model configuration with the trial's values in it.
+        values: the declared parameters' values, by the names that they have in the study.
+        names: from a parameter's key in the YAML to its name in the study.
+        settings: the arguments that the YAML declares each parameter with.
+        plain: the names that stand at no path of the model configuration: only the objective's own code can read them.
+        checkpoint_dir: the trial's own directory, which is not made yet.
+        user_attrs: what earlier attempts have set.
+        intermediate_values: step -> value, what earlier attempts have reported.
+        reports: whether the study has a metric that trials report.
+        strict_pruning: whether `should_prune` waits for the decision on the last report.
     """
 
     number: int
@@ -158,7 +125,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Started:
-    """The first word of a worker that was forked from the template: the agent does not know its number before."""
+    """The first message of a worker that was forked: the agent does not know its process before."""
 
     pid: int
 
@@ -180,6 +147,8 @@ class LoadFailed:
 
 @dataclass(frozen=True)
 class Report:
+    """An intermediate value of a trial."""
+
     number: int
     step: int
     value: float
@@ -196,6 +165,8 @@ class SuggestRequest:
 
 @dataclass(frozen=True)
 class UserAttr:
+    """A JSON value to be kept with the trial."""
+
     number: int
     key: str
     value: Any
@@ -203,9 +174,18 @@ class UserAttr:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended in the worker; `seconds` is the time spent in the objective.
+    """How a trial ended in the worker.
 
-    `ends_worker`: its process can run no other trial. `constraints`: what the agent found, by their text.
+    Attributes:
+        state: COMPLETE, PRUNED, PAUSED or FAIL.
+        values: the metrics' values of a COMPLETE trial.
+        metrics: everything scalar that the objective returned.
+        cause: why it failed, in a few words; `error` is the text of the exception.
+        seconds: the time spent in the objective.
+        updates: what the objective changed in its configuration, by colon paths.
+        unread: declared parameters that nothing has read.
+        ends_worker: whether the worker's process can run no other trial.
+        constraints: the constraints' values, by their texts; the agent fills them in.
     """
 
     state: str
@@ -217,10 +197,11 @@ class Outcome:
     updates: dict[str, Any] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     ends_worker: bool = False
-    constraints: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Finished:
+    """A trial has ended."""
+
     number: int
     outcome: Outcome

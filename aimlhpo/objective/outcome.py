@@ -1,4 +1,7 @@
-"""From what an objective returned to the numbers that go into the study. Pure: imports no framework."""
+"""From what an objective returned to the numbers that go into the study, and the errors that fail or prune a trial.
+
+Imports no framework: scalars of NumPy, torch and TensorFlow are recognised by their attributes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from aimlhpo.objective.trial import plain
 
 
 class OutcomeError(AimlhpoError):
-    """A trial did not return what the study needs; `cause` is what is stored with the failed trial."""
+    """A trial did not give what the study needs; `cause` is what is stored with the failed trial."""
 
     def __init__(self, cause: str, message: str) -> None:
         self.cause = cause
@@ -23,7 +26,7 @@ class OutcomeError(AimlhpoError):
 
 
 class Pruned(AimlhpoError):
-    """A trial was pruned: what `optuna.TrialPruned` says, without loading Optuna."""
+    """The trial is pruned: the same as `optuna.TrialPruned`, without loading Optuna."""
 
 
 class MissingMetric(OutcomeError):
@@ -55,7 +58,11 @@ def _pick(results: Any, metrics: Sequence[str]) -> list[tuple[str, Any]]:
     if isinstance(results, Mapping):
         for metric in metrics:
             if metric not in results:
-                raise _missing(metric, results)
+                names = _shorten(", ".join(sorted(map(str, results))) or "nothing")
+                raise MissingMetric(
+                    f"missing metric: {metric}; returned: {names}",
+                    f"the returned dict has no metric {metric!r}; it holds: {names}",
+                )
         return [(metric, results[metric]) for metric in metrics]
     if len(metrics) == 1:
         return [(metrics[0], results)]
@@ -85,22 +92,9 @@ def _plain(value: Any) -> Any:
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
         return value.item()
     if getattr(value, "shape", None) is not None and callable(getattr(value, "numpy", None)):
-        return _plain_tensor(value)
+        array = value.numpy()  # TensorFlow's tensors have no `item`; their NumPy form has
+        return array.item() if getattr(array, "ndim", None) == 0 else value
     return value
-
-
-def _plain_tensor(value: Any) -> Any:
-    """TensorFlow's tensors have no `item`; their NumPy form has."""
-    array = value.numpy()
-    return array.item() if getattr(array, "ndim", None) == 0 else value
-
-
-def _missing(metric: str, results: Mapping[Any, Any]) -> MissingMetric:
-    names = ", ".join(sorted(map(str, results))) or "nothing"
-    return MissingMetric(
-        f"missing metric: {metric}; returned: {_shorten(names)}",
-        f"the returned dict has no metric {metric!r}; it holds: {_shorten(names)}",
-    )
 
 
 def _bad(metric: str, value: Any, need: str) -> BadValue:
@@ -109,16 +103,15 @@ def _bad(metric: str, value: Any, need: str) -> BadValue:
 
 
 def _describe(value: Any) -> str:
-    kind = type(value)
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return "None" if value is None else f"{_shorten(_represent(value))} ({name})"
-
-
-def _represent(value: Any) -> str:
+    if value is None:
+        return "None"
+    cls = type(value)
+    name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     try:
-        return repr(value)
-    except Exception as error:  # noqa: BLE001  a user's class may fail to describe itself
-        return f"<no repr: {type(error).__name__}>"
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 -- a user's class may fail to describe itself
+        text = f"<no repr: {type(error).__name__}>"
+    return f"{_shorten(text)} ({name})"
 
 
 def _shorten(text: str, limit: int = 200) -> str:

@@ -1,4 +1,4 @@
-"""What a Python script calls from inside a study with `command`. Loads next to nothing."""
+"""What a Python script calls that is run by a study with `command`. Loads next to nothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ _MARK = "\x1e"
 
 
 def report(**values: Any) -> None:
-    """Tell the study how the training stands: `report(epoch=3, val_loss=0.2)`.
+    """Tell the study how the training stands: `report(epoch=3, val_loss=0.2)`. Does nothing outside of a study.
 
-    With `step`, `epoch` or `iteration` and the study's metric it is a report that the pruner sees; the last value of
-    each name is kept with the trial. Scalars of NumPy, torch and TensorFlow count as numbers. Raises TypeError for
-    what JSON cannot hold. Does nothing outside of a study.
+    Args:
+        values: metrics, and `step`, `epoch` or `iteration`: a whole number from 0. With one of these and the study's
+            metric it is a report that the pruner sees; the last value of each name is kept with the trial. Scalars of
+            NumPy, torch and TensorFlow count as numbers.
+
+    Raises TypeError for what JSON cannot hold.
     """
     if "AIMLHPO_TRIAL" not in os.environ:
         return
@@ -32,7 +35,7 @@ def report(**values: Any) -> None:
 def checkpoint_dir() -> Path:
     """The trial's own directory: a trial that was interrupted finds in it what its earlier attempts wrote.
 
-    Outside of a study it is a new temporary directory.
+    Returns its path, where the directory has been made; outside of a study, that of a new temporary directory.
     """
     given = os.environ.get("AIMLHPO_CHECKPOINT_DIR")
     if given is None:

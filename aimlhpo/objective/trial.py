@@ -1,8 +1,7 @@
-"""Values that leave the process they were made in: plain data, which any other process can read.
-The trial that user code sees in a worker: Optuna's trial interface, with the agent behind it.
+"""The trial that user code sees in a worker: Optuna's trial interface, with the agent behind it.
 
-Nothing here waits for the storage. Reports leave by a pipe, `should_prune` gives the newest decision that has come
-back; only a suggestion of an undeclared parameter waits for its answer.
+Nothing here waits for the storage. Reports leave by a pipe, and `should_prune` gives the newest decision that has come
+back; only a suggestion of an undeclared parameter waits for its answer. Runs in the worker's training thread.
 """
 
 from __future__ import annotations
@@ -15,26 +14,20 @@ from typing import Any, Protocol
 
 from aimlhpo.objective.messages import Assignment, Report, SuggestRequest, UserAttr
 
-
-def plain(value: Any) -> Any:
-    """What JSON makes of the value: of an enumeration of strings a string, of a tuple a list.
-
-    Raises TypeError for what JSON cannot hold, ValueError for what holds itself.
-    """
-    return json.loads(json.dumps(value))
-
-
 _LAST_STEP = 2**31 - 1  # what a database column holds
 
 
 class Channel(Protocol):
-    """The worker's end of the pipe."""
+    """What a trial asks its agent through."""
 
-    def send(self, message: object) -> None: ...
+    def send(self, message: object) -> None:
+        """Send a message that has no answer."""
 
-    def request(self, message: SuggestRequest) -> Any: ...
+    def request(self, message: SuggestRequest) -> Any:
+        """Send a request and wait for the suggested value. Raises what Optuna raised."""
 
-    def decision(self, number: int, step: int | None, *, wait: bool) -> bool: ...
+    def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
+        """Whether the newest decision is to prune trial `number`; with `wait`, the one on the report at `step`."""
 
 
 class Trial:
@@ -61,7 +54,7 @@ class Trial:
         self.datetime_start = datetime.now()
         self._assignment = assignment
         self._channel = channel
-        self._values = _Watched(assignment.values)
+        self._values = WatchedValues(assignment.values)
         self._last_step: int | None = None
         self._told_to_end = False
 
@@ -94,24 +87,35 @@ class Trial:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        """As Optuna's: the value of `name`, which need not be declared. The sampler is asked only where it is not.
+
+        Raises what Optuna raises for ranges that it does not take, and for a `name` that has another range already.
+        """
         return float(self._suggest("suggest_float", name, low=low, high=high, step=step, log=log))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """As `suggest_float`, for a whole number."""
         return int(self._suggest("suggest_int", name, low=low, high=high, step=step, log=log))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """As `suggest_float`, for one of the choices, which have to be what JSON can hold."""
         options = [plain(choice) for choice in choices]
         value = self._suggest("suggest_categorical", name, choices=options)
-        chosen = (choice for choice, option in zip(choices, options, strict=True) if _is_same(option, value))
-        return next(chosen, value)
+        for choice, option in zip(choices, options, strict=True):
+            if type(option) is type(value) and option == value:  # 1, 1.0 and True are three choices
+                return choice
+        return value
 
     def suggest_uniform(self, name: str, low: float, high: float) -> float:
+        """The same as `suggest_float(name, low, high)`, under Optuna's old name."""
         return self.suggest_float(name, low, high)
 
     def suggest_loguniform(self, name: str, low: float, high: float) -> float:
+        """The same as `suggest_float(name, low, high, log=True)`."""
         return self.suggest_float(name, low, high, log=True)
 
     def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
+        """The same as `suggest_float(name, low, high, step=q)`."""
         return self.suggest_float(name, low, high, step=q)
 
     def _suggest(self, method: str, name: str, **arguments: Any) -> Any:
@@ -123,21 +127,35 @@ class Trial:
     # --- reports and pruning ---
 
     def report(self, value: float, step: int) -> None:
-        """Send an intermediate value; returns at once.
+        """Send an intermediate value of the study's metric; returns at once.
+
+        Args:
+            value: a number, or what `float` makes one of.
+            step: a whole number from 0, such as the epoch.
 
         Raises TypeError or ValueError, as Optuna does, for what is no number or a step below 0, and
         NotImplementedError for a study with several metrics where the pruner names none.
         """
         self._refuse_several_metrics("report")
-        number, position = _as_number(value), _as_step(step)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"trial.report takes a number, not {value!r} ({type(value).__name__})") from None
+        try:
+            position = int(step)
+        except (TypeError, ValueError):
+            raise TypeError(f"trial.report takes a whole number as step, not {step!r}") from None
+        if not 0 <= position <= _LAST_STEP:
+            raise ValueError(f"trial.report takes a step from 0 to {_LAST_STEP}, not {step}")
         self._last_step = position
         self.intermediate_values[position] = number
         self._channel.send(Report(self.number, position, number))
 
     def should_prune(self) -> bool:
-        """Whether to give this trial up, by the newest decision that the agent has sent.
+        """Whether this trial should end now: raise `optuna.TrialPruned` then.
 
-        Normally one report behind; with `pruning: strict` it waits for the decision on the last report.
+        Goes by the newest decision that the agent has sent, which is normally one report behind; with `pruning:
+        strict` it waits for the decision on the last report. Raises NotImplementedError as `report` does.
         """
         self._refuse_several_metrics("should_prune")
         wait = self._assignment.strict_pruning
@@ -175,7 +193,16 @@ class Trial:
         return path
 
 
-class _Watched(dict[str, Any]):
+def plain(value: Any) -> Any:
+    """What JSON makes of a value, so that any other process can read it: of an enumeration of strings a string, of a
+    tuple a list.
+
+    Raises TypeError for what JSON cannot hold, ValueError for what holds itself.
+    """
+    return json.loads(json.dumps(value))
+
+
+class WatchedValues(dict[str, Any]):
     """Remembers which of its keys were looked at."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -209,25 +236,3 @@ def _meaning(arguments: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     silent = {"step": (None, 1), "log": (None, False)}
     return {key: value for key, value in arguments.items() if key != "name" and value not in silent.get(key, ())}
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether they are one value: 1, 1.0 and True are three."""
-    return type(one) is type(other) and bool(one == other)
-
-
-def _as_number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"trial.report takes a number, not {value!r} ({type(value).__name__})") from None
-
-
-def _as_step(step: Any) -> int:
-    try:
-        position = int(step)
-    except (TypeError, ValueError):
-        raise TypeError(f"trial.report takes a whole number as step, not {step!r}") from None
-    if not 0 <= position <= _LAST_STEP:
-        raise ValueError(f"trial.report takes a step from 0 to {_LAST_STEP}, not {step}")
-    return position

@@ -19,7 +19,7 @@ from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import best_trials
 from aimlhpo.search.grid import declared_grid, given_up
-from aimlhpo.search.stopping import StopReason, ending_of
+from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, has_begun, waits_at_rung
 from aimlhpo.storage.owned import backend_of
@@ -163,7 +163,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
     `job_states` is None where no jobs were submitted. Raises Optuna's storage errors, OSError.
     """
     options = config.optuna
-    leases = Registry(config.paths.leases, options.grace_period, word=job_states or (lambda holder: None))
+    leases = Registry(config.paths.leases, options.grace_period, query_job_state=job_states or (lambda holder: None))
     reaped: list[int] = []
     limits = options.max_retries, options.max_interruptions
     ledger = Ledger(study, config.paths, options.n_trials, "status", leases, *limits)
@@ -177,7 +177,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
     counts = count_overview(backend.overview(study._study_id), count_imported(study))
     rate = _rate(backend.latest_ends(study._study_id, _WINDOW + 1), study) if counts.running else None
     unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
-    ended = ending_of(study, config, counts)
+    ended = find_stop_reason(study, config, counts)
     left = max(0, options.n_trials - counts.finished)
     jobs = job_states.jobs() if job_states is not None else None
     return Status(

@@ -114,7 +114,7 @@ class _Files:
 
     def __init__(self, study: optuna.Study, config: Config) -> None:
         self._study, self._config = study, config
-        self._space = SearchSpace.from_config(config)
+        self._space = config.space
         self._table = ResultsTable(self._space, config.optuna.metric)
 
     def write(self) -> ResultFiles:

@@ -1,6 +1,8 @@
-"""The rungs of successive halving: at which resources trials are compared, and who is among the best there. Pure.
-ASHA as a pruner of Optuna.
-ASHA by promotion: trials that pause at a rung, and which of them goes on.
+"""ASHA (asynchronous successive halving), and Hyperband made of several of its brackets.
+
+`Ladder` has the arithmetic of the rungs at which trials are compared. `ASHA` is the pruner of both modes. `Promotion`
+decides which paused trial goes on in mode promotion; the ledger asks it at each claim, in the storage thread. Rungs are
+not stored: they are read from the trials' reports, so that every agent sees the same after any crash.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from aimlhpo.errors import ConfigError, Problem, did_you_mean, listing, show
 from aimlhpo.objective.messages import Pause
 from aimlhpo.storage.base import PAUSED, OpenTrial
 
+MODES = ("stopping", "promotion")
+
 
 @dataclass(frozen=True)
 class Ladder:
     """The rungs of one bracket, or of all of Hyperband's; resources are steps done, such as epochs.
 
-    `first_step` is the number of a training's first report: 0, or 1 where it counts from one.
+    `first_step` is the number of a training's first report: 0, or 1 where the training counts from one.
     """
 
     min_resource: int
@@ -35,7 +39,7 @@ class Ladder:
 
     @property
     def resources(self) -> list[int]:
-        """The resource of each rung of the lowest bracket, the end of the training not among them."""
+        """The resource of each rung of the lowest bracket; the end of the training is no rung."""
         rungs, resource = [], self.min_resource
         while resource < self.max_resource:
             rungs.append(resource)
@@ -44,7 +48,7 @@ class Ladder:
 
     @property
     def most_brackets(self) -> int:
-        """With so many, trials of the last one are compared at no rung."""
+        """The largest number of brackets that makes sense: the last one has no rung at all."""
         return len(self.resources) + 1
 
     def rungs(self, bracket: int) -> list[int]:
@@ -55,13 +59,10 @@ class Ladder:
         """A trial's bracket, drawn from its number by Hyperband's weights (Li et al. 2018), as in Optuna."""
         if self.brackets == 1:
             return 0
-        weights = [self._weight(bracket) for bracket in range(self.brackets)]
+        after = reversed(range(self.brackets))
+        weights = [math.ceil(self.brackets * math.pow(self.reduction_factor, n) / (n + 1)) for n in after]
         drawn = binascii.crc32(f"{study_name}_{number}".encode()) % sum(weights)
         return next(bracket for bracket in range(self.brackets) if drawn < sum(weights[: bracket + 1]))
-
-    def _weight(self, bracket: int) -> int:
-        after = self.brackets - 1 - bracket
-        return math.ceil(self.brackets * math.pow(self.reduction_factor, after) / (after + 1))
 
     def step(self, resource: int) -> int:
         """The step of the report that reaches a rung."""
@@ -75,14 +76,20 @@ class Ladder:
         later = [at for at in reports if at > step]
         return reports[min(later)] if later else None
 
+    def values_at(self, resource: int, study_name: str, trials: Iterable[FrozenTrial]) -> dict[int, dict[int, float]]:
+        """By bracket: what its trials reported when they reached a rung, by trial number."""
+        brackets: dict[int, dict[int, float]] = {}
+        for trial in trials:
+            value = self.value_at(resource, trial.intermediate_values)
+            if value is not None:
+                brackets.setdefault(self.bracket(study_name, trial.number), {})[trial.number] = value
+        return brackets
+
 
 def ranked(values: Mapping[int, float], *, maximize: bool) -> list[int]:
-    """Trial numbers, best first; of equal values the older trial, NaN last."""
+    """Trial numbers, best value first; of equal values the older trial first; NaN last."""
     sign = -1 if maximize else 1
     return sorted(values, key=lambda number: (math.isnan(values[number]), sign * values[number], number))
-
-
-MODES = ("stopping", "promotion")
 
 
 class ASHA(BasePruner):
@@ -113,37 +120,24 @@ class ASHA(BasePruner):
             raise ConfigError(problems)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial lags at the rung that its last report has reached."""
-        rung = None if self.mode == "promotion" else self._reached(study, trial)
-        if rung is None:
+        """Whether the trial is not among the best at the highest rung that its last report is the first to reach."""
+        reports = trial.intermediate_values
+        if self.mode == "promotion" or not reports:
             return False
-        values = self.values_at(rung, study, trial.number)
-        values[trial.number] = trial.intermediate_values[max(trial.intermediate_values)]
+        last = max(reports)
+        before = max((step for step in reports if step != last), default=-1)
+        rungs = self.ladder.rungs(self.ladder.bracket(study.study_name, trial.number))
+        reached = [rung for rung in rungs if before < self.ladder.step(rung) <= last]
+        if not reached:
+            return False
+        brackets = self.ladder.values_at(reached[-1], study.study_name, study.get_trials(deepcopy=False))
+        values = brackets.get(self.ladder.bracket(study.study_name, trial.number), {}) | {trial.number: reports[last]}
         best = ranked(values, maximize=study.direction == StudyDirection.MAXIMIZE)
         return trial.number not in best[: max(1, len(best) // self.ladder.reduction_factor)]
 
-    def _reached(self, study: optuna.Study, trial: FrozenTrial) -> int | None:
-        """The highest rung that the last report is the first to have reached."""
-        reports = trial.intermediate_values
-        last = max(reports, default=None)
-        before = max((step for step in reports if step != last), default=-1)
-        rungs = self.ladder.rungs(self.ladder.bracket(study.study_name, trial.number))
-        crossed = [rung for rung in rungs if last is not None and before < self.ladder.step(rung) <= last]
-        return crossed[-1] if crossed else None
-
-    def values_at(self, rung: int, study: optuna.Study, number: int) -> dict[int, float]:
-        """What every trial in the bracket of trial `number` reported at a rung, by number."""
-        bracket = self.ladder.bracket(study.study_name, number)
-        values = {}
-        for trial in study.get_trials(deepcopy=False):
-            value = self.ladder.value_at(rung, trial.intermediate_values)
-            if value is not None and self.ladder.bracket(study.study_name, trial.number) == bracket:
-                values[trial.number] = value
-        return values
-
 
 def _problems(ladder: Ladder, mode: str) -> Iterator[Problem]:
-    """Where a problem stands is the argument's name."""
+    """What is wrong with ASHA's arguments; the key path of each problem is the argument's name."""
     if mode not in MODES:
         yield Problem("mode", f"{show(mode)} is no mode of ASHA", listing(MODES), did_you_mean(mode, MODES))
     if ladder.first_step not in (0, 1):
@@ -162,47 +156,41 @@ def _problems(ladder: Ladder, mode: str) -> Iterator[Problem]:
 
 
 class Promotion:
-    """Decides from what the storage holds; the caller holds the ledger's lock."""
+    """ASHA by promotion in one study: which paused trial goes on, and where a trial pauses next.
+
+    It decides from what the storage holds at the moment. The caller of `next` holds the ledger's lock.
+    """
 
     def __init__(self, study: optuna.Study, pruner: ASHA, metric: int) -> None:
-        self._study, self._pruner, self._ladder = study, pruner, pruner.ladder
+        self._study, self._ladder = study, pruner.ladder
         self._maximize = study.directions[metric] == StudyDirection.MAXIMIZE
 
     @classmethod
     def of(cls, study: optuna.Study, metric: int | None) -> Promotion | None:
-        """The promotion of a study whose pruner is ASHA with mode promotion; `metric` is the one it reports."""
+        """The promotion of a study whose pruner is ASHA with mode promotion; None for other studies.
+
+        `metric` is the position of the metric that trials report, None where they report none.
+        """
         pruner = study.pruner
         if not isinstance(pruner, ASHA) or pruner.mode != "promotion" or metric is None:
             return None
         return cls(study, pruner, metric)
 
     def next(self, paused: Sequence[OpenTrial]) -> OpenTrial | None:
-        """The paused trial that goes on: among the best of the highest rung that has one to promote."""
-        if not paused:
-            return None
-        trials = self._study.get_trials(deepcopy=False)
+        """The paused trial that goes on: the best of the highest rung that has one to promote; None if none has."""
+        trials = self._study.get_trials(deepcopy=False) if paused else []
         for rung in sorted({trial.rung for trial in paused if trial.rung is not None}, reverse=True):
             here = {trial.number: trial for trial in paused if trial.rung == rung}
-            promoted = next((number for number in self._promotable(rung, trials) if number in here), None)
-            if promoted is not None:
-                return here[promoted]
+            for reported in self._ladder.values_at(rung, self._study.study_name, trials).values():
+                values = {number: value for number, value in reported.items() if not math.isnan(value)}
+                best = ranked(values, maximize=self._maximize)[: len(values) // self._ladder.reduction_factor]
+                promoted = next((number for number in best if number in here), None)
+                if promoted is not None:
+                    return here[promoted]
         return None
 
-    def _promotable(self, rung: int, trials: Iterable[FrozenTrial]) -> list[int]:
-        """The best 1/reduction_factor of those that reached a rung, of each bracket, best first."""
-        brackets: dict[int, dict[int, float]] = {}
-        for trial in trials:
-            value = self._ladder.value_at(rung, trial.intermediate_values)
-            if value is not None and value == value:
-                bracket = self._ladder.bracket(self._study.study_name, trial.number)
-                brackets.setdefault(bracket, {})[trial.number] = value
-        return [number for values in brackets.values() for number in self._best(values)]
-
-    def _best(self, values: dict[int, float]) -> list[int]:
-        return ranked(values, maximize=self._maximize)[: len(values) // self._ladder.reduction_factor]
-
     def pause(self, trial: FrozenTrial) -> Pause | None:
-        """The rung after the one that a trial has last paused at; None on its way to the end."""
+        """The next rung above the one that a trial last paused at; None where it goes on to the end."""
         below = (trial.system_attrs.get(PAUSED) or {}).get("rung", 0)
         rungs = self._ladder.rungs(self._ladder.bracket(self._study.study_name, trial.number))
         ahead = (rung for rung in rungs if rung > below)

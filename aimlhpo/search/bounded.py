@@ -1,14 +1,16 @@
-"""Samplers that model the study see a bounded part of it, so that sampling takes as long at 10,000 trials as at 1,000.
+"""The study's sampler, made so that sampling takes as long at 10,000 trials as at 1,000.
 
-What they see: all trials that are open, the best finished ones, and of the others the newest. TPE splits the finished
-trials into at most 25 good ones and the rest, and gives old ones of the rest little weight.
-Samplers with another idea of the past (genetic algorithms, CMA-ES, grids, quasi-random sequences) see everything.
-The study's sampler: a grid's own, or as the configuration says.
+Samplers that model the study (TPE and Gaussian processes) are shown a bounded part of it: all trials that are open, the
+best finished ones, and the newest of the others. TPE splits the finished trials into at most 25 good ones and the rest,
+and gives old ones of the rest little weight, so it loses little. All other samplers (genetic algorithms, CMA-ES, grids,
+quasi-random sequences) see everything.
+
+`sampler_of` makes the sampler of a configuration, in the agent and in its sampling process alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,29 +20,39 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.search.building import make_sampler
 from aimlhpo.search.grid import GridSampler, declared_grid
-from aimlhpo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
-
     from aimlhpo.config.schema import Config
 
 ALL = "all"
 MOST = {TPESampler: 1000, GPSampler: 300}
-"""Finished trials that a sampler sees where the configuration does not say; others see all."""
+"""The samplers that see a bounded part, and how many finished trials that is where the configuration does not say."""
 
 _BEST_SHARE = 0.25
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
+def sampler_of(config: Config, seed: int | None) -> BaseSampler:
+    """The sampler for a study with this configuration. Raises ConfigError.
+
+    `seed` is the study's: agents share what it decides, such as the order of a grid or a quasi-random sequence.
+    """
+    if declared_grid(config) is not None:
+        return GridSampler()
+    sampler = make_sampler(config.optuna.sampler, seed, config.space.encode)
+    return bounded(sampler, config.optuna.sampler_sees)
+
+
 def bounded(sampler: BaseSampler, sees: int | str | None = None) -> BaseSampler:
-    """The sampler with a bounded view of the study, if it is one that models it; `sees` is a number, or "all"."""
+    """The sampler with a bounded view of the study if it is in MOST, otherwise the sampler itself.
+
+    `sees` is the number of finished trials that it is shown, or "all"; None stands for the number in MOST.
+    """
     if isinstance(sampler, PartialFixedSampler):
         sampler._base_sampler = bounded(sampler._base_sampler, sees)
     most = MOST.get(type(sampler)) if sees is None else sees
@@ -54,26 +66,26 @@ class BoundedSampler(BaseSampler):
 
     def __init__(self, inner: BaseSampler, most: int) -> None:
         self.inner, self.most = inner, most
-        self._view: tuple[int, _View] | None = None
+        self._shown: tuple[int, _BoundedStudy] | None = None  # a trial's number, and what is shown for it
 
     def __str__(self) -> str:
         return str(self.inner)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self.inner.infer_relative_search_space(self._seen(study, trial), trial)
+        return self.inner.infer_relative_search_space(self._bounded(study, trial), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self.inner.sample_relative(self._seen(study, trial), trial, search_space)
+        return self.inner.sample_relative(self._bounded(study, trial), trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self.inner.sample_independent(self._seen(study, trial), trial, param_name, param_distribution)
+        return self.inner.sample_independent(self._bounded(study, trial), trial, param_name, param_distribution)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._view = None
+        self._shown = None
         self.inner.before_trial(study, trial)
 
     def after_trial(
@@ -84,14 +96,17 @@ class BoundedSampler(BaseSampler):
     def reseed_rng(self) -> None:
         self.inner.reseed_rng()
 
-    def _seen(self, study: optuna.Study, trial: FrozenTrial) -> Any:
-        if self._view is None or self._view[0] != trial.number:
-            self._view = trial.number, _View(study, self.most)
-        return self._view[1]
+    def _bounded(self, study: optuna.Study, trial: FrozenTrial) -> Any:
+        if self._shown is None or self._shown[0] != trial.number:
+            self._shown = trial.number, _BoundedStudy(study, self.most)
+        return self._shown[1]
 
 
-class _View:
-    """A study as it is when it is first looked at, with `most` finished trials; in all else the study itself."""
+class _BoundedStudy:
+    """A study with no more than `most` finished trials, as of the first time that its trials are asked for.
+
+    Everything else is passed on to the study itself.
+    """
 
     def __init__(self, study: optuna.Study, most: int) -> None:
         self._study, self._most = study, most
@@ -99,16 +114,15 @@ class _View:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
 
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        return self._get_trials(deepcopy, states)
-
-    def _get_trials(
+    def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        return [trial for trial in self._seen if states is None or trial.state in states]
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+    _get_trials = get_trials  # what Optuna's own samplers call
 
     @cached_property
-    def _seen(self) -> Sequence[FrozenTrial]:
+    def _trials(self) -> Sequence[FrozenTrial]:
         trials = self._study._get_trials(deepcopy=False, states=(*_OPEN, *_FINISHED))
         finished = [trial for trial in trials if trial.state in _FINISHED]
         if len(finished) <= self._most:
@@ -118,49 +132,48 @@ class _View:
 
 
 def choose(finished: Sequence[FrozenTrial], directions: Sequence[StudyDirection], most: int) -> Sequence[FrozenTrial]:
-    """The best COMPLETE ones among finished trials, and the newest: `most` of them, in their order."""
+    """`most` of the finished trials, by number: the best COMPLETE ones, and the newest of the others.
+
+    The best are a quarter of them, and satisfy every constraint. With several metrics, the best are those of the first
+    Pareto fronts.
+    """
     if len(finished) <= most:
         return finished
-    good = _best([trial for trial in finished if trial.state == TrialState.COMPLETE], directions, _share(most))
-    kept = {trial.number for trial in good}
+    wanted = max(1, int(most * _BEST_SHARE))
+    complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
+    signs = np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions])
+    losses = np.array([trial.values for trial in complete]).reshape(len(complete), len(directions)) * signs
+    ranks = losses[:, 0] if len(directions) == 1 else pareto_ranks(losses, wanted)
+    best_first = (complete[place] for place in np.argsort(ranks, kind="stable"))
+    feasible = (trial for trial in best_first if all(value <= 0 for value in trial.constraints.values()))
+    best = list(islice(feasible, wanted))
+    kept = {trial.number for trial in best}
     newest = (trial for trial in reversed(finished) if trial.number not in kept)
-    return sorted([*good, *islice(newest, most - len(good))], key=lambda trial: trial.number)
+    return sorted([*best, *islice(newest, most - len(best))], key=lambda trial: trial.number)
 
 
-def _share(most: int) -> int:
-    return max(1, int(most * _BEST_SHARE))
+def pareto_ranks(losses: np.ndarray[Any, Any], wanted: int) -> np.ndarray[Any, Any]:
+    """The Pareto front of each row, 0 for those that no other row is better than in all columns.
 
-
-def _best(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], number: int) -> list[FrozenTrial]:
-    """The best trials, those that keep all constraints before those that do not."""
-    ordered = _by_value(trials, directions[0]) if len(directions) == 1 else _by_rank(trials, directions, number)
-    found: list[FrozenTrial] = []
-    for trial in ordered:
-        if len(found) == number:
-            break
-        if all(value <= 0 for value in trial.constraints.values()):
-            found.append(trial)
-    return found
-
-
-def _by_value(trials: Sequence[FrozenTrial], direction: StudyDirection) -> Iterable[FrozenTrial]:
-    sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
-    return sorted(trials, key=lambda trial: sign * (trial.value or 0.0))
-
-
-def _by_rank(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], number: int) -> Iterable[FrozenTrial]:
-    """The first fronts of those that no other trial beats, and the rest, which has no rank of its own."""
-    signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
-    ranks = _fast_non_domination_rank(np.array([trial.values for trial in trials]) * signs, n_below=number)
-    return [trials[place] for place in np.argsort(ranks, kind="stable")]
-
-
-def sampler_of(config: Config, seed: int | None) -> BaseSampler:
-    """The sampler for a study with that configuration. Raises ConfigError.
-
-    `seed` is the study's: agents share what it decides, such as the order of a grid or a quasi-random sequence.
+    Fronts are counted until they hold `wanted` different rows or more; all rows after these have the next number.
     """
-    if declared_grid(config) is not None:
-        return GridSampler()
-    sampler = make_sampler(config.optuna.sampler, seed, SearchSpace.from_config(config).encode)
-    return bounded(sampler, config.optuna.sampler_sees)
+    # Sorted by their first column, then by the others, no row can be dominated by one that comes later.
+    rows, place_of = np.unique(losses, axis=0, return_inverse=True)
+    ranks = np.zeros(len(rows), dtype=int)
+    left = np.arange(len(rows))
+    rank = 0
+    while len(left) and len(rows) - len(left) < wanted:
+        if losses.shape[1] == 2:
+            least = np.minimum.accumulate(rows[left, 1])
+            front = left[np.append(True, rows[left[1:], 1] < least[:-1])]
+        else:
+            candidates, firsts = left, []
+            while len(candidates):
+                firsts.append(candidates[0])
+                candidates = candidates[(rows[candidates, 1:] < rows[candidates[0], 1:]).any(axis=1)]
+            front = np.array(firsts)
+        ranks[front] = rank
+        left = np.setdiff1d(left, front, assume_unique=True)
+        rank += 1
+    ranks[left] = rank
+    return ranks[place_of.reshape(-1)]

@@ -1,9 +1,17 @@
-"""Runs a full grid: queues its combinations under the ledger's lock, and samples nothing else."""
+"""A study that runs a full grid: which combinations wait to be run, and a sampler that samples nothing.
+
+A study whose parameters declare a grid (`single`, `multiple`, `linear`, `logspace`, `random`) runs each combination
+once. `GridQueue` adds combinations to the study as WAITING trials, each with all its values, a hundred at a time: when
+the study starts, and in an agent's storage thread whenever no trial waits any more. The caller holds the ledger's lock.
+
+A combination whose trial has failed is run again when the study is started again. It is run again at once, at the end
+of the grid, where the objective is not to blame: its worker was killed.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +29,14 @@ from aimlhpo.storage.trials import ATTRIBUTE, read_record
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
-FIXED = "fixed_params"  # where Optuna looks for the values of an enqueued trial
+FIXED = "fixed_params"  # system attribute in which Optuna keeps the values of an enqueued trial
 AT_ONCE = 100  # combinations that wait at a time: a storage is slow where thousands do
-_DEATHS = ("killed by", "out of memory: killed")
-MOST_DEATHS = 3  # workers that one combination may cost
+MOST_KILLED = 3  # workers that one combination may cost
+_KILLED = ("killed by", "out of memory: killed")  # how the recorded cause of such a failure begins
 
 
 class GridSampler(BaseSampler):
-    """Refuses to sample: every value of a grid's trial is given with the trial."""
+    """Refuses to sample: a trial of a grid has all its values when it is added to the study."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}
@@ -48,28 +56,27 @@ class GridSampler(BaseSampler):
 
 
 class GridQueue:
-    """The combinations that no trial of the study has yet. The caller holds the ledger's lock."""
+    """Adds combinations to the study. The caller holds the ledger's lock, so that none is added twice."""
 
     def __init__(self, study: optuna.Study, grid: Grid, space: SearchSpace) -> None:
         self._study, self._grid, self._space = study, grid, space
 
     def fill(self) -> bool:
-        """Queue the next combinations, and in the end those whose worker was killed; False if there are none."""
-        trials = self._trials()
+        """Queue the next combinations, and when all have run, those whose worker was killed; False if there are none.
+
+        To be called when no trial waits.
+        """
+        trials = _by_combination(self._study.get_trials(deepcopy=False))
         missing = [point for key, point in self._points.items() if key not in trials]
-        cut_off = (point for key, point in self._points.items() if _was_cut_off(trials[key]))
-        chosen = missing[:AT_ONCE] or list(cut_off)
+        chosen = missing[:AT_ONCE] or [point for key, point in self._points.items() if _was_killed(trials[key])]
         self._enqueue(chosen)
         return bool(chosen)
 
     def begin(self) -> None:
-        """Queue what a study needs that is started (again): all combinations that have only failed, and the next."""
-        trials = self._trials()
+        """For a study that is started, or started again: queue all combinations that have only failed, and the next."""
+        trials = _by_combination(self._study.get_trials(deepcopy=False))
         self._enqueue([point for key, point in self._points.items() if key in trials and _all_failed(trials[key])])
         self._enqueue([point for key, point in self._points.items() if key not in trials][:AT_ONCE])
-
-    def _trials(self) -> dict[str, list[FrozenTrial]]:
-        return _by_combination(self._study.get_trials(deepcopy=False))
 
     def _enqueue(self, points: Iterable[dict[str, Any]]) -> None:
         new = [create_trial(state=TrialState.WAITING, system_attrs={FIXED: point}) for point in points]
@@ -77,30 +84,28 @@ class GridQueue:
 
     @cached_property
     def _points(self) -> dict[str, dict[str, Any]]:
-        """What the storage holds for each combination, by key."""
-        return {_key(point): point for point in self._stored()}
-
-    def _stored(self) -> Iterator[dict[str, Any]]:
+        """Every combination as the storage holds it, by its key."""
         drawn = self._study.user_attrs[ATTRIBUTE].get(DRAWN, {})
-        return (self._space.encode(point) for point in self._grid.points(drawn))
+        stored = (self._space.encode(point) for point in self._grid.points(drawn))
+        return {_key(point): point for point in stored}
 
 
 def queue_of(study: optuna.Study, config: Config) -> GridQueue | None:
-    """The queue of a study that is a grid."""
+    """The queue of a study that is a grid; None for others."""
     grid = declared_grid(config)
-    return None if grid is None else GridQueue(study, grid, SearchSpace.from_config(config))
+    return None if grid is None else GridQueue(study, grid, config.space)
 
 
 def declared_grid(config: Config) -> Grid | None:
     """The grid that the configuration declares, or None."""
-    return grid_of(config.hyperparameters["optuna"], config.model)
+    return grid_of(config.space)
 
 
 def given_up(config: Config, trials: Iterable[FrozenTrial]) -> int:
-    """Combinations of a grid that have only failed, and that nobody runs again before the study is started again."""
+    """How many combinations of a grid have only failed: they are not run until the study is started again."""
     if declared_grid(config) is None:
         return 0
-    return sum(_all_failed(known) for known in _by_combination(trials).values())
+    return sum(map(_all_failed, _by_combination(trials).values()))
 
 
 def _by_combination(trials: Iterable[FrozenTrial]) -> dict[str, list[FrozenTrial]]:
@@ -116,10 +121,10 @@ def _all_failed(trials: Sequence[FrozenTrial]) -> bool:
     return all(trial.state == TrialState.FAIL for trial in trials)
 
 
-def _was_cut_off(trials: Sequence[FrozenTrial]) -> bool:
-    """Whether a combination deserves another try: its objective said nothing, as its worker was killed."""
-    causes = [str(read_record(trial, ()).cause) for trial in trials]
-    return _all_failed(trials) and len(trials) < MOST_DEATHS and causes[-1].startswith(_DEATHS)
+def _was_killed(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a combination is tried again: the worker of its last trial was killed, and few were before."""
+    cause = str(read_record(trials[-1], ()).cause)
+    return _all_failed(trials) and len(trials) < MOST_KILLED and cause.startswith(_KILLED)
 
 
 def _key(stored: Mapping[str, Any]) -> str:

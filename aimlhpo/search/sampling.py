@@ -1,21 +1,41 @@
-"""The parameters of a trial: suggested by the study's sampler, with the trial's own seed.
-What the study's sampler is told of trials that have ended.
+"""Sampling: the parameters of a trial, suggested by the study's sampler, in the agent or in a process beside it.
+
+`Sampling` suggests the parameters of one trial, with the trial's own seed. It may take seconds of computation, so it
+happens after the ledger's lock is released, and for most samplers in a process of its own (`sampling_child`), where it
+keeps neither the agent's storage thread nor its main thread waiting. `SamplingProcess` is the agent's end of that
+process; the agent's sampling thread asks it. The process reads the study by itself and writes nothing: it answers with
+what the agent is to write. So it may be killed at any time, and a new one that is asked the same gives the same answer.
+
+`after_trial` tells the sampler of a trial that has ended, always in the storage thread, under the ledger's lock.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
+from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+import aimlhpo
 from aimlhpo.errors import StudyFailed
 from aimlhpo.search.asha import Promotion
+from aimlhpo.search.bounded import BoundedSampler
 from aimlhpo.search.building import reseed
-from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.storage.base import Operation
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.study import STUDY_ATTR
 from aimlhpo.storage.views import for_sampler
@@ -23,59 +43,63 @@ from aimlhpo.storage.views import for_sampler
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
+logger = logging.getLogger(__name__)
+
+MOST_DEATHS = 3  # of the process in a row, over the same trials
+
 
 class Sampling:
-    """Samples trials that the study's storage holds as this agent's; what is suggested is written to that storage."""
+    """Samples trials that the study's storage holds as RUNNING; what is suggested is written to that storage.
+
+    Attributes:
+        space: the search space that trials are sampled from.
+        promotion: ASHA by promotion, where the study has it.
+    """
 
     def __init__(self, config: Config, study: optuna.Study) -> None:
         self._study = study
-        self.space = SearchSpace.from_config(config)
+        self.space = config.space
         self._seed = study.user_attrs[STUDY_ATTR]["seed"]
         self.promotion = Promotion.of(study, config.optuna.reported_metric)
-        self._sampled = make_study_for_sampling(study, pauses=self.promotion is not None)
+        # The one place to show samplers less than the whole study, or something else.
+        self._shown = for_sampler(study, pauses=self.promotion is not None)
 
     def sample(self, trial_id: int, number: int) -> dict[str, Any]:
-        """The user's values by study name. Raises StudyFailed where the sampler gives none."""
+        """The user's values by parameter name. Raises StudyFailed where the sampler gives none."""
         try:
             reseed(self._study.sampler, self.seed_of(number))
-            return self.space.suggest(attach(self._sampled, trial_id))
+            return self.space.suggest(self._attach(trial_id))
         except Exception as error:
             if is_outage(error):
                 raise
-            raise StudyFailed(f"{self.sampler} cannot suggest values for trial {number}: {error!r}") from error
+            message = f"{self._study.sampler} cannot suggest values for trial {number}: {error!r}"
+            raise StudyFailed(message) from error
 
     def attach_again(self, trial_id: int, number: int) -> Trial:
-        """A trial that was sampled before, for parameters that its objective asks for: drawn with a seed of theirs."""
-        reseed(self._study.sampler, self.seed_of(number, 1))
-        return attach(self._sampled, trial_id)
+        """A trial that was sampled before, ready for parameters that its objective asks for.
 
-    @property
-    def sampler(self) -> str:
-        return str(self._study.sampler)
+        These are drawn with a seed of their own.
+        """
+        reseed(self._study.sampler, self.seed_of(number, 1))
+        return self._attach(trial_id)
 
     def seed_of(self, number: int, *more: int) -> int:
         """A trial's own seed, from the study's and its number: the same in every attempt, another for each trial."""
         return int(np.random.SeedSequence([self._seed, number, *more]).generate_state(1)[0] % 2**31)
 
-
-def attach(study: optuna.Study, trial_id: int) -> Trial:
-    """The RUNNING trial, to be sampled from all that the study holds now."""
-    # Samplers ask for the trials that Optuna read at the last `ask`, which nobody calls here.
-    study._thread_local.cached_all_trials = None
-    return Trial(study, trial_id)
-
-
-def make_study_for_sampling(study: optuna.Study, *, pauses: bool) -> optuna.Study:
-    """The study as its sampler sees it; `pauses`: whether trials pause to be promoted."""
-    return for_sampler(study, pauses=pauses)
-
-
-logger = logging.getLogger(__name__)
+    def _attach(self, trial_id: int) -> Trial:
+        """The RUNNING trial, to be sampled from all that the study holds now."""
+        # Samplers use the trials that Optuna kept at the last `ask`, which is never called here.
+        self._shown._thread_local.cached_all_trials = None
+        return Trial(self._shown, trial_id)
 
 
 def after_trial(study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-    """Tell the sampler of a trial that has ended. A result is not lost where the sampler cannot take it."""
-    # Samplers that have tried everything stop Optuna's loop; without one Optuna raises. The budget decides here.
+    """Tell the study's sampler of a trial that has ended, with its final state and values.
+
+    An error of the sampler is logged, so that the trial's result is not lost. Raises the errors of an outage.
+    """
+    # A sampler that has tried everything stops Optuna's loop, and raises where there is none. Here the budget decides.
     study._thread_local.in_optimize_loop = True
     try:
         study.sampler.after_trial(study, trial, state, values)
@@ -85,3 +109,115 @@ def after_trial(study: optuna.Study, trial: FrozenTrial, state: TrialState, valu
         logger.warning("%s takes no note of trial %d: %s: %s", study.sampler, trial.number, type(error).__name__, error)
     finally:
         study._thread_local.in_optimize_loop = False
+
+
+@dataclass(frozen=True)
+class SamplingRequest:
+    """Trials to be sampled, as (trial id, number)."""
+
+    trials: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The user's values for a trial, and the operations that write them to the storage."""
+
+    number: int
+    values: dict[str, Any]
+    operations: list[Operation]
+
+
+@dataclass(frozen=True)
+class SamplingAnswer:
+    """One suggestion for each trial of the request, in its order."""
+
+    suggestions: Sequence[Suggestion]
+
+
+@dataclass(frozen=True)
+class SamplingRefusal:
+    """Why there are no suggestions; after an `outage` of the storage it is worth asking again."""
+
+    reason: str
+    outage: bool
+
+
+def needs_process(sampler: BaseSampler) -> bool:
+    """Whether trials are sampled in a process of their own.
+
+    This is so for the samplers of Optuna that use the study's history. Samplers of other packages run in the agent, as
+    they may learn from `after_trial`, which is called there.
+    """
+    sampler = sampler.inner if isinstance(sampler, BoundedSampler) else sampler
+    of_optuna = type(sampler).__module__.startswith("optuna.samplers")
+    return of_optuna and not isinstance(sampler, RandomSampler | QMCSampler)
+
+
+class SamplingProcess:
+    """Asks a child process for suggestions. The child lives from `start` to `close`.
+
+    `start` and `sample` are called by one thread; `close` may be called by another one, to end what that one waits for.
+    """
+
+    def __init__(self, config: Config, sampler: str) -> None:
+        """`sampler` is the sampler's name in messages."""
+        self._config, self._sampler = config, sampler
+        self._closed = False
+        self._changing = threading.Lock()  # held while the child is ended or replaced
+        self._connection: Connection | None = None
+
+    def start(self) -> None:
+        self._connection, theirs = Pipe()
+        # So that the child finds this very package where it is not installed.
+        root = str(Path(aimlhpo.__file__).parent.parent)
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "aimlhpo.search.sampling_child", str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+        with suppress(OSError):  # it is dead already: the first request finds that out
+            self._connection.send(self._config)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def close(self) -> None:
+        """Kill the child. A call of `sample` that waits for it returns None."""
+        with self._changing:
+            self._closed = True
+            self._kill()
+
+    def sample(self, trials: Sequence[tuple[int, int]]) -> list[Suggestion] | None:
+        """Suggestions for trials given as (id, number); None once this is closed.
+
+        A child that dies is replaced, MOST_DEATHS - 1 times. Raises OSError where the child cannot reach the storage,
+        StudyFailed where the sampler gives no values.
+        """
+        for _ in range(MOST_DEATHS):
+            answer: SamplingAnswer | SamplingRefusal | None = None
+            if self._connection is not None:
+                with suppress(EOFError, OSError):  # the child is dead
+                    self._connection.send(SamplingRequest(trials))
+                    answer = self._connection.recv()
+            if isinstance(answer, SamplingAnswer):
+                return list(answer.suggestions)
+            if isinstance(answer, SamplingRefusal):
+                raise OSError(errno.ETIMEDOUT, answer.reason) if answer.outage else StudyFailed(answer.reason)
+            with self._changing:
+                if self._closed:
+                    return None
+                self._kill()
+                self.start()
+        numbers = ", ".join(str(number) for _, number in trials)
+        raise StudyFailed(
+            f"{self._sampler} cannot suggest values for trial {numbers}: its process died {MOST_DEATHS} times"
+        )
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()

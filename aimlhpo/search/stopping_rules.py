@@ -1,6 +1,10 @@
-"""What a stopping rule is, and what it sees of the study.
-The stopping rules. Each costs a few operations for each trial that ends, and none for a claim.
-Optuna's terminator as a rule: it weighs what may still be gained against the noise of the objective.
+"""The rules that end a study before its `n_trials` are finished.
+
+Each rule is a class, and each key in the YAML that sets one is registered in STOPPING_RULES. To add a rule, write the
+class, register it, and add the key to the `optuna` section in `config`.
+
+An agent makes the rules once and gives them each trial when it has ended (`add`), in the storage thread. So a rule
+costs a few operations for each trial that ends, and next to none for a claim, when it is asked.
 """
 
 from __future__ import annotations
@@ -10,19 +14,32 @@ from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import StudyFailed, show_duration, show_number
+from aimlhpo.search.building import build_strategy
 from aimlhpo.storage.base import OpenTrial
+from aimlhpo.storage.study import STUDY_ATTR
 from aimlhpo.storage.trials import ATTRIBUTE
+
+if TYPE_CHECKING:
+    from aimlhpo.config.optuna_section import OptunaSection
+
+_HOUR = 3600.0
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The study besides its ended trials: those that run or wait, and the time in seconds since the epoch."""
+    """What a rule is asked about besides the trials that have ended.
+
+    Attributes:
+        open: the trials that run or wait.
+        now: the time, in seconds since the epoch.
+    """
 
     open: Sequence[OpenTrial] = ()
     now: float = field(default_factory=time.time)
@@ -32,44 +49,51 @@ class Rule(ABC):
     """A reason to end the study.
 
     Attributes:
-        key: the key of the YAML that sets it.
-        limit: what was set, as JSON: a note of an ended study counts for as long as this is the same.
+        key: the key of the `optuna` section that sets it; the rule is not made where the key has no value.
+        limit: what was set, as JSON. The note that a rule has ended the study counts as long as this is the same.
     """
 
     key: ClassVar[str]
     limit: Any
 
-    def hear(self, signed: Mapping[str, Any]) -> None:  # noqa: B027 -- most rules need nothing of it
-        """Learn what the study says of itself: when it was begun and when it was last started, which may change."""
+    @classmethod
+    @abstractmethod
+    def from_config(cls, options: OptunaSection, study: optuna.Study) -> Rule:
+        """The rule that the configuration's `optuna` section sets for a study."""
+
+    def update(self, signature: Mapping[str, Any]) -> None:  # noqa: B027 -- most rules need nothing of it
+        """Read again when the study was begun and last started: `signature` is the study's attribute STUDY_ATTR."""
 
     @abstractmethod
-    def take(self, trial: FrozenTrial) -> None:
-        """Learn of a trial that has ended. Each is given once, in the order in which they ended."""
+    def add(self, trial: FrozenTrial) -> None:
+        """Count a trial that has ended. Each trial is given once, in the order in which they ended."""
 
     @abstractmethod
     def __call__(self, moment: Moment) -> str | None:
         """Why the study should end, or None."""
 
 
-_HOUR = 3600.0
-
-
 class Timeout(Rule):
-    """So many seconds have passed since the study was begun, or (`scope` is submission) since it was last started."""
+    """Ends the study a number of seconds after its first start or, with `scope` "submission", after its last start."""
 
     key = "timeout"
 
     def __init__(self, seconds: float, scope: str) -> None:
         self._seconds, self._of_study = seconds, scope == "study"
-        self.hear({})
+        self.update({})
 
-    def hear(self, signed: Mapping[str, Any]) -> None:
-        started = float(signed.get("started", 0.0))
-        self._begin = float(signed.get("begun", started)) if self._of_study else started
+    @classmethod
+    def from_config(cls, options: OptunaSection, study: optuna.Study) -> Timeout:
+        assert options.timeout is not None
+        return cls(options.timeout, options.timeout_scope)
+
+    def update(self, signature: Mapping[str, Any]) -> None:
+        started = float(signature.get("started", 0.0))
+        self._begin = float(signature.get("begun", started)) if self._of_study else started
         self.limit = [self._seconds, self._begin]
 
-    def take(self, trial: FrozenTrial) -> None:
-        """Time passes without trials, too."""
+    def add(self, trial: FrozenTrial) -> None:
+        """Nothing to count: time passes without trials, too."""
 
     def __call__(self, moment: Moment) -> str | None:
         if moment.now - self._begin <= self._seconds:
@@ -79,39 +103,41 @@ class Timeout(Rule):
 
 
 class TargetValue(Rule):
-    """A complete trial, within the constraints, is as good as wanted in every metric that has a target."""
+    """Ends the study when a COMPLETE trial satisfies the constraints and reaches the target of every metric with one.
+
+    `targets` are by metric; `directions` are "minimize" or "maximize", one for each of the `metrics`.
+    """
 
     key = "target_value"
 
     def __init__(self, targets: Mapping[str, float], metrics: Sequence[str], directions: Sequence[str]) -> None:
         self.limit = dict(targets)
-        self._wanted = [
-            (name, place, directions[place] == "maximize", targets[name])
-            for place, name in enumerate(metrics)
-            if name in targets
-        ]
+        self._metrics, self._directions = metrics, directions
         self._reached: str | None = None
 
-    def take(self, trial: FrozenTrial) -> None:
-        if self._reached is None and is_result(trial) and all(map(bool, self._told(trial))):
-            self._reached = f"{', '.join(self._told(trial))} with trial {trial.number}"
+    @classmethod
+    def from_config(cls, options: OptunaSection, study: optuna.Study) -> TargetValue:
+        return cls(options.targets, options.metric, options.direction)
 
-    def _told(self, trial: FrozenTrial) -> list[str]:
-        """For each target the words for its being reached, empty where it is not."""
-        told = []
-        for name, place, maximize, target in self._wanted:
-            value = trial.values[place]
-            reached = value >= target if maximize else value <= target
-            sign = ">=" if maximize else "<="
-            told.append(f"{name} {show_number(value)} {sign} {show_number(target)}" if reached else "")
-        return told
+    def add(self, trial: FrozenTrial) -> None:
+        if self._reached is not None or not is_feasible_result(trial):
+            return
+        reached = []
+        for name, direction, value in zip(self._metrics, self._directions, trial.values, strict=True):
+            if name not in self.limit:
+                continue
+            target, sign = self.limit[name], ">=" if direction == "maximize" else "<="
+            if not (value >= target if direction == "maximize" else value <= target):
+                return
+            reached.append(f"{name} {show_number(value)} {sign} {show_number(target)}")
+        self._reached = f"{', '.join(reached)} with trial {trial.number}"
 
     def __call__(self, moment: Moment) -> str | None:
         return self._reached
 
 
 class GpuHours(Rule):
-    """The time that all attempts of all trials have spent, times their share of the GPUs."""
+    """Ends the study when all attempts of all trials have used so many hours, times their share of the GPUs."""
 
     key = "max_gpu_hours"
 
@@ -119,29 +145,33 @@ class GpuHours(Rule):
         self.limit = hours
         self._seconds = 0.0
 
-    def take(self, trial: FrozenTrial) -> None:
-        known = trial.user_attrs.get(ATTRIBUTE)
-        self._seconds += float(known.get("gpu_seconds") or 0.0) if isinstance(known, Mapping) else 0.0
+    @classmethod
+    def from_config(cls, options: OptunaSection, study: optuna.Study) -> GpuHours:
+        assert options.max_gpu_hours is not None
+        return cls(options.max_gpu_hours)
+
+    def add(self, trial: FrozenTrial) -> None:
+        record = trial.user_attrs.get(ATTRIBUTE)
+        self._seconds += float(record.get("gpu_seconds") or 0.0) if isinstance(record, Mapping) else 0.0
 
     def __call__(self, moment: Moment) -> str | None:
-        used = (self._seconds + sum(_so_far(trial, moment.now) for trial in moment.open)) / _HOUR
+        seconds = self._seconds
+        for trial in moment.open:
+            seconds += trial.gpu_seconds  # of earlier attempts
+            claim = trial.claim if trial.state == TrialState.RUNNING else None
+            if claim:
+                seconds += max(0.0, moment.now - (claim.get("since") or moment.now)) * claim.get("gpus", 0.0)
+        used = seconds / _HOUR
         if used < self.limit:
             return None
         return f"{show_number(used)} of {show_number(self.limit)} GPU hours are used"
 
 
-def _so_far(trial: OpenTrial, now: float) -> float:
-    """GPU seconds of a trial that runs or waits: its earlier attempts, and this one until now."""
-    claim = trial.claim if trial.state == TrialState.RUNNING else None
-    running = max(0.0, now - (claim.get("since") or now)) * claim.get("gpus", 0.0) if claim else 0.0
-    return trial.gpu_seconds + running
-
-
 class PatienceRule(Rule):
-    """So many trials have finished since the last one that was better than all before it.
+    """Ends the study when so many trials in a row have finished without one that is better than all before it.
 
-    It waits for the first complete trial. With several metrics a trial is better that no earlier one is at least as
-    good as in all of them.
+    It counts from the first COMPLETE trial on. With several metrics, a trial is better when no earlier one is at least
+    as good in all of them. With `min_delta`, better means better by that much.
     """
 
     key = "patience"
@@ -150,23 +180,25 @@ class PatienceRule(Rule):
         self.limit = [trials, min_delta]
         self._most, self._delta = trials, min_delta
         self._signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
-        self._front: list[list[float]] = []
-        self._best = -1
-        self._since = 0
+        self._front: list[list[float]] = []  # the best losses so far: one, or a Pareto front
+        self._best = -1  # the number of the last trial that was better
+        self._since = 0  # trials that have finished after it
 
-    def take(self, trial: FrozenTrial) -> None:
+    @classmethod
+    def from_config(cls, options: OptunaSection, study: optuna.Study) -> PatienceRule:
+        assert options.patience is not None
+        return cls(options.patience.trials, options.patience.min_delta, options.direction)
+
+    def add(self, trial: FrozenTrial) -> None:
         if trial.state == TrialState.FAIL:
             return
         self._since += 1
-        if is_result(trial) and self._improves(losses := self._losses(trial.values)):
+        if not is_feasible_result(trial):
+            return
+        losses = [sign * value for sign, value in zip(self._signs, trial.values, strict=True)]
+        if not any(_as_good(known, losses, self._delta) for known in self._front):
             self._front = [known for known in self._front if not _as_good(losses, known)] + [losses]
             self._best, self._since = trial.number, 0
-
-    def _losses(self, values: Sequence[float]) -> list[float]:
-        return [sign * value for sign, value in zip(self._signs, values, strict=True)]
-
-    def _improves(self, losses: Sequence[float]) -> bool:
-        return not any(_as_good(known, losses, self._delta) for known in self._front)
 
     def __call__(self, moment: Moment) -> str | None:
         if not self._front or self._since < self._most:
@@ -175,66 +207,79 @@ class PatienceRule(Rule):
 
 
 def _as_good(one: Sequence[float], other: Sequence[float], delta: float = 0.0) -> bool:
-    """Whether `one` is nowhere worse than `other` by `delta` or more (by more than nothing, without a delta)."""
-    worse = (a - b for a, b in zip(one, other, strict=True))
-    return all(gap < delta if delta else gap <= 0 for gap in worse)
+    """Whether no loss of `one` is worse than that of `other`; with a delta, none is worse by so much or more."""
+    gaps = (a - b for a, b in zip(one, other, strict=True))
+    return all(gap < delta if delta else gap <= 0 for gap in gaps)
 
 
-def is_result(trial: FrozenTrial) -> bool:
-    """Whether the trial is complete, and violates no constraint."""
+def is_feasible_result(trial: FrozenTrial) -> bool:
+    """Whether the trial is COMPLETE and violates no constraint."""
     return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
 
 
 class Terminator(Rule):
-    """What Optuna's `should_terminate` says of the complete trials, asked in a thread: it may take seconds."""
+    """Ends the study when Optuna's terminator says so: it weighs what may still be gained against the noise.
+
+    `should_terminate` may take seconds, so it is asked in a thread of its own, and its answer is read by a later call.
+    """
 
     key = "terminator"
 
     def __init__(self, entry: Mapping[str, Any], direction: StudyDirection, seed: int | None) -> None:
+        """`entry` is the terminator's class name and its keyword arguments, as `build_strategy` takes them."""
         self.limit = dict(entry)
         self._direction, self._seed = direction, seed
         self._trials: list[FrozenTrial] = []
-        self._judged = 0
+        self._judged = 0  # trials that `should_terminate` was last asked about
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="terminator")
-        self._judge: Any = None
+        self._terminator: Any = None
         self._verdict: Future[bool] | None = None
 
-    def take(self, trial: FrozenTrial) -> None:
+    @classmethod
+    def from_config(cls, options: OptunaSection, study: optuna.Study) -> Terminator:
+        assert options.terminator is not None
+        seed = study.user_attrs.get(STUDY_ATTR, {}).get("seed")
+        entry = {"type": options.terminator.type, **options.terminator.arguments}
+        return cls(entry, study.direction, None if seed is None else int(seed))
+
+    def add(self, trial: FrozenTrial) -> None:
         if trial.state == TrialState.COMPLETE:
             self._trials.append(trial)
 
     def __call__(self, moment: Moment) -> str | None:
         """Raises StudyFailed where the terminator cannot judge these trials at all."""
-        verdict = self._verdict
-        if verdict is not None and verdict.done():
-            if self._read(verdict):
-                return f"{self.limit['type']} sees no more to gain after {self._judged} complete trials"
-            verdict = self._verdict = None
-        if verdict is None and len(self._trials) > self._judged:
+        name = self.limit["type"]
+        if self._verdict is not None and self._verdict.done():
+            try:
+                ended = self._verdict.result()
+            except Exception as error:
+                raise StudyFailed(f"optuna: terminator: {name} cannot judge the trials: {error!r}") from error
+            if ended:
+                return f"{name} sees no more to gain after {self._judged} complete trials"
+            self._verdict = None
+        if self._verdict is None and len(self._trials) > self._judged:
             self._judged = len(self._trials)
-            view = Trials(tuple(self._trials), self._direction)
-            self._verdict = self._thread.submit(self._should_terminate, view)
+            self._verdict = self._thread.submit(self._judge, _CompleteTrials(self._trials, self._direction))
         return None
 
-    def _should_terminate(self, view: Trials) -> bool:
-        from aimlhpo.search.building import build_strategy
-
-        if self._judge is None:
-            self._judge = build_strategy("terminator", self.limit, self._seed)
-        return bool(self._judge.should_terminate(view))
-
-    def _read(self, verdict: Future[bool]) -> bool:
-        try:
-            return verdict.result()
-        except Exception as error:
-            raise StudyFailed(f"optuna: terminator: {self.limit['type']} cannot judge the trials: {error!r}") from error
+    def _judge(self, trials: _CompleteTrials) -> bool:
+        """Runs in the terminator's thread."""
+        if self._terminator is None:
+            self._terminator = build_strategy("terminator", self.limit, self._seed)
+        return bool(self._terminator.should_terminate(trials))
 
 
-class Trials:
-    """The part of a study that a terminator reads."""
+class _CompleteTrials:
+    """The part of a study that a terminator reads, as of the moment when this was made."""
 
     def __init__(self, trials: Sequence[FrozenTrial], direction: StudyDirection) -> None:
         self.trials, self.direction = list(trials), direction
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         return [trial for trial in self.trials if states is None or trial.state in states]
+
+
+STOPPING_RULES: dict[str, type[Rule]] = {
+    rule.key: rule for rule in (Timeout, TargetValue, GpuHours, PatienceRule, Terminator)
+}
+"""All rules by their keys, in the order in which they are asked."""

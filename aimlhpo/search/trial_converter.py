@@ -1,23 +1,22 @@
-"""`enqueue_default`: the trial that has the model YAML's own values.
-A trial of another study as a trial of this one.
+"""A finished trial of another study as a trial of this one, for `warm_start_from`.
+
+A trial can be imported when this study could have run it: every parameter that is active has a value that lies in the
+search space. What counts is the user's value, not what the other study's storage made of it: an ordinal parameter may
+have become an integer, a list of choices may have grown.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aimlhpo.errors import ConfigError, Problem, key_path, show
-from aimlhpo.space.declared import outside
-from aimlhpo.space.dependencies import NOTHING
 from aimlhpo.space.distributions import Texts
-from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup
-from aimlhpo.space.search_space import Parameter, SearchSpace
+from aimlhpo.storage.study import STUDY_ATTR
 from aimlhpo.storage.trials import IMPORTED, OPTUNA_CONSTRAINT
 
 if TYPE_CHECKING:
@@ -25,117 +24,81 @@ if TYPE_CHECKING:
 
     from aimlhpo.config.schema import Config
 
-_WAYS = "a value from the search space in the model YAML; or enqueue: with all values, in place of enqueue_default"
-
-
-def default_trial(config: Config) -> dict[str, Any]:
-    """The model's values of all parameters that are active with them, by study name, as `enqueue` would have them.
-
-    Raises ConfigError with a problem for each parameter that has no such value.
-    """
-    values: dict[str, Any] = {}
-    suggested: dict[str, Any] = {}
-    problems: list[Problem] = []
-    for parameter in SearchSpace.from_config(config).in_order:
-        if not parameter.active(values):
-            values.update({parameter.name: parameter.otherwise} if parameter.otherwise is not NOTHING else {})
-            continue
-        values[parameter.name] = value = _given(parameter, config.model)
-        suggested[parameter.name] = _undone(parameter, value, values)
-        problems += _problems(parameter, value, suggested[parameter.name])
-    if problems:
-        raise ConfigError(problems)
-    return suggested
-
-
-def _problems(parameter: Parameter, value: Any, suggested: Any) -> Iterator[Problem]:
-    where = key_path("optuna", "enqueue_default", parameter.key)
-    if value is NOTHING:
-        yield Problem(where, "has no value in the model YAML", _WAYS)
-        return
-    legal = outside(parameter.type, parameter.settings, suggested)
-    if legal is not None:
-        yield Problem(where, f"{show(value)}, the model's own value, is not in the search space ({legal})", _WAYS)
-
-
-def _given(parameter: Parameter, model: Mapping[str, Any]) -> Any:
-    value = lookup(model, parameter.key) if exists(model, parameter.key) else NOTHING
-    return NOTHING if isinstance(value, Mapping) and SEARCH_MARK in value else value
-
-
-def _undone(parameter: Parameter, value: Any, values: Mapping[str, Any]) -> Any:
-    """The value before it is multiplied by what it depends on."""
-    for link in parameter.links:
-        factor = link.value(values)
-        if link.dependency.type == "multiply" and factor not in (NOTHING, 0) and isinstance(value, int | float):
-            value = value / factor
-            value = int(value) if float(value).is_integer() else value
-    return value
-
 
 class IncompatibleTrial(Exception):
-    """Why a trial cannot be taken over, in words that are the same for all trials of that kind."""
+    """Why a trial cannot be imported, in a clause: `x is outside the search space`."""
 
 
 class TrialConverter:
-    """Brings the trials of one study into the search space of another."""
+    """Makes trials of one study from those of another, `source`. The configuration is that of the new study."""
 
     def __init__(self, source: optuna.Study, config: Config) -> None:
-        self._space = SearchSpace.from_config(config)
+        self._space = config.space
+        self._codecs = {parameter.name: parameter.codec for parameter in self._space.parameters}
         self._constraints = [OPTUNA_CONSTRAINT + text for text in config.optuna.constraints]
-        self._metrics = len(config.optuna.metric)
-        signature = source.user_attrs.get("aimlhpo", {}).get("fingerprint", {}).get("space")
-        self._declared: Mapping[str, str] | None = signature
+        # The source's parameters by name, each with its distribution as JSON; None for a study of plain Optuna.
+        self._declared: Mapping[str, str] | None = (
+            source.user_attrs.get(STUDY_ATTR, {}).get("fingerprint", {}).get("space")
+        )
 
-    def fit(self, trial: FrozenTrial, mark: Mapping[str, Any]) -> FrozenTrial:
-        """The same result, with this study's distributions, and `mark` for where it is from. Raises Misfit."""
+    def convert(self, trial: FrozenTrial, mark: Mapping[str, Any]) -> FrozenTrial:
+        """The trial as one of this study, with its values, reports and times; `mark` says where it is from.
+
+        Raises IncompatibleTrial.
+        """
         if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             raise IncompatibleTrial("failed" if trial.state == TrialState.FAIL else "not finished")
-        params, distributions = self._params(trial)
-        fitted = create_trial(
+        replay = self._replay(trial)
+        for key in self._constraints:
+            if key not in trial.system_attrs and trial.state == TrialState.COMPLETE:
+                raise IncompatibleTrial(f"no value for the constraint {key.removeprefix(OPTUNA_CONSTRAINT)}")
+        constraints = {key: trial.system_attrs[key] for key in self._constraints if key in trial.system_attrs}
+        converted = create_trial(
             state=trial.state,
             values=trial.values,
-            params=params,
-            distributions=distributions,
+            params=replay.params,
+            distributions=replay.distributions,
             intermediate_values=trial.intermediate_values,
-            system_attrs={IMPORTED: dict(mark), **self._kept_constraints(trial)},
+            system_attrs={IMPORTED: dict(mark), **constraints},
         )
-        fitted.datetime_start, fitted.datetime_complete = trial.datetime_start, trial.datetime_complete
-        return fitted
+        converted.datetime_start, converted.datetime_complete = trial.datetime_start, trial.datetime_complete
+        return converted
 
-    def _params(self, trial: FrozenTrial) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-        ours = self._space.distributions
-        given = {name: self._stored(name, value) for name, value in trial.params.items() if name in ours}
-        replay = ParameterReplay(given)
+    def _replay(self, trial: FrozenTrial) -> ParameterReplay:
+        """The trial's parameters, suggested once more from this study's search space."""
+        replay = ParameterReplay(
+            {name: self._stored(name, value) for name, value in trial.params.items() if name in self._codecs}
+        )
         self._space.suggest(replay)
-        for name in trial.params.keys() - ours.keys():
-            self._keep_undeclared(replay, trial, name)
-        return replay.params, replay.distributions
+        for name in trial.params.keys() - self._codecs.keys():
+            # The objective itself may suggest it here too, unless the other study declares it.
+            if self._declared is None or name in self._declared:
+                raise IncompatibleTrial(f"{name} is not searched here")
+            replay.params[name], replay.distributions[name] = trial.params[name], trial.distributions[name]
+        return replay
 
     def _stored(self, name: str, stored: Any) -> Any:
-        """What this study's storage would hold for a value of the other's."""
-        value = _meant(stored, (self._declared or {}).get(name))
-        codec = next(parameter.codec for parameter in self._space.parameters if parameter.name == name)
+        """What this study's storage would hold for a value that the other study's storage holds."""
+        signature = json.loads((self._declared or {}).get(name) or "{}")
+        ordered = signature.get("attributes", {}).get("values")
+        if ordered is None:
+            value = stored
+        elif signature["name"] == "IntDistribution":  # the position of a value in the list
+            value = ordered[int(stored)]
+        else:  # a point of a logarithmic scale, near one of the numbers
+            value = min(ordered, key=lambda number: abs(math.log(number) - math.log(stored)))
+        codec = self._codecs[name]
         try:
             return codec.encode(codec.decode(value) if isinstance(codec, Texts) else value)
         except ValueError:
             raise IncompatibleTrial(f"{name} is outside the search space") from None
 
-    def _keep_undeclared(self, replay: ParameterReplay, trial: FrozenTrial, name: str) -> None:
-        """What the objective itself suggests goes along; what only the other study searched cannot."""
-        if self._declared is None or name in self._declared:
-            raise IncompatibleTrial(f"{name} is not searched here")
-        replay.params[name], replay.distributions[name] = trial.params[name], trial.distributions[name]
-
-    def _kept_constraints(self, trial: FrozenTrial) -> dict[str, Any]:
-        for key in self._constraints:
-            if key not in trial.system_attrs and trial.state == TrialState.COMPLETE:
-                raise IncompatibleTrial(f"no value for the constraint {key.removeprefix(OPTUNA_CONSTRAINT)}")
-        return {key: trial.system_attrs[key] for key in self._constraints if key in trial.system_attrs}
-
 
 class ParameterReplay:
-    """Suggests the values of a finished trial. Raises Misfit for one that it does not have, or that is outside."""
+    """A trial whose values are known: it suggests these, and records each with its distribution.
+
+    Raises IncompatibleTrial for a parameter that has no value, or one outside the distribution.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
@@ -145,38 +108,25 @@ class ParameterReplay:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        return float(self._take(name, FloatDistribution(low, high, step=step, log=log)))
+        return float(self._suggest(name, FloatDistribution(low, high, step=step, log=log)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._take(name, IntDistribution(low, high, step=step, log=log)))
+        return int(self._suggest(name, IntDistribution(low, high, step=step, log=log)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._take(name, CategoricalDistribution(choices))
+        return self._suggest(name, CategoricalDistribution(choices))
 
-    def _take(self, name: str, distribution: BaseDistribution) -> Any:
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         if name not in self._values:
             raise IncompatibleTrial(f"no value for {name}")
         value = self._values[name]
-        if not _contains(distribution, value):
+        if isinstance(distribution, CategoricalDistribution):  # 1, 1.0 and true are different choices
+            inside = any(type(value) is type(choice) and value == choice for choice in distribution.choices)
+        else:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            whole = not isinstance(distribution, IntDistribution) or (number and float(value) == int(value))
+            inside = number and whole and distribution._contains(float(value))
+        if not inside:
             raise IncompatibleTrial(f"{name} is outside the search space")
         self.params[name], self.distributions[name] = value, distribution
         return value
-
-
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    if not isinstance(distribution, CategoricalDistribution):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        whole = not isinstance(distribution, IntDistribution) or float(value) == int(value)
-        return number and whole and distribution._contains(float(value))
-    return any(type(value) is type(choice) and value == choice for choice in distribution.choices)
-
-
-def _meant(stored: Any, signature: str | None) -> Any:
-    """The user's value for what a study with that signature holds: a position in a list, or near one of its numbers."""
-    known = json.loads(signature) if signature else {}
-    values = known.get("attributes", {}).get("values")
-    if values is None:
-        return stored
-    if known["name"] == "IntDistribution":
-        return values[int(stored)]
-    return min(values, key=lambda value: abs(math.log(value) - math.log(stored)))

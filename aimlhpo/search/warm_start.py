@@ -1,5 +1,12 @@
-"""The study that trials are taken over from.
-Takes the finished trials of another study over, once over all starts, and keeps account of it in the study.
+"""The trials that a study starts with, before its sampler has suggested any.
+
+`begin_study` creates or loads the study and adds, each once over any number of starts: a grid's combinations, the model
+YAML's own values (`enqueue_default`), the trials listed under `enqueue`, and the finished trials of the study named by
+`warm_start_from`. It runs in the process of the command, before any worker starts.
+
+The trials of the other study are imported with a mark (IMPORTED) that distinguishes them from the study's own. The
+study keeps an ImportSummary of them, which `status` shows. The other study is needed only for the first start: it may
+be gone when this one is started again.
 """
 
 from __future__ import annotations
@@ -12,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing
+from aimlhpo.config.load import load_paths, load_snapshot
+from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
+from aimlhpo.paths import StudyPaths
 from aimlhpo.search.grid import queue_of
-from aimlhpo.search.trial_converter import IncompatibleTrial, TrialConverter, default_trial
-from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.search.trial_converter import IncompatibleTrial, TrialConverter
+from aimlhpo.space.dependencies import NOTHING
+from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup
 from aimlhpo.storage.open import holds_studies, literal_password, open_storage, without_experimental_warnings
 from aimlhpo.storage.study import create_or_load_study, load_study, study_exists
 from aimlhpo.storage.trials import IMPORT_NOTES, IMPORTED, imported_trials, notes
@@ -28,11 +38,148 @@ if TYPE_CHECKING:
 WHERE = key_path("optuna", "warm_start_from")
 _LEGAL = "a study's save_path or hyperparameter file; or study_name: NAME, and storage: URL where it is another one"
 _SAME = "a study with the same metrics and directions"
+_DEFAULTS = "a value from the search space in the model YAML; or enqueue: with all values, in place of enqueue_default"
+_MOST_NAMED = 3  # reasons, and trials for each of them, that a summary names
+
+
+def begin_study(config: Config, *, allow_changes: bool = False) -> optuna.Study:
+    """Create or load the study, and add the trials that it starts with.
+
+    Raises StudyError where `reload` and what is stored do not fit.
+    """
+    return create_or_load_study(config, prepare=partial(_prepare, config), allow_changes=allow_changes)
+
+
+def _prepare(config: Config, study: optuna.Study) -> None:
+    """Runs under the ledger's lock."""
+    queue = queue_of(study, config)
+    if queue is not None:
+        queue.begin()
+    space = config.space
+    default = [default_trial(config)] if config.optuna.enqueue_default else []
+    with without_experimental_warnings():
+        for values in [*default, *config.enqueued()]:
+            study.enqueue_trial(space.encode(values), skip_if_exists=True)
+    import_trials(study, config)
+
+
+def default_trial(config: Config) -> dict[str, Any]:
+    """The model YAML's own values of all parameters that are active with them, by parameter name.
+
+    They are those that `enqueue` takes: before they are multiplied by what they depend on. Raises ConfigError with a
+    problem for each parameter whose value is missing or outside the search space.
+    """
+    final: dict[str, Any] = {}
+    enqueued: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for parameter in config.space.in_order:
+        if not parameter.active(final):
+            if parameter.otherwise is not NOTHING:
+                final[parameter.name] = parameter.otherwise
+            continue
+        value = lookup(config.model, parameter.key) if exists(config.model, parameter.key) else NOTHING
+        if isinstance(value, Mapping) and SEARCH_MARK in value:  # the parameter is declared where its value would be
+            value = NOTHING
+        final[parameter.name] = suggested = value
+        for dependency in parameter.dependencies:
+            factor = dependency.value(final)
+            if dependency.type == "multiply" and factor not in (NOTHING, 0) and isinstance(value, int | float):
+                suggested = suggested / factor
+                suggested = int(suggested) if float(suggested).is_integer() else suggested
+        enqueued[parameter.name] = suggested
+        where = key_path("optuna", "enqueue_default", parameter.key)
+        if value is NOTHING:
+            problems.append(Problem(where, "has no value in the model YAML", _DEFAULTS))
+        elif (legal := parameter.definition.legal(parameter.settings, suggested)) is not None:
+            found = f"{show(value)}, the model's own value, is not in the search space ({legal})"
+            problems.append(Problem(where, found, _DEFAULTS))
+    if problems:
+        raise ConfigError(problems)
+    return enqueued
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """How many trials of another study were imported, and the numbers of the others by the reason.
+
+    It is stored in the study under its field names. Attributes:
+        study: the other study's name.
+        storage: the URL of its storage.
+        taken: how many trials were imported.
+        left: the numbers of those that were not, by the reason.
+        done: False while the import is not complete.
+    """
+
+    study: str
+    storage: str
+    taken: int = 0
+    left: dict[str, list[int]] = field(default_factory=dict)
+    done: bool = False
+
+    def __str__(self) -> str:
+        total = self.taken + sum(map(len, self.left.values()))
+        summary = f"{self.taken} of {total} trials of study {self.study} taken over"
+        if not self.left:
+            return summary
+        most = sorted(self.left.items(), key=lambda item: -len(item[1]))
+        reasons = []
+        for reason, numbers in most[:_MOST_NAMED]:
+            more = ["..."] if len(numbers) > _MOST_NAMED else []
+            named = listing([*map(str, numbers[:_MOST_NAMED]), *more])
+            reasons.append(f"{len(numbers)} ({reason}: trial{'s' if len(numbers) > 1 else ''} {named})")
+        if len(most) > _MOST_NAMED:
+            reasons.append(f"{len(most) - _MOST_NAMED} more reasons")
+        return f"{summary}; not: {'; '.join(reasons)}"
+
+
+def import_trials(study: optuna.Study, config: Config) -> None:
+    """Import what `warm_start_from` names, if it names a study and if that was not done before.
+
+    The caller holds the ledger's lock. The next start completes an import that was cut off. Raises ConfigError.
+    """
+    if config.optuna.warm_start_from is None or _was_imported(study, config):
+        return
+    source = find_source(config)
+    _write_note(study, source, ImportSummary(source.name, source.storage))
+    converted, left = convert_all(source, config)
+    marks = [trial.system_attrs[IMPORTED] for trial in imported_trials(study.get_trials(deepcopy=False))]
+    present = {(mark["source"], mark["number"]) for mark in marks}
+    for trial in converted:
+        mark = trial.system_attrs[IMPORTED]
+        if (mark["source"], mark["number"]) not in present:
+            study._storage.create_new_trial(study._study_id, template_trial=trial)
+    _write_note(study, source, ImportSummary(source.name, source.storage, len(converted), left, done=True))
+
+
+def summarize_import(config: Config) -> ImportSummary:
+    """What a first start would import. Raises ConfigError where the study under `warm_start_from` cannot be used."""
+    source = find_source(config)
+    converted, left = convert_all(source, config)
+    return ImportSummary(source.name, source.storage, len(converted), left)
+
+
+def is_imported(config: Config) -> bool:
+    """Whether the study exists and has imported what the configuration names. Creates no storage."""
+    return holds_studies(config.optuna.storage) and study_exists(config) and _was_imported(load_study(config), config)
+
+
+def import_summaries(study: optuna.Study) -> list[ImportSummary]:
+    """What the study has imported."""
+    return [ImportSummary(**note) for note in notes(study).values()]
+
+
+def _was_imported(study: optuna.Study, config: Config) -> bool:
+    note = notes(study).get(" ".join(named_source(config)), {})
+    return bool(note.get("done"))
+
+
+def _write_note(study: optuna.Study, source: Source, summary: ImportSummary) -> None:
+    study.set_user_attr(IMPORT_NOTES, {**notes(study), source.place: asdict(summary)})
 
 
 @dataclass(frozen=True)
 class Source:
-    """Another study; `place` is its name and storage in one, to know it again."""
+    """Another study, and the URL of its storage."""
 
     study: optuna.Study
     storage: str
@@ -43,11 +190,22 @@ class Source:
 
     @property
     def place(self) -> str:
-        return place_of(self.storage, self.name)
+        """Storage and name in one: the key of its ImportSummary, and a part of the mark of its trials."""
+        return f"{self.storage} {self.name}"
 
 
-def place_of(storage: str, name: str) -> str:
-    return f"{storage} {name}"
+def convert_all(source: Source, config: Config) -> tuple[list[FrozenTrial], dict[str, list[int]]]:
+    """The other study's trials as trials of this one, and the numbers of the incompatible ones, by the reason."""
+    converter = TrialConverter(source.study, config)
+    converted: list[FrozenTrial] = []
+    left: dict[str, list[int]] = {}
+    for trial in source.study.get_trials(deepcopy=False):
+        mark = {"source": source.place, "study": source.name, "number": trial.number}
+        try:
+            converted.append(converter.convert(trial, mark))
+        except IncompatibleTrial as reason:
+            left.setdefault(str(reason), []).append(trial.number)
+    return converted, left
 
 
 def named_source(config: Config) -> tuple[str, str]:
@@ -55,39 +213,26 @@ def named_source(config: Config) -> tuple[str, str]:
     named = config.optuna.warm_start_from
     if named is None:
         raise ValueError("the configuration names no study")
-    if named.path is not None:
-        return _in_directory(Path(named.path))
-    return named.storage or config.optuna.storage, named.study_name or ""
-
-
-def _in_directory(path: Path) -> tuple[str, str]:
-    """What a save_path, or the one of a hyperparameter file, was last used with."""
-    from aimlhpo.config.load import load_paths, load_snapshot
-    from aimlhpo.paths import StudyPaths
-
+    if named.path is None:
+        return named.storage or config.optuna.storage, named.study_name or ""
+    path = Path(named.path)
     if not path.exists():
         raise ConfigError(Problem(WHERE, f"no such file or directory: {path}", _LEGAL))
     paths = StudyPaths(path, "") if path.is_dir() else load_paths(path)
     if not paths.hyperparameters.exists():
         raise ConfigError(Problem(WHERE, f"no study was started in {paths.save_path}", _LEGAL))
-    known = load_snapshot(paths)
-    return known.optuna.storage, known.optuna.study_name
+    used = load_snapshot(paths).optuna
+    return used.storage, used.study_name
 
 
 def find_source(config: Config) -> Source:
-    """Open the other study. Raises ConfigError where it is not there or measures something else, StorageError."""
+    """Open the study that `warm_start_from` names.
+
+    Raises ConfigError where it does not exist or has other metrics, StorageError where its storage cannot be reached.
+    """
     storage, name = named_source(config)
     if (storage, name) == (config.optuna.storage, config.optuna.study_name):
         raise ConfigError(Problem(WHERE, "is the study itself", "another study"))
-    source = Source(_load(storage, name), storage)
-    problems = _mismatches(source, config)
-    if problems:
-        raise ConfigError(problems)
-    return source
-
-
-def _load(storage: str, name: str) -> optuna.Study:
-
     safe = literal_password(storage)
     if safe is not None:
         found = "the URL holds a password, which would end up in copies of the configuration"
@@ -99,11 +244,15 @@ def _load(storage: str, name: str) -> optuna.Study:
     if name not in names:
         found = f"there is no study {name!r} in {storage}"
         raise ConfigError(Problem(WHERE, found, listing(names[:20]) or "a study", did_you_mean(name, names)))
-    return optuna.load_study(study_name=name, storage=opened)
+    source = Source(optuna.load_study(study_name=name, storage=opened), storage)
+    problems = _mismatches(source, config)
+    if problems:
+        raise ConfigError(problems)
+    return source
 
 
 def _mismatches(source: Source, config: Config) -> list[Problem]:
-    """Why the values of the other study say nothing about this one."""
+    """Why the values of the other study say nothing about this one: other metrics, or other directions."""
     directions = [direction.name.lower() for direction in source.study.directions]
     wanted = config.optuna.direction
     if len(directions) != len(wanted):
@@ -118,123 +267,3 @@ def _mismatches(source: Source, config: Config) -> list[Problem]:
         found = f"study {source.name!r} measures {listing(metrics)}, and this one {listing(config.optuna.metric)}"
         problems.append(Problem(WHERE, found, _SAME))
     return problems
-
-
-_SHOWN = 3  # trials and reasons that are named
-
-
-@dataclass(frozen=True)
-class ImportSummary:
-    """How many trials of which study were taken over, and the numbers of the others by the reason."""
-
-    study: str
-    storage: str
-    taken: int = 0
-    left: dict[str, list[int]] = field(default_factory=dict)
-    done: bool = False
-
-    def __str__(self) -> str:
-        total = self.taken + sum(map(len, self.left.values()))
-        said = f"{self.taken} of {total} trials of study {self.study} taken over"
-        if not self.left:
-            return said
-        most = sorted(self.left.items(), key=lambda item: -len(item[1]))
-        reasons = [_reason(reason, numbers) for reason, numbers in most[:_SHOWN]]
-        more = [f"{len(most) - _SHOWN} more reasons"] if len(most) > _SHOWN else []
-        return f"{said}; not: {'; '.join([*reasons, *more])}"
-
-
-def _reason(reason: str, numbers: list[int]) -> str:
-    named = listing([*map(str, numbers[:_SHOWN]), *(["..."] if len(numbers) > _SHOWN else [])])
-    return f"{len(numbers)} ({reason}: trial{'s' if len(numbers) > 1 else ''} {named})"
-
-
-def import_trials(study: optuna.Study, config: Config) -> ImportSummary | None:
-    """Take over what `warm_start_from` names; None where there is none, or where that was done before.
-
-    The caller holds the ledger's lock. Cut off in the middle, it goes on with the next start. Raises ConfigError.
-    """
-    if config.optuna.warm_start_from is None or _was_done(study, config):
-        return None
-    source = find_source(config)
-    account = ImportSummary(source.name, source.storage)
-    _write(study, source, account)
-    fitted, left = fit_all(source, config)
-    there = {(mark["source"], mark["number"]) for mark in _marks(study)}
-    for trial in fitted:
-        mark = trial.system_attrs[IMPORTED]
-        if (mark["source"], mark["number"]) not in there:
-            study._storage.create_new_trial(study._study_id, template_trial=trial)
-    account = ImportSummary(source.name, source.storage, len(fitted), left, done=True)
-    _write(study, source, account)
-    return account
-
-
-def fit_all(source: Source, config: Config) -> tuple[list[FrozenTrial], dict[str, list[int]]]:
-    """The other study's trials as trials of this one, and the numbers of those that do not fit, by the reason."""
-    fitting = TrialConverter(source.study, config)
-    fitted: list[FrozenTrial] = []
-    left: dict[str, list[int]] = {}
-    for trial in source.study.get_trials(deepcopy=False):
-        mark = {"source": source.place, "study": source.name, "number": trial.number}
-        try:
-            fitted.append(fitting.fit(trial, mark))
-        except IncompatibleTrial as misfit:
-            left.setdefault(str(misfit), []).append(trial.number)
-    return fitted, left
-
-
-def summarize_import(config: Config) -> ImportSummary | None:
-    """What a first start would take over. Raises ConfigError where the other study cannot be used."""
-    if config.optuna.warm_start_from is None:
-        return None
-    source = find_source(config)
-    fitted, left = fit_all(source, config)
-    return ImportSummary(source.name, source.storage, len(fitted), left)
-
-
-def is_imported(config: Config) -> bool:
-    """Whether the study is there and has taken over what the configuration names. Makes no storage."""
-
-    return holds_studies(config.optuna.storage) and study_exists(config) and _was_done(load_study(config), config)
-
-
-def import_summaries(study: optuna.Study) -> list[ImportSummary]:
-    """What the study has taken over."""
-    return [ImportSummary(**note) for note in notes(study).values()]
-
-
-def _was_done(study: optuna.Study, config: Config) -> bool:
-    note = notes(study).get(place_of(*named_source(config)), {})
-    return bool(note.get("done"))
-
-
-def _marks(study: optuna.Study) -> list[Mapping[str, Any]]:
-    return [trial.system_attrs[IMPORTED] for trial in imported_trials(study.get_trials(deepcopy=False))]
-
-
-def _write(study: optuna.Study, source: Source, account: ImportSummary) -> None:
-    study.set_user_attr(IMPORT_NOTES, {**notes(study), source.place: asdict(account)})
-
-
-def begin_study(config: Config, *, allow_changes: bool = False) -> optuna.Study:
-    """Create or load the study, and queue the trials that it begins with.
-
-    These are a grid's combinations, the model YAML's own values, the trials listed under `enqueue`, and the finished
-    trials of the study under `warm_start_from`; each is added once, over any number of starts.
-
-    Raises StudyError where `reload` and what is stored do not fit.
-    """
-    return create_or_load_study(config, prepare=partial(_prepare, config), allow_changes=allow_changes)
-
-
-def _prepare(config: Config, study: optuna.Study) -> None:
-    queue = queue_of(study, config)
-    if queue is not None:
-        queue.begin()
-    space = SearchSpace.from_config(config)
-    default = [default_trial(config)] if config.optuna.enqueue_default else []
-    with without_experimental_warnings():
-        for values in [*default, *config.enqueued()]:
-            study.enqueue_trial(space.encode(values), skip_if_exists=True)
-    import_trials(study, config)

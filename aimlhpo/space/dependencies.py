@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.space.model_paths import exists, lookup, nearest
+from aimlhpo.space.model_paths import exists, lookup
 
 KINDS = {"multiply": ("on",), "optimize_iff": ("on", "conditions", "otherwise")}
 TESTS: dict[str, Callable[[Any, Any], Any]] = {
@@ -49,81 +48,68 @@ class Condition:
 
 @dataclass(frozen=True)
 class Dependency:
-    """What one parameter has to do with another: `on` names it."""
+    """What one parameter has to do with another: `on` names it as the file does.
+
+    Once resolved, `name` is the other's name in the study; or it is None, and `fixed` is the value that the model
+    config has there. Where `on` names neither, both are left open.
+    """
 
     type: str
     on: str
     conditions: tuple[Condition, ...] = ()
     otherwise: Any = NOTHING
+    name: str | None = None
+    fixed: Any = NOTHING
+
+    @property
+    def resolved(self) -> bool:
+        """Whether `on` names a parameter or a value of the model config."""
+        return self.name is not None or self.fixed is not NOTHING
 
     def holds(self, value: Any) -> bool:
         """Whether the parameter is searched where the other has this value."""
         return all(condition.holds(value) for condition in self.conditions)
 
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """The other's value in a trial, NOTHING where it is left out."""
+        return self.fixed if self.name is None else values.get(self.name, NOTHING)
 
-def listed(raw: Any) -> list[Any]:
-    """The dependencies of one parameter as they stand in the file, each with its `type`.
+    def resolve(self, names: Mapping[str, str], model: Mapping[str, Any]) -> Dependency:
+        """The same with what `on` means; `names` maps the keys of parameters to their names in the study.
 
-    They may be one, a list of several, or named by their kinds: `{multiply: {on: x}}`.
+        Dots and colons are the same.
+        """
+        for spelled in (self.on, self.on.replace(".", ":"), self.on.replace(".", ":").removeprefix("model:")):
+            if spelled in names:
+                return replace(self, name=names[spelled])
+            if spelled in names.values():
+                return replace(self, name=spelled)
+            if exists(model, spelled):
+                return replace(self, fixed=lookup(model, spelled))
+        return self
+
+
+def read_dependencies(written: Any, where: str) -> tuple[tuple[Dependency, ...], list[Problem]]:
+    """The dependencies of one parameter, and what is wrong with their form; `where` is their key path.
+
+    They may be one, a list of several, or named by their kinds: `{multiply: {on: x}}`. One with a problem is left out.
     """
-    if raw is None:
-        return []
-    if isinstance(raw, Mapping) and raw and set(raw) <= set(KINDS):
-        return [{"type": kind, **entry} if isinstance(entry, Mapping) else entry for kind, entry in raw.items()]
-    return raw if isinstance(raw, list) else [raw]
-
-
-def parse(raw: Any) -> tuple[Dependency, ...]:
-    """The dependencies of one parameter. They must be checked."""
-    return tuple(
-        Dependency(
-            entry["type"],
-            entry["on"],
-            tuple(Condition(c["type"], c["compare_value"]) for c in entry.get("conditions", ())),
-            entry.get("otherwise", NOTHING),
-        )
-        for entry in listed(raw)
-    )
-
-
-def resolve(on: str, names: Mapping[str, str], model: Mapping[str, Any]) -> tuple[str | None, Any]:
-    """What `on` means: the key of a parameter, or None and a fixed value of the model config.
-
-    `names` maps keys to study names. Dots and colons are the same. Raises LookupError where there is neither.
-    """
-    by_name = {name: key for key, name in names.items()}
-    for spelled in (on, on.replace(".", ":"), on.replace(".", ":").removeprefix("model:")):
-        if spelled in names:
-            return spelled, None
-        if spelled in by_name:
-            return by_name[spelled], None
-        if exists(model, spelled):
-            return None, lookup(model, spelled)
-    raise LookupError(on)
-
-
-def dependency_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
-    """The keys so that each comes after those it needs. Raises graphlib.CycleError."""
-    return list(TopologicalSorter(needs).static_order())
-
-
-def dependency_problems(
-    entries: Mapping[str, Any], names: Mapping[str, str], model: Mapping[str, Any], where: Mapping[str, str]
-) -> list[Problem]:
-    """What is wrong with the dependencies (key of a parameter to its raw `dependency`); `where` has their key paths."""
+    if isinstance(written, Mapping) and written and set(written) <= set(KINDS):
+        entries = [{"type": kind, **entry} if isinstance(entry, Mapping) else entry for kind, entry in written.items()]
+    else:
+        entries = [] if written is None else written if isinstance(written, list) else [written]
+    dependencies: list[Dependency] = []
     problems: list[Problem] = []
-    needs: dict[str, list[str]] = {}
-    for key, raw in entries.items():
-        needs[key] = []
-        for entry in listed(raw):
-            found = list(_entry_problems(entry, where[key]))
-            problems += found
-            if not found:
-                needs[key] += _needed(entry["on"], names, model, where[key], problems)
-    return problems + _circle(needs)
+    for entry in entries:
+        found = list(_form_problems(entry, where))
+        problems += found
+        if not found:
+            conditions = tuple(Condition(c["type"], c["compare_value"]) for c in entry.get("conditions", ()))
+            dependencies.append(Dependency(entry["type"], entry["on"], conditions, entry.get("otherwise", NOTHING)))
+    return tuple(dependencies), problems
 
 
-def _entry_problems(entry: Any, where: str) -> Iterator[Problem]:
+def _form_problems(entry: Any, where: str) -> Iterator[Problem]:
     kind = entry.get("type") if isinstance(entry, Mapping) else None
     if not isinstance(entry, Mapping) or not isinstance(kind, str) or kind not in KINDS:
         found = f"{show(kind if isinstance(entry, Mapping) else entry)} is not a kind of dependency"
@@ -135,16 +121,15 @@ def _entry_problems(entry: Any, where: str) -> Iterator[Problem]:
             yield Problem(key_path(where, key), "unknown key", listing(("type", *KINDS[kind])), near)
     if not isinstance(entry.get("on"), str):
         yield Problem(key_path(where, "on"), f"{show(entry.get('on'))} is not a path", "a parameter or a model path")
-    if kind == "optimize_iff":
-        yield from _conditions_problems(entry.get("conditions"), key_path(where, "conditions"))
-
-
-def _conditions_problems(conditions: Any, where: str) -> Iterator[Problem]:
+    if kind != "optimize_iff":
+        return
+    conditions = entry.get("conditions")
     if not isinstance(conditions, list) or not conditions:
-        yield Problem(where, f"{show(conditions)} is not a list", "a list of {type: ..., compare_value: ...}")
+        legal = "a list of {type: ..., compare_value: ...}"
+        yield Problem(key_path(where, "conditions"), f"{show(conditions)} is not a list", legal)
         return
     for index, condition in enumerate(conditions):
-        here = key_path(where, index)
+        here = key_path(where, "conditions", index)
         if not isinstance(condition, Mapping) or set(condition) != {"type", "compare_value"}:
             yield Problem(here, f"{show(condition)} is not a condition", "{type: ..., compare_value: ...}")
         elif not isinstance(condition["type"], str) or condition["type"] not in TESTS:
@@ -153,26 +138,3 @@ def _conditions_problems(conditions: Any, where: str) -> Iterator[Problem]:
         elif condition["type"] == "in" and not isinstance(condition["compare_value"], list):
             value = show(condition["compare_value"])
             yield Problem(key_path(here, "compare_value"), f"{value} is not a list", "a list of values")
-
-
-def _needed(
-    on: str, names: Mapping[str, str], model: Mapping[str, Any], where: str, problems: list[Problem]
-) -> list[str]:
-    """The key of the parameter that `on` names, where it names one."""
-    try:
-        key, _ = resolve(on, names, model)
-    except LookupError:
-        near = did_you_mean(on, (*names, *names.values())) or nearest(model, on.replace(".", ":"))
-        found = f"{show(on)} is neither a parameter nor in the model YAML"
-        problems.append(Problem(key_path(where, "on"), found, "a parameter's key or name, or a model path", near))
-        return []
-    return [] if key is None else [key]
-
-
-def _circle(needs: Mapping[str, Iterable[str]]) -> list[Problem]:
-    try:
-        dependency_order(needs)
-    except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        return [Problem(key_path("optuna", "parameters"), f"depend on each other in a circle: {circle}", "no circle")]
-    return []

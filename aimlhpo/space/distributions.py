@@ -1,19 +1,95 @@
-"""From a parameter's kind and settings to Optuna's distribution, and between stored values and the user's."""
+"""How the values of a parameter are stored: what Optuna searches, and the way between that and the user's values.
+
+Optuna knows ranges of numbers and sets of scalars. Lists, and numbers in order, are searched as something that Optuna
+knows; a codec translates. Reading a configuration makes these objects, so this module imports optuna only where a
+distribution of Optuna's is asked for.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-
-from aimlhpo.space.parameter_types import DOMAINS, as_number
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 STORABLE = (bool, int, float, str, type(None))
+
+
+class Suggester(Protocol):
+    """The part of Optuna's trial that is needed here."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class NumberRange:
+    """The numbers from `low` to `high`, both included; in steps where `step` is given."""
+
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        """A range that ends between two steps ends at the lower one."""
+        if self.step is not None:
+            low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))
+            object.__setattr__(self, "high", type(self.high)((high - low) // step * step + low))
+
+    def suggest(self, trial: Suggester, name: str) -> float:
+        """A number of the range, chosen by the study's sampler."""
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def distribution(self) -> BaseDistribution:
+        """The same as Optuna's distribution."""
+        from optuna.distributions import FloatDistribution
+
+        return FloatDistribution(self.low, self.high, step=self.step, log=self.log)
+
+
+@dataclass(frozen=True)
+class WholeNumbers(NumberRange):
+    """A range of whole numbers."""
+
+    low: int
+    high: int
+    step: int = 1
+
+    def suggest(self, trial: Suggester, name: str) -> int:
+        return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import IntDistribution
+
+        return IntDistribution(self.low, self.high, step=self.step, log=self.log)
+
+
+@dataclass(frozen=True)
+class ScalarChoices:
+    """A set of scalars without an order."""
+
+    choices: tuple[Any, ...]
+
+    def suggest(self, trial: Suggester, name: str) -> Any:
+        """One of the choices, chosen by the study's sampler."""
+        return trial.suggest_categorical(name, self.choices)
+
+    def distribution(self) -> BaseDistribution:
+        """The same as Optuna's distribution."""
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.choices)
 
 
 class Codec:
@@ -24,7 +100,7 @@ class Codec:
         return stored
 
     def encode(self, value: Any) -> Any:
-        """What the storage holds for the user's value."""
+        """What the storage holds for the user's value. Raises ValueError for a value that it cannot hold."""
         return value
 
     def meaning(self) -> dict[str, Any]:
@@ -42,7 +118,7 @@ class Texts(Codec):
         return self.choices.get(stored, stored)
 
     def encode(self, value: Any) -> Any:
-        return json_text(value)
+        return _json_text(value)
 
 
 @dataclass(frozen=True)
@@ -74,49 +150,47 @@ class NearestInLog(Codec):
         return {"values": list(self.values)}
 
 
-def json_text(value: Any) -> str:
-    """How a choice is stored that is not a scalar, and its neighbours with it."""
-    return json.dumps(value, sort_keys=True, default=str)
+Stored = NumberRange | ScalarChoices
+Encoding = tuple[Stored, Codec]
 
 
-def distribution(kind: str, settings: Mapping[str, Any]) -> tuple[BaseDistribution, Codec]:
-    """Optuna's distribution and the way from and to the user's values. The settings must be checked."""
-    if kind == "random":
-        drawn = settings["distribution"]
-        return distribution(drawn["type"], drawn["settings"])
-    values = DOMAINS[kind].values
-    if values is None:
-        return _numeric(kind, settings), Codec()
-    if kind in ("categorical", "constant", "single", "multiple"):
-        return _categorical(values(settings))
-    if kind == "log_ordinal":
-        return _log_ordinal([as_number(value) or 0 for value in values(settings)])
-    positions = tuple(values(settings))
-    return IntDistribution(0, len(positions) - 1), Positions(positions)
+def by_choice(values: Sequence[Any]) -> Encoding:
+    """Each value is a choice without neighbours. Choices that are no scalars are stored as JSON text, and all others
+    of the parameter with them.
+    """
+    if all(isinstance(value, STORABLE) for value in values):
+        return ScalarChoices(tuple(values)), Codec()
+    texts = {_json_text(value): value for value in values}
+    return ScalarChoices(tuple(texts)), Texts(texts)
 
 
-def _numeric(kind: str, settings: Mapping[str, Any]) -> BaseDistribution:
-    low, high = as_number(settings["low"]) or 0, as_number(settings["high"]) or 0
-    step = as_number(settings.get("q" if kind == "discrete_uniform" else "step"))
-    log = kind in ("loguniform", "log_int") or bool(settings.get("log", False))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a range that ends between two steps ends at the lower one
-        if DOMAINS[kind].number is int:
-            return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
-        return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step))
+def by_position(values: Sequence[Any]) -> Encoding:
+    """Values in order, each stored as its position from 0."""
+    return WholeNumbers(0, len(values) - 1), Positions(tuple(values))
 
 
-def _categorical(choices: list[Any]) -> tuple[BaseDistribution, Codec]:
-    if all(isinstance(choice, STORABLE) for choice in choices):
-        return CategoricalDistribution(choices), Codec()
-    texts = {json_text(choice): choice for choice in choices}
-    return CategoricalDistribution(list(texts)), Texts(texts)
+def by_log_position(values: Sequence[float]) -> Encoding:
+    """Numbers in order on a logarithmic scale.
 
-
-def _log_ordinal(values: list[float]) -> tuple[BaseDistribution, Codec]:
-    """Both ends reach half a gap further, so that the outer values are as likely as the inner ones."""
+    Both ends reach half a gap further, so that the outer values are as likely as the inner ones.
+    """
     if len(values) == 1:
-        return IntDistribution(0, 0), Positions(tuple(values))
+        return by_position(values)
     low = values[0] * math.sqrt(values[0] / values[1])
     high = values[-1] * math.sqrt(values[-1] / values[-2])
-    return FloatDistribution(low, high, log=True), NearestInLog(tuple(values))
+    return NumberRange(low, high, log=True), NearestInLog(tuple(values))
+
+
+def signature(distribution: BaseDistribution, meaning: Mapping[str, Any]) -> str:
+    """The distribution as JSON, with what else decides on the value that a stored number means."""
+    from optuna.distributions import distribution_to_json
+
+    text = distribution_to_json(distribution)
+    if not meaning:
+        return text
+    data = json.loads(text)
+    return json.dumps({**data, "attributes": {**data["attributes"], **meaning}})
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

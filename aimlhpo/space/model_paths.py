@@ -1,5 +1,5 @@
-"""Colon paths into the model config: `optimizer:learning_rate`, and list positions too, `layers:0:units`.
-Search space inside the model config: `{hyper_opt: {suggest: int, params: {low: 2, high: 8}}}` at any place.
+"""The model config: colon paths into it, such as `optimizer:learning_rate` and `layers:0:units`, and the parameters
+that it may hold itself, as `{hyper_opt: {suggest: int, params: {low: 2, high: 8}}}` at any place. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
 
-MOST_COMPARED = 5000
+MOST_COMPARED = 5000  # paths that are looked through for the nearest one
+SEARCH_MARK = "hyper_opt"
+SEARCH_KEYS = ("suggest", "params", "dependency")
 
 
 class ModelPathError(ConfigError):
@@ -78,17 +80,11 @@ def nearest(conf: Any, path: str) -> str | None:
     return best if score >= 0.5 else None
 
 
-def paths(conf: Any) -> Iterator[str]:
+def paths(conf: Any, above: str = "") -> Iterator[str]:
     """Every path of the model config, mappings and lists included, in the order of the file."""
-    for segments in _walk(conf, ()):
-        yield ":".join(segments)
-
-
-def _walk(value: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for key, item in _items(value):
-        here = (*above, str(key))
-        yield here
-        yield from _walk(item, here)
+    for key, item in _items(conf):
+        yield f"{above}{key}"
+        yield from paths(item, f"{above}{key}:")
 
 
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -131,39 +127,27 @@ def _key(container: Any, segment: str) -> Any:
     return None
 
 
-SEARCH_MARK = "hyper_opt"
-SEARCH_KEYS = ("suggest", "params", "dependency")
+def search_objects(model: Mapping[str, Any]) -> tuple[dict[tuple[str, ...], Mapping[str, Any]], list[Problem]]:
+    """Every `hyper_opt` object of the model config by its path, and what is wrong with the form of the others."""
+    found: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    problems: list[Problem] = []
+    for path, holder in _holders(model, ()):
+        wrong = list(_form_problems(path, holder))
+        problems += wrong
+        if not wrong:
+            found[path] = holder[SEARCH_MARK]
+    return found, problems
 
 
-def search_objects(model: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Every place in the model config that holds a `hyper_opt` object, and the object."""
-    if isinstance(model, Mapping) and SEARCH_MARK in model:
-        yield above, model
-    elif isinstance(model, Mapping):
-        for key, value in model.items():
-            yield from search_objects(value, (*above, str(key)))
-    elif isinstance(model, list):
-        for index, value in enumerate(model):
-            yield from search_objects(value, (*above, str(index)))
+def _holders(value: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    if isinstance(value, Mapping) and SEARCH_MARK in value:
+        yield above, value
+        return
+    for key, item in _items(value):
+        yield from _holders(item, (*above, str(key)))
 
 
-def search_entries(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The objects as entries of `optuna: parameters`, by colon path; ones that make no sense are left out."""
-    found = {}
-    for path, holder in search_objects(model):
-        inner = holder[SEARCH_MARK]
-        if path and isinstance(inner, Mapping) and not list(_problems(path, holder)):
-            entry = {"type": inner["suggest"], "settings": dict(inner.get("params", {}))}
-            found[":".join(path)] = entry | ({"dependency": inner["dependency"]} if "dependency" in inner else {})
-    return found
-
-
-def search_entry_problems(model: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with the form of the objects."""
-    return [problem for path, holder in search_objects(model) for problem in _problems(path, holder)]
-
-
-def _problems(path: tuple[str, ...], holder: Mapping[str, Any]) -> Iterator[Problem]:
+def _form_problems(path: tuple[str, ...], holder: Mapping[str, Any]) -> Iterator[Problem]:
     where, inner = key_path("model", *path, SEARCH_MARK), holder[SEARCH_MARK]
     if not path:
         yield Problem(where, "stands at the top", "as the value of a key")

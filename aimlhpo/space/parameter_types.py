@@ -1,7 +1,8 @@
-"""What a kind of search-space parameter is made of.
-The kinds of parameters that make a study a full grid: every combination of their values is run once.
-The kinds of search-space parameters: which settings each takes, and what is wrong with given ones.
-The values of parameters that have finitely many, and drawing some of any.
+"""The types of search-space parameters: the settings that each takes, what is wrong with given ones, its values, and
+how they are stored.
+
+A new type is a subclass of ParameterType (or another instance of one that is here) and one line in PARAMETER_TYPES.
+Checks, the JSON schema and the reference tables all read that registry. Pure: nothing here imports optuna.
 """
 
 from __future__ import annotations
@@ -9,12 +10,43 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from aimlhpo.errors import show
+from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
+from aimlhpo.space.distributions import (
+    Codec,
+    Encoding,
+    NumberRange,
+    WholeNumbers,
+    by_choice,
+    by_log_position,
+    by_position,
+)
+
+Settings = Mapping[str, Any]
+MOST_VALUES = 100_000
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "name": {"type": "string", "description": "The parameter's name in the study; its key where not given."},
+    "low": {"type": "number", "description": "Smallest value, included."},
+    "high": {"type": "number", "description": "Largest value, included."},
+    "log": {"type": "boolean", "description": "Search on a logarithmic scale.", "default": False},
+    "step": {"type": "number", "description": "Distance between neighbouring values.", "exclusiveMinimum": 0},
+    "q": {"type": "number", "description": "Distance between neighbouring values.", "exclusiveMinimum": 0},
+    "choices": {"type": "array", "description": "The values to choose from.", "minItems": 1},
+    "size": {"type": "integer", "description": "Number of values, both ends included.", "minimum": 2},
+    "cast_int": {"type": "boolean", "description": "Round the values to whole numbers.", "default": False},
+    "value": {"description": "The value of every trial."},
+    "values": {"type": "array", "description": "The values, each of which is run.", "minItems": 1},
+    "start": {"type": "number", "description": "First number, or first exponent."},
+    "end": {"type": "number", "description": "Last number, or last exponent, included."},
+    "base": {"type": "number", "description": "What the exponents are powers of.", "default": 10},
+    "count": {"type": "integer", "description": "Number of values.", "minimum": 1},
+    "distribution": {"type": "object", "description": "What values are drawn from: type and settings."},
+}
+"""JSON schema of every setting that a type may name."""
 
 
 def as_number(value: Any) -> int | float | None:
@@ -29,376 +61,483 @@ def as_number(value: Any) -> int | float | None:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Settings = Mapping[str, Any]
-Found = tuple[str, str, str | None]  # the setting, what was found, what is legal
-MOST_VALUES = 100_000
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, and not a text that spells one."""
+    return not isinstance(value, str) and as_number(value) is not None
 
 
-@dataclass(frozen=True)
-class Domain:
-    """One kind: its settings beside `name`, a check of settings that are all there, and what it means."""
+class ParameterType:
+    """One type of parameter.
 
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    check: Callable[[Settings], Iterator[Found]]
+    Every method but `problems` takes settings in which `problems` has found nothing.
+    """
+
     meaning: str
-    values: Callable[[Settings], list[Any]] | None = None
-    """All values of a finite kind that is searched by position or by choice."""
-    number: type = float
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    of_grid = False
+    """Whether the type makes a study a full grid, in which every combination of values is run once."""
 
     @property
     def settings(self) -> tuple[str, ...]:
+        """The names of all settings."""
         return ("name", *self.required, *self.optional)
 
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        """What is wrong with settings that are all there; `where` begins with the setting's name."""
+        yield from ()
 
-def numbers(settings: Settings, keys: tuple[str, ...], whole: bool) -> Iterator[Found]:
+    def listed(self, settings: Settings) -> list[Any] | None:
+        """All values of a type that lists them, None for ranges of numbers."""
+        return None
+
+    def values(self, settings: Settings) -> list[Any] | None:
+        """All values in order, None where there are infinitely many or too many to list."""
+        return self.listed(settings)
+
+    def size(self, settings: Settings) -> int:
+        """How many values take part in a grid; 0 where there are infinitely many."""
+        return len(self.values(settings) or [])
+
+    def legal(self, settings: Settings, value: Any) -> str | None:
+        """None for one of the parameter's values; for any other value, which ones there are."""
+        values = self.listed(settings) or []
+        found = any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+        return None if found else f"one of {show(values)}"
+
+    def draw(self, settings: Settings, count: int, seed: str) -> list[Any]:
+        """`count` values at random, all different; the same ones for the same seed."""
+        source = random.Random(seed)
+        return sorted(self.values(settings) or [], key=lambda _: source.random(), reverse=True)[:count]
+
+    def encoding(self, settings: Settings) -> Encoding:
+        """How the values are stored, and the way from and to the user's values."""
+        raise NotImplementedError
+
+
+class Range(ParameterType):
+    """The numbers from `low` to `high`.
+
+    `log` is True for a logarithmic scale, None where the setting of that name decides; `step` is the setting that
+    holds the distance between neighbours.
+    """
+
+    def __init__(self, meaning: str, *, whole: bool = False, log: bool | None = False, step: str = "step") -> None:
+        self.meaning = f"a {'whole ' if whole else ''}number from `low` to `high`{meaning}"
+        self.whole, self._log, self._step = whole, log, step
+        self.required = ("low", "high") if step == "step" else ("low", "high", step)
+        self.optional = ("log", "step") if log is None else ()
+
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        yield from _range_problems(settings, self._step, self.whole)
+        log = self._log
+        if log is None:
+            yield from _yes_or_no_problems(settings, "log")
+            log = settings.get("log", False) in (1, True)
+            if log and as_number(settings.get("step")) not in (None, 1 if self.whole else None):
+                yield Problem("step", "a logarithmic scale has no steps", "log or step, not both")
+        if log:
+            yield from _log_problems(settings, smallest=1 if self.whole else 0)
+
+    def _numbers(self, settings: Settings) -> tuple[int | float, int | float, int | float | None, bool]:
+        low, high = as_number(settings["low"]) or 0, as_number(settings["high"]) or 0
+        log = bool(settings.get("log", False)) if self._log is None else self._log
+        return low, high, as_number(settings.get(self._step)), log
+
+    def values(self, settings: Settings) -> list[Any] | None:
+        low, high, step, _ = self._numbers(settings)
+        step = step or (1 if self.whole else None)
+        if step is None or (high - low) / step >= MOST_VALUES:
+            return None
+        return [int(value) if self.whole else float(value) for value in stepped_values(low, high, step)]
+
+    def legal(self, settings: Settings, value: Any) -> str | None:
+        low, high, step, _ = self._numbers(settings)
+        number = None if isinstance(value, str) else as_number(value)
+        if number is None or not low <= number <= high or (self.whole and isinstance(number, float)):
+            return f"a {'whole ' if self.whole else ''}number from {show(low)} to {show(high)}"
+        if step and abs((number - low) / step - round((number - low) / step)) > 1e-8:
+            return f"a number from {show(low)} to {show(high)} in steps of {show(step)}"
+        return None
+
+    def draw(self, settings: Settings, count: int, seed: str) -> list[Any]:
+        source = random.Random(seed)
+        low, high, _, log = self._numbers(settings)
+        values = self.values(settings)
+        if values is not None:  # without replacement; on a logarithmic scale, small ones are likelier
+            keyed = sorted(values, key=lambda value: source.random() ** (value if log else 1), reverse=True)
+            return keyed[:count]
+        drawn: dict[Any, None] = {}
+        while len(drawn) < count:
+            number = math.exp(source.uniform(math.log(low), math.log(high))) if log else source.uniform(low, high)
+            number = min(max(number, low), high)
+            drawn[round(number) if self.whole else float(number)] = None
+        return list(drawn)
+
+    def encoding(self, settings: Settings) -> Encoding:
+        low, high, step, log = self._numbers(settings)
+        if self.whole:
+            return WholeNumbers(int(low), int(high), int(step or 1), log), Codec()
+        return NumberRange(float(low), float(high), None if step is None else float(step), log), Codec()
+
+
+class Categorical(ParameterType):
+    """Choices without an order."""
+
+    meaning = "one of `choices`: strings, numbers, booleans, null or lists"
+    required = ("choices",)
+
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        choices = settings["choices"]
+        if not isinstance(choices, list):
+            yield Problem("choices", f"{show(choices)} is not a list", "a list of values")
+            return
+        if not choices:
+            yield Problem("choices", "is an empty list", "at least one value")
+        for index, choice in enumerate(choices):
+            if isinstance(choice, float) and math.isnan(choice):
+                yield Problem("choices", "nan is not a choice", "strings, numbers, booleans, null or lists")
+            elif choice in choices[:index]:
+                first = choices[choices.index(choice)]
+                same = "is given twice" if type(first) is type(choice) else f"equals {show(first)}"
+                yield Problem("choices", f"{show(choice)} {same}", "each value once")
+
+    def listed(self, settings: Settings) -> list[Any]:
+        return list(settings["choices"])
+
+    def encoding(self, settings: Settings) -> Encoding:
+        return by_choice(self.listed(settings))
+
+
+class Ordinal(Categorical):
+    """Numbers in order: near ones are alike."""
+
+    meaning = "one of `choices`, numbers in order: near ones are alike"
+
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        found = list(super().problems(settings))
+        yield from found
+        if found:
+            return
+        choices = settings["choices"]
+        for choice in choices:
+            if not is_number(choice):
+                yield Problem("choices", f"{show(choice)} is not a number", "numbers in order, or the type categorical")
+                return
+        if choices != sorted(choices):
+            yield Problem("choices", f"{show(choices)} is not in order", "numbers in rising order")
+
+    def encoding(self, settings: Settings) -> Encoding:
+        return by_position(self.listed(settings))
+
+
+class LogOrdinal(Ordinal):
+    """Numbers in order on a logarithmic scale."""
+
+    meaning = "one of `choices`, numbers in order, near ones on a logarithmic scale"
+
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        found = list(super().problems(settings))
+        yield from found
+        if not found and settings["choices"][0] <= 0:
+            shown = show(settings["choices"][0])
+            yield Problem("choices", f"{shown} has no place on a logarithmic scale", "numbers more than 0")
+
+    def encoding(self, settings: Settings) -> Encoding:
+        return by_log_position([as_number(value) or 0 for value in self.listed(settings)])
+
+
+class EvenlySpaced(ParameterType):
+    """`size` numbers from `low` to `high`, both included."""
+
+    required = ("low", "high", "size")
+    optional = ("cast_int",)
+
+    def __init__(self, *, log: bool) -> None:
+        self._log = log
+        how = "evenly on a log scale" if log else "evenly spaced"
+        self.meaning = f"one of `size` numbers from `low` to `high`, {how}"
+
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        found = [
+            *_yes_or_no_problems(settings, "cast_int"),
+            *_range_problems(settings, "step", whole=False),
+            *_number_problems(settings, ("size",), whole=True),
+        ]
+        size = as_number(settings["size"])
+        if not found and size is not None and not 2 <= size <= MOST_VALUES:
+            what = f"{show(size)} is too {'small' if size < 2 else 'large'}"
+            found.append(Problem("size", what, f"from 2 to {MOST_VALUES}"))
+        if not found and self._log:
+            found += _log_problems(settings, smallest=0)
+        if not found and settings.get("cast_int") and len(set(self.listed(settings))) < int(size or 0):
+            where = "on this scale" if self._log else "between low and high"
+            found.append(Problem("size", f"{show(size)} whole numbers do not fit {where}", "fewer values"))
+        yield from found
+
+    def listed(self, settings: Settings) -> list[Any]:
+        low, high, size = (as_number(settings[key]) or 0 for key in ("low", "high", "size"))
+        first, last = (math.log(low), math.log(high)) if self._log else (float(low), float(high))
+        inner = [first + (last - first) * index / (int(size) - 1) for index in range(1, int(size) - 1)]
+        values = [float(low), *(math.exp(value) if self._log else value for value in inner), float(high)]
+        return [round(value) for value in values] if settings.get("cast_int") else values
+
+    def encoding(self, settings: Settings) -> Encoding:
+        return by_position(self.listed(settings))
+
+
+class Constant(ParameterType):
+    """One value; as `single`, a grid's type."""
+
+    required = ("value",)
+
+    def __init__(self, meaning: str, *, of_grid: bool = False) -> None:
+        self.meaning, self.of_grid = meaning, of_grid
+
+    def listed(self, settings: Settings) -> list[Any]:
+        return [settings["value"]]
+
+    def encoding(self, settings: Settings) -> Encoding:
+        return by_choice(self.listed(settings))
+
+
+class Multiple(ParameterType):
+    """Each of a grid's values."""
+
+    meaning = "grid: each of `values`"
+    required = ("values",)
+    of_grid = True
+
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        values = settings["values"]
+        if not isinstance(values, list) or not values:
+            yield Problem("values", f"{show(values)} is not a list of values", "at least one value: [1, 2, 3]")
+            return
+        for index, value in enumerate(values):
+            if value != value:
+                yield Problem("values", "nan is not a value", "strings, numbers, booleans, null or lists")
+            elif value in values[:index]:
+                yield Problem("values", f"{show(value)} is given twice", "each value once")
+
+    def listed(self, settings: Settings) -> list[Any]:
+        return list(settings["values"])
+
+    def encoding(self, settings: Settings) -> Encoding:
+        return by_choice(self.listed(settings))
+
+
+class Linear(ParameterType):
+    """A grid's numbers in equal steps."""
+
+    meaning = "grid: numbers from `start` to `end` in steps of `step`"
+    required = ("start", "end", "step")
+    of_grid = True
+
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        found = list(_number_problems(settings, ("start", "end"), whole=False))
+        step = as_number(settings["step"])
+        if step is None or step <= 0:
+            found.append(Problem("step", f"{show(settings['step'])} is not a positive number", "more than 0"))
+        yield from found
+        if found or step is None:
+            return
+        start, end = as_number(settings["start"]) or 0, as_number(settings["end"]) or 0
+        if start > end:
+            yield Problem("start", f"{show(start)} is greater than end, {show(end)}", "start <= end")
+        elif (end - start) / step >= MOST_VALUES:
+            yield Problem("step", f"{show(step)} makes more than {MOST_VALUES} values", "a wider step")
+
+    def listed(self, settings: Settings) -> list[Any]:
+        return stepped_values(settings["start"], settings["end"], settings["step"])
+
+    def encoding(self, settings: Settings) -> Encoding:
+        return by_position(self.listed(settings))
+
+
+class Powers(ParameterType):
+    """A grid's powers of a base."""
+
+    meaning = "grid: `base` (10 where not given) to the power of `count` exponents from `start` to `end`"
+    required = ("start", "end", "count")
+    optional = ("base",)
+    of_grid = True
+
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        found = [*_number_problems(settings, ("start", "end"), whole=False), *_count_problems(settings)]
+        base = as_number(settings.get("base", 10))
+        if base is None or base <= 0 or base == 1:
+            what = f"{show(settings['base'])} is not a base of powers"
+            found.append(Problem("base", what, "a number more than 0, not 1"))
+        yield from found
+        if found:
+            return
+        try:
+            values = self.listed(settings)
+        except OverflowError:
+            what = f"{show(base)} to the power of {show(settings['end'])} is no number any more"
+            yield Problem("end", what, "smaller exponents")
+            return
+        if len(set(values)) < len(values):
+            what = f"{show(settings['count'])} different values do not fit from start to end"
+            yield Problem("count", what, "count: 1")
+
+    def listed(self, settings: Settings) -> list[Any]:
+        """Whole numbers stay whole."""
+        base, start, end = (as_number(settings.get(key, 10)) or 0 for key in ("base", "start", "end"))
+        count = int(as_number(settings["count"]) or 0)
+        exponents = [start + (end - start) * index / max(1, count - 1) for index in range(count)]
+        whole = isinstance(base, int) and all(exponent >= 0 and exponent == int(exponent) for exponent in exponents)
+        return [base ** int(exponent) if whole else float(base) ** exponent for exponent in exponents]
+
+    def encoding(self, settings: Settings) -> Encoding:
+        return by_position(self.listed(settings))
+
+
+class Random(ParameterType):
+    """A grid's values that are drawn once, from a parameter without a name of its own."""
+
+    meaning = "grid: `count` values drawn once from `distribution` ({type: ..., settings: ...})"
+    required = ("distribution", "count")
+    of_grid = True
+
+    def problems(self, settings: Settings) -> Iterator[Problem]:
+        found = list(_count_problems(settings))
+        yield from found
+        drawn = settings["distribution"]
+        if found:
+            return
+        if (
+            not isinstance(drawn, Mapping)
+            or set(drawn) != {"type", "settings"}
+            or not isinstance(drawn["settings"], dict)
+        ):
+            yield Problem("distribution", f"{show(drawn)} is not a distribution", "{type: ..., settings: {...}}")
+            return
+        kind = PARAMETER_TYPES.get(str(drawn["type"]))
+        if kind is not None and kind.of_grid:
+            others = listing(name for name, other in PARAMETER_TYPES.items() if not other.of_grid)
+            yield Problem(key_path("distribution", "type"), f"{show(drawn['type'])} is a grid's own type", others)
+            return
+        inner = list(settings_problems(("distribution",), drawn["type"], drawn["settings"]))
+        yield from inner
+        values = None if inner or kind is None else kind.values(drawn["settings"])
+        if values is not None and len(values) < (as_number(settings["count"]) or 0):
+            yield Problem("count", f"{show(settings['count'])} of {len(values)} values", "no more than there are")
+
+    def values(self, settings: Settings) -> None:
+        return None
+
+    def size(self, settings: Settings) -> int:
+        return int(as_number(settings["count"]) or 0)
+
+    def legal(self, settings: Settings, value: Any) -> str | None:
+        drawn = settings["distribution"]
+        return PARAMETER_TYPES[drawn["type"]].legal(drawn["settings"], value)
+
+    def draw(self, settings: Settings, count: int, seed: str) -> list[Any]:
+        drawn = settings["distribution"]
+        return PARAMETER_TYPES[drawn["type"]].draw(drawn["settings"], count, seed)
+
+    def encoding(self, settings: Settings) -> Encoding:
+        drawn = settings["distribution"]
+        return PARAMETER_TYPES[drawn["type"]].encoding(drawn["settings"])
+
+
+_ON_LOG = " on a logarithmic scale"
+
+PARAMETER_TYPES: dict[str, ParameterType] = {
+    "categorical": Categorical(),
+    "float": Range("", log=None),
+    "int": Range("", log=None, whole=True),
+    "loguniform": Range(_ON_LOG, log=True),
+    "uniform": Range(""),
+    "discrete_uniform": Range(" in steps of `q`", step="q"),
+    "log_int": Range(_ON_LOG, log=True, whole=True),
+    "ordinal": Ordinal(),
+    "log_ordinal": LogOrdinal(),
+    "finrange": EvenlySpaced(log=False),
+    "logfinrange": EvenlySpaced(log=True),
+    "constant": Constant("always `value`"),
+    "single": Constant("grid: `value` alone", of_grid=True),
+    "multiple": Multiple(),
+    "linear": Linear(),
+    "logspace": Powers(),
+    "random": Random(),
+}
+
+
+def settings_problems(
+    above: tuple[str, ...], kind: Any, settings: Settings, words: tuple[str, str] = ("type", "settings")
+) -> Iterator[Problem]:
+    """Every mistake in one parameter's type and settings; `above` is its key path, `words` what the two are called."""
+    if not isinstance(kind, str) or kind not in PARAMETER_TYPES:
+        near = did_you_mean(kind, PARAMETER_TYPES, 0.5)
+        yield Problem(key_path(*above, words[0]), f"{show(kind)} is not known", listing(PARAMETER_TYPES), near)
+        return
+    parameter_type, here = PARAMETER_TYPES[kind], (*above, words[1])
+    for key in settings:
+        if key not in parameter_type.settings:
+            near = did_you_mean(key, parameter_type.settings)
+            yield Problem(key_path(*here, key), "unknown key", listing(parameter_type.settings), near)
+    missing = [key for key in parameter_type.required if key not in settings]
+    for key in missing:
+        yield Problem(key_path(*here, key), "is missing", parameter_type.meaning)
+    name = settings.get("name", "x")
+    if not isinstance(name, str) or not name.strip():
+        yield Problem(key_path(*here, "name"), f"{show(name)} is not a name", "text: the parameter's name in the study")
+    for problem in () if missing else parameter_type.problems(settings):
+        yield Problem(key_path(*here, problem.where), problem.found, problem.legal, problem.suggestion)
+
+
+def stepped_values(start: Any, end: Any, step: Any) -> list[Any]:
+    """From start in steps up to end, which is included where a step meets it; 0.1 + 0.2 is 0.3 here."""
+    first, last, width = (Decimal(str(as_number(number))) for number in (start, end, step))
+    values = [first + width * index for index in range(int((last - first) / width) + 1)]
+    whole = all(value == value.to_integral_value() for value in (first, width))
+    return [int(value) if whole else float(value) for value in values]
+
+
+def _number_problems(settings: Settings, keys: tuple[str, ...], whole: bool) -> Iterator[Problem]:
     kind = "a whole number" if whole else "a number"
     for key in keys:
         value = settings.get(key)
         number = as_number(value)
         if number is None and not (key in ("step", "q") and value is None):
-            yield key, f"{show(value)} is not a number", kind
+            yield Problem(key, f"{show(value)} is not a number", kind)
         elif whole and isinstance(number, float):
-            yield key, f"{show(value)} is not a whole number", kind
+            yield Problem(key, f"{show(value)} is not a whole number", kind)
 
 
-def _single(settings: Settings) -> Iterator[Found]:
-    yield from ()
-
-
-def _multiple(settings: Settings) -> Iterator[Found]:
-    values = settings["values"]
-    if not isinstance(values, list) or not values:
-        yield "values", f"{show(values)} is not a list of values", "at least one value: [1, 2, 3]"
-        return
-    for index, value in enumerate(values):
-        if value != value:
-            yield "values", "nan is not a value", "strings, numbers, booleans, null or lists"
-        elif value in values[:index]:
-            yield "values", f"{show(value)} is given twice", "each value once"
-
-
-def _linear(settings: Settings) -> Iterator[Found]:
-    found = list(numbers(settings, ("start", "end"), False))
-    step = as_number(settings["step"])
-    if step is None or step <= 0:
-        found.append(("step", f"{show(settings['step'])} is not a positive number", "more than 0"))
-    yield from found
-    if found or step is None:
-        return
-    start, end = as_number(settings["start"]) or 0, as_number(settings["end"]) or 0
-    if start > end:
-        yield "start", f"{show(start)} is greater than end, {show(end)}", "start <= end"
-    elif (end - start) / step >= MOST_VALUES:
-        yield "step", f"{show(step)} makes more than {MOST_VALUES} values", "a wider step"
-
-
-def _logspace(settings: Settings) -> Iterator[Found]:
-    found = [*numbers(settings, ("start", "end"), False), *_count(settings)]
-    base = as_number(settings.get("base", 10))
-    if base is None or base <= 0 or base == 1:
-        found.append(("base", f"{show(settings['base'])} is not a base of powers", "a number more than 0, not 1"))
-    yield from found
-    if found:
-        return
-    try:
-        values = power_values(settings)
-    except OverflowError:
-        yield "end", f"{show(base)} to the power of {show(settings['end'])} is no number any more", "smaller exponents"
-        return
-    if len(set(values)) < len(values):
-        yield "count", f"{show(settings['count'])} different values do not fit from start to end", "count: 1"
-
-
-def _random(settings: Settings) -> Iterator[Found]:
-    yield from _count(settings)
-
-
-def _count(settings: Settings) -> Iterator[Found]:
-    count = as_number(settings["count"])
-    if not isinstance(count, int) or not 1 <= count <= MOST_VALUES:
-        yield "count", f"{show(settings['count'])} is not a count", f"a whole number from 1 to {MOST_VALUES}"
-
-
-def _value(settings: Settings) -> list[Any]:
-    return [settings["value"]]
-
-
-def _values(settings: Settings) -> list[Any]:
-    return list(settings["values"])
-
-
-def stepped_values(settings: Settings) -> list[Any]:
-    """From start in steps up to end, which is included where a step meets it; 0.1 + 0.2 is 0.3 here."""
-    start, end, step = (Decimal(str(as_number(settings[key]))) for key in ("start", "end", "step"))
-    values = [start + step * index for index in range(int((end - start) / step) + 1)]
-    whole = all(value == value.to_integral_value() for value in (start, step))
-    return [int(value) if whole else float(value) for value in values]
-
-
-def power_values(settings: Settings) -> list[Any]:
-    """The base to the power of `count` exponents from start to end; whole numbers stay whole."""
-    base, start, end = (as_number(settings.get(key, 10)) or 0 for key in ("base", "start", "end"))
-    count = int(as_number(settings["count"]) or 0)
-    exponents = [start + (end - start) * index / max(1, count - 1) for index in range(count)]
-    whole = isinstance(base, int) and all(exponent >= 0 and exponent == int(exponent) for exponent in exponents)
-    return [base ** int(exponent) if whole else float(base) ** exponent for exponent in exponents]
-
-
-GRID_DOMAINS: dict[str, Domain] = {
-    "single": Domain(("value",), (), _single, "grid: `value` alone", _value),
-    "multiple": Domain(("values",), (), _multiple, "grid: each of `values`", _values),
-    "linear": Domain(
-        ("start", "end", "step"), (), _linear, "grid: numbers from `start` to `end` in steps of `step`", stepped_values
-    ),
-    "logspace": Domain(
-        ("start", "end", "count"),
-        ("base",),
-        _logspace,
-        "grid: `base` (10 where not given) to the power of `count` exponents from `start` to `end`",
-        power_values,
-    ),
-    "random": Domain(
-        ("distribution", "count"),
-        (),
-        _random,
-        "grid: `count` values drawn once from `distribution` ({type: ..., settings: ...})",
-    ),
-}
-
-
-def _range(settings: Settings, step: str, whole: bool) -> Iterator[Found]:
+def _range_problems(settings: Settings, step: str, whole: bool) -> Iterator[Problem]:
     """Low to high, with an optional step, on a linear or logarithmic scale."""
-    found = list(numbers(settings, ("low", "high", step), whole))
+    found = list(_number_problems(settings, ("low", "high", step), whole))
     yield from found
     if found:
         return
     low, high = as_number(settings["low"]), as_number(settings["high"])
     if low is not None and high is not None and low > high:
-        yield "low", f"{show(low)} is greater than high, {show(high)}", "low <= high"
+        yield Problem("low", f"{show(low)} is greater than high, {show(high)}", "low <= high")
     width = as_number(settings.get(step))
     if width is not None and width <= 0:
-        yield step, f"{show(width)} is not positive", "more than 0"
+        yield Problem(step, f"{show(width)} is not positive", "more than 0")
     if width is None and step == "q":
-        yield step, "null is not a number", "more than 0"
+        yield Problem(step, "null is not a number", "more than 0")
 
 
-def _log(settings: Settings, smallest: float) -> Iterator[Found]:
+def _log_problems(settings: Settings, smallest: int) -> Iterator[Problem]:
     """What a logarithmic scale asks for beyond a range."""
     low = as_number(settings["low"])
     if low is not None and (low < smallest or low <= 0):
-        bound = "low > 0" if smallest == 0 else f"low >= {smallest:g}"
-        yield "low", f"{show(low)} has no place on a logarithmic scale", bound
+        bound = "low > 0" if smallest == 0 else f"low >= {smallest}"
+        yield Problem("low", f"{show(low)} has no place on a logarithmic scale", bound)
 
 
-def _yes_or_no(settings: Settings, key: str) -> Iterator[Found]:
+def _yes_or_no_problems(settings: Settings, key: str) -> Iterator[Problem]:
     if settings.get(key, False) not in (True, False):
-        yield key, f"{show(settings[key])} is not yes or no", "true or false"
+        yield Problem(key, f"{show(settings[key])} is not yes or no", "true or false")
 
 
-def _maybe_log(settings: Settings, smallest: float) -> Iterator[Found]:
-    yield from _yes_or_no(settings, "log")
-    if settings.get("log", False) in (1, True):
-        yield from _log(settings, smallest)
-        if as_number(settings.get("step")) not in (None, 1 if smallest else None):
-            yield "step", "a logarithmic scale has no steps", "log or step, not both"
-
-
-def _float(settings: Settings) -> Iterator[Found]:
-    yield from _range(settings, "step", whole=False)
-    yield from _maybe_log(settings, 0)
-
-
-def _int(settings: Settings) -> Iterator[Found]:
-    yield from _range(settings, "step", whole=True)
-    yield from _maybe_log(settings, 1)
-
-
-def _log_int(settings: Settings) -> Iterator[Found]:
-    yield from _range(settings, "step", whole=True)
-    yield from _log(settings, 1)
-
-
-def _loguniform(settings: Settings) -> Iterator[Found]:
-    yield from _range(settings, "step", whole=False)
-    yield from _log(settings, 0)
-
-
-def _uniform(settings: Settings) -> Iterator[Found]:
-    yield from _range(settings, "step", whole=False)
-
-
-def _discrete(settings: Settings) -> Iterator[Found]:
-    yield from _range(settings, "q", whole=False)
-
-
-def _categorical(settings: Settings) -> Iterator[Found]:
-    choices = settings["choices"]
-    if not isinstance(choices, list):
-        yield "choices", f"{show(choices)} is not a list", "a list of values"
-        return
-    if not choices:
-        yield "choices", "is an empty list", "at least one value"
-    for index, choice in enumerate(choices):
-        if isinstance(choice, float) and math.isnan(choice):
-            yield "choices", "nan is not a choice", "strings, numbers, booleans, null or lists"
-        elif choice in choices[:index]:
-            first = choices[choices.index(choice)]
-            same = "is given twice" if type(first) is type(choice) else f"equals {show(first)}"
-            yield "choices", f"{show(choice)} {same}", "each value once"
-
-
-def _ordinal(settings: Settings) -> Iterator[Found]:
-    found = list(_categorical(settings))
-    yield from found
-    if found:
-        return
-    numbers = [as_number(choice) for choice in settings["choices"]]
-    for choice, number in zip(settings["choices"], numbers, strict=True):
-        if number is None or isinstance(choice, str):
-            yield "choices", f"{show(choice)} is not a number", "numbers in order, or the type categorical"
-            return
-    if numbers != sorted(number for number in numbers if number is not None):
-        yield "choices", f"{show(settings['choices'])} is not in order", "numbers in rising order"
-
-
-def _log_ordinal(settings: Settings) -> Iterator[Found]:
-    found = list(_ordinal(settings))
-    yield from found
-    if not found and settings["choices"][0] <= 0:
-        yield "choices", f"{show(settings['choices'][0])} has no place on a logarithmic scale", "numbers more than 0"
-
-
-def _finrange(settings: Settings) -> Iterator[Found]:
-    yield from _yes_or_no(settings, "cast_int")
-    found = [*_range(settings, "step", whole=False), *numbers(settings, ("size",), whole=True)]
-    yield from found
-    size = as_number(settings["size"])
-    if found or size is None:
-        return
-    if not 2 <= size <= MOST_VALUES:
-        yield "size", f"{show(size)} is too {'small' if size < 2 else 'large'}", f"from 2 to {MOST_VALUES}"
-    elif settings.get("cast_int") and len(set(linear_values(settings))) < size:
-        yield "size", f"{show(size)} whole numbers do not fit between low and high", "fewer values"
-
-
-def _logfinrange(settings: Settings) -> Iterator[Found]:
-    found = [*_finrange({**settings, "cast_int": False}), *_yes_or_no(settings, "cast_int")]
-    found = found or list(_log(settings, 0))
-    yield from found
-    if not found and settings.get("cast_int") and len(set(log_values(settings))) < len(log_values(settings)):
-        yield "size", f"{show(settings['size'])} whole numbers do not fit on this scale", "fewer values"
-
-
-def _constant(settings: Settings) -> Iterator[Found]:
-    yield from ()
-
-
-def choices(settings: Settings) -> list[Any]:
-    """The values as they are listed."""
-    return list(settings["choices"])
-
-
-def _evenly(low: float, high: float, size: int) -> list[float]:
-    inner = [low + (high - low) * index / (size - 1) for index in range(1, size - 1)]
-    return [low, *inner, high]
-
-
-def linear_values(settings: Settings) -> list[Any]:
-    """`size` values from low to high, both included."""
-    low, high, size = (as_number(settings[key]) or 0 for key in ("low", "high", "size"))
-    values = _evenly(float(low), float(high), int(size))
-    return [round(value) for value in values] if settings.get("cast_int") else values
-
-
-def log_values(settings: Settings) -> list[Any]:
-    """`size` values from low to high, both included, with the same factor between neighbours."""
-    low, high, size = (as_number(settings[key]) or 0 for key in ("low", "high", "size"))
-    inner = [math.exp(value) for value in _evenly(math.log(low), math.log(high), int(size))[1:-1]]
-    values = [float(low), *inner, float(high)]
-    return [round(value) for value in values] if settings.get("cast_int") else values
-
-
-def _domains_value(settings: Settings) -> list[Any]:
-    return [settings["value"]]
-
-
-_RANGE = ("low", "high")
-_SIZED = ("low", "high", "size")
-
-DOMAINS: dict[str, Domain] = {
-    "categorical": Domain(
-        ("choices",), (), _categorical, "one of `choices`: strings, numbers, booleans, null or lists", choices
-    ),
-    "float": Domain(_RANGE, ("log", "step"), _float, "a number from `low` to `high`"),
-    "int": Domain(_RANGE, ("log", "step"), _int, "a whole number from `low` to `high`", number=int),
-    "loguniform": Domain(_RANGE, (), _loguniform, "a number from `low` to `high` on a logarithmic scale"),
-    "uniform": Domain(_RANGE, (), _uniform, "a number from `low` to `high`"),
-    "discrete_uniform": Domain((*_RANGE, "q"), (), _discrete, "a number from `low` to `high` in steps of `q`"),
-    "log_int": Domain(_RANGE, (), _log_int, "a whole number from `low` to `high` on a logarithmic scale", number=int),
-    "ordinal": Domain(("choices",), (), _ordinal, "one of `choices`, numbers in order: near ones are alike", choices),
-    "log_ordinal": Domain(
-        ("choices",), (), _log_ordinal, "one of `choices`, numbers in order, near ones on a logarithmic scale", choices
-    ),
-    "finrange": Domain(
-        _SIZED, ("cast_int",), _finrange, "one of `size` numbers from `low` to `high`, evenly spaced", linear_values
-    ),
-    "logfinrange": Domain(
-        _SIZED,
-        ("cast_int",),
-        _logfinrange,
-        "one of `size` numbers from `low` to `high`, evenly on a log scale",
-        log_values,
-    ),
-    "constant": Domain(("value",), (), _constant, "always `value`", _domains_value),
-    **GRID_DOMAINS,
-}
-
-
-def finite_values(kind: str, settings: Settings) -> list[Any] | None:
-    """All values of a (correct) parameter in order, or None where there are infinitely many or too many to list."""
-    values = DOMAINS[kind].values
-    if values is not None:
-        return values(settings)
-    return None if kind == "random" else _steps(kind, settings)
-
-
-def _steps(kind: str, settings: Settings) -> list[Any] | None:
-    given = as_number(settings.get("q" if kind == "discrete_uniform" else "step"))
-    step = given or (1 if DOMAINS[kind].number is int else None)
-    if step is None or (_number(settings, "high") - _number(settings, "low")) / step >= MOST_VALUES:
-        return None
-    values = stepped_values({"start": settings["low"], "end": settings["high"], "step": step})
-    return [DOMAINS[kind].number(value) for value in values]
-
-
-def draw(kind: str, settings: Settings, count: int, seed: str) -> list[Any]:
-    """`count` values of a (correct) parameter at random, all different; the same ones for the same seed."""
-    source = random.Random(seed)
-    values = finite_values(kind, settings)
-    if values is not None:
-        weight: Callable[[Any], float] = (lambda value: 1 / value) if _is_log(kind, settings) else (lambda value: 1)
-        return sorted(values, key=lambda value: source.random() ** (1 / weight(value)), reverse=True)[:count]
-    drawn: dict[Any, None] = {}
-    while len(drawn) < count:
-        drawn[_draw_one(kind, settings, source)] = None
-    return list(drawn)
-
-
-def _draw_one(kind: str, settings: Settings, source: random.Random) -> Any:
-    low, high = _number(settings, "low"), _number(settings, "high")
-    if _is_log(kind, settings):
-        value = math.exp(source.uniform(math.log(low), math.log(high)))
-    else:
-        value = source.uniform(low, high)
-    value = min(max(value, low), high)
-    return round(value) if DOMAINS[kind].number is int else float(value)
-
-
-def _is_log(kind: str, settings: Settings) -> bool:
-    """Whether an equal share of the values is drawn from each factor of ten."""
-    return kind in ("loguniform", "log_int") or bool(settings.get("log", False))
-
-
-def _number(settings: Settings, key: str) -> int | float:
-    return as_number(settings[key]) or 0
+def _count_problems(settings: Settings) -> Iterator[Problem]:
+    count = as_number(settings["count"])
+    if not isinstance(count, int) or not 1 <= count <= MOST_VALUES:
+        yield Problem("count", f"{show(settings['count'])} is not a count", f"a whole number from 1 to {MOST_VALUES}")

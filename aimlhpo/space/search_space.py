@@ -1,43 +1,35 @@
-"""The search space: parameters of both YAML files, what a trial suggests for them, and where the values go."""
+"""The search space: the parameters that both YAML files declare, what a trial suggests for them, and where the values
+go in the model config.
+
+A SearchSpace is read once, with the configuration, and is part of it (`config.space`). It is plain data that can be
+pickled; optuna is imported only where one of its distributions is asked for.
+"""
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from functools import cached_property
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any, Protocol
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from aimlhpo.errors import Problem, key_path
+from aimlhpo.space.dependencies import NOTHING, Dependency, read_dependencies
+from aimlhpo.space.distributions import Codec, Encoding, Suggester, signature
+from aimlhpo.space.model_paths import SEARCH_MARK, exists, remove, search_objects, substitute
+from aimlhpo.space.parameter_types import PARAMETER_TYPES, ParameterType, settings_problems
 
-from aimlhpo.space.dependencies import NOTHING, Dependency, dependency_order, parse, resolve
-from aimlhpo.space.distributions import Codec, distribution
-from aimlhpo.space.model_paths import exists, remove, substitute
-
-
-class Suggester(Protocol):
-    """The part of Optuna's trial that is needed here."""
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float: ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 
-class DeclaredParameter(Protocol):
+REFUSED_TYPE = "(refused)"
+"""The type of an entry whose own type or settings are missing or have been refused: it is told elsewhere."""
+
+
+class Declaration(Protocol):
     """One entry of `optuna: parameters`, with its values checked."""
-
-    @property
-    def name(self) -> str: ...
 
     @property
     def type(self) -> str: ...
@@ -49,20 +41,10 @@ class DeclaredParameter(Protocol):
     def substitute(self) -> bool: ...
 
     @property
+    def pass_as(self) -> str | None: ...
+
+    @property
     def dependency(self) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Link:
-    """A dependency with what it names: the study name of another parameter, or a fixed value of the model config."""
-
-    dependency: Dependency
-    name: str | None
-    fixed: Any
-
-    def value(self, values: Mapping[str, Any]) -> Any:
-        """The other's value in a trial, NOTHING where it is left out."""
-        return self.fixed if self.name is None else values.get(self.name, NOTHING)
 
 
 @dataclass(frozen=True)
@@ -70,76 +52,141 @@ class Parameter:
     """One searched parameter.
 
     `key` is the key in the YAML, `name` the name in the study; `path` says where the value stands in the model
-    config, and is None where custom_updates or the objective reads it.
+    config, and is None where custom_updates or the objective reads it. `where` is the key path of the entry in its
+    file, and `words` what the keys for type and settings are called there.
+
+    `problems` is what is wrong with the entry by itself; a checked configuration has none.
     """
 
     key: str
     name: str
     type: str
     settings: Mapping[str, Any]
-    distribution: BaseDistribution
-    path: tuple[str, ...] | None
-    codec: Codec
-    links: tuple[Link, ...] = ()
+    where: tuple[str, ...]
+    words: tuple[str, str] = ("type", "settings")
+    path: tuple[str, ...] | None = None
+    substitute: bool = True
+    pass_as: str | None = None
+    dependencies: tuple[Dependency, ...] = ()
+    sound: bool = True
+    """Whether type and settings are right, so that the parameter's values can be asked for."""
+    problems: tuple[Problem, ...] = ()
 
     @property
-    def conditional(self) -> bool:
-        """Whether some trials are without it."""
-        return bool(self.links)
+    def definition(self) -> ParameterType:
+        """What the type means."""
+        return PARAMETER_TYPES[self.type]
+
+    @property
+    def of_grid(self) -> bool:
+        """Whether the type is one that makes a study a full grid."""
+        return self.type in PARAMETER_TYPES and self.definition.of_grid
+
+    @cached_property
+    def _encoding(self) -> Encoding:
+        return self.definition.encoding(self.settings)
+
+    @cached_property
+    def distribution(self) -> BaseDistribution:
+        """What Optuna searches."""
+        return self._encoding[0].distribution()
+
+    @property
+    def codec(self) -> Codec:
+        """The way between stored values and the user's."""
+        return self._encoding[1]
 
     @property
     def signature(self) -> str:
         """The distribution as JSON, with what else decides on the value that a stored number means."""
-        text = distribution_to_json(self.distribution)
-        meant = self.codec.meaning() | ({"count": self.settings["count"]} if self.type == "random" else {})
-        if not meant:
-            return text
-        data = json.loads(text)
-        return json.dumps({**data, "attributes": {**data["attributes"], **meant}})
+        drawn = {"count": self.settings["count"]} if self.type == "random" else {}
+        return signature(self.distribution, self.codec.meaning() | drawn)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether some trials are without it."""
+        return bool(self.dependencies)
 
     @property
     def otherwise(self) -> Any:
         """What stands in its place where it is not searched, or NOTHING."""
-        given = (link.dependency.otherwise for link in self.links)
+        given = (dependency.otherwise for dependency in self.dependencies)
         return next((value for value in given if value is not NOTHING), NOTHING)
 
     def active(self, values: Mapping[str, Any]) -> bool:
         """Whether it is searched, given the values of those that it depends on."""
-        others = [(link.dependency, link.value(values)) for link in self.links]
+        others = [(dependency, dependency.value(values)) for dependency in self.dependencies]
         return all(value is not NOTHING and dependency.holds(value) for dependency, value in others)
+
+    def suggest(self, trial: Suggester, values: Mapping[str, Any]) -> Any:
+        """The user's value in a trial, chosen by the study's sampler; `values` are those of the other parameters."""
+        return self.finish(self._encoding[0].suggest(trial, self.name), values)
 
     def finish(self, stored: Any, values: Mapping[str, Any]) -> Any:
         """The user's value for what the storage holds, multiplied by what it depends on."""
-        value = self.codec.decode(stored)
-        for link in self.links:
-            factor = link.value(values)
-            if link.dependency.type == "multiply" and factor is not NOTHING:
+        return self.multiply(self.codec.decode(stored), values)
+
+    def multiply(self, value: Any, values: Mapping[str, Any]) -> Any:
+        """The value times those that it is to be multiplied by."""
+        for dependency in self.dependencies:
+            factor = dependency.value(values)
+            if dependency.type == "multiply" and factor is not NOTHING:
                 value = value * factor
         return value
 
 
+@dataclass(frozen=True)
 class SearchSpace:
-    """All parameters, in the order of the YAML file."""
+    """All parameters, in the order of the files: the hyperparameter YAML's first, then those inside the model YAML.
 
-    def __init__(self, parameters: tuple[Parameter, ...]) -> None:
-        self.parameters = parameters
-        self._by_name = {parameter.name: parameter for parameter in parameters}
-        needs = {p.name: [link.name for link in p.links if link.name is not None] for p in parameters}
-        self._order = (
-            [self._by_name[name] for name in dependency_order(needs)] if any(needs.values()) else list(parameters)
-        )
+    `problems` is what is wrong with the form of those inside the model YAML; a checked configuration has none.
+    """
+
+    parameters: tuple[Parameter, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     @classmethod
-    def from_config(cls, config: Any) -> SearchSpace:
-        """From a checked configuration."""
-        sections = config.optuna.parameters
-        names = {key: section.name for key, section in sections.items()}
-        return cls(tuple(_parameter(key, section, names, config.model) for key, section in sections.items()))
+    def read(cls, declared: Mapping[str, Declaration], model: Mapping[str, Any]) -> SearchSpace:
+        """From the entries of `optuna: parameters` and the model config. What is wrong with them becomes `problems`."""
+        found = []
+        for key, declaration in declared.items():
+            above = ("optuna", "parameters", key)
+            parameter = _parameter(key, declaration.type, declaration.settings, declaration.dependency, above)
+            found.append(replace(parameter, substitute=declaration.substitute, pass_as=declaration.pass_as))
+        objects, problems = search_objects(model)
+        for path, entry in objects.items():
+            where, words = ("model", *path, SEARCH_MARK), ("suggest", "params")
+            key, settings = ":".join(path), entry["params"]
+            found.append(_parameter(key, entry["suggest"], settings, entry.get("dependency"), where, words))
+        names = {parameter.key: parameter.name for parameter in found}
+        for index, parameter in enumerate(found):
+            in_model = parameter.substitute and exists(model, parameter.key)
+            dependencies = tuple(dependency.resolve(names, model) for dependency in parameter.dependencies)
+            place = tuple(parameter.key.split(":")) if in_model else None
+            found[index] = replace(parameter, path=place, dependencies=dependencies)
+        return cls(tuple(found), tuple(problems))
 
-    @property
+    @cached_property
+    def by_key(self) -> dict[str, Parameter]:
+        """All parameters by their keys."""
+        return {parameter.key: parameter for parameter in self.parameters}
+
+    @cached_property
+    def by_name(self) -> dict[str, Parameter]:
+        """All parameters by their names in the study."""
+        return {parameter.name: parameter for parameter in self.parameters}
+
+    @cached_property
+    def needs(self) -> dict[str, list[str]]:
+        """By the name of each parameter, the names of those that it depends on."""
+        return {p.name: [d.name for d in p.dependencies if d.name is not None] for p in self.parameters}
+
+    @cached_property
     def in_order(self) -> Sequence[Parameter]:
-        """All parameters, each after those that it depends on."""
-        return tuple(self._order)
+        """All parameters, each after those that it depends on. Raises graphlib.CycleError."""
+        if not any(self.needs.values()):
+            return self.parameters
+        return tuple(self.by_name[name] for name in TopologicalSorter(self.needs).static_order())
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -152,10 +199,9 @@ class SearchSpace:
         Inactive parameters are left out, or have the value of their `otherwise`.
         """
         values: dict[str, Any] = {}
-        for parameter in self._order:
+        for parameter in self.in_order:
             if parameter.active(values):
-                stored = _suggest(trial, parameter.name, parameter.distribution)
-                values[parameter.name] = parameter.finish(stored, values)
+                values[parameter.name] = parameter.suggest(trial, values)
             elif parameter.otherwise is not NOTHING:
                 values[parameter.name] = copy.deepcopy(parameter.otherwise)
         return {parameter.name: values[parameter.name] for parameter in self.parameters if parameter.name in values}
@@ -163,7 +209,7 @@ class SearchSpace:
     def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The user's values for what a trial's `params` hold; names that are not declared pass as they are."""
         known = {p.name: p.otherwise for p in self.parameters if p.name not in params and p.otherwise is not NOTHING}
-        for parameter in self._order:
+        for parameter in self.in_order:
             if parameter.name in params:
                 known[parameter.name] = parameter.finish(params[parameter.name], known)
         return {name: known.get(name, stored) for name, stored in params.items()}
@@ -174,7 +220,7 @@ class SearchSpace:
         The values are the suggested ones, before any multiplication.
         """
         return {
-            name: self._by_name[name].codec.encode(value) if name in self._by_name else value
+            name: self.by_name[name].codec.encode(value) if name in self.by_name else value
             for name, value in values.items()
         }
 
@@ -183,41 +229,35 @@ class SearchSpace:
 
         Raises ModelPathError.
         """
-        placed = {p.key: self._place(p, values) for p in self.parameters if p.path is not None}
-        gone = [key for key, value in placed.items() if value is NOTHING and key in self._conditional_keys]
-        changed = substitute(conf, {key: value for key, value in placed.items() if value is not NOTHING})
-        return remove(changed, gone)
-
-    def _place(self, parameter: Parameter, values: Mapping[str, Any]) -> Any:
-        if parameter.name in values:
-            return values[parameter.name]
-        return parameter.otherwise
-
-    @property
-    def _conditional_keys(self) -> set[str]:
-        return {parameter.key for parameter in self.parameters if parameter.conditional}
+        in_model = [parameter for parameter in self.parameters if parameter.path is not None]
+        placed = {p.key: values.get(p.name, p.otherwise) for p in in_model}
+        gone = [p.key for p in in_model if p.conditional and placed[p.key] is NOTHING]
+        return remove(substitute(conf, {key: value for key, value in placed.items() if value is not NOTHING}), gone)
 
     def fingerprint(self) -> dict[str, str]:
         """Study name to the distribution as JSON: what must not change when a study goes on."""
         return {parameter.name: parameter.signature for parameter in self.parameters}
 
 
-def _parameter(key: str, section: DeclaredParameter, names: Mapping[str, str], model: Mapping[str, Any]) -> Parameter:
-    stored, codec = distribution(section.type, section.settings)
-    path = tuple(key.split(":")) if section.substitute and exists(model, key) else None
-    links = tuple(_link(dependency, names, model) for dependency in parse(section.dependency))
-    return Parameter(key, section.name, section.type, section.settings, stored, path, codec, links)
-
-
-def _link(dependency: Dependency, names: Mapping[str, str], model: Mapping[str, Any]) -> Link:
-    key, fixed = resolve(dependency.on, names, model)
-    return Link(dependency, None if key is None else names[key], fixed)
-
-
-def _suggest(trial: Suggester, name: str, stored: BaseDistribution) -> Any:
-    if isinstance(stored, FloatDistribution):
-        return trial.suggest_float(name, stored.low, stored.high, step=stored.step, log=stored.log)
-    if isinstance(stored, IntDistribution):
-        return trial.suggest_int(name, stored.low, stored.high, step=stored.step, log=stored.log)
-    choices = stored.choices if isinstance(stored, CategoricalDistribution) else ()
-    return trial.suggest_categorical(name, choices)
+def _parameter(
+    key: str,
+    kind: Any,
+    settings: Mapping[str, Any],
+    dependency: Any,
+    where: tuple[str, ...],
+    words: tuple[str, str] = ("type", "settings"),
+) -> Parameter:
+    """One parameter, with what is wrong with its entry; what its dependencies name is still to be resolved."""
+    problems = list(settings_problems(where, kind, settings, words)) if kind != REFUSED_TYPE else []
+    dependencies, in_dependencies = read_dependencies(dependency, key_path(*where, "dependency"))
+    return Parameter(
+        key=key,
+        name=str(settings.get("name", key)),
+        type=str(kind),
+        settings=settings,
+        where=where,
+        words=words,
+        dependencies=dependencies,
+        sound=kind != REFUSED_TYPE and not problems,
+        problems=(*problems, *in_dependencies),
+    )

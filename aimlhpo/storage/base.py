@@ -1,11 +1,13 @@
-"""Writes to a trial, as values: gathered while a batch is open, then applied at once.
-What the ledger needs to know of a study, and how writes reach the storage.
-A storage around another one: all that it does not define itself goes to the storage inside.
+"""The words in which the rest of the package speaks with a storage.
+
+Operations: the writes to a trial as values, so that they can be gathered and written together.
+OpenTrial and Overview: what the ledger needs to know of a study.
+Backend: how these questions are answered and operations written; see `owned` for the backends that there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+
+# Each operation can be replayed on a storage: one call of Optuna's public interface.
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,6 @@ class SetParam:
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_param(self.trial_id, self.name, self.internal, self.distribution)
 
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.params[self.name] = self.distribution.to_external_repr(self.internal)
-        trial.distributions[self.name] = self.distribution
-
 
 @dataclass(frozen=True)
 class SetIntermediate:
@@ -38,9 +38,6 @@ class SetIntermediate:
 
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_intermediate_value(self.trial_id, self.step, self.value)
-
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.intermediate_values[self.step] = self.value
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,6 @@ class SetUserAttr:
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_user_attr(self.trial_id, self.key, self.value)
 
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.user_attrs[self.key] = self.value
-
 
 @dataclass(frozen=True)
 class SetSystemAttr:
@@ -64,9 +58,6 @@ class SetSystemAttr:
 
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_system_attr(self.trial_id, self.key, self.value)
-
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.system_attrs[self.key] = self.value
 
 
 @dataclass(frozen=True)
@@ -78,24 +69,16 @@ class SetState:
     def replay(self, storage: BaseStorage) -> None:
         storage.set_trial_state_values(self.trial_id, self.state, self.values)
 
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.state = self.state
-        if self.values is not None:
-            trial.values = list(self.values)
-
 
 @dataclass(frozen=True)
 class SetStart:
-    """When a trial began that was claimed before; Optuna's own interface has no way to say so."""
+    """When a trial began that was claimed ahead; Optuna's public interface keeps the time of the claim instead."""
 
     trial_id: int
     at: datetime
 
     def replay(self, storage: BaseStorage) -> None:
         pass
-
-    def remember(self, trial: FrozenTrial) -> None:
-        trial.datetime_start = self.at
 
 
 Operation = SetParam | SetIntermediate | SetUserAttr | SetSystemAttr | SetState | SetStart
@@ -104,8 +87,8 @@ Operation = SetParam | SetIntermediate | SetUserAttr | SetSystemAttr | SetState 
 CLAIM = "aimlhpo:claim"
 RELEASED = "aimlhpo:released"
 PAUSED = "aimlhpo:paused"
-OURS = (CLAIM, RELEASED, PAUSED)
-"""System attributes of a trial that say where it stands."""
+STATUS_ATTRS = (CLAIM, RELEASED, PAUSED)
+"""System attributes of a trial: who holds it, how its earlier attempts ended, and at which rung it waits."""
 
 
 def waits_at_rung(state: TrialState, paused: Mapping[str, Any] | None) -> bool:
@@ -114,12 +97,12 @@ def waits_at_rung(state: TrialState, paused: Mapping[str, Any] | None) -> bool:
 
 
 def token_of(trial: FrozenTrial) -> str | None:
-    """Under which claim a trial is held."""
+    """The token of the claim that a trial is, or was last, held under."""
     return (trial.system_attrs.get(CLAIM) or {}).get("token")
 
 
 def has_begun(claim: Mapping[str, Any]) -> bool:
-    """Whether a claimed trial was started; one that was claimed ahead waits for a slot of its agent."""
+    """Whether a claimed trial was started; one that was claimed ahead still waits for a slot of its agent."""
     return claim.get("since", 0.0) is not None
 
 
@@ -146,10 +129,12 @@ class OpenTrial:
 
     @property
     def token(self) -> str | None:
+        """The token of its last claim."""
         return (self.claim or {}).get("token")
 
     @property
     def begun(self) -> bool:
+        """Whether it was started under its last claim."""
         return has_begun(self.claim or {})
 
     @property
@@ -174,15 +159,16 @@ class OpenTrial:
         return self.state.is_finished() and self.token == token and not self.interrupted_with(token)
 
     def interrupted_with(self, token: str | None) -> bool:
-        """Whether the end of the attempt under this token stands in the trial's history already."""
+        """Whether the trial's history has the end of the attempt under this token already."""
         return token is not None and (self.released or {}).get("token") == token
 
     def held_with(self, token: str) -> bool:
+        """Whether the claim with this token is the one that the trial runs under."""
         return self.state == TrialState.RUNNING and self.token == token
 
 
 class Place(NamedTuple):
-    """Where a trial is in the storage and in the study."""
+    """A trial's id in the storage and its number in the study."""
 
     trial_id: int
     number: int
@@ -203,7 +189,7 @@ class Overview:
 
 
 class Backend(Protocol):
-    """One storage."""
+    """What the ledger asks of a storage, and how a batch of operations is written to it."""
 
     def overview(self, study_id: int) -> Overview:
         """The study as it is now."""
@@ -215,23 +201,13 @@ class Backend(Protocol):
         """One trial as it is now. Raises KeyError where there is none."""
 
     def introduce(self, operation: SetParam) -> None:
-        """Write a parameter new to this process. Raises ValueError where the study has another kind under the name."""
+        """Write a parameter that is new to this process. Raises ValueError if its kind is not the study's."""
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        """Write all of a batch, in order; a storage that can do so writes all or nothing."""
+        """Write a batch, in order; all of it or nothing, if the storage can do so."""
 
     def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
-        """The same, and make trials with the states and system attributes of `new`; where the claimed ones are."""
+        """Write a batch, and make trials with the states and system attributes of `new`.
 
-
-def _passing_on(name: str) -> Callable[..., Any]:
-    def method(self: Any, *arguments: Any, **named: Any) -> Any:
-        return getattr(self.inner, name)(*arguments, **named)
-
-    return method
-
-
-PassingOn: type[BaseStorage] = type(
-    "PassingOn", (BaseStorage,), {name: _passing_on(name) for name in BaseStorage.__abstractmethods__}
-)
-"""Everything that BaseStorage asks for, passed on to `self.inner`."""
+        Returns where the claimed ones among the new trials are, by the token of their claim.
+        """

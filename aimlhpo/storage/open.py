@@ -1,4 +1,11 @@
-"""Look at a storage without making or changing anything in it, and without waiting long for a server."""
+"""From a URL to a storage: which kinds there are, how each is opened, and whether there is one already.
+
+`STORAGES` is the registry. To add a kind, write its entry: how its URLs look, how it is opened, and how one finds out
+without making or changing anything whether studies are in it. A URL with another scheme is left to SQLAlchemy.
+
+Interface: `open_storage`, `holds_studies`, `disconnect_storage`; `file_of` and `literal_password` look at a URL alone.
+URLs may hold `${VARIABLES}` of the environment, so that passwords need not be in files; no message shows their values.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +13,91 @@ import os
 import re
 import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalRedisBackend
 
 from aimlhpo.errors import ConfigError, Problem, StorageError
-from aimlhpo.storage.journal import Journal, journal_backend
+from aimlhpo.storage.journal_file import BatchingBackend
+from aimlhpo.storage.optuna_internals import supported
 
-if TYPE_CHECKING:
-    import sqlalchemy
-
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
-_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
-_EXTRAS = {"postgresql+psycopg": "postgresql", "mysql+pymysql": "mysql", "redis": "redis"}
+CONNECT_TIMEOUT = 10  # seconds that a server may take to answer; it may be on a busy machine
 _SQLITE_BUSY_TIMEOUT = 60  # seconds that a writer waits for another one
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_PASSWORD_OPTION = re.compile(r"([?&]password=)(?!\$\{)[^&]+")
+
+
+@dataclass(frozen=True)
+class StorageKind:
+    """A kind of storage.
+
+    Attributes:
+        open: opens the storage at a URL, making its file or tables where they are missing.
+        holds_studies: whether there is a storage at a URL, with Optuna's tables or records in it.
+        legal: how its URLs look, for messages; empty for another name of a kind that has an entry already.
+        file: the file that a URL names; None for the kinds that a server keeps.
+        driver: what SQLAlchemy is told in place of the scheme alone.
+        extra: the extra of aimlhpo that installs the driver.
+    """
+
+    open: Callable[[str], BaseStorage]
+    holds_studies: Callable[[str], bool]
+    legal: str = ""
+    file: Callable[[str], Path] | None = None
+    driver: str | None = None
+    extra: str | None = None
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open the storage, making its file or tables where they are missing.
+
+    Raises ConfigError for a URL that cannot mean a storage or lacks a driver, StorageError where it cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    expanded = expand(url)
+    with _storage_errors(url), without_experimental_warnings():
+        return _kind_of(expanded).open(expanded)
+
+
+def holds_studies(url: str) -> bool:
+    """Whether there is a storage with Optuna's tables or records at the URL; False where one would have to be made.
+
+    Makes and changes nothing, and does not wait long for a server. Raises as `open_storage` does.
+    """
+    expanded = expand(url)
+    with _storage_errors(url):
+        return _kind_of(expanded).holds_studies(expanded)
+
+
+def disconnect_storage(storage: BaseStorage) -> None:
+    """Close the connections to a database; the storage opens new ones when it is used again."""
+    inner = getattr(storage, "_backend", storage)
+    if isinstance(inner, RDBStorage):
+        inner.engine.dispose()
+
+
+def file_of(url: str) -> Path | None:
+    """The file that a storage is kept in; None for a server's."""
+    expanded = expand(url)
+    file = _kind_of(expanded).file
+    return file(expanded) if file is not None else None
+
+
+def literal_password(url: str) -> str | None:
+    """The URL with `${PASSWORD}` in place of a password that it holds in plain text, or None."""
+    if _kind_of(url).file is not None:
+        return None
+    user, colon, password = url.partition("://")[2].rpartition("@")[0].partition(":")
+    if colon and password and not _VARIABLE.search(password):
+        return url.replace(f"{user}:{password}@", f"{user}:${{PASSWORD}}@", 1)
+    safe = _PASSWORD_OPTION.sub(r"\1${PASSWORD}", url)
+    return safe if safe != url else None
 
 
 def expand(url: str) -> str:
@@ -37,144 +110,87 @@ def expand(url: str) -> str:
     return _VARIABLE.sub(lambda match: os.environ[match.group(1)], url)
 
 
-def file_of(url: str) -> Path | None:
-    """The file that a sqlite or journal storage lies in; None for a server's."""
-    scheme, _, rest = expand(url).partition("://")
-    if scheme == "journal":
-        return Path(rest)
-    return Path(rest.removeprefix("/").split("?")[0]) if scheme.split("+")[0] == "sqlite" else None
-
-
-def open_storage(url: str) -> BaseStorage:
-    """Open the storage, making its file or tables where they are missing.
-
-    Raises ConfigError for a URL that cannot mean a storage, StorageError where it cannot be reached.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with told_as_storage_error(url), without_experimental_warnings():
-        expanded = expand(url)
-        scheme = expanded.partition("://")[0]
-        if scheme == "journal":
-            return _journal(expanded.removeprefix("journal://"))
-        if scheme in ("redis", "rediss"):
-            return JournalStorage(optuna.storages.journal.JournalRedisBackend(expanded))
-        return _rdb(expanded)
-
-
-def _journal(path: str) -> BaseStorage:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return Journal(journal_backend(Path(path)))
-
-
-def _rdb(url: str) -> BaseStorage:
-    from aimlhpo.storage.sql import Database
-
-    if url.startswith("sqlite"):
-        _make_private(file_of(url))
-        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_BUSY_TIMEOUT}})
-    else:
-        storage = RDBStorage(engine_url(url), engine_kwargs={"pool_pre_ping": True})
-    return Database(storage)
-
-
-def engine_url(url: str) -> str:
-    """An expanded URL with the driver that we install for its database."""
-    scheme, separator, rest = url.partition("://")
-    return _DRIVERS.get(scheme, scheme) + separator + rest
-
-
-def _make_private(path: Path | None) -> None:
-    """Make the database file before SQLite does, so that its user alone can read it."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
 @contextmanager
 def without_experimental_warnings() -> Iterator[None]:
-    """Keep to ourselves which of Optuna's calls it marks as experimental."""
+    """Keep Optuna from warning that a call is experimental; that is ours to know, not the user's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
 
 
 @contextmanager
-def told_as_storage_error(url: str) -> Iterator[None]:
-    """Say what failed without the URL's expanded secrets."""
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-
+def _storage_errors(url: str) -> Iterator[None]:
+    """Raise what fails inside as ConfigError or StorageError, naming the URL without the values of its variables."""
     try:
         yield
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise ConfigError(Problem("optuna: storage", f"{url!r} is no storage URL", LEGAL_URLS)) from error
-    except ImportError as error:
-        raise ConfigError(_missing_driver(url)) from error
-    except (SQLAlchemyError, OSError, optuna.exceptions.StorageInternalError) as error:
-        raise StorageError(f"the storage {url} cannot be opened: {_first_line(error, url)}") from error
-    except Exception as error:
-        if type(error).__module__.startswith("redis"):
-            raise StorageError(f"the storage {url} cannot be opened: {_first_line(error, url)}") from error
+    except (ConfigError, StorageError):
         raise
+    except ImportError as error:
+        scheme, kind = url.partition("://")[0], _kind_of(url)
+        ours = kind.extra is not None and (scheme in STORAGES or scheme == kind.driver)
+        advice = f"pip install 'aimlhpo[{kind.extra}]'" if ours else "install the driver that the URL names"
+        problem = Problem("optuna: storage", f"the driver for {scheme}:// is not installed", advice)
+        raise ConfigError(problem) from error
+    except Exception as error:
+        from sqlalchemy.exc import ArgumentError, SQLAlchemyError  # takes long, and journals do not need it
+
+        if isinstance(error, ArgumentError):
+            raise ConfigError(Problem("optuna: storage", f"{url!r} is no storage URL", legal_urls())) from error
+        expected = SQLAlchemyError, OSError, optuna.exceptions.StorageInternalError
+        if not isinstance(error, expected) and not type(error).__module__.startswith("redis"):
+            raise
+        line = next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)
+        for name in _VARIABLE.findall(url):
+            line = line.replace(os.environ[name], f"${{{name}}}") if os.environ[name] else line
+        raise StorageError(f"the storage {url} cannot be opened: {line}") from error
 
 
-LEGAL_URLS = "journal, journal:///abs/path, sqlite:///path.db, postgresql://user@host/db, mysql://user@host/db, redis://host:port"
+# --- the kinds ---
 
 
-def _missing_driver(url: str) -> Problem:
-    scheme = url.partition("://")[0]
-    extra = _EXTRAS.get(_DRIVERS.get(scheme, scheme))
-    advice = f"pip install 'aimlhpo[{extra}]'" if extra else "install the driver that the URL names"
-    return Problem("optuna: storage", f"the driver for {scheme}:// is not installed", advice)
+def open_journal(url: str) -> BaseStorage:
+    path = _journal_file(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    backend = BatchingBackend(path)
+    if not supported():
+        return JournalStorage(backend)
+    from aimlhpo.storage.journal import Journal  # depends on names that are not there where it is not supported
+
+    return Journal(backend)
 
 
-def _first_line(error: BaseException, url: str) -> str:
-    text = str(error.__cause__ or error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    for name in _VARIABLE.findall(url):
-        line = line.replace(os.environ[name], f"${{{name}}}") if os.environ[name] else line
-    return line
+def _journal_file(url: str) -> Path:
+    return Path(url.partition("://")[2])
 
 
-def disconnect_storage(storage: BaseStorage) -> None:
-    inner = getattr(storage, "_backend", storage)
-    if isinstance(inner, RDBStorage):
-        inner.engine.dispose()
+def journal_holds_studies(url: str) -> bool:
+    path = _journal_file(url)
+    return path.exists() and path.stat().st_size > 0
 
 
-CONNECT_TIMEOUT = 10  # seconds; a server on a busy machine may take some
-_PASSWORD_OPTION = re.compile(r"([?&]password=)(?!\$\{)[^&]+")
-_IS_VARIABLE = re.compile(r"\$\{\w+\}")
+def open_sqlite(url: str) -> BaseStorage:
+    path = _sqlite_file(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # before SQLite makes it readable for all
+    return _cached(RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_BUSY_TIMEOUT}}))
 
 
-def holds_studies(url: str) -> bool:
-    """Whether there is a storage with Optuna's tables or records at the URL; False where one would have to be made.
+def _cached(storage: RDBStorage) -> BaseStorage:
+    """With our own cache; without it, Optuna adds its own when a study is made or loaded."""
+    if not supported(relational=True):
+        return storage
+    from aimlhpo.storage.sql import Database  # as above; and it imports SQLAlchemy
 
-    Raises ConfigError for a URL that cannot mean a storage or lacks a driver, StorageError where nothing answers.
-    """
-
-    expanded = expand(url)
-    path = file_of(expanded)
-    if path is None:
-        return _redis(url) if expanded.startswith(("redis:", "rediss:")) else _server(url)
-    if not path.exists():
-        return False
-    return path.stat().st_size > 0 if expanded.startswith("journal:") else _sqlite(path)
+    return Database(storage)
 
 
-def literal_password(url: str) -> str | None:
-    """The URL with `${PASSWORD}` in place of a password that stands in it in plain text, or None."""
-    scheme, _, rest = url.partition("://")
-    if scheme.startswith(("sqlite", "journal")):
-        return None
-    user, colon, password = rest.rpartition("@")[0].partition(":")
-    if colon and password and not _IS_VARIABLE.search(password):
-        return url.replace(f"{user}:{password}@", f"{user}:${{PASSWORD}}@", 1)
-    safe = _PASSWORD_OPTION.sub(r"\1${PASSWORD}", url)
-    return safe if safe != url else None
+def _sqlite_file(url: str) -> Path:
+    return Path(url.partition("://")[2].removeprefix("/").split("?")[0])
 
 
-def _sqlite(path: Path) -> bool:
-    if path.stat().st_size == 0:
+def sqlite_holds_studies(url: str) -> bool:
+    path = _sqlite_file(url)
+    if not path.exists() or path.stat().st_size == 0:
         return False
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=CONNECT_TIMEOUT)) as file:
@@ -183,32 +199,68 @@ def _sqlite(path: Path) -> bool:
         raise StorageError(f"{path}: cannot be read as an SQLite database: {error}") from error
 
 
-def _redis(url: str) -> bool:
+def open_server(url: str) -> BaseStorage:
+    return _cached(RDBStorage(engine_url(url), engine_kwargs={"pool_pre_ping": True}))
 
-    with told_as_storage_error(url):
-        import redis
 
-        options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": CONNECT_TIMEOUT}
-        with closing(redis.Redis.from_url(expand(url), **options)) as client:
-            client.ping()
+def engine_url(url: str) -> str:
+    """An expanded URL for SQLAlchemy: with the driver that aimlhpo's extra installs, unless the URL names one."""
+    scheme, separator, rest = url.partition("://")
+    kind = STORAGES.get(scheme)
+    return (kind.driver if kind is not None and kind.driver else scheme) + separator + rest
+
+
+def server_holds_studies(url: str) -> bool:
+    import sqlalchemy
+
+    try:
+        address = sqlalchemy.make_url(engine_url(url))
+    except ValueError as error:  # what SQLAlchemy raises for a port that is no number
+        raise sqlalchemy.exc.ArgumentError(str(error)) from error
+    timeout = {"connect_timeout": CONNECT_TIMEOUT}
+    engine = sqlalchemy.create_engine(address, connect_args=timeout, poolclass=sqlalchemy.NullPool)
+    return sqlalchemy.inspect(engine).has_table("studies")
+
+
+def open_redis(url: str) -> BaseStorage:
+    return JournalStorage(JournalRedisBackend(url))
+
+
+def redis_holds_studies(url: str) -> bool:
+    import redis
+
+    options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": CONNECT_TIMEOUT}
+    with closing(redis.Redis.from_url(url, **options)) as client:
+        client.ping()
     return True
 
 
-def _server(url: str) -> bool:
+_POSTGRESQL = StorageKind(
+    open_server, server_holds_studies, "postgresql://user@host/db", driver="postgresql+psycopg", extra="postgresql"
+)
+_REDIS = StorageKind(open_redis, redis_holds_studies, "redis://host:port", extra="redis")
 
-    with told_as_storage_error(url):
-        import sqlalchemy
+STORAGES: dict[str, StorageKind] = {
+    "journal": StorageKind(open_journal, journal_holds_studies, "journal, journal:///abs/path", file=_journal_file),
+    "sqlite": StorageKind(open_sqlite, sqlite_holds_studies, "sqlite:///path.db", file=_sqlite_file),
+    "postgresql": _POSTGRESQL,
+    "postgres": replace(_POSTGRESQL, legal=""),
+    "mysql": StorageKind(
+        open_server, server_holds_studies, "mysql://user@host/db", driver="mysql+pymysql", extra="mysql"
+    ),
+    "redis": _REDIS,
+    "rediss": replace(_REDIS, legal=""),
+}
+"""The kinds of storage, by the scheme of their URLs."""
 
-        timeout = {"connect_timeout": CONNECT_TIMEOUT}
-        engine = sqlalchemy.create_engine(_parse(url), connect_args=timeout, poolclass=sqlalchemy.NullPool)
-        return sqlalchemy.inspect(engine).has_table("studies")
+_OTHER_DATABASE = StorageKind(open_server, server_holds_studies)
 
 
-def _parse(url: str) -> sqlalchemy.URL:
-    import sqlalchemy
+def legal_urls() -> str:
+    """How the URLs of all kinds look, for messages."""
+    return ", ".join(kind.legal for kind in STORAGES.values() if kind.legal)
 
-    text = engine_url(expand(url))
-    try:
-        return sqlalchemy.make_url(text)
-    except ValueError as error:  # SQLAlchemy's word for a port that is no number
-        raise ConfigError(Problem("optuna: storage", f"{url!r} is no storage URL", LEGAL_URLS)) from error
+
+def _kind_of(url: str) -> StorageKind:
+    """The kind by the URL's scheme, which may name a driver: `postgresql+psycopg2://`."""
+    return STORAGES.get(url.partition("://")[0].partition("+")[0], _OTHER_DATABASE)

@@ -1,4 +1,7 @@
-"""An outage is a wait: what fails because the storage is away is tried again, with growing pauses."""
+"""An outage is a wait: what fails because the storage is away is tried again, with growing pauses.
+
+`RetryPolicy.run` is called in the thread that needs the storage; `give_up` and `wake` may be called by any other.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from aimlhpo.errors import StorageError
 
 T = TypeVar("T")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 15.0  # seconds between two tries
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 15.0  # seconds between two attempts
 _OUTAGE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ESHUTDOWN, errno.ETIMEDOUT,
     errno.ECONNREFUSED, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH,
@@ -34,38 +37,34 @@ class RetryPolicy:
         self._woken.set()
 
     def wake(self) -> None:
-        """End the pause between two tries: there is less patience now, or a reason to look."""
+        """End the pause between two attempts: `seconds()` has changed, or there is a reason to try at once."""
         self._woken.set()
 
     def run(self, job: Callable[[], T]) -> T:
         """The job's result. The job must be safe to repeat.
 
-        Raises StorageError when the outage outlasts the patience, and whatever else the job raises at once.
+        Raises StorageError when the outage lasts longer than `seconds()`, and at once whatever else the job raises.
         """
-        try:
-            return job()
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            self._log(f"the storage does not answer, trying again: {first_line(error)}")
-            return self._outlast(job, error)
-
-    def _outlast(self, job: Callable[[], T], error: Exception) -> T:
-        began, pause = time.monotonic(), _FIRST_PAUSE
-        while not self._given_up and time.monotonic() - began < self._seconds():
-            pause = _FIRST_PAUSE if self._woken.wait(pause) else min(2 * pause, _LONGEST_PAUSE)
-            self._woken.clear()
+        began, pause, outage = time.monotonic(), _FIRST_PAUSE, False
+        while True:
             try:
                 result = job()
-            except Exception as again:
-                if not is_outage(again):
+            except Exception as error:
+                if not is_outage(error):
                     raise
-                error = again
+                if not outage:
+                    self._log(f"the storage does not answer, trying again: {first_line(error)}")
+                    began, outage = time.monotonic(), True
+                waited = time.monotonic() - began
+                if self._given_up or waited >= self._seconds():
+                    said = f"the storage has not answered for {waited:.0f} s: {first_line(error)}"
+                    raise StorageError(said) from error
             else:
-                self._log(f"the storage answers again after {time.monotonic() - began:.0f} s")
+                if outage:
+                    self._log(f"the storage answers again after {time.monotonic() - began:.0f} s")
                 return result
-        waited = time.monotonic() - began
-        raise StorageError(f"the storage has not answered for {waited:.0f} s: {first_line(error)}") from error
+            pause = _FIRST_PAUSE if self._woken.wait(pause) else min(2 * pause, _LONGEST_PAUSE)
+            self._woken.clear()
 
 
 def is_outage(error: BaseException | None) -> bool:
@@ -74,15 +73,14 @@ def is_outage(error: BaseException | None) -> bool:
         return False
     if isinstance(error, OSError) and error.errno in _OUTAGE_ERRNOS:
         return True
-    return _is_database_outage(error) or is_outage(error.__cause__)
-
-
-def _is_database_outage(error: BaseException) -> bool:
+    # By name, so that neither SQLAlchemy nor the client of Redis has to be imported here.
     module, names = type(error).__module__, {kind.__name__ for kind in type(error).__mro__}
     if module.startswith("sqlalchemy"):
-        away = names & {"OperationalError", "InterfaceError", "TimeoutError"}
-        return bool(away) or bool(getattr(error, "connection_invalidated", False))
-    return module.startswith("redis") and bool(names & {"ConnectionError", "TimeoutError", "BusyLoadingError"})
+        away = bool(names & {"OperationalError", "InterfaceError", "TimeoutError"})
+        away = away or bool(getattr(error, "connection_invalidated", False))
+    else:
+        away = module.startswith("redis") and bool(names & {"ConnectionError", "TimeoutError", "BusyLoadingError"})
+    return away or is_outage(error.__cause__)
 
 
 def first_line(error: BaseException) -> str:

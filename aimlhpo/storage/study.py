@@ -1,5 +1,10 @@
-"""What a study searches and optimizes, in a form that a later run is held against.
-Storage URL -> Optuna storage, and the one study in it: made, loaded, and held against the configuration.
+"""The study in the storage: made once, loaded by everybody else, and compared with the configuration.
+
+A study of ours carries a signature in its user attribute `STUDY_ATTR`: an id, its seed, when it was begun and last
+started, and a fingerprint of what it searches and optimizes. A configuration that asks for something else is refused.
+
+Interface: `create_or_load_study` (the command that starts a study), `load_study` and `find_study` (everybody else),
+`reload_problems` (the check).
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.study import StudyDirection
 
 from aimlhpo.errors import Problem, StudyError
@@ -19,122 +25,14 @@ from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import disconnect_storage, file_of, open_storage, without_experimental_warnings
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
 
     from aimlhpo.config.schema import Config
 
-_RANGE_KEYS = {"low", "high", "step"}
-
-
-def fingerprint_of(config: Config) -> dict[str, Any]:
-    """Metrics, directions, and each parameter's distribution as Optuna's JSON."""
-    from aimlhpo.space.search_space import SearchSpace
-
-    return {
-        "metric": list(config.optuna.metric),
-        "direction": list(config.optuna.direction),
-        "constraints": sorted(config.optuna.constraints),
-        "space": SearchSpace.from_config(config).fingerprint(),
-    }
-
-
-def fingerprint_differences(study: optuna.Study, config: Config, *, allow_changes: bool = False) -> list[Problem]:
-    """Every way in which the configuration asks for another study than the stored one.
-
-    With `allow_changes`, ranges may change and parameters come and go; what Optuna itself cannot mix stays refused.
-    """
-    stored, wanted = _stored(study), fingerprint_of(config)
-    problems = [
-        Problem(
-            f"optuna: {key}",
-            f"is {_show(wanted[key])}, but the study was made with {_show(stored[key])}",
-            _WAYS_OUT,
-        )
-        for key in ("direction", "metric", "constraints")
-        if stored.get(key) is not None and stored[key] != wanted[key]
-    ]
-    if stored["space"] is None:
-        return problems + list(_unlike_the_trials(study, wanted["space"]))
-    return problems + _space_differences(stored["space"], wanted["space"], allow_changes)
-
-
-_WAYS_OUT = "put the old value back, or give the new study another name"
-
-
-def _stored(study: optuna.Study) -> dict[str, Any]:
-    """The signature the study carries; for one that plain Optuna made, what its trials show."""
-    signed = study.user_attrs.get("aimlhpo", {}).get("fingerprint")
-    if signed:
-        return {"constraints": [], **signed}
-    return {
-        "metric": study.metric_names,
-        "direction": [direction.name.lower() for direction in study.directions],
-        "space": None,
-    }
-
-
-def _unlike_the_trials(study: optuna.Study, wanted: Mapping[str, str]) -> Iterator[Problem]:
-    """Parameters that cannot stand beside those of the same name in trials that plain Optuna has made.
-
-    Numeric ranges may differ, as they may in Optuna, and parameters may come and go.
-    """
-    from optuna.distributions import distribution_to_json
-
-    found: dict[str, BaseDistribution] = {}
-    for trial in study.get_trials(deepcopy=False):
-        found.update(trial.distributions)
-    for name, after in wanted.items():
-        before = distribution_to_json(found[name]) if name in found else None
-        if before is not None and not _can_mix(before, after):
-            yield _changed(name, before, after)
-        elif before is not None and "values" in json.loads(after)["attributes"]:
-            what = f"is stored as a place in the list of its values, and trials of the study have it as {before}"
-            yield Problem(
-                f"optuna: parameters: {name}", what, "a range (int, float) or categorical, as in those trials"
-            )
-
-
-def _space_differences(stored: dict[str, str], wanted: dict[str, str], allow_changes: bool) -> list[Problem]:
-    problems = []
-    for name in sorted(stored.keys() | wanted.keys()):
-        before, after = stored.get(name), wanted.get(name)
-        if before != after and not (allow_changes and _can_mix(before, after)):
-            problems.append(_changed(name, before, after))
-    return problems
-
-
-def _changed(name: str, before: str | None, after: str | None) -> Problem:
-    ways = _WAYS_OUT + ("; or --allow-changes" if _can_mix(before, after) else "")
-    if before is None or after is None:
-        found = (
-            f"is new, the study was made without it: {after}"
-            if before is None
-            else f"is gone, the study has it: {before}"
-        )
-    else:
-        found = f"is {after}, but the study was made with {before}"
-    return Problem(f"optuna: parameters: {name}", found, ways)
-
-
-def _can_mix(before: str | None, after: str | None) -> bool:
-    """Whether Optuna takes both distributions under one name: only numeric ranges may move."""
-    if before is None or after is None:
-        return True
-    old, new = json.loads(before), json.loads(after)
-    if old["name"] != new["name"] or old["name"] == "CategoricalDistribution":
-        return False
-    fixed = old["attributes"].keys() - _RANGE_KEYS
-    return all(old["attributes"][key] == new["attributes"].get(key) for key in fixed)
-
-
-def _show(value: Any) -> str:
-    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
-
-
 STUDY_ATTR = "aimlhpo"
 DRAWN = "grid"  # in that attribute: the values of a grid's random parameters
+_WAYS_OUT = "put the old value back, or give the new study another name"
 
 
 def study_exists(config: Config) -> bool:
@@ -146,16 +44,11 @@ def study_exists(config: Config) -> bool:
 
 
 def find_study(config: Config) -> optuna.Study | None:
-    """The study, where there is one. Opens the storage once, and never makes one that is not there."""
+    """The study, if there is one. Opens the storage once, and never makes one that is not there."""
     try:
         return load_study(config)
     except StudyError:
         return None
-
-
-def disconnect(study: optuna.Study) -> None:
-    """Give up the connections of a study that is not needed any more: servers have few, and agents may be many."""
-    disconnect_storage(study._storage)
 
 
 def load_study(config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
@@ -166,12 +59,24 @@ def load_study(config: Config, *, sampler: BaseSampler | None = None, pruner: Ba
     storage = open_storage(config.optuna.storage)
     try:
         return optuna.load_study(study_name=config.optuna.study_name, storage=storage, sampler=sampler, pruner=pruner)
-    except KeyError:
+    except Exception as error:
         disconnect_storage(storage)
-        raise StudyError(no_such_study(config)) from None
-    except Exception:
-        disconnect_storage(storage)
+        if isinstance(error, KeyError):
+            raise StudyError(no_such_study(config)) from None
         raise
+
+
+def no_such_study(config: Config) -> str:
+    """What to say where the study is not there."""
+    return (
+        f"there is no study {config.optuna.study_name!r} in {config.optuna.storage}; "
+        "to start it, set reload: 0 (or check name, storage and save_path)"
+    )
+
+
+def disconnect(study: optuna.Study) -> None:
+    """Close the connections of a study that is not needed any more: servers have few, and agents may be many."""
+    disconnect_storage(study._storage)
 
 
 def create_or_load_study(
@@ -191,10 +96,29 @@ def create_or_load_study(
             if study is not None:
                 disconnect(study)
             raise StudyError("\n".join(str(problem) for problem in problems))
-        study = study or _create(config)
+        if study is None:
+            study = optuna.create_study(
+                study_name=config.optuna.study_name,
+                storage=open_storage(config.optuna.storage),
+                directions=[StudyDirection[direction.upper()] for direction in config.optuna.direction],
+            )
+            with without_experimental_warnings():
+                study.set_metric_names(config.optuna.metric)
         _sign(study, config)
         prepare(study)
     return study
+
+
+def _sign(study: optuna.Study, config: Config) -> None:
+    """Note in the study its id, what it searches, when it was last started, and its seed (drawn where none is set)."""
+    known = study.user_attrs.get(STUDY_ATTR, {})
+    grid = grid_of(config.space)
+    seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
+    now = time.time()
+    lasting = {"id": known.get("id") or secrets.token_hex(8), "begun": known.get("begun", now)}
+    signed = {"fingerprint": fingerprint_of(config), "seed": seed, "started": now, **lasting}
+    drawn = {DRAWN: known.get(DRAWN) or grid.draw(seed)} if grid is not None else {}
+    study.set_user_attr(STUDY_ATTR, {**known, **signed, **drawn})
 
 
 def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Problem]:
@@ -212,42 +136,87 @@ def _problems(study: optuna.Study | None, config: Config, allow_changes: bool) -
         return [Problem("optuna: reload", no_such_study(config))] if config.optuna.reload else []
     trials = study._storage.get_n_trials(study._study_id)
     if not config.optuna.reload and trials:
-        return [
-            Problem(
-                "optuna: reload",
-                f"is 0, and study {study.study_name!r} already has {trials} trials",
-                "reload: 1 to go on with it, or another name for a new study",
-            )
-        ]
+        found = f"is 0, and study {study.study_name!r} already has {trials} trials"
+        legal = "reload: 1 to go on with it, or another name for a new study"
+        return [Problem("optuna: reload", found, legal)]
     return fingerprint_differences(study, config, allow_changes=allow_changes)
 
 
-def _create(config: Config) -> optuna.Study:
-    study = optuna.create_study(
-        study_name=config.optuna.study_name,
-        storage=open_storage(config.optuna.storage),
-        directions=[StudyDirection[direction.upper()] for direction in config.optuna.direction],
-    )
-    with without_experimental_warnings():
-        study.set_metric_names(config.optuna.metric)
-    return study
+# --- what a study searches and optimizes ---
 
 
-def _sign(study: optuna.Study, config: Config) -> None:
-    """Note in the study its id, what it searches, when it was last started, and its seed (drawn where none is set)."""
-
-    known = study.user_attrs.get(STUDY_ATTR, {})
-    grid = grid_of(config.hyperparameters["optuna"], config.model)
-    seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
-    now = time.time()
-    lasting = {"id": known.get("id") or secrets.token_hex(8), "begun": known.get("begun", now)}
-    signed = {"fingerprint": fingerprint_of(config), "seed": seed, "started": now, **lasting}
-    drawn = {DRAWN: known.get(DRAWN) or grid.draw(seed)} if grid is not None else {}
-    study.set_user_attr(STUDY_ATTR, {**known, **signed, **drawn})
+def fingerprint_of(config: Config) -> dict[str, Any]:
+    """Metrics, directions, and each parameter's distribution as Optuna's JSON."""
+    return {
+        "metric": list(config.optuna.metric),
+        "direction": list(config.optuna.direction),
+        "constraints": sorted(config.optuna.constraints),
+        "space": config.space.fingerprint(),
+    }
 
 
-def no_such_study(config: Config) -> str:
-    return (
-        f"there is no study {config.optuna.study_name!r} in {config.optuna.storage}; "
-        "to start it, set reload: 0 (or check name, storage and save_path)"
-    )
+def fingerprint_differences(study: optuna.Study, config: Config, *, allow_changes: bool = False) -> list[Problem]:
+    """Every way in which the configuration asks for another study than the stored one.
+
+    With `allow_changes`, ranges may change and parameters come and go; what Optuna itself cannot mix stays refused.
+    """
+    wanted = fingerprint_of(config)
+    signed = study.user_attrs.get(STUDY_ATTR, {}).get("fingerprint")
+    if signed:
+        stored = {"constraints": [], **signed}
+    else:  # plain Optuna made the study
+        directions = [direction.name.lower() for direction in study.directions]
+        stored = {"metric": study.metric_names, "direction": directions}
+    problems = []
+    for key in ("direction", "metric", "constraints"):
+        if stored.get(key) is not None and stored[key] != wanted[key]:
+            now, before = (", ".join(words) or "none" for words in (wanted[key], stored[key]))
+            problems.append(Problem(f"optuna: {key}", f"is {now}, but the study was made with {before}", _WAYS_OUT))
+    if not signed:
+        return problems + list(_unlike_the_trials(study, wanted["space"]))
+    before_space, now_space = stored["space"], wanted["space"]
+    for name in sorted(before_space.keys() | now_space.keys()):
+        before, now = before_space.get(name), now_space.get(name)
+        if before != now and not (allow_changes and _can_mix(before, now)):
+            problems.append(_changed(name, before, now))
+    return problems
+
+
+def _unlike_the_trials(study: optuna.Study, wanted: Mapping[str, str]) -> Iterator[Problem]:
+    """Parameters that Optuna cannot mix with those of the same name in trials that plain Optuna has made.
+
+    Numeric ranges may differ, as they may in Optuna, and parameters may come and go.
+    """
+    found: dict[str, BaseDistribution] = {}
+    for trial in study.get_trials(deepcopy=False):
+        found.update(trial.distributions)
+    for name, after in wanted.items():
+        before = distribution_to_json(found[name]) if name in found else None
+        if before is not None and not _can_mix(before, after):
+            yield _changed(name, before, after)
+        elif before is not None and "values" in json.loads(after)["attributes"]:
+            what = f"is stored as a place in the list of its values, and trials of the study have it as {before}"
+            legal = "a range (int, float) or categorical, as in those trials"
+            yield Problem(f"optuna: parameters: {name}", what, legal)
+
+
+def _changed(name: str, before: str | None, after: str | None) -> Problem:
+    if before is None:
+        found = f"is new, the study was made without it: {after}"
+    elif after is None:
+        found = f"is gone, the study has it: {before}"
+    else:
+        found = f"is {after}, but the study was made with {before}"
+    ways = _WAYS_OUT + ("; or --allow-changes" if _can_mix(before, after) else "")
+    return Problem(f"optuna: parameters: {name}", found, ways)
+
+
+def _can_mix(before: str | None, after: str | None) -> bool:
+    """Whether Optuna takes both distributions under one name: only numeric ranges may change."""
+    if before is None or after is None:
+        return True
+    old, new = json.loads(before), json.loads(after)
+    if old["name"] != new["name"] or old["name"] == "CategoricalDistribution":
+        return False
+    fixed = old["attributes"].keys() - {"low", "high", "step"}
+    return all(old["attributes"][key] == new["attributes"].get(key) for key in fixed)

@@ -1,7 +1,10 @@
-"""Trials that another study has run: known by a mark, and left out of everything that counts this study's own.
-Finished trials as plain records, read from the storage: what results, status and report show.
-Trials of a study by state.
-What the trials that have ended say about those to come.
+"""What is read out of a study's trials: records for people, numbers by state, and the recent failures.
+
+Trials may have been imported from another study (`IMPORTED`); everything that counts the study's own leaves them out.
+
+TrialRecord   one trial as results, status and report show it
+Counts        trials by state
+History       what the trials that have ended say about those to come
 """
 
 from __future__ import annotations
@@ -20,41 +23,6 @@ from aimlhpo.storage.base import CLAIM, PAUSED, Overview, has_begun, waits_at_ru
 if TYPE_CHECKING:
     import optuna
 
-IMPORTED = "aimlhpo:taken"
-"""System attribute of such a trial: where it was run, {"source": ..., "study": ..., "number": ...}."""
-
-IMPORT_NOTES = "aimlhpo:warm_start"
-"""User attribute of the study: what was taken over, by source; written before the first trial is."""
-
-
-def is_own(trial: FrozenTrial) -> bool:
-    """Whether the study itself has run the trial, or will."""
-    return IMPORTED not in trial.system_attrs
-
-
-def origin(trial: FrozenTrial) -> str | None:
-    """Where a trial was taken over from, in words."""
-    mark = trial.system_attrs.get(IMPORTED)
-    return f"taken over from trial {mark['number']} of {mark['study']}" if mark else None
-
-
-def notes(study: optuna.Study) -> dict[str, Any]:
-    """What the study has taken over, by source."""
-    return dict(study._storage.get_study_user_attrs(study._study_id).get(IMPORT_NOTES) or {})
-
-
-def count_imported(study: optuna.Study) -> tuple[int, int]:
-    """How many COMPLETE and PRUNED trials were taken over: read from the trials themselves, if there are any."""
-    if not notes(study):
-        return 0, 0
-    states = [trial.state for trial in imported_trials(study.get_trials(deepcopy=False))]
-    return states.count(TrialState.COMPLETE), states.count(TrialState.PRUNED)
-
-
-def imported_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if not is_own(trial)]
-
-
 ATTRIBUTE = "aimlhpo"
 """User attribute of a trial: everything aimlhpo knows of it beyond Optuna's own fields."""
 
@@ -63,6 +31,48 @@ CONSTRAINTS = "constraints"
 
 OPTUNA_CONSTRAINT = "constraints:"
 """Beginning of the system attributes that Optuna reads a trial's constraints from, one for each."""
+
+IMPORTED = "aimlhpo:taken"
+"""System attribute of an imported trial: where it was run, {"source": ..., "study": ..., "number": ...}."""
+
+IMPORT_NOTES = "aimlhpo:warm_start"
+"""User attribute of the study: what was imported, by source; written before the first trial is."""
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+# --- imported trials ---
+
+
+def is_own(trial: FrozenTrial) -> bool:
+    """Whether the study itself has run the trial, or will."""
+    return IMPORTED not in trial.system_attrs
+
+
+def imported_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if not is_own(trial)]
+
+
+def origin(trial: FrozenTrial) -> str | None:
+    """Where a trial was imported from, in words; None for the study's own."""
+    mark = trial.system_attrs.get(IMPORTED)
+    return f"taken over from trial {mark['number']} of {mark['study']}" if mark else None
+
+
+def notes(study: optuna.Study) -> dict[str, Any]:
+    """What the study has imported, by source."""
+    return dict(study._storage.get_study_user_attrs(study._study_id).get(IMPORT_NOTES) or {})
+
+
+def count_imported(study: optuna.Study) -> tuple[int, int]:
+    """How many COMPLETE and PRUNED trials were imported; the trials are only read if there may be any."""
+    if not notes(study):
+        return 0, 0
+    states = [trial.state for trial in imported_trials(study.get_trials(deepcopy=False))]
+    return states.count(TrialState.COMPLETE), states.count(TrialState.PRUNED)
+
+
+# --- records ---
 
 
 @dataclass(frozen=True)
@@ -92,12 +102,17 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
     """The record of one trial; `metric_names` name Optuna's values where the trial itself does not."""
     known = trial.user_attrs.get(ATTRIBUTE)
     known = known if isinstance(known, Mapping) else {}
+    returned, values = known.get("metrics") or {}, dict(zip(metric_names, trial.values or (), strict=False))
+    seconds = known.get("seconds")
+    if seconds is None and trial.duration is not None:
+        seconds = trial.duration.total_seconds()
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
         params=dict(trial.params),
-        metrics=_metrics(trial, known, metric_names),
-        seconds=_seconds(trial, known),
+        # Optuna's own values have the last word: they are what the study was judged by.
+        metrics={**returned, **values} if trial.state != TrialState.FAIL else {**values, **returned},
+        seconds=None if seconds is None else float(seconds),
         worker=known.get("worker"),
         device=known.get("device"),
         log=known.get("log"),
@@ -116,21 +131,7 @@ def finished_records(trials: Iterable[FrozenTrial], metric_names: Sequence[str])
     return sorted((read_record(trial, metric_names) for trial in done), key=lambda record: record.number)
 
 
-def _metrics(trial: FrozenTrial, known: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    returned = dict(known.get("metrics") or {})
-    values = dict(zip(names, trial.values or (), strict=False))
-    # Optuna's own values come last: they are what the study was judged by.
-    return {**returned, **values} if trial.state != TrialState.FAIL else {**values, **returned}
-
-
-def _seconds(trial: FrozenTrial, known: Mapping[str, Any]) -> float | None:
-    seconds = known.get("seconds")
-    if seconds is not None:
-        return float(seconds)
-    return trial.duration.total_seconds() if trial.duration is not None else None
-
-
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+# --- numbers by state ---
 
 
 @dataclass(frozen=True)
@@ -150,19 +151,19 @@ class Counts:
 
     @property
     def finished(self) -> int:
-        """What the budget counts."""
+        """How many trials of the budget are used up."""
         return self.complete + self.pruned
 
     @property
     def claimed(self) -> int:
-        """What the budget counts on."""
+        """How many trials of the budget are being used."""
         return self.running + self.ready
 
 
 def count(trials: Iterable[FrozenTrial]) -> Counts:
-    """Count by state the trials of the study's own.
+    """Count the study's own trials by state.
 
-    A RUNNING trial that no agent claimed belongs to somebody else and is left out, as are those of other studies.
+    A RUNNING trial that no agent claimed belongs to somebody else and is left out, as are imported ones.
     """
     states: Counter[TrialState] = Counter()
     ready = paused = 0
@@ -174,16 +175,18 @@ def count(trials: Iterable[FrozenTrial]) -> Counts:
             paused += 1
         elif claim or trial.state != TrialState.RUNNING:
             states[trial.state] += 1
-    return _counts(states, ready, paused)
+    complete, pruned, failed = (states[state] for state in FINISHED)
+    running, waiting = states[TrialState.RUNNING], states[TrialState.WAITING]
+    return Counts(complete, pruned, failed, running, waiting, paused, ready)
 
 
-def count_overview(overview: Overview, taken: tuple[int, int] = (0, 0)) -> Counts:
-    """The same, from what the ledger sees; `taken` are the COMPLETE and PRUNED trials of other studies in it."""
+def count_overview(overview: Overview, imported: tuple[int, int] = (0, 0)) -> Counts:
+    """The same, from what the ledger sees; `imported` are the COMPLETE and PRUNED trials of other studies in it."""
     held = [trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.claim]
     begun = sum(trial.begun for trial in held)
     return Counts(
-        complete=overview.complete - taken[0],
-        pruned=overview.pruned - taken[1],
+        complete=overview.complete - imported[0],
+        pruned=overview.pruned - imported[1],
         failed=overview.failed,
         running=begun,
         waiting=sum(trial.state == TrialState.WAITING and not trial.is_paused for trial in overview.open),
@@ -192,26 +195,14 @@ def count_overview(overview: Overview, taken: tuple[int, int] = (0, 0)) -> Count
     )
 
 
-def _counts(states: Counter[TrialState], ready: int, paused: int) -> Counts:
-    return Counts(
-        complete=states[TrialState.COMPLETE],
-        pruned=states[TrialState.PRUNED],
-        failed=states[TrialState.FAIL],
-        running=states[TrialState.RUNNING],
-        waiting=states[TrialState.WAITING],
-        paused=paused,
-        ready=ready,
-    )
-
-
 def count_feasible(trials: Iterable[FrozenTrial]) -> int:
-    """Complete trials that keep every constraint."""
+    """The study's own complete trials that keep every constraint."""
     complete = (trial for trial in trials if trial.state == TrialState.COMPLETE and is_own(trial))
     return sum(holds(trial.constraints) for trial in complete)
 
 
 class History:
-    """Takes each trial once, however often the study is looked at.
+    """Adds up what is known of finished trials; each is added once, however often it is shown.
 
     Only trials that ended after `since` (seconds since the epoch) count as failures in a row.
 
@@ -221,16 +212,9 @@ class History:
 
     def __init__(self, since: float) -> None:
         self.longest = 0.0
-        self._start = self._last_success = datetime.fromtimestamp(since)
+        self._last_success = datetime.fromtimestamp(since)
         self._failures: list[datetime] = []
         self._seen: set[int] = set()
-
-    def take(self, finished: Sequence[FrozenTrial]) -> None:
-        """Look at all finished trials of the study; a trial that is finished never changes."""
-        if len(finished) > len(self._seen):
-            for trial in finished:
-                if trial.number not in self._seen:
-                    self._take(trial)
 
     @property
     def consecutive_failures(self) -> int:
@@ -240,14 +224,20 @@ class History:
         """
         return len(self._failures)
 
-    def _take(self, trial: FrozenTrial) -> None:
-        self._seen.add(trial.number)
-        if trial.state == TrialState.COMPLETE:
-            seconds = trial.user_attrs.get(ATTRIBUTE, {}).get("seconds", 0.0)
-            self.longest = max(self.longest, float(seconds))
-        ended = trial.datetime_complete or datetime.min
-        if trial.state != TrialState.FAIL:
-            self._last_success = max(self._last_success, ended)
-            self._failures = [failure for failure in self._failures if failure >= self._last_success]
-        elif ended >= self._last_success:
-            self._failures.append(ended)
+    def take(self, finished: Sequence[FrozenTrial]) -> None:
+        """Add all finished trials of the study that are new; a trial that is finished never changes."""
+        if len(finished) <= len(self._seen):
+            return
+        for trial in finished:
+            if trial.number in self._seen:
+                continue
+            self._seen.add(trial.number)
+            if trial.state == TrialState.COMPLETE:
+                seconds = trial.user_attrs.get(ATTRIBUTE, {}).get("seconds", 0.0)
+                self.longest = max(self.longest, float(seconds))
+            ended = trial.datetime_complete or datetime.min
+            if trial.state != TrialState.FAIL:
+                self._last_success = max(self._last_success, ended)
+                self._failures = [failure for failure in self._failures if failure >= self._last_success]
+            elif ended >= self._last_success:
+                self._failures.append(ended)

@@ -1,9 +1,12 @@
-"""A study as pruners and samplers see it, where Optuna's own do not take it as it is."""
+"""A study as pruners and samplers see it, where Optuna's own do not take it as it is.
+
+`one_metric` shows a pruner one of several metrics; `for_sampler` shows a sampler paused trials as pruned ones.
+Both are used by the process that samples or prunes: the agent's storage thread, and the sampling process.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -11,12 +14,36 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.storage.base import PAUSED, PassingOn, waits_at_rung
+from aimlhpo.storage.base import PAUSED, waits_at_rung
+from aimlhpo.storage.owned import ForwardingStorage
 
-_Change = Callable[[FrozenTrial], FrozenTrial]
+
+def one_metric(study: optuna.Study, position: int) -> optuna.Study:
+    """The study with its metric at `position` alone."""
+    if len(study.directions) == 1:
+        return study
+    return _with_storage(study, _OneMetric(study._storage, position))
 
 
-class _OneMetric(PassingOn):  # type: ignore[valid-type, misc]
+def for_sampler(study: optuna.Study, *, pauses: bool) -> optuna.Study:
+    """The study as every sampler takes it; `pauses`: whether its trials pause to be promoted."""
+    directions = len(study.directions)
+    return _with_storage(study, _ForSampler(study._storage, directions)) if pauses or directions > 1 else study
+
+
+def _with_storage(study: optuna.Study, storage: BaseStorage) -> optuna.Study:
+    return optuna.Study(study.study_name, storage, sampler=study.sampler, pruner=study.pruner)
+
+
+def last_report(trial: FrozenTrial, directions: int) -> list[float] | None:
+    """A pruned trial's value, as in Optuna: its last report, where that is a number and there is one metric."""
+    if directions != 1 or not trial.intermediate_values:
+        return None
+    value = trial.intermediate_values[max(trial.intermediate_values)]
+    return None if value != value else [value]
+
+
+class _OneMetric(ForwardingStorage):  # type: ignore[valid-type, misc]
     """Has one direction, and one value for each trial: those of one of several metrics."""
 
     def __init__(self, inner: BaseStorage, position: int) -> None:
@@ -34,15 +61,16 @@ class _OneMetric(PassingOn):  # type: ignore[valid-type, misc]
         return (max if maximize else min)(complete, key=lambda trial: trial.values[0])
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
-        trials = self.inner.get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return [_changed(trial, self._pick) if trial.values is not None else trial for trial in trials]
+        seen = []
+        for trial in self.inner.get_all_trials(study_id, deepcopy=deepcopy, states=states):
+            if trial.values is not None:
+                trial = copy.copy(trial)
+                trial.values = [trial.values[self._position]]
+            seen.append(trial)
+        return seen
 
-    def _pick(self, trial: FrozenTrial) -> FrozenTrial:
-        trial.values = [trial.values[self._position]]
-        return trial
 
-
-class _ForSampler(PassingOn):  # type: ignore[valid-type, misc]
+class _ForSampler(ForwardingStorage):  # type: ignore[valid-type, misc]
     """Paused trials are pruned ones, so that samplers learn from them before the study ends.
 
     With several metrics, pruned trials have no reports: TPE would rank them by the study's one direction.
@@ -52,49 +80,14 @@ class _ForSampler(PassingOn):  # type: ignore[valid-type, misc]
         self.inner, self._directions = inner, directions
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
-        trials = map(self._seen, self.inner.get_all_trials(study_id, deepcopy=deepcopy))
-        return [trial for trial in trials if states is None or trial.state in states]
-
-    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
-        if waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
-            trial = _changed(trial, self._end)
-        hidden = trial.state == TrialState.PRUNED and self._directions > 1
-        return _changed(trial, _without_reports) if hidden else trial
-
-    def _end(self, trial: FrozenTrial) -> FrozenTrial:
-        trial.state, trial.values = TrialState.PRUNED, last_report(trial, self._directions)
-        return trial
-
-
-def one_metric(study: optuna.Study, position: int) -> optuna.Study:
-    """The study with its metric at `position` alone."""
-    if len(study.directions) == 1:
-        return study
-    return _study(study, _OneMetric(study._storage, position))
-
-
-def for_sampler(study: optuna.Study, *, pauses: bool) -> optuna.Study:
-    """The study as every sampler takes it; `pauses`: whether its trials pause to be promoted."""
-    directions = len(study.directions)
-    return _study(study, _ForSampler(study._storage, directions)) if pauses or directions > 1 else study
-
-
-def _study(study: optuna.Study, storage: BaseStorage) -> optuna.Study:
-    return optuna.Study(study.study_name, storage, sampler=study.sampler, pruner=study.pruner)
-
-
-def _changed(trial: FrozenTrial, change: _Change) -> FrozenTrial:
-    return change(copy.copy(trial))
-
-
-def last_report(trial: FrozenTrial, directions: int) -> list[float] | None:
-    """A pruned trial's value, as in Optuna: its last report, where that is a number and there is one metric."""
-    if directions != 1 or not trial.intermediate_values:
-        return None
-    value = trial.intermediate_values[max(trial.intermediate_values)]
-    return None if value != value else [value]
-
-
-def _without_reports(trial: FrozenTrial) -> FrozenTrial:
-    trial.intermediate_values = {}
-    return trial
+        seen = []
+        for trial in self.inner.get_all_trials(study_id, deepcopy=deepcopy):
+            if waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
+                trial = copy.copy(trial)
+                trial.state, trial.values = TrialState.PRUNED, last_report(trial, self._directions)
+            if trial.state == TrialState.PRUNED and self._directions > 1:
+                trial = copy.copy(trial)
+                trial.intermediate_values = {}
+            if states is None or trial.state in states:
+                seen.append(trial)
+        return seen

@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.config.optuna_section import reported_metric
 from aimlhpo.errors import Problem
 from aimlhpo.results.best import best_model
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.trials import ATTRIBUTE, TrialRecord, origin, read_record
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class RunReader:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._space = SearchSpace.from_config(config)
+        self._space = config.space
         pruner, metrics = config.optuna.pruner, config.optuna.metric
         position = reported_metric(metrics, getattr(pruner, "metric", None))
         self.reported = "reports/" + (metrics[position] if position is not None else "value")

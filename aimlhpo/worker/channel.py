@@ -1,4 +1,7 @@
-"""The worker's end of the pipe to its agent."""
+"""The worker's end of the pipe to its agent.
+
+The training thread sends; a thread of the channel's own receives, and ends the process when the agent is gone.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,32 @@ from aimlhpo.objective.messages import Assignment, Decision, Pause, Stop, Sugges
 
 
 class PipeChannel:
-    """Sends from the training thread; a second thread sorts what comes in, and ends the process with the agent."""
+    """Passes messages on between the training thread and the agent.
+
+    Attributes:
+        assignments: the trials to run, and the Stop after the last one; the training thread takes them out.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.assignments: SimpleQueue[Assignment | Stop] = SimpleQueue()
         self._connection = connection
-        self._answers: SimpleQueue[Suggested] = SimpleQueue()
-        self._decisions: dict[int, Decision] = {}
-        self._decided = threading.Condition()
-        self._pause: Pause | None = None
         self._sending = threading.Lock()
+        self._answers: SimpleQueue[Suggested] = SimpleQueue()
+        self._pause: Pause | None = None
+        self._decision: Decision | None = None  # the newest one; the condition guards it
+        self._decided = threading.Condition()
 
     def start(self) -> None:
+        """Begin to receive."""
         threading.Thread(target=self._receive, name="channel", daemon=True).start()
 
     def send(self, message: object) -> None:
+        """Send to the agent; any thread may."""
         with self._sending:
             self._connection.send(message)
 
     def request(self, message: SuggestRequest) -> Any:
-        """Ask the agent for a suggestion. Raises what Optuna raised there."""
+        """Ask the agent for a suggestion and wait for it. Raises what Optuna raised there."""
         self.send(message)
         answer = self._answers.get()
         if answer.error is not None:
@@ -40,42 +49,40 @@ class PipeChannel:
         return answer.value
 
     def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
-        """The newest pruning decision on the trial; with `wait`, the one seen from the report at `step`.
+        """Whether the newest decision is to prune trial `number`; with `wait`, the one on the report at `step`.
 
         At the rung where the trial pauses there is nothing to decide.
         """
         if self._pause is not None and step is not None and step >= self._pause.step:
             return True
+
+        def newest() -> Decision | None:
+            return self._decision if self._decision is not None and self._decision.number == number else None
+
         with self._decided:
             if wait and step is not None:
-                self._decided.wait_for(lambda: self._has(number, step))
-            latest = self._decisions.get(number)
-            return latest is not None and latest.prune
-
-    def _has(self, number: int, step: int) -> bool:
-        latest = self._decisions.get(number)
-        return latest is not None and latest.step >= step
+                self._decided.wait_for(lambda: (known := newest()) is not None and known.step >= step)
+            known = newest()
+            return known is not None and known.prune
 
     def _receive(self) -> None:
         try:
             while True:
-                self._sort(self._connection.recv())
+                message = self._connection.recv()
+                match message:
+                    case Assignment():
+                        self._pause, self._decision = message.pause, None
+                        self.assignments.put(message)
+                    case Stop():
+                        self.assignments.put(message)
+                    case Suggested():
+                        self._answers.put(message)
+                    case Decision():
+                        with self._decided:
+                            self._decision = message
+                            self._decided.notify_all()
         except (EOFError, OSError):
             os._exit(1)
-        except Exception:  # noqa: BLE001 -- the trial waits for what cannot be read
+        except Exception:  # noqa: BLE001 -- the trial would wait for ever for what cannot be read
             traceback.print_exc()
             os._exit(1)
-
-    def _sort(self, message: object) -> None:
-        match message:
-            case Assignment():
-                self._pause, self._decisions = message.pause, {}
-                self.assignments.put(message)
-            case Stop():
-                self.assignments.put(message)
-            case Suggested():
-                self._answers.put(message)
-            case Decision():
-                with self._decided:
-                    self._decisions = {message.number: message}
-                    self._decided.notify_all()

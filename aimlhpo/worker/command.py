@@ -1,6 +1,8 @@
-"""What a program prints: lines that hold a JSON object are metrics and reports, all others are left alone. Pure.
-One run of a program: started without a shell, its output passed on and read, stopped gently and then for certain.
-The objective of a study with `command`: runs the program once for each trial.
+"""The objective of a study with `command`: it runs a program once for each trial, and reads what the program prints.
+
+Lines on standard output that hold a JSON object are metrics and reports; all others are passed on to the worker's log
+unread. The program is started without a shell. It is stopped with SIGTERM first, with SIGKILL after a while, and so is
+everything that it has started. All of this runs in the worker's training thread.
 """
 
 from __future__ import annotations
@@ -21,198 +23,20 @@ from typing import IO, Any
 from aimlhpo.config.command import CHECKPOINT_DIR, CONFIG, CONFIG_JSON, PYTHON, TRIAL, arguments
 from aimlhpo.errors import ObjectiveError
 from aimlhpo.objective.base import BaseObjective
-from aimlhpo.objective.messages import CommandSpec, find_program
+from aimlhpo.objective.command import CommandSpec, find_program
 from aimlhpo.objective.outcome import MissingMetric, OutcomeError, Pruned
 from aimlhpo.processes import adopt_orphans, descendants, kill_descendants, signal_descendants
-from aimlhpo.worker.guard import start_guard
+from aimlhpo.worker.process_guard import start_guard
 
 STEP_KEYS = ("step", "epoch", "iteration")
 MARK = b"\x1e"  # stands in front of what aimlhpo.report writes, also behind an unfinished line
+
 _LONGEST = 1_000_000  # bytes; a longer line is no record
 _LAST_STEP = 2**31 - 1  # what every storage can hold
-
-
-class Records:
-    """Finds the JSON objects in a stream of bytes."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """The objects that the bytes complete, in order."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > _LONGEST:
-            self._rest = self._rest[-1:]
-        yield from (record for line in lines if (record := _parse(line)) is not None)
-
-    def end(self) -> Iterator[dict[str, Any]]:
-        """The object in a last line without a line break."""
-        yield from self.feed(b"\n")
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    text = line.strip().rpartition(MARK)[2].rpartition(b"\r")[2].strip()
-    if not (text.startswith(b"{") and text.endswith(b"}")):
-        return None
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def step_of(record: Mapping[str, Any]) -> int | None:
-    """The step that a record is a report of: `step`, else `epoch`, else `iteration`; None where it has none."""
-    for key in STEP_KEYS:
-        value = record.get(key)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LAST_STEP:
-            return value
-    return None
-
-
-def number(value: Any) -> float | None:
-    """The number that can be reported, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None
-
-
-_TICK = 0.2  # seconds between two looks at the clock and at the newest decision
-_PROGRAM_PAUSE = 0.02  # seconds between two looks at processes that nothing tells of
 _CHUNK = 65536
 _TAIL = 8192  # bytes of stderr that are kept
-
-
-class Program:
-    """A running program. `tail` is the end of what it wrote to stderr; `told` says whether others have sent it SIGTERM.
-
-    It stays in the worker's process group, so that whoever kills that group kills it too.
-    """
-
-    def __init__(
-        self,
-        spec: CommandSpec,
-        arguments: Sequence[str],
-        variables: dict[str, str],
-        told: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Raises OSError where it cannot be started."""
-        self.tail = b""
-        self._patience, self._told = spec.patience, told
-        self._records = Records()
-        self._deadline: float | None = None
-        self._process = subprocess.Popen(
-            arguments,
-            cwd=spec.working_directory,
-            env={**spec.environment(), **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-        )
-        self._selector = selectors.DefaultSelector()
-        for stream, output in ((self._process.stdout, 1), (self._process.stderr, 2)):
-            self._selector.register(stream, selectors.EVENT_READ, output)  # type: ignore[arg-type]
-
-    def __enter__(self) -> Program:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End everything that the program has started and that still runs."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        kill_descendants()
-        self._selector.close()
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-
-    @property
-    def stopping(self) -> bool:
-        return self._deadline is not None
-
-    def stop(self) -> None:
-        """Send SIGTERM; SIGKILL follows by itself when the patience is over."""
-        if self._deadline is None:
-            self._deadline = time.monotonic() + self._patience
-            signal_descendants(signal.SIGTERM)
-
-    def events(self) -> Iterator[dict[str, Any] | None]:
-        """Each object that the program prints, and None now and then, until it has ended."""
-        while self._process.poll() is None or self._others_may_end():
-            yield from self._take(_TICK)
-            yield None
-            if self._deadline is not None and time.monotonic() >= self._deadline:
-                signal_descendants(signal.SIGKILL)
-        kill_descendants()  # its children may hold its output open
-        while self._selector.get_map():
-            yield from self._take(0)
-        yield from self._records.end()
-
-    def _others_may_end(self) -> bool:
-        """Whether what it has started has time to end by itself: a shell dies at once of what its child handles."""
-        if self._deadline is None and self._told():
-            self._deadline = time.monotonic() + self._patience
-        return self._deadline is not None and time.monotonic() < self._deadline and bool(descendants())
-
-    def code(self) -> int:
-        """How it ended: its exit code, or minus the signal that killed it."""
-        return self._process.wait()
-
-    def _take(self, timeout: float) -> Iterator[dict[str, Any]]:
-        """What is there to read; a program may close its output long before it ends."""
-        if not self._selector.get_map():
-            self._wait_for_end(timeout)
-            return
-        for key, _ in self._selector.select(timeout):
-            stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
-            data = stream.read(_CHUNK)
-            if not data:
-                self._selector.unregister(stream)
-            elif key.data == 2:
-                self.tail = (self.tail + data)[-_TAIL:]
-                pass_on(2, data)
-            else:
-                pass_on(1, data.replace(MARK, b""))
-                yield from self._records.feed(data)
-
-    def _wait_for_end(self, timeout: float) -> None:
-        if self._process.poll() is not None:  # the others go on
-            time.sleep(_PROGRAM_PAUSE)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout)
-
-
-def pass_on(descriptor: int, data: bytes) -> None:
-    """Write all of it to the worker's log; what a full disk does not take is lost, and the training goes on."""
-    with suppress(OSError):
-        while data:
-            data = data[os.write(descriptor, data) :]
-
-
-@contextmanager
-def patient_worker() -> Iterator[Callable[[], bool]]:
-    """Outlive a SIGTERM to the group until the program has ended; gives whether there was one."""
-    seen: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-
-    previous = signal.signal(signal.SIGTERM, note)
-    try:
-        yield lambda: bool(seen)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
+_CHECK_SECONDS = 0.2  # between two checks of the clock and of the newest decision
+_POLL_SECONDS = 0.02  # between two looks at processes whose end nothing announces
 _ERROR_LINES = 15
 _OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError", "CUDA out of memory")
 
@@ -248,60 +72,73 @@ class CommandObjective(BaseObjective):
             self._run(trial, conf, metrics)
         finally:
             trial.record_results(metrics)
-        self._check(metrics)
+        for name in [self.metric] if isinstance(self.metric, str) else self.metric:
+            if name not in metrics:
+                printed = ", ".join(metrics) or "nothing"
+                raise MissingMetric(
+                    f"missing metric: {name}; printed: {printed}",
+                    f'the program printed no line such as {{"{name}": 0.5}} on its standard output; '
+                    f"metrics that it printed: {printed}",
+                )
         return metrics
 
     def _run(self, trial: Any, conf: Mapping[str, Any], metrics: dict[str, Any]) -> None:
-        with patient_worker() as told_to_end, self._files(trial, conf) as lookup:
-            line = arguments(self._spec.words, lambda: trial.params, self._spec.pass_as, lookup)
-            with self._start(line, trial, told_to_end) as program:
-                pruned = self._follow(program, trial, metrics)
-            if told_to_end():
+        """Start the program and follow it to its end; what it prints goes into `metrics`."""
+        reported = False
+        with outlive_sigterm() as sigterm_came, self._placeholders(trial, conf) as lookup:
+            words = arguments(self._spec.words, lambda: trial.params, self._spec.pass_as, lookup)
+            with self._start(words, trial, sigterm_came) as program:
+                for record in program.records():
+                    if record is not None:
+                        metrics.update(record)
+                        reported = self._report(record, trial) or reported
+                    if reported and not program.stopping and trial.should_prune():
+                        program.stop()
+                pruned = program.stopping
+            if sigterm_came():
                 os._exit(128 + signal.SIGTERM)  # the agent has given the trial back: there is no result
             if pruned:
                 raise Pruned
-            _judge(program)
+            program.raise_failure()
 
-    def _start(self, line: list[str], trial: Any, told_to_end: Callable[[], bool]) -> Program:
+    def _start(self, words: Sequence[str], trial: Any, sigterm_came: Callable[[], bool]) -> Program:
+        variables = {  # aimlhpo.report and aimlhpo.checkpoint_dir read them
+            "AIMLHPO_TRIAL": str(trial.number),
+            "AIMLHPO_ATTEMPT": str(trial.attempt),
+            "AIMLHPO_SEED": str(trial.seed),
+            "AIMLHPO_CHECKPOINT_DIR": str(trial.checkpoint_dir),
+        }
         try:
-            return Program(self._spec, line, self._guarded | _variables(trial), told_to_end)
+            return Program(self._spec, words, self._guarded | variables, sigterm_came)
         except (OSError, ValueError) as error:
-            reason = _reason(error, line[0])
-            raise ProgramFailed(f"cannot start {line[0]}: {reason}", f"cannot start {line}: {reason}") from None
-
-    def _follow(self, program: Program, trial: Any, metrics: dict[str, Any]) -> bool:
-        """Read the program's output to its end; whether it was pruned."""
-        reported = False
-        for record in program.events():
-            if record is not None:
-                metrics.update(record)
-                reported = self._report(record, trial) or reported
-            if reported and not program.stopping and trial.should_prune():
-                program.stop()
-        return program.stopping
+            reason = str(error)
+            if isinstance(error, OSError):  # it may be its working directory that is missing
+                other = error.filename if error.filename not in (None, words[0]) else None
+                reason = f"{error.strerror}" + (f": {other}" if other else "")
+            raise ProgramFailed(f"cannot start {words[0]}: {reason}", f"cannot start {words}: {reason}") from None
 
     def _report(self, record: Mapping[str, Any], trial: Any) -> bool:
-        """Report the metric that the study is pruned by, where the record has it, and a step."""
+        """Report the metric that the study is pruned by; whether the record has it, and a step."""
         metric = self.study.reported_metric
-        if metric is None:
-            return False
         value, step = number(record.get(metric)), step_of(record)
-        if value is None or step is None:
+        if metric is None or value is None or step is None:
             return False
         trial.report(value, step)
         return True
 
     @contextmanager
-    def _files(self, trial: Any, conf: Mapping[str, Any]) -> Iterator[Callable[[str], Any]]:
-        """The value of a placeholder; files that were made for one are gone afterwards."""
+    def _placeholders(self, trial: Any, conf: Mapping[str, Any]) -> Iterator[Callable[[str], Any]]:
+        """A function that gives a placeholder's value; files that were made for one are gone afterwards."""
         made: list[Path] = []
 
         def lookup(name: str) -> Any:
             if name in (CONFIG, CONFIG_JSON):
                 made.append(self._write_config(trial.number, conf, as_json=name == CONFIG_JSON))
                 return str(made[-1])
-            if name in (CHECKPOINT_DIR, PYTHON):
-                return str(trial.checkpoint_dir) if name == CHECKPOINT_DIR else sys.executable
+            if name == CHECKPOINT_DIR:
+                return str(trial.checkpoint_dir)
+            if name == PYTHON:
+                return sys.executable
             return trial.number if name == TRIAL else trial.suggest(name)
 
         try:
@@ -314,8 +151,8 @@ class CommandObjective(BaseObjective):
                 trial.checkpoint_dir.rmdir()
 
     def _write_config(self, number: int, conf: Mapping[str, Any], *, as_json: bool) -> Path:
-        """The model configuration with the trial's values, without the study's own part."""
-        from aimlhpo.config.yaml import dump_yaml
+        """Write the model configuration with the trial's values, without the study's own part."""
+        from aimlhpo.config.yaml import dump_yaml  # few workers need YAML
 
         model = {key: value for key, value in conf.items() if key != "optuna"}
         folder = Path(self._spec.files)
@@ -324,42 +161,185 @@ class CommandObjective(BaseObjective):
         path.write_text(json.dumps(model, indent=2, default=str) if as_json else dump_yaml(model), encoding="utf-8")
         return path
 
-    def _check(self, metrics: Mapping[str, Any]) -> None:
-        for name in [self.metric] if isinstance(self.metric, str) else self.metric:
-            if name not in metrics:
-                printed = ", ".join(metrics) or "nothing"
-                raise MissingMetric(
-                    f"missing metric: {name}; printed: {printed}",
-                    f'the program printed no line such as {{"{name}": 0.5}} on its standard output; '
-                    f"metrics that it printed: {printed}",
-                )
+
+@contextmanager
+def outlive_sigterm() -> Iterator[Callable[[], bool]]:
+    """Let a SIGTERM to the process group end the program, not the worker; gives a function: whether one came."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    previous = signal.signal(signal.SIGTERM, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
-def _variables(trial: Any) -> dict[str, str]:
-    """What the program finds in its environment; `aimlhpo.report` and `aimlhpo.checkpoint_dir` read it."""
-    return {
-        "AIMLHPO_TRIAL": str(trial.number),
-        "AIMLHPO_ATTEMPT": str(trial.attempt),
-        "AIMLHPO_SEED": str(trial.seed),
-        "AIMLHPO_CHECKPOINT_DIR": str(trial.checkpoint_dir),
-    }
+class Program:
+    """A running program; at the end of the `with` block, everything that it has started and that still runs is killed.
+
+    It stays in the worker's process group, so that whoever kills that group kills it too. `sigterm_came` says whether
+    the group has had a SIGTERM, and the program with it.
+    """
+
+    def __init__(
+        self,
+        spec: CommandSpec,
+        arguments: Sequence[str],
+        variables: dict[str, str],
+        sigterm_came: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Raises OSError where it cannot be started."""
+        self._stderr_tail = b""
+        self._kill_after, self._sigterm_came = spec.kill_after, sigterm_came
+        self._lines = Records()
+        self._deadline: float | None = None
+        self._process = subprocess.Popen(
+            arguments,
+            cwd=spec.working_directory,
+            env={**spec.environment(), **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        self._selector = selectors.DefaultSelector()
+        for stream, output in ((self._process.stdout, 1), (self._process.stderr, 2)):
+            self._selector.register(stream, selectors.EVENT_READ, output)  # type: ignore[arg-type]
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        kill_descendants()
+        self._selector.close()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to end."""
+        return self._deadline is not None
+
+    def stop(self) -> None:
+        """Send SIGTERM; `records` sends SIGKILL when the time for that is over."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._kill_after
+            signal_descendants(signal.SIGTERM)
+
+    def records(self) -> Iterator[dict[str, Any] | None]:
+        """Each JSON object that the program prints, and None now and then, until it has ended."""
+        while True:
+            if self._process.poll() is not None:
+                # A shell dies at once of a SIGTERM that its child handles: what it has started has the same time.
+                if self._deadline is None and self._sigterm_came():
+                    self._deadline = time.monotonic() + self._kill_after
+                if self._deadline is None or time.monotonic() >= self._deadline or not descendants():
+                    break
+            yield from self._read(_CHECK_SECONDS)
+            yield None
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                signal_descendants(signal.SIGKILL)
+        kill_descendants()  # its children may hold its output open
+        while self._selector.get_map():
+            yield from self._read(0)
+        yield from self._lines.end()
+
+    def _read(self, timeout: float) -> Iterator[dict[str, Any]]:
+        """What is there to read within `timeout` seconds."""
+        if not self._selector.get_map():  # a program may close its output long before it ends
+            if self._process.poll() is not None:  # what it has started goes on
+                time.sleep(_POLL_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout)
+            return
+        for key, _ in self._selector.select(timeout):
+            stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
+            data = stream.read(_CHUNK)
+            if not data:
+                self._selector.unregister(stream)
+            elif key.data == 2:
+                self._stderr_tail = (self._stderr_tail + data)[-_TAIL:]
+                _write_to_log(2, data)
+            else:
+                _write_to_log(1, data.replace(MARK, b""))
+                yield from self._lines.feed(data)
+
+    def code(self) -> int:
+        """How it ended: its exit code, or minus the signal that killed it."""
+        return self._process.wait()
+
+    def raise_failure(self) -> None:
+        """Raises ProgramFailed where it has not ended with exit code 0."""
+        code = self.code()
+        if code == 0:
+            return
+        cause = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        lines = self._stderr_tail.decode(errors="replace").splitlines()[-_ERROR_LINES:]
+        if any(word in line for line in lines for word in _OUT_OF_MEMORY):
+            cause = "out of memory"
+        said = (
+            "its last words on standard error:\n" + "\n".join(lines) if lines else "it wrote nothing to standard error"
+        )
+        raise ProgramFailed(cause, f"the program ended with {cause}; {said}")
 
 
-def _reason(error: OSError | ValueError, program: str) -> str:
-    """Why the program did not start; it may be its working directory that is missing."""
-    if not isinstance(error, OSError):
-        return str(error)
-    other = error.filename if error.filename not in (None, program) else None
-    return f"{error.strerror}" + (f": {other}" if other else "")
+def _write_to_log(descriptor: int, data: bytes) -> None:
+    """Write all of it to the worker's log; what a full disk does not take is lost, and the training goes on."""
+    with suppress(OSError):
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
-def _judge(program: Program) -> None:
-    code = program.code()
-    if code == 0:
-        return
-    cause = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-    lines = program.tail.decode(errors="replace").splitlines()[-_ERROR_LINES:]
-    if any(word in line for line in lines for word in _OUT_OF_MEMORY):
-        cause = "out of memory"
-    said = "its last words on standard error:\n" + "\n".join(lines) if lines else "it wrote nothing to standard error"
-    raise ProgramFailed(cause, f"the program ended with {cause}; {said}")
+class Records:
+    """Finds the JSON objects in a stream of bytes."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """The objects that the bytes complete, in order."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LONGEST:
+            self._rest = self._rest[-1:]
+        for line in lines:
+            text = line.strip().rpartition(MARK)[2].rpartition(b"\r")[2].strip()
+            if text.startswith(b"{") and text.endswith(b"}"):
+                try:
+                    record = json.loads(text)
+                except (ValueError, RecursionError):
+                    continue
+                yield record
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """The object in a last line without a line break."""
+        yield from self.feed(b"\n")
+
+
+def step_of(record: Mapping[str, Any]) -> int | None:
+    """The step that a record is a report of: `step`, else `epoch`, else `iteration`; None where it has none."""
+    for key in STEP_KEYS:
+        value = record.get(key)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LAST_STEP:
+            return value
+    return None
+
+
+def number(value: Any) -> float | None:
+    """The number that can be reported, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None

@@ -1,4 +1,4 @@
-"""The GPUs that this process may use, and the slots they make. Imports no framework."""
+"""The GPUs and CPUs that this process may use, shared out to slots. Imports no framework, and initializes no GPU."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aimlhpo.errors import DeviceError
+
+if TYPE_CHECKING:
+    from aimlhpo.config.schema import Config
 
 _HIDDEN = ("", "-1", "NoDevFiles")
 _QUERY_TIMEOUT = 20  # seconds
@@ -25,9 +29,13 @@ _THREAD_VARIABLES = (
 class Slot:
     """One place where a trial can run.
 
-    `gpus` are names as CUDA_VISIBLE_DEVICES takes them (indices, UUIDs, MIG names); the objective is told to use them
-    where `cuda` is set. `threads` is the slot's share of the CPUs, `ranks` the number of processes that run one trial,
-    `gpu_share` how many GPUs a trial here costs: less than one each where slots share them.
+    Attributes:
+        index: its number in the agent, from 0.
+        gpus: names as CUDA_VISIBLE_DEVICES takes them: indices, UUIDs, MIG names.
+        cuda: whether the objective is told to use the GPUs.
+        threads: the slot's share of the CPUs.
+        ranks: the number of processes that run one trial.
+        gpu_share: how many GPUs a trial here costs: less than one each where slots share them.
     """
 
     index: int
@@ -67,12 +75,8 @@ def listed_gpus(environment: Mapping[str, str] = os.environ) -> list[str] | None
 def visible_gpus() -> list[str]:
     """The GPUs this process was given: CUDA_VISIBLE_DEVICES where it is set, else all that nvidia-smi lists."""
     listed = listed_gpus()
-    return _all_gpus() if listed is None else listed
-
-
-def _all_gpus() -> list[str]:
-    if shutil.which("nvidia-smi") is None:
-        return []
+    if listed is not None or shutil.which("nvidia-smi") is None:
+        return listed or []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT, check=True)
@@ -95,9 +99,10 @@ def plan_slots(
     gpus_per_worker: int = 1,
     n_cpus: int | None = None,
 ) -> list[Slot]:
-    """Share GPUs and CPUs out: a worker for every `gpus_per_worker` GPUs, times `trials_per_gpu`; else `workers`.
+    """Share GPUs and CPUs out to slots.
 
-    Without GPUs there is one worker, or `workers`. Raises DeviceError where `cuda` is asked for and GPUs are missing.
+    There are `workers` slots where that is given; else `trials_per_gpu` for every `gpus_per_worker` GPUs, and a single
+    one without GPUs. Raises DeviceError where `cuda` is asked for and GPUs are missing.
     """
     if len(gpus) < gpus_per_worker and (cuda or gpus):
         raise DeviceError(_too_few(gpus, gpus_per_worker))
@@ -107,6 +112,16 @@ def plan_slots(
     threads = max(1, (n_cpus or cpus()) // number)
     share = whole / max(number, len(groups))
     return [Slot(index, groups[index % len(groups)], cuda, threads, gpus_per_worker, share) for index in range(number)]
+
+
+def plan_local_slots(config: Config, workers: int | None) -> list[Slot]:
+    """The slots of a run on this machine with `workers` workers; None: one for each GPU, or a single one on the CPU.
+
+    Raises DeviceError.
+    """
+    gpu = config.optuna.gpu
+    ranks = config.slurm.gpus_per_worker if config.slurm else 1
+    return plan_slots(visible_gpus() if gpu else [], cuda=gpu, workers=workers, gpus_per_worker=ranks)
 
 
 def _too_few(found: Sequence[str], wanted: int) -> str:

@@ -1,4 +1,4 @@
-"""What a trial ran on: Python, package versions, and the objective's very text."""
+"""What a trial ran on: Python, the versions of packages, and the objective's text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,29 @@ from pathlib import Path
 from typing import Any
 
 _GIT_TIMEOUT = 5  # seconds
+_owners = cache(metadata.packages_distributions)
 
 
 def provenance(objective: str) -> dict[str, Any]:
-    """Versions of the packages that the objective has loaded, its file's hash, and its commit where it has one."""
-    return {"python": platform.python_version(), "packages": _packages(), **_text(Path(objective))}
+    """Versions of the packages that are loaded, the hash of the objective's file, and its commit where it has one.
+
+    What is known of the file and of the installed packages is looked up once: workers that are forked of a process
+    which has called this have it already, and it describes the text that was imported.
+    """
+    owners = _owners()
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    names = {owner for module in loaded for owner in owners.get(module, [])}
+    packages = {name: metadata.version(name) for name in sorted(names)}
+    return {"python": platform.python_version(), "packages": packages, **_text(Path(objective))}
 
 
 @cache
 def _text(objective: Path) -> dict[str, str | None]:
-    """What is known of the text that this process, or the one it was forked of, has loaded."""
-    return {"objective_sha256": sha256_of(objective), "git_commit": _commit(objective.parent)}
+    """The file's hash, and the commit that is checked out, with `+` behind it where files differ from it."""
+    commit = _git(objective.parent, "rev-parse", "HEAD")
+    if commit is not None and _git(objective.parent, "status", "--porcelain", "--untracked-files=no"):
+        commit += "+"
+    return {"objective_sha256": sha256_of(objective), "git_commit": commit}
 
 
 def sha256_of(path: Path) -> str | None:
@@ -32,24 +44,6 @@ def sha256_of(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-
-
-_owners = cache(metadata.packages_distributions)
-
-
-def _packages() -> dict[str, str]:
-    owners = _owners()
-    loaded = {name.partition(".")[0] for name in sys.modules}
-    names = {owner for module in loaded for owner in owners.get(module, [])}
-    return {name: metadata.version(name) for name in sorted(names)}
-
-
-def _commit(directory: Path) -> str | None:
-    """The checked-out commit, `+` behind it where files differ from it."""
-    commit = _git(directory, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    return commit + ("+" if _git(directory, "status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _git(directory: Path, *arguments: str) -> str | None:

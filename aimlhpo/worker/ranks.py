@@ -1,9 +1,11 @@
-"""What rank 0 and the other ranks of a trial say to each other.
-One trial on several devices: the worker is rank 0 and owns the trial, the other ranks follow it.
+"""One trial on several devices: the worker is rank 0 and owns the trial, the other ranks follow it.
 
-Every rank runs the objective's `train` with the environment that torch.distributed reads (RANK, LOCAL_RANK,
-WORLD_SIZE, MASTER_ADDR, MASTER_PORT). What rank 0 learns from the agent, a pruning decision or a suggested value,
-each follower gets in the same order, so that all ranks take the same turns.
+Every rank is a process that runs the objective's `train`, with the environment that torch.distributed reads (RANK,
+LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). What rank 0 learns from the agent, a pruning decision or a suggested
+value, each other rank gets in the same order, so that all ranks act alike. The other ranks report nothing.
+
+Rank 0 calls `RankGroup` and `SharingChannel` in its training thread; a thread of the group waits for how the others
+end. The others have a `FollowingChannel` in place of the agent's; their main loop is `aimlhpo.worker.worker.run_rank`.
 """
 
 from __future__ import annotations
@@ -26,10 +28,15 @@ from typing import Any
 from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup, SuggestRequest
 from aimlhpo.objective.trial import Channel
 
+_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST, _ENOUGH, _TRIES = 10000, 1000, 50  # ports
+_RANDOM = random.SystemRandom()  # not the global generator: user code seeds that one alike in all workers
+_SECONDS_AFTER_RANK_ZERO = 60.0  # that the other ranks have to end the trial
+
 
 @dataclass(frozen=True)
 class Begin:
-    """Run this trial; the ranks meet at `port`."""
+    """From rank 0: run this trial; the ranks meet at `port`."""
 
     assignment: Assignment
     port: int
@@ -37,79 +44,80 @@ class Begin:
 
 @dataclass(frozen=True)
 class Shared:
-    """What rank 0 was answered: a pruning decision, a suggested value, or the refusal of one."""
+    """From rank 0: what it was answered, a pruning decision, a suggested value, or the refusal of one."""
 
     value: Any = None
     error: Exception | None = None
 
 
 @dataclass(frozen=True)
-class RankAnswer:
-    """Rank 0 has ended the trial: no more answers come."""
+class NoMoreAnswers:
+    """From rank 0: it has ended the trial."""
 
 
 @dataclass(frozen=True)
 class RankEnded:
-    """A follower has ended the trial; `cause` says what went wrong, if anything did."""
+    """To rank 0: this rank has ended the trial; `cause` says what went wrong, if anything did."""
 
     cause: str | None = None
     error: str | None = None
 
 
-_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_FIRST, _ENOUGH, _TRIES = 10000, 1000, 50  # ports
-_ANY = random.SystemRandom()  # not the global generator: user code seeds that one alike in all workers
-_SETTLING = 60.0  # seconds that the other ranks have for the end of a trial after rank 0
-
-
 class RankGroup:
-    """The followers of a worker; none where a trial has one device."""
+    """The other ranks of a worker; there are none where a trial has one device.
+
+    Attributes:
+        channel: what rank 0's trial asks the agent through; the answers go to the other ranks, too.
+    """
 
     def __init__(self, setup: Setup, channel: Channel) -> None:
         self._setup, self._agent = setup, channel
-        self._number: int | None = None
-        self._followers = [RankHandle(setup, rank) for rank in range(1, setup.ranks)]
+        self._number: int | None = None  # of the trial that runs
+        self._others = [RankHandle(setup, rank) for rank in range(1, setup.ranks)]
         self._ended: set[int] = set()
         self._change = threading.Condition()
-        self.channel: Channel = SharingChannel(channel, self._followers) if self._followers else channel
-        if self._followers:
-            threading.Thread(target=self._watch, name="team", daemon=True).start()
+        self.channel: Channel = SharingChannel(channel, self._others) if self._others else channel
+        if self._others:
+            threading.Thread(target=self._watch, name="ranks", daemon=True).start()
 
     def begin(self, assignment: Assignment) -> None:
         """Start the trial in all ranks."""
-        if not self._followers:
+        if not self._others:
             return
         with self._change:
             self._number = assignment.number
             self._ended = set()
         port = _free_port()
         os.environ.update(rank_environment(0, self._setup.ranks, port))
-        for follower in self._followers:
-            follower.send(Begin(assignment, port))
+        for other in self._others:
+            other.send(Begin(assignment, port))
 
-    def settle(self) -> None:
-        """Rank 0 is done: wait for the others, and give those up that do not end."""
-        for follower in self._followers:
-            follower.send(RankAnswer())
+    def finish(self) -> None:
+        """Rank 0 has ended the trial: wait for the others, and fail the trial where they do not end."""
+        for other in self._others:
+            other.send(NoMoreAnswers())
         with self._change:
-            if not self._change.wait_for(lambda: len(self._ended) == len(self._followers), _SETTLING):
+            all_ended = self._change.wait_for(lambda: len(self._ended) == len(self._others), _SECONDS_AFTER_RANK_ZERO)
+            if not all_ended:
                 self._fail("the other ranks did not end after rank 0", None)
             self._number = None
 
     def _watch(self) -> None:
-        """Hear how the followers end; one that fails, or dies, fails the trial, whatever rank 0 is waiting for."""
-        by_connection = {follower.connection: follower for follower in self._followers}
+        """Receive how the other ranks end; one that fails, or dies, fails the trial, whatever rank 0 waits for."""
+        by_connection = {other.connection: other for other in self._others}
         while True:
             for connection in wait(list(by_connection)):
                 assert isinstance(connection, Connection)
-                self._note(by_connection[connection], _receive(connection))
-
-    def _note(self, follower: RankHandle, ended: RankEnded) -> None:
-        with self._change:
-            if ended.cause is not None:
-                self._fail(f"rank {follower.rank}: {ended.cause}", ended.error)
-            self._ended.add(follower.rank)
-            self._change.notify_all()
+                try:
+                    ended: RankEnded = connection.recv()
+                except (EOFError, OSError):
+                    ended = RankEnded("its process died")
+                rank = by_connection[connection].rank
+                with self._change:
+                    if ended.cause is not None:
+                        self._fail(f"rank {rank}: {ended.cause}", ended.error)
+                    self._ended.add(rank)
+                    self._change.notify_all()
 
     def _fail(self, cause: str, error: str | None) -> None:
         """End the trial from outside the training thread, which may hang in a collective: the process goes with it."""
@@ -120,13 +128,13 @@ class RankGroup:
 
 
 class RankHandle:
-    """A process that runs the same training as another rank of the same trial."""
+    """Another rank as rank 0 sees it: its process is started here, and ends with rank 0."""
 
     def __init__(self, setup: Setup, rank: int) -> None:
         self.rank = rank
         self.connection, theirs = Pipe()
         with theirs:
-            command = [sys.executable, "-P", "-m", "aimlhpo.worker.rank_process"]
+            command = [sys.executable, "-P", "-m", "aimlhpo.worker"]
             subprocess.Popen(
                 [*command, str(theirs.fileno()), str(os.getpid()), str(rank)],
                 stdin=subprocess.DEVNULL,
@@ -135,15 +143,15 @@ class RankHandle:
         self.send(setup)
 
     def send(self, message: object) -> None:
-        with suppress(OSError):  # a dead follower: the end of its pipe tells
+        with suppress(OSError):  # it is dead, which the end of its pipe tells
             self.connection.send(message)
 
 
 class SharingChannel:
-    """Rank 0's channel: what comes back from the agent goes to the followers, too."""
+    """Rank 0's channel: what comes back from the agent goes to the other ranks, too."""
 
-    def __init__(self, inner: Channel, followers: list[RankHandle]) -> None:
-        self._inner, self._followers = inner, followers
+    def __init__(self, inner: Channel, others: Sequence[RankHandle]) -> None:
+        self._inner, self._others = inner, others
 
     def send(self, message: object) -> None:
         self._inner.send(message)
@@ -163,8 +171,36 @@ class SharingChannel:
         return prune
 
     def _share(self, answer: Shared) -> None:
-        for follower in self._followers:
-            follower.send(answer)
+        for other in self._others:
+            other.send(answer)
+
+
+class RankZeroIsDone(BaseException):
+    """Rank 0 has ended the trial while this rank still asked."""
+
+
+class FollowingChannel:
+    """Another rank's channel: gives what rank 0 was given, in the same order, and sends nothing."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def send(self, message: object) -> None:
+        """Rank 0 alone reports."""
+
+    def request(self, message: SuggestRequest) -> Any:
+        return self._next()
+
+    def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
+        return bool(self._next())
+
+    def _next(self) -> Any:
+        answer: Shared | NoMoreAnswers = self._connection.recv()
+        if isinstance(answer, NoMoreAnswers):
+            raise RankZeroIsDone
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
 
 
 def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -180,8 +216,8 @@ def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    """One that nobody has now, and that the kernel gives to no client until rank 0 comes to listen on it."""
-    for port in _ANY.sample(_ports_of_no_client(), _TRIES):
+    """A port that nobody has now, and that the kernel gives to no client until rank 0 comes to listen on it."""
+    for port in _RANDOM.sample(_ports_of_no_client(), _TRIES):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
@@ -196,11 +232,3 @@ def _ports_of_no_client() -> Sequence[int]:
         low, high = map(int, _CLIENTS.read_text().split())
     found = [port for port in range(_FIRST, 1 << 16) if not low <= port <= high]
     return found if len(found) >= _ENOUGH else range(_FIRST, 1 << 16)
-
-
-def _receive(connection: Connection) -> RankEnded:
-    try:
-        message: RankEnded = connection.recv()
-    except (EOFError, OSError):
-        return RankEnded("its process died")
-    return message

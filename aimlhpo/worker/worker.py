@@ -1,8 +1,8 @@
-"""The worker's standard output and error: what one trial closes, the next one finds open again.
-The objective of a worker, made once.
-What an objective changed in its configuration in place, as colon paths and values.
-One attempt at one trial: run the objective, and put whatever happens into an Outcome.
-A worker's life: load the objective once, then run the trials that the agent sends.
+"""A worker's main loop: load the objective once, then run the trials that the agent sends, one after another.
+
+Runs in the main thread of the worker's process, which is user code's too: whatever the objective does, raises, prints
+or closes costs the trial at hand and nothing else. The agent hears of the result through a `PipeChannel`. Optuna is
+not imported here; an objective may do so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, TextIO
+from typing import Any
 
 from aimlhpo.errors import ObjectiveError
 from aimlhpo.objective.base import BaseObjective, load_objective, make_objective
@@ -37,36 +37,58 @@ from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.channel import PipeChannel
 from aimlhpo.worker.command import CommandObjective
 from aimlhpo.worker.provenance import provenance
-from aimlhpo.worker.ranks import RankGroup
+from aimlhpo.worker.ranks import Begin, FollowingChannel, RankEnded, RankGroup, RankZeroIsDone, rank_environment
+
+_ERROR_LINES = 30  # of a traceback that are stored with a failed trial
+_OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError")
+_OUR_SECTION = "optuna"  # of the model configuration
 
 
-class Output:
-    """Remembers where the log is; made before any user code runs."""
+def run_worker(connection: Connection, imported: type[BaseObjective] | None = None) -> None:
+    """Serve the agent at the other end until it says stop; `imported` is the objective's class where it is loaded."""
+    output = StandardOutput()
+    setup: Setup = connection.recv()
+    channel = PipeChannel(connection)
+    ranks = RankGroup(setup, channel)
+    objective = load(setup, setup.device, imported)
+    if isinstance(objective, LoadFailed):
+        channel.send(objective)
+        return
+    channel.send(Ready(provenance(setup.command.source if setup.command else setup.objective)))
+    channel.start()
+    worker = os.getpid()
+    while not isinstance(assignment := channel.assignments.get(), Stop):
+        output.restore()
+        ranks.begin(assignment)
+        outcome = attempt(objective, assignment, ranks.channel, setup.study.metric)
+        if os.getpid() != worker:
+            os._exit(0)  # the objective forked, and its child came back from it: the worker's own result counts
+        ranks.finish()
+        channel.send(Finished(assignment.number, outcome))
 
-    def __init__(self) -> None:
-        self._log = os.dup(1)  # standard output and error are one file
 
-    def restore(self) -> None:
-        """Open again what was closed; what user code put in place of it stays."""
-        for number in (1, 2):
-            if not _is_open(number):
-                os.dup2(self._log, number)
-        sys.stdout = _usable(sys.stdout, 1)
-        sys.stderr = _usable(sys.stderr, 2)
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
-
-
-def _usable(stream: TextIO | None, number: int) -> TextIO:
-    if stream is None or getattr(stream, "closed", False):
-        return open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    return stream
+def run_rank(connection: Connection, rank: int) -> None:
+    """Be another rank of the worker at the other end, until that one ends."""
+    setup: Setup = connection.recv()
+    objective = load(setup, f"cuda:{rank}" if setup.device.startswith("cuda") else setup.device)
+    while True:
+        begin = connection.recv()
+        if not isinstance(begin, Begin):  # answers that this rank did not ask for
+            continue
+        os.environ.update(rank_environment(rank, setup.ranks, begin.port))
+        ended = RankEnded()
+        if isinstance(objective, LoadFailed):
+            ended = RankEnded(objective.message, objective.detail)
+        else:
+            trial = Trial(begin.assignment, FollowingChannel(connection))
+            try:
+                objective.train(trial, trial.conf)
+            except RankZeroIsDone:
+                pass
+            except BaseException as error:  # noqa: BLE001 -- told to rank 0, which fails the trial
+                if not is_pruned(error):
+                    ended = RankEnded(cause_of(error), traceback.format_exc())
+        connection.send(ended)
 
 
 def load(setup: Setup, device: str, imported: type[BaseObjective] | None = None) -> BaseObjective | LoadFailed:
@@ -76,54 +98,12 @@ def load(setup: Setup, device: str, imported: type[BaseObjective] | None = None)
     try:
         if setup.command is not None:
             return CommandObjective(setup.command, study, dict(setup.conf), metric)
-        kind = imported or load_objective(setup.objective)
-        return make_objective(kind, study=study, config=dict(setup.conf), metric=metric, device=device)
+        cls = imported or load_objective(setup.objective)
+        return make_objective(cls, study=study, config=dict(setup.conf), metric=metric, device=device)
     except ObjectiveError as error:
         return LoadFailed(str(error), "")
     except BaseException as error:  # noqa: BLE001 -- told to the agent, which stops the study
         return LoadFailed(f"{setup.objective}: making Objective raised {error!r}", traceback.format_exc())
-
-
-def import_class(objective: str) -> type[BaseObjective] | LoadFailed:
-    """The class in the objective's file, or why there is none."""
-    try:
-        return load_objective(objective)
-    except ObjectiveError as error:
-        return LoadFailed(str(error), "")
-
-
-_OURS = "optuna"
-
-
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Every path whose value was added or changed to plain data; the study's own part is left out."""
-    found: dict[str, Any] = {}
-    for path, value in _walk(before, after, ""):
-        if not path.startswith(_OURS + ":"):
-            with suppress(TypeError, ValueError, RecursionError):
-                found[path] = plain(value)
-    return found
-
-
-def _walk(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key, value in after.items():
-            inner = f"{path}:{key}" if path else str(key)
-            yield from _walk(before[key], value, inner) if key in before else [(inner, value)]
-    elif not _equal(before, after):
-        yield path, after
-
-
-def _equal(before: Any, after: Any) -> bool:
-    """Compare without tripping over values whose == gives no plain truth value, such as arrays."""
-    try:
-        return type(before) is type(after) and bool(before == after)
-    except (TypeError, ValueError, RuntimeError):
-        return False
-
-
-_ERROR_LINES = 30
-_OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError")
 
 
 def attempt(
@@ -147,6 +127,7 @@ def attempt(
 
 
 def _run(objective: Callable[[Trial], Any], trial: Trial, metrics: Sequence[str]) -> dict[str, Any]:
+    """Those fields of the Outcome that say how the objective ended."""
     try:
         returned = objective(trial)
         values = extract_values(returned, metrics)
@@ -157,34 +138,80 @@ def _run(objective: Callable[[Trial], Any], trial: Trial, metrics: Sequence[str]
         _print(str(error))
         return {"state": FAIL, "cause": error.cause, "error": str(error)}
     except BaseException as error:  # noqa: BLE001 -- whatever it is, it costs this trial alone
-        return {"state": PAUSED if trial.pauses else PRUNED} if is_pruned(error) else _failed(error)
+        if is_pruned(error):
+            return {"state": PAUSED if trial.pauses else PRUNED}
+        text = traceback.format_exc()
+        _print(text)
+        return {"state": FAIL, "cause": cause_of(error), "error": "\n".join(text.splitlines()[-_ERROR_LINES:])}
 
 
-def _failed(error: BaseException) -> dict[str, Any]:
-    text = traceback.format_exc()
-    _print(text)
-    return {"state": FAIL, "cause": cause_of(error), "error": "\n".join(text.splitlines()[-_ERROR_LINES:])}
+def is_pruned(error: BaseException) -> bool:
+    """Whether the objective gave the trial up. Recognised by name: Optuna is loaded only where user code loads it."""
+    return isinstance(error, Pruned) or any(
+        cls.__name__ == "TrialPruned" and cls.__module__.startswith("optuna") for cls in type(error).__mro__
+    )
 
 
 def cause_of(error: BaseException) -> str:
     """The cause that is stored with a trial whose objective raised `error`."""
-    if is_out_of_memory(error):
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 -- the user's own __str__
+        text = ""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names.intersection(_OUT_OF_MEMORY) or "CUDA out of memory" in text:
         return "out of memory"
-    message = next(iter(_text(error).splitlines()), "")
+    message = next(iter(text.splitlines()), "")
     return f"exception: {type(error).__name__}: {message}".rstrip(": ")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a framework, or Python, ran out of memory."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names.intersection(_OUT_OF_MEMORY)) or "CUDA out of memory" in _text(error)
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """What an objective changed in its configuration in place: colon paths and their new values, as plain data.
+
+    The study's own section is left out, and so are values that JSON cannot hold.
+    """
+    found: dict[str, Any] = {}
+    for path, value in _changed(before, after, ""):
+        if not path.startswith(_OUR_SECTION + ":"):
+            with suppress(TypeError, ValueError, RecursionError):
+                found[path] = plain(value)
+    return found
 
 
-def is_pruned(error: BaseException) -> bool:
-    """Whether the objective gave the trial up; by name: Optuna is loaded here only where user code loads it."""
-    return isinstance(error, Pruned) or any(
-        kind.__name__ == "TrialPruned" and kind.__module__.startswith("optuna") for kind in type(error).__mro__
-    )
+def _changed(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key, value in after.items():
+            inner = f"{path}:{key}" if path else str(key)
+            yield from _changed(before[key], value, inner) if key in before else [(inner, value)]
+        return
+    try:
+        same = type(before) is type(after) and bool(before == after)
+    except (TypeError, ValueError, RuntimeError):  # == gives no plain truth value, as with arrays
+        same = False
+    if not same:
+        yield path, after
+
+
+class StandardOutput:
+    """Remembers where the worker's log is, so that what one trial closes, the next one finds open again.
+
+    Made before any user code runs; standard output and error are one file.
+    """
+
+    def __init__(self) -> None:
+        self._log = os.dup(1)
+
+    def restore(self) -> None:
+        """Open again what was closed; what user code put in place of it stays."""
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(self._log, number)
+            stream = getattr(sys, name)
+            if stream is None or getattr(stream, "closed", False):
+                writer = os.fdopen(number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+                setattr(sys, name, writer)
 
 
 def _headline(text: str) -> None:
@@ -197,33 +224,3 @@ def _print(text: str) -> None:
     with suppress(OSError, ValueError):
         sys.stderr.flush()
         print(text, flush=True)
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 -- the user's own __str__
-        return ""
-
-
-def run_worker(connection: Connection, imported: type[BaseObjective] | None = None) -> None:
-    """Serve the agent at the other end until it says stop; `imported` is the objective's class where it is loaded."""
-    output = Output()
-    setup: Setup = connection.recv()
-    channel = PipeChannel(connection)
-    team = RankGroup(setup, channel)
-    objective = load(setup, setup.device, imported)
-    if isinstance(objective, LoadFailed):
-        channel.send(objective)
-        return
-    channel.send(Ready(provenance(setup.command.source if setup.command else setup.objective)))
-    channel.start()
-    worker = os.getpid()
-    while not isinstance(assignment := channel.assignments.get(), Stop):
-        output.restore()
-        team.begin(assignment)
-        outcome = attempt(objective, assignment, team.channel, setup.study.metric)
-        if os.getpid() != worker:
-            os._exit(0)  # the objective forked, and its child came back from it: the worker's own result counts
-        team.settle()
-        channel.send(Finished(assignment.number, outcome))

@@ -88,7 +88,7 @@ def test_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
     assert "RUNNING" not in project.states()
 
 
-def test_objective_that_fails_to_start_in_the_worker_is_told_once(tmp_path: Path) -> None:
+def test_objective_that_cannot_be_made_in_the_worker_is_reported_once(tmp_path: Path) -> None:
     broken = "\n        def __init__(self, **given):\n            1 / 0\n"
     project = Project(tmp_path, FIRST_IS_BAD.format(bad="pass") + broken)
     failed = project.run("--local", "2", expect=ExitCode.CONFIG)

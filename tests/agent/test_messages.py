@@ -1,4 +1,4 @@
-"""What a worker sends, and what its death leaves open, end no agent."""
+"""Nothing that a worker sends, and nothing that its death leaves open, ends the agent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OF_ITS_OWN = """
 """
 
 
-def test_values_of_the_objectives_own_classes_arrive_as_what_they_hold(tmp_path: Path) -> None:
+def test_values_of_the_objectives_own_classes_are_stored_as_plain_values(tmp_path: Path) -> None:
     project = Project(tmp_path, OF_ITS_OWN, n_trials=3)
     project.run()
     for trial in project.study().trials:
@@ -56,7 +56,7 @@ UNREADABLE = """
 """
 
 
-def test_message_that_cannot_be_read_costs_its_trial_alone(tmp_path: Path) -> None:
+def test_message_that_cannot_be_read_costs_only_its_trial(tmp_path: Path) -> None:
     project = Project(tmp_path, UNREADABLE, n_trials=3)
     project.run("--local", "2")
     assert project.states() == {"COMPLETE": 3, "FAIL": 1}
@@ -77,7 +77,7 @@ HELD_OPEN = """
 
 
 @pytest.mark.oom
-def test_worker_is_replaced_whose_helper_keeps_its_pipe_open(tmp_path: Path) -> None:
+def test_dead_worker_is_replaced_although_its_helper_keeps_the_pipe_open(tmp_path: Path) -> None:
     project = Project(tmp_path, HELD_OPEN, n_trials=3)
     project.run()
     assert project.states() == {"COMPLETE": 3, "FAIL": 1}
@@ -99,7 +99,7 @@ WITHOUT_LOGS = """
 """
 
 
-def test_nothing_is_lost_with_the_logs(tmp_path: Path) -> None:
+def test_study_goes_on_when_its_logs_are_deleted(tmp_path: Path) -> None:
     project = Project(tmp_path, WITHOUT_LOGS, n_trials=5)
     project.run()
     assert project.states() == {"COMPLETE": 5, "FAIL": 1}
@@ -126,14 +126,14 @@ def agent_of(project: Project) -> Agent:
     return Agent(project.config, [Slot(0)], LinesView())
 
 
-def test_process_that_the_system_refuses_is_asked_for_again(tmp_path: Path, refusals: list[int]) -> None:
+def test_worker_that_the_system_refuses_is_started_again(tmp_path: Path, refusals: list[int]) -> None:
     project = Project(tmp_path, n_trials=2)
     refusals[0] = 2
     agent_of(project).run()
     assert project.states() == {"COMPLETE": 2}
 
 
-def test_system_that_goes_on_refusing_is_named(tmp_path: Path, refusals: list[int]) -> None:
+def test_study_fails_with_the_reason_where_the_system_goes_on_refusing(tmp_path: Path, refusals: list[int]) -> None:
     refusals[0] = 99
     with pytest.raises(StudyFailed, match="not started: Resource temporarily unavailable"):
         agent_of(Project(tmp_path, n_trials=2)).run()

@@ -1,4 +1,4 @@
-"""A worker that the kernel kills for want of memory is told from one that somebody killed."""
+"""A worker that the kernel killed for lack of memory is told apart from one that somebody killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EATER = f"""
 """
 
 
-def test_version_1(tmp_path: Path) -> None:
+def test_kills_are_counted_with_cgroups_of_version_1(tmp_path: Path) -> None:
     mine, job = tmp_path / "cgroup", tmp_path / "memory" / "slurm" / "job_7"
     mine.write_text("9:name=systemd:/\n4:memory:/slurm/job_7\n1:cpu,cpuacct:/\n0::/\n")
     job.mkdir(parents=True)
@@ -37,7 +37,7 @@ def test_version_1(tmp_path: Path) -> None:
     assert worker_process.count_memory_kills(tmp_path, mine) == 3
 
 
-def test_version_2(tmp_path: Path) -> None:
+def test_kills_are_counted_with_cgroups_of_version_2(tmp_path: Path) -> None:
     mine, job = tmp_path / "cgroup", tmp_path / "system.slice" / "job_7"
     mine.write_text("0::/system.slice/job_7\n")
     job.mkdir(parents=True)
@@ -46,7 +46,7 @@ def test_version_2(tmp_path: Path) -> None:
     assert worker_process.count_memory_kills(tmp_path, mine) == 2
 
 
-def test_where_the_kernel_does_not_say(tmp_path: Path) -> None:
+def test_no_kills_are_counted_where_the_kernel_does_not_tell(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("4:memory:/gone\n")
     assert (
         worker_process.count_memory_kills(tmp_path, tmp_path / "mine")
@@ -78,7 +78,9 @@ def small_cgroup() -> Iterator[Path]:
 
 
 @pytest.mark.oom
-def test_worker_that_eats_all_memory(tmp_path: Path, small_cgroup: Path) -> None:
+def test_trial_whose_worker_the_kernel_killed_has_out_of_memory_as_its_cause(
+    tmp_path: Path, small_cgroup: Path
+) -> None:
     project = Project(tmp_path, EATER, n_trials=2)
     join = f'echo $$ > {small_cgroup}/cgroup.procs && exec "$@"'
     subprocess.run(["sh", "-c", join, "sh", *project.command()], cwd=tmp_path, check=True, timeout=120)

@@ -1,4 +1,4 @@
-"""What the agent hands to its clerk, and how often."""
+"""How often the main thread hands requests to the storage thread, and which decisions workers are told."""
 
 from __future__ import annotations
 
@@ -8,79 +8,116 @@ from typing import Any, cast
 
 import pytest
 
-from aimlhpo.agent.request_buffer import PendingRequests
-from aimlhpo.agent.storage_client import StorageClient
-from aimlhpo.agent.storage_thread import SerialExecutor
-from aimlhpo.agent.trial_store import BatchResult, TrialBuilder, TrialStore
+from aimlhpo.agent.executor import SerialExecutor
+from aimlhpo.agent.storage_client import PruningNotifier, StorageClient
+from aimlhpo.agent.trial_store import BatchResult, TrialStore
 from aimlhpo.agent.worker_process import WorkerProcess
+from aimlhpo.ledger.leases import Lease
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import LedgerAnswer
-from aimlhpo.objective.messages import Report
+from aimlhpo.objective.messages import Decision, Report
 
 
-class BusyClerk:
-    """A clerk that gets to nothing before it is told to."""
+class BusyExecutor:
+    """An executor that does nothing before it is told to."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[Any], None]] = []
 
-    def submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        self.waiting.append(then)
+    def submit(self, job: Callable[[], Any], callback: Callable[[Any], None]) -> None:
+        self.waiting.append(callback)
 
 
-class Books:
+class UnusedStore:
+    """Its methods are submitted, and never called."""
+
     def reap(self) -> list[int]:
-        return []
+        raise NotImplementedError
 
-    def turn(self, pile: PendingRequests) -> BatchResult:
-        """Is never called by a busy clerk."""
+    def process(self, requests: Any) -> BatchResult:
         raise NotImplementedError
 
 
-def open_desk(folder: Path, clerk: BusyClerk, *, strict: bool = False) -> StorageClient:
-    books, preparing = cast(TrialStore, Books()), cast(TrialBuilder, None)
+def open_client(folder: Path, executor: BusyExecutor, *, strict: bool = False) -> StorageClient:
     return StorageClient(
-        books,
-        preparing,
-        cast(SerialExecutor, clerk),
+        cast(TrialStore, UnusedStore()),
+        cast(SerialExecutor, executor),
         Outbox(folder),
+        cast(Lease, None),
         lambda line: None,
         repeatable=False,
         strict=strict,
     )
 
 
-def test_the_dead_are_looked_for_once_at_a_time(tmp_path: Path) -> None:
-    clerk = BusyClerk()
-    desk = open_desk(tmp_path, clerk)
+def test_dead_agents_are_looked_for_by_one_job_at_a_time(tmp_path: Path) -> None:
+    executor = BusyExecutor()
+    client = open_client(tmp_path, executor)
     for _ in range(3):
-        desk.reap()
-    assert len(clerk.waiting) == 1
-    clerk.waiting.pop()([])
-    desk.reap()
-    assert len(clerk.waiting) == 1
+        client.reap()
+    assert len(executor.waiting) == 1
+    executor.waiting.pop()([])
+    client.reap()
+    assert len(executor.waiting) == 1
 
 
-@pytest.mark.parametrize(("strict", "turns"), [(False, 0), (True, 1)])
-def test_after_a_turn_that_took_long_reports_wait_where_nobody_waits_for_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strict: bool, turns: int
+@pytest.mark.parametrize(("strict", "batches"), [(False, 0), (True, 1)])
+def test_after_a_batch_that_took_long_reports_wait_where_nobody_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strict: bool, batches: int
 ) -> None:
-    monkeypatch.setattr("aimlhpo.agent.storage_client._MOST_REST", 60.0)  # longer than a test may take
-    clerk = BusyClerk()
-    desk = open_desk(tmp_path, clerk, strict=strict)
-    desk._after_turn(BatchResult(LedgerAnswer(), [], [], [], term=0, seconds=60.0))
-    assert 0.0 < desk.rest <= 60.0
-    desk.report(Report(0, 1, 0.5), cast(WorkerProcess, None))
-    desk.flush()
-    assert len(clerk.waiting) == turns
+    monkeypatch.setattr("aimlhpo.agent.storage_client._LONGEST_REST", 60.0)  # longer than a test may take
+    executor = BusyExecutor()
+    client = open_client(tmp_path, executor, strict=strict)
+    client._after_batch(BatchResult(LedgerAnswer(), [], [], [], term=0, seconds=60.0))
+    assert 0.0 < client.rest <= 60.0
+    client.report(Report(0, 1, 0.5), cast(WorkerProcess, None))
+    client.flush()
+    assert len(executor.waiting) == batches
 
 
 def test_a_claim_takes_reports_along_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aimlhpo.agent.storage_client._MOST_REST", 60.0)
-    clerk = BusyClerk()
-    desk = open_desk(tmp_path, clerk)
-    desk._after_turn(BatchResult(LedgerAnswer(), [], [], [], term=0, seconds=60.0))
-    desk.report(Report(0, 1, 0.5), cast(WorkerProcess, None))
-    desk.claim_ahead(lambda work: None)
-    desk.flush()
-    assert len(clerk.waiting) == 1
+    monkeypatch.setattr("aimlhpo.agent.storage_client._LONGEST_REST", 60.0)
+    executor = BusyExecutor()
+    client = open_client(tmp_path, executor)
+    client._after_batch(BatchResult(LedgerAnswer(), [], [], [], term=0, seconds=60.0))
+    client.report(Report(0, 1, 0.5), cast(WorkerProcess, None))
+    client.claim(None, lambda answer: None)
+    client.flush()
+    assert len(executor.waiting) == 1
+
+
+class Listener:
+    """A worker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+
+    def answer(self, message: Decision) -> None:
+        self.told.append(message.prune)
+
+
+def decide(notifier: PruningNotifier, number: int, *prunes: bool) -> None:
+    for step, prune in enumerate(prunes):
+        notifier.tell([Decision(number, step, prune)])
+
+
+@pytest.mark.parametrize(("strict", "told"), [(False, [True, False]), (True, [False, False, True, True, False])])
+def test_worker_is_told_decisions_that_differ_from_the_last_one(strict: bool, told: list[bool]) -> None:
+    notifier, worker = PruningNotifier(strict=strict), Listener()
+    notifier.note_report(3, cast(WorkerProcess, worker))
+    decide(notifier, 3, False, False, True, True, False)
+    decide(notifier, 4, True)
+    assert worker.told == told
+
+
+def test_next_attempt_and_next_worker_are_told_anew() -> None:
+    notifier, first, second = PruningNotifier(strict=False), Listener(), Listener()
+    for _ in range(2):
+        notifier.note_report(3, cast(WorkerProcess, first))
+        decide(notifier, 3, True)
+        notifier.forget(3)
+    notifier.note_report(3, cast(WorkerProcess, first))
+    decide(notifier, 3, True)
+    notifier.note_report(3, cast(WorkerProcess, second))
+    decide(notifier, 3, True)
+    assert (first.told, second.told) == ([True, True, True], [True])

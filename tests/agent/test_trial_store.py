@@ -1,9 +1,10 @@
-"""What becomes of an agent's claims when others may have taken it for dead."""
+"""An agent that others may have taken for dead goes on only with the claims that it still holds."""
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,43 +13,41 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.agent.agent import make_ledger, open_study
-from aimlhpo.agent.request_buffer import BegunTrial, PendingRequests
-from aimlhpo.agent.trial_store import TrialBuilder, TrialStore
+from aimlhpo.agent.trial_store import TrialStore
 from aimlhpo.config.schema import Config
 from aimlhpo.ledger.leases import Holder, Lease
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import Claim, ClaimRequest, new_token
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, new_token
 from aimlhpo.objective.messages import Report
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.base import CLAIM
 from aimlhpo.storage.retry import RetryPolicy
-from aimlhpo.worker.devices import Slot
 from tests.project import Project
 
 GRACE = 600
 
 
-def patience() -> RetryPolicy:
+def retry_policy() -> RetryPolicy:
     return RetryPolicy(lambda line: None, lambda: 60.0)
 
 
 def ledger_of(config: Config, holder: Holder) -> Ledger:
-    study, _ = open_study(config, patience())
+    study, _ = open_study(config, retry_policy())
     return make_ledger(config, study, holder, lambda other: None)
 
 
 @dataclass
 class Agent:
-    """What an agent does its bookkeeping with; another one's ledger is beside it."""
+    """What an agent stores its trials with; another agent's ledger is beside it."""
 
-    books: TrialStore
+    store: TrialStore
     ledger: Ledger
     lease: Lease
     other: Ledger
     project: Project
 
     def claim_ahead(self) -> Claim:
-        (claim,) = self.books.turn(PendingRequests(wishes=[ClaimRequest(new_token())])).settled.claims.values()
+        (claim,) = self.store.process([ClaimRequest(new_token())]).answer.claims.values()
         assert isinstance(claim, Claim)
         return claim
 
@@ -56,14 +55,15 @@ class Agent:
         """Have the other take this agent for dead, and its trial; the agent knows nothing of it yet."""
         os.utime(self.lease.path, (0.0, 0.0))
         assert self.other.reap() == [claim.number]
-        taken = self.other.claim(0, "cpu")
+        request = ClaimRequest(new_token(), 0, "cpu", since=time.time())
+        (taken,) = self.other.process(LedgerBatch(claim_requests=[request])).claims.values()
         assert isinstance(taken, Claim)
         assert taken.number == claim.number
         return taken
 
     def may_go_on(self, claim: Claim) -> bool:
         """Whether a trial that reports is told to go on."""
-        done = self.books.turn(PendingRequests(reports={claim.number: [Report(claim.number, 1, 0.5)]}))
+        done = self.store.process([Report(claim.number, 1, 0.5)])
         return not done.decisions[0].prune
 
 
@@ -72,16 +72,14 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
     project = Project(tmp_path, storage=f"journal:///{tmp_path}/s.journal", grace_period=GRACE)
     config, holder = project.config, Holder("silent")
     begin_study(config)
-    study, storage = open_study(config, patience())
+    study, storage = open_study(config, retry_policy())
     ledger = make_ledger(config, study, holder, lambda other: None)
     with Lease(config.paths.leases, holder, GRACE) as lease:
-        books = TrialStore(config, study, storage, ledger, lease, TrialBuilder(config, study, storage))
-        yield Agent(books, ledger, lease, ledger_of(config, Holder("other")), project)
+        store = TrialStore(config, study, storage, ledger, lease)
+        yield Agent(store, ledger, lease, ledger_of(config, Holder("other")), project)
 
 
-def test_claims_are_confirmed_in_spite_of_an_outage_in_the_midst_of_it(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_claims_are_confirmed_in_spite_of_an_outage_meanwhile(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = agent.claim_ahead()
     agent.lease._renewed -= GRACE + 1
     agent.lose(claim)
@@ -94,12 +92,12 @@ def test_claims_are_confirmed_in_spite_of_an_outage_in_the_midst_of_it(
         return confirm(claims)
 
     monkeypatch.setattr(agent.ledger, "confirm", confirm_at_the_second_time)
-    assert not patience().run(partial(agent.may_go_on, claim))
+    assert not retry_policy().run(partial(agent.may_go_on, claim))
     assert agent.lease.valid()
     assert agent.project.study().trials[claim.number].intermediate_values == {}
 
 
-def test_lease_is_made_again_that_is_removed_while_claims_are_confirmed(
+def test_lease_that_is_removed_while_claims_are_confirmed_is_made_again(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = agent.claim_ahead()
@@ -118,16 +116,16 @@ def test_lease_is_made_again_that_is_removed_while_claims_are_confirmed(
     assert agent.other.reap() == []
 
 
-def test_trial_that_others_have_taken_cannot_begin_and_had_better_end(agent: Agent) -> None:
+def test_trial_that_others_have_taken_cannot_begin_and_is_told_to_stop(agent: Agent) -> None:
     claim = agent.claim_ahead()
     taken = agent.lose(claim)
-    agent.books.turn(PendingRequests(begun=[BegunTrial(claim, Slot(0), since=1000.0)]))
+    agent.store.process([Beginning(claim, 0, "cpu", 0.0, since=1000.0)])
     assert agent.project.study().trials[claim.number].system_attrs[CLAIM]["token"] == taken.token
     assert not agent.may_go_on(claim)
 
 
 def test_trial_that_begins_goes_on(agent: Agent) -> None:
     claim = agent.claim_ahead()
-    agent.books.turn(PendingRequests(begun=[BegunTrial(claim, Slot(0), since=1000.0)]))
+    agent.store.process([Beginning(claim, 0, "cpu", 0.0, since=1000.0)])
     assert agent.project.study().trials[claim.number].system_attrs[CLAIM]["since"] == 1000.0
     assert agent.may_go_on(claim)

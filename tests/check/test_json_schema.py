@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import aimlhpo.config
-from aimlhpo.check.json_schema import SETTING_SCHEMAS
+from aimlhpo.check.json_schema import json_schema, reference
 from aimlhpo.config.optuna_section import OptunaSection
 from aimlhpo.config.schema import MlflowSection, SlurmSection, TensorboardSection
 from aimlhpo.config.yaml import load_yaml
-from aimlhpo.space.parameter_types import DOMAINS
+from aimlhpo.space.parameter_types import PARAMETER_TYPES, SETTINGS
 
 if TYPE_CHECKING:
     from tests.files import Files
@@ -39,7 +38,7 @@ BAD = [
 def test_the_schema_takes_what_loading_takes_and_refuses_what_it_refuses(files: Files) -> None:
     import jsonschema
 
-    validator = jsonschema.Draft202012Validator(aimlhpo.check.json_schema())
+    validator = jsonschema.Draft202012Validator(json_schema())
     above = "log: {mlflow: true, tensorboard: runs}\n"
     above += "slurm: {jobs: 2, batch: {t: 12:00:00, exclusive: true, mem: 4G}, bash: [a]}"
     assert list(validator.iter_errors(load_yaml(files.write(GOOD, above=above).hyperparameters))) == []
@@ -52,19 +51,19 @@ def test_the_schema_takes_what_loading_takes_and_refuses_what_it_refuses(files: 
 
 @pytest.mark.parametrize("section", [OptunaSection, SlurmSection, MlflowSection, TensorboardSection])
 def test_every_key_is_described_and_in_the_table(section: Any) -> None:
-    table = aimlhpo.check.json_schema.reference()
+    table = reference()
     for key, field in section.model_fields.items():
         assert field.description
         assert f": {key}` |" in table
 
 
 def test_every_kind_of_parameter_is_in_the_table_and_every_setting_described() -> None:
-    table = aimlhpo.check.json_schema.reference()
-    for name, domain in DOMAINS.items():
+    table = reference()
+    for name, kind in PARAMETER_TYPES.items():
         assert f"| `{name}` |" in table
-        assert set(domain.settings) <= set(SETTING_SCHEMAS)
+        assert set(kind.settings) <= set(SETTINGS)
 
 
 def test_every_cell_of_the_table_is_in_its_column() -> None:
-    for block in aimlhpo.check.json_schema.reference().strip().split("\n\n"):
+    for block in reference().strip().split("\n\n"):
         assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1

@@ -1,4 +1,4 @@
-"""Samplers, pruners and constraints that cannot work in a study: each is told before anything runs."""
+"""Samplers, pruners and constraints that cannot work in a study: each is reported before anything runs."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_what_can_work_is_not(study: Any, parameters: dict[str, Any], keys: dict
     assert suitability_problems(study(parameters, **keys)) == []
 
 
-def test_a_rehearsal_finds_what_a_sampler_of_the_users_own_cannot_do(study: Any, tmp_path: Path) -> None:
+def test_a_dry_run_finds_what_a_sampler_of_the_users_own_cannot_do(study: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         dedent("""
             from optuna.pruners import BasePruner

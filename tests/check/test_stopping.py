@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.errors import ConfigError
+from aimlhpo.search.stopping_rules import STOPPING_RULES
 from tests.project import Project
 
 TWO = {"metric": ["a", "b"], "direction": ["minimize", "maximize"], "pruner": None}
@@ -72,3 +73,10 @@ def test_mistakes_are_told(tmp_path: Path, keys: dict[str, Any], where: str, tol
 )
 def test_what_is_legal(tmp_path: Path, keys: dict[str, Any]) -> None:
     _ = Project(tmp_path, **keys).config
+
+
+def test_every_rule_is_named_where_one_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        _ = Project(tmp_path, at_stop="prune").config
+    (problem,) = raised.value.problems
+    assert problem.legal == f"one of {', '.join(STOPPING_RULES)}, too"

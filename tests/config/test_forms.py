@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aimlhpo.space.grid import grid_of
-from aimlhpo.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from tests.files import Files
@@ -33,7 +32,7 @@ INSIDE = """
 
 
 def test_objects_in_the_model_with_dependencies(files: Files) -> None:
-    space = SearchSpace.from_config(files.write(model=INSIDE).load())
+    space = files.write(model=INSIDE).load().space
     found = {parameter.key: parameter for parameter in space.parameters}
     assert set(found) == {"model:num_transformer_heads", "model:dim", "model:depth", "model:extra:0"}
     assert found["model:dim"].finish(4, {"model:num_transformer_heads": 2}) == 8
@@ -45,7 +44,7 @@ def test_objects_in_the_model_with_dependencies(files: Files) -> None:
 def test_every_suggest(files: Files, suggest: str) -> None:
     params = "{low: 2, high: 8, q: 2}" if suggest == "discrete_uniform" else "{low: 2, high: 8}"
     config = files.write(model=f"x: {{hyper_opt: {{suggest: {suggest}, params: {params}}}}}\n").load()
-    assert config.optuna.parameters["x"].type == suggest
+    assert config.space.by_key["x"].type == suggest
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def test_every_suggest(files: Files, suggest: str) -> None:
 @pytest.mark.parametrize("path", ["optimizer.weight_decay", "optimizer:weight_decay"])
 def test_sweeps_of_the_command_line(files: Files, path: str, text: str, kind: str) -> None:
     config = files.load(f"{path}={text}", "sampler.n_startup_trials=30")
-    assert config.optuna.parameters["optimizer:weight_decay"].type == kind
+    assert config.space.by_key["optimizer:weight_decay"].type == kind
     assert config.optuna.sampler is not None
     assert config.optuna.sampler.arguments == {"n_startup_trials": 30}
     assert config.model["epochs"] == 5
@@ -83,5 +82,5 @@ def test_the_modes_of_a_grid(files: Files) -> None:
     files.write(modes)
     files.hyperparameters.write_text(files.hyperparameters.read_text().replace("  n_trials: 4\n", ""))
     config = files.load()
-    assert grid_of(config.hyperparameters["optuna"], config.model) is not None
+    assert grid_of(config.space) is not None
     assert config.optuna.n_trials == 3 * 2 * 2 * 3

@@ -63,9 +63,9 @@ def test_every_key_is_read(files: Files) -> None:
     assert (study.gpu, study.reload, study.seed, study.timeout, study.n_trials) == (True, False, 7, 3600.0, 4)
     assert study.sampler is not None
     assert (study.sampler.type, study.sampler.arguments) == ("TPESampler", {"n_startup_trials": 5})
-    assert [parameter.name for parameter in study.parameters.values()] == ["lr", "units", "epochs", "dense", "betas"]
-    assert study.parameters["optimizer:learning_rate"].settings["low"] == 1e-5
-    assert not study.parameters["optimizer:betas"].substitute
+    assert [parameter.name for parameter in config.space.parameters] == ["lr", "units", "epochs", "dense", "betas"]
+    assert config.space.by_key["optimizer:learning_rate"].settings["low"] == 1e-5
+    assert not config.space.by_key["optimizer:betas"].substitute
 
 
 def test_defaults(files: Files, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_conf_holds_the_model_and_the_optuna_section(files: Files) -> None:
     config = files.write(FULL).load()
     conf = config.conf()
     assert conf["epochs"] == 5
-    assert list(conf["optuna"]["parameters"]) == list(config.optuna.parameters)
+    assert list(conf["optuna"]["parameters"]) == list(config.space.by_key)
     conf["optuna"]["parameters"].clear()
     conf["layers"].clear()
     assert config.conf()["layers"]

@@ -48,7 +48,7 @@ def test_a_new_parameter_can_be_built_key_by_key(files: Files) -> None:
         "optuna:parameters:layers:1:units:settings:low=1",
         "optuna:parameters:layers:1:units:settings:high=9",
     )
-    assert config.optuna.parameters["layers:1:units"].settings["high"] == 9
+    assert config.space.by_key["layers:1:units"].settings["high"] == 9
 
 
 def test_any_path_of_the_model(files: Files) -> None:

@@ -95,25 +95,25 @@ def test_sweeps_add_to_the_file_and_replace(files: Files) -> None:
         "layers.0.units=8,16",
         "epochs=[1, 2]",
     )
-    found = {key: (p.name, p.type) for key, p in config.optuna.parameters.items()}
+    found = {key: (p.name, p.type) for key, p in config.space.by_key.items()}
     assert found == {
         "optimizer:learning_rate": ("lr", "categorical"),
         "optimizer:weight_decay": ("optimizer:weight_decay", "float"),
         "layers:0:units": ("layers:0:units", "categorical"),
     }
     assert config.model["epochs"] == [1, 2]
-    assert files.load("lr=range(1, 5)").optuna.parameters["optimizer:learning_rate"].type == "int"
+    assert files.load("lr=range(1, 5)").space.by_key["optimizer:learning_rate"].type == "int"
 
 
 def test_sweeps_replace_what_stands_in_the_model(files: Files) -> None:
     files.write(model="heads: {hyper_opt: {suggest: int, params: {low: 2, high: 8}}}\n")
-    assert files.load("heads=2,4").optuna.parameters["heads"].settings["choices"] == [2, 4]
-    assert files.load("heads=3").optuna.parameters == {}
+    assert files.load("heads=2,4").space.by_key["heads"].settings["choices"] == [2, 4]
+    assert files.load("heads=3").space.parameters == ()
 
 
 def test_a_plain_value_fixes_what_was_searched(files: Files) -> None:
     config = files.write(LR).load("optimizer.learning_rate=0.5")
-    assert config.optuna.parameters == {}
+    assert config.space.parameters == ()
     assert config.model["optimizer"]["learning_rate"] == 0.5
 
 

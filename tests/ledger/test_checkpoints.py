@@ -29,7 +29,7 @@ OBJECTIVE = """
 """
 
 
-def test_the_best_is_left_of_a_study(tmp_path: Path) -> None:
+def test_only_the_best_trial_keeps_its_checkpoints(tmp_path: Path) -> None:
     project = Project(tmp_path, OBJECTIVE, n_trials=5, keep_checkpoints="best")
     project.run("--local", "2")
     assert left(project) == [3]
@@ -104,6 +104,6 @@ def test_interrupted_trials_keep_their_checkpoints(tmp_path: Path) -> None:
     assert list((project.save_path / "checkpoints").iterdir()) == []
 
 
-def test_a_word_that_is_not_known(tmp_path: Path) -> None:
+def test_unknown_value_of_keep_checkpoints_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="keep_checkpoints: 'last' is not known\n    legal: all, best, none"):
         _ = Project(tmp_path, keep_checkpoints="last").config

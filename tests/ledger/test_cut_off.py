@@ -1,4 +1,4 @@
-"""A batch of which the storage keeps the first records alone: whoever asks again, or takes over, finds no trial lost.
+"""Where the storage keeps only the first records of a batch, no trial is lost to those who ask again or take over.
 
 So it is with a full disk, and where a writer is killed or its connection breaks between two records.
 """
@@ -17,11 +17,11 @@ from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.trial import TrialState
 
 from aimlhpo.ledger.leases import Registry
-from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Claim
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial
 from aimlhpo.storage.open import open_storage
+from tests.ledgers import SingleRequestLedger
 
 GRACE = 60.0
 LONGEST = 12  # records of a batch here, at most
@@ -68,8 +68,8 @@ class Site:
     """A study with one trial, which the agent `first` runs; `other` is an agent that has the study open, too."""
 
     study: optuna.Study
-    first: Ledger
-    other: Ledger
+    first: SingleRequestLedger
+    other: SingleRequestLedger
     claim: Claim
     disk: Disk
 
@@ -103,8 +103,8 @@ def make_site(url: str, tmp_path: Path, disk: Disk) -> Callable[..., Site]:
         paths.create()
         registry = Registry(paths.leases, GRACE)
         again = optuna.load_study(study_name=study.study_name, storage=open_storage(url))
-        first = Ledger(study, paths, 3, "first", registry, max_interruptions=most)
-        other = Ledger(again, paths, 3, "other", registry, max_interruptions=most)
+        first = SingleRequestLedger(study, paths, 3, "first", registry, max_interruptions=most)
+        other = SingleRequestLedger(again, paths, 3, "other", registry, max_interruptions=most)
         claim = first.claim(0, "cpu")
         assert isinstance(claim, Claim)
         return Site(again, first, other, claim, disk)
@@ -117,7 +117,7 @@ def release(site: Site) -> Callable[[], bool]:
 
 
 def give_back(site: Site) -> Callable[[], bool]:
-    return lambda: site.first.give_back(site.claim)
+    return lambda: site.first.release(site.claim, None)
 
 
 def pause(site: Site) -> Callable[[], bool]:

@@ -1,18 +1,25 @@
-"""Who is taken for dead, and who is not."""
+"""Who counts as dead, and who does not; and how leases show that file locks do not hold between nodes."""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from json import dumps
 from pathlib import Path
 
 import pytest
 
-from aimlhpo.ledger.leases import Holder, Lease, Registry, _now, holders
+from aimlhpo.errors import StorageError
+from aimlhpo.ledger.leases import Holder, Lease, Registry, _now, holders, verify_shared_locks
 
 GRACE = 600.0
 
@@ -63,7 +70,7 @@ def test_stopped_agent_is_dead_after_the_grace_period(tmp_path: Path, other: sub
     assert registry.is_dead("other")
 
 
-def test_agent_of_another_host_is_judged_by_its_age_alone(tmp_path: Path) -> None:
+def test_agent_of_another_host_is_judged_only_by_the_age_of_its_lease(tmp_path: Path) -> None:
     registry = Registry(tmp_path, GRACE)
     with Lease(tmp_path, Holder("far", boot="another host"), GRACE) as lease:
         lease._fd, held = os.dup(lease._fd), lease._fd
@@ -83,7 +90,7 @@ def test_ended_agent_leaves_no_lease(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sweep_removes_the_dead_alone(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+def test_sweep_removes_only_the_leases_of_dead_agents(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     registry = Registry(tmp_path, GRACE)
     registry.sweep()
     assert registry.living()
@@ -229,14 +236,14 @@ def test_time_of_leases_goes_on_while_the_machine_is_suspended_and_does_not_jump
     assert _now() == 5.0
 
 
-def test_requeued_job_takes_its_predecessor_for_dead(tmp_path: Path) -> None:
+def test_agent_of_a_requeued_job_counts_the_one_before_as_dead(tmp_path: Path) -> None:
     with Lease(tmp_path, Holder("before", boot="another host", job="7_1", restarts=0), GRACE):
         assert Registry(tmp_path, GRACE, Holder("after", job="7_1", restarts=1)).is_dead("before")
         assert not Registry(tmp_path, GRACE, Holder("beside", job="7_2", restarts=1)).is_dead("before")
 
 
 @pytest.mark.parametrize(
-    ("word", "age_in_graces", "dead"),
+    ("runs", "age_in_graces", "dead"),
     [
         (True, 1.5, False),
         (True, 5.5, True),
@@ -246,7 +253,77 @@ def test_requeued_job_takes_its_predecessor_for_dead(tmp_path: Path) -> None:
         (None, 1.5, True),
     ],
 )
-def test_word_of_the_cluster(tmp_path: Path, word: bool | None, age_in_graces: float, dead: bool) -> None:
+def test_what_the_cluster_says_of_a_job_changes_the_wait(
+    tmp_path: Path, runs: bool | None, age_in_graces: float, dead: bool
+) -> None:
     with Lease(tmp_path, Holder("far", boot="another host", job="7_1"), GRACE) as lease:
         age(lease.path, age_in_graces * GRACE)
-        assert Registry(tmp_path, GRACE, word=lambda holder: word).is_dead("far") is dead
+        assert Registry(tmp_path, GRACE, query_job_state=lambda holder: runs).is_dead("far") is dead
+
+
+LOCK_GRACE = 180.0  # seconds; a third of it is waited only where something is wrong
+FAR = Holder("far", host="node7", boot="another host", started=1.0)
+ME = Holder("me")
+
+
+@contextmanager
+def renewed_without_lock(directory: Path, holder: Holder) -> Iterator[None]:
+    """An agent on a node whose locks nobody else sees: its lease is renewed, and can be locked here."""
+    path = directory / f"{holder.agent}.json"
+    path.write_text(dumps(asdict(holder)))
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(0.1):
+            os.utime(path)
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_living_agent_whose_lock_can_be_taken_tells_that_locks_do_not_work(tmp_path: Path) -> None:
+    with renewed_without_lock(tmp_path, FAR), pytest.raises(StorageError, match="node7") as told:
+        verify_shared_locks(tmp_path, ME, LOCK_GRACE)
+    assert "flock" in str(told.value)
+
+
+def test_agent_that_was_stopped_until_the_deadline_still_looks_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "far.json"
+    path.write_text(dumps(asdict(FAR)))
+    times = itertools.count(step=LOCK_GRACE)
+
+    def clock() -> float:
+        now = next(times)
+        os.utime(path, (now, now))  # the other agent goes on meanwhile
+        return now
+
+    monkeypatch.setattr("time.monotonic", clock)
+    with pytest.raises(StorageError, match="node7"):
+        verify_shared_locks(tmp_path, ME, LOCK_GRACE)
+
+
+def test_the_agent_that_came_first_goes_on(tmp_path: Path) -> None:
+    with renewed_without_lock(tmp_path, replace(FAR, started=ME.started + 1)):
+        verify_shared_locks(tmp_path, ME, LOCK_GRACE)
+
+
+def test_locks_that_work_are_not_complained_about(tmp_path: Path) -> None:
+    with Lease(tmp_path, FAR, LOCK_GRACE), Lease(tmp_path, ME, LOCK_GRACE):
+        verify_shared_locks(tmp_path, ME, LOCK_GRACE)
+
+
+def test_an_agent_that_has_just_died_is_no_sign_of_broken_locks(tmp_path: Path) -> None:
+    (tmp_path / "far.json").write_text(dumps(asdict(FAR)))
+    verify_shared_locks(tmp_path, ME, 0.3)
+
+
+def test_agents_of_this_host_are_not_asked(tmp_path: Path) -> None:
+    with renewed_without_lock(tmp_path, Holder("beside", started=1.0)):
+        verify_shared_locks(tmp_path, ME, LOCK_GRACE)

@@ -9,11 +9,11 @@ import pytest
 from optuna.trial import TrialState
 
 from aimlhpo.ledger.leases import Holder, Lease, Registry
-from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.outbox import Outbox, Result
-from aimlhpo.ledger.requests import Claim
+from aimlhpo.ledger.outbox import Outbox
+from aimlhpo.ledger.requests import Claim, Result
 from aimlhpo.paths import StudyPaths
 from aimlhpo.storage.open import open_storage
+from tests.ledgers import SingleRequestLedger
 
 
 def setting(folder: Path, url: str | None = None) -> tuple[optuna.Study, StudyPaths, Registry]:
@@ -25,7 +25,7 @@ def setting(folder: Path, url: str | None = None) -> tuple[optuna.Study, StudyPa
 
 def leave_behind(study: optuna.Study, paths: StudyPaths, registry: Registry) -> Claim:
     """What an agent leaves that was killed between a trial's end and its writing."""
-    claim = Ledger(study, paths, 1, "dead", registry).claim(0, "cpu")
+    claim = SingleRequestLedger(study, paths, 1, "dead", registry).claim(0, "cpu")
     assert isinstance(claim, Claim)
     reports = [(0, 2.0), (1, float("nan"))]
     ended = Result("dead", claim.trial_id, claim.number, claim.token, "COMPLETE", [0.5], {"cause": None}, reports)
@@ -36,7 +36,7 @@ def leave_behind(study: optuna.Study, paths: StudyPaths, registry: Registry) -> 
 def test_result_of_a_dead_agent_is_delivered_before_its_trial_is_reaped(tmp_path: Path) -> None:
     study, paths, registry = setting(tmp_path)
     leave_behind(study, paths, registry)
-    assert Ledger(study, paths, 1, "next", registry).reap() == []
+    assert SingleRequestLedger(study, paths, 1, "next", registry).reap() == []
     trial = study.trials[0]
     assert (trial.state, trial.value, sorted(trial.intermediate_values)) == (TrialState.COMPLETE, 0.5, [0, 1])
     assert list(paths.outbox.iterdir()) == []
@@ -46,7 +46,7 @@ def test_result_of_a_living_agent_is_left_to_it(tmp_path: Path) -> None:
     study, paths, registry = setting(tmp_path)
     with Lease(paths.leases, Holder("dead"), 60.0):
         leave_behind(study, paths, registry)
-        Ledger(study, paths, 1, "next", registry).reap()
+        SingleRequestLedger(study, paths, 1, "next", registry).reap()
         assert study.trials[0].state == TrialState.RUNNING
         assert len(list(paths.outbox.iterdir())) == 1
 
@@ -54,7 +54,7 @@ def test_result_of_a_living_agent_is_left_to_it(tmp_path: Path) -> None:
 def test_result_whose_claim_was_lost_is_dropped(tmp_path: Path) -> None:
     study, paths, registry = setting(tmp_path)
     claim = leave_behind(study, paths, registry)
-    ledger = Ledger(study, paths, 1, "next", registry)
+    ledger = SingleRequestLedger(study, paths, 1, "next", registry)
     ledger.release(claim, "walltime")
     taken = ledger.claim(0, "cpu")
     assert isinstance(taken, Claim)
@@ -75,7 +75,7 @@ def test_file_that_the_machine_cut_off_costs_one_result_and_stops_nobody(tmp_pat
     study, paths, registry = setting(tmp_path)
     claim = leave_behind(study, paths, registry)
     (paths.outbox / f"{claim.token}.json").write_text(text)
-    assert Ledger(study, paths, 1, "next", registry).reap() == [claim.number]
+    assert SingleRequestLedger(study, paths, 1, "next", registry).reap() == [claim.number]
     assert study.trials[0].state == TrialState.WAITING
     assert [path.name for path in paths.outbox.iterdir()] == [f"{claim.token}.broken"]
 
@@ -87,6 +87,6 @@ def test_result_that_the_storage_refuses_stops_nobody(
     claim = leave_behind(study, paths, registry)
     file = paths.outbox / f"{claim.token}.json"
     file.write_text(file.read_text().replace("[[0, 2.0]", f"[[{2**40}, 2.0]"))
-    assert Ledger(study, paths, 1, "next", registry).reap() == [claim.number]
+    assert SingleRequestLedger(study, paths, 1, "next", registry).reap() == [claim.number]
     assert study.trials[0].state == TrialState.WAITING
     assert f"{claim.token}.broken" in caplog.text

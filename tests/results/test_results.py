@@ -21,7 +21,6 @@ from optuna.trial import TrialState, create_trial
 from aimlhpo.config.schema import Config
 from aimlhpo.results.table import ResultsWriter, write_results
 from aimlhpo.search.warm_start import begin_study
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.study import load_study
 from tests.project import Project
 
@@ -43,7 +42,7 @@ def add(
 ) -> int:
     """A finished trial with aimlhpo's record; returns its number."""
     params = DEFAULTS if params is None else params
-    known: dict[str, BaseDistribution] = dict(SearchSpace.from_config(config).distributions)
+    known: dict[str, BaseDistribution] = dict(config.space.distributions)
     study.add_trial(
         create_trial(
             state=state,
@@ -161,7 +160,7 @@ def test_lists_and_none_among_choices_are_shown_as_the_user_wrote_them(tmp_path:
     choices = [None, [1, 2], "x"]
     entry: dict[str, Any] = {"type": "categorical", "settings": {"name": "opt", "choices": choices}}
     study, config = begin(tmp_path, parameters={"optimizer:name": entry})
-    space = SearchSpace.from_config(config)
+    space = config.space
     for _ in range(30):
         trial = study.ask()
         space.suggest(trial)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.samplers import NSGAIISampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError
-from aimlhpo.search.bounded import ALL, BoundedSampler, bounded, choose
+from aimlhpo.search.bounded import ALL, BoundedSampler, bounded, choose, pareto_ranks
 from aimlhpo.search.building import reseed
 from tests.project import Project
 
@@ -48,6 +49,23 @@ def test_front_of_several_metrics_is_kept() -> None:
     for values in ((0.0, 5.0), (9.0, 0.0), (9.0, 0.0), (5.0, 9.0), *[(9.0, 0.0)] * 6):
         study.tell(study.ask(), values)
     assert numbers(list(choose(study.trials, study.directions, 8))) == [0, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("columns", [2, 3, 4])
+@pytest.mark.parametrize("different", [3, 1000])
+def test_pareto_ranks_are_those_of_the_definition(columns: int, different: int) -> None:
+    losses = np.random.default_rng(columns).integers(0, different, (60, columns)).astype(float)
+    left, fronts = set(range(60)), list[set[int]]()
+    while left:
+        fronts.append({n for n in left if not any(dominates(losses[other], losses[n]) for other in left)})
+        left -= fronts[-1]
+    expected = [next(rank for rank, front in enumerate(fronts) if number in front) for number in range(60)]
+    assert pareto_ranks(losses, 60).tolist() == expected
+    assert pareto_ranks(losses, 1).tolist() == [min(rank, 1) for rank in expected]
+
+
+def dominates(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool((one <= other).all() and (one < other).any())
 
 
 def test_sampler_sees_what_is_open_and_no_more_than_it_should() -> None:

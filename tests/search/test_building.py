@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
 from aimlhpo.config.optuna_section import StrategySection
+from aimlhpo.config.yaml import parse_yaml
 from aimlhpo.errors import ConfigError
-from aimlhpo.search.building import check_strategy, make_pruner, make_sampler, reseed
-from aimlhpo.search.registry import classes
+from aimlhpo.search.building import (
+    ARGUMENT_DEFAULTS,
+    check_strategy,
+    make_pruner,
+    make_sampler,
+    reseed,
+    strategy_problems,
+)
+from aimlhpo.search.registry import OWN_CLASSES, classes
 
 
 def section(type: str, **arguments: Any) -> StrategySection:
@@ -49,6 +59,22 @@ def test_defaults_are_those_of_optuna() -> None:
     assert isinstance(make_sampler(None, 1), optuna.samplers.TPESampler)
     assert isinstance(make_pruner(None), optuna.pruners.MedianPruner)
     assert check_strategy("sampler", None) == []
+
+
+def test_a_default_for_an_argument_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARGUMENT_DEFAULTS, "n_startup_trials", 3)
+    for sampler, expected in ((section("TPESampler"), 3), (section("TPESampler", n_startup_trials=5), 5)):
+        made: Any = make_sampler(sampler, 1)
+        assert made._n_startup_trials == expected
+    assert isinstance(make_sampler(section("RandomSampler"), 1), optuna.samplers.RandomSampler)
+
+
+def test_a_pruner_of_aimlhpos_own_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Never(optuna.pruners.NopPruner):
+        pass
+
+    monkeypatch.setitem(OWN_CLASSES["pruner"], "Never", Never)
+    assert isinstance(make_pruner(section("Never")), Never)
 
 
 def test_nested_strategies() -> None:
@@ -160,3 +186,21 @@ def test_the_states_of_one_sampler_differ() -> None:
     sampler: Any = make_sampler(section("CmaEsSampler"), 1)
     reseed(sampler, 3)
     assert sampler._cma_rng.rng.random() != sampler._independent_sampler._rng.rng.random()
+
+
+# --- The page of all samplers and pruners in the documentation ---
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/strategies.md"
+ENTRIES: list[dict[str, Any]] = [
+    parse_yaml(line, "docs/strategies.md") for line in re.findall(r"^\| `(\{type: .*?\})` \|", PAGE.read_text(), re.M)
+]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry["type"])
+def test_each_example_in_the_documentation_is_valid(entry: dict[str, Any]) -> None:
+    kind = "sampler" if entry["type"].endswith("Sampler") else "pruner"
+    assert strategy_problems(kind, entry, "here") == []
+
+
+def test_the_documentation_has_every_class() -> None:
+    assert {entry["type"] for entry in ENTRIES} == {*classes("sampler"), *classes("pruner")}

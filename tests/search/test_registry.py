@@ -217,9 +217,9 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("OPTUNAHUB_CACHE_HOME", str(home))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens: a download fails at once
-    search_registry._module.cache_clear()
+    search_registry.load_hub_package.cache_clear()
     yield home
-    search_registry._module.cache_clear()
+    search_registry.load_hub_package.cache_clear()
 
 
 def test_a_sampler_from_optunahub(registry: Path) -> None:

@@ -1,4 +1,4 @@
-"""Each rule ends a study that two agents work on with two workers each, and everybody is told which one it was."""
+"""Each rule ends a study that two agents work on with two workers each; every command then says which rule it was."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.study import STUDY_ATTR
 from tests.project import Project
 
-OBJECTIVE = """
-    import time
-    from pathlib import Path
-    from aimlhpo import BaseObjective
-
-    class Objective(BaseObjective):
-        def train(self, trial, conf):
-            begun = Path(__file__).parent / "begun"
-            begun.mkdir(exist_ok=True)
-            (begun / str(trial.number)).touch()
-            while len(list(begun.iterdir())) < CREW:
-                time.sleep(0.02)
-            for step in range(4):
-                trial.report(1.0, step)
-                time.sleep(PAUSE)
-            return {"val_loss": VALUE}
-"""
-ALONE, CREW = 1, 4  # trials that must have begun before the first of them goes on
-FALLING = OBJECTIVE.replace("VALUE", "1.0 / (1 + trial.number)")
-RISING = OBJECTIVE.replace("VALUE", "1.0 + trial.number")
+TOGETHER = 4  # the workers of two agents
+FALLING, RISING = "1.0 / (1 + trial.number)", "1.0 + trial.number"
 GPUS = {"CUDA_VISIBLE_DEVICES": "0,1"}
 
 
-def objective(text: str, crew: int = ALONE, pause: float = 0.1) -> str:
-    return text.replace("CREW", str(crew)).replace("PAUSE", str(pause))
+def objective(value: str, together: int = 1, pause: float = 0.1) -> str:
+    """An objective with four reports, that waits until so many trials have begun; `value` is a Python expression."""
+    return f"""
+        import time
+        from pathlib import Path
+        from aimlhpo import BaseObjective
+
+        class Objective(BaseObjective):
+            def train(self, trial, conf):
+                begun = Path(__file__).parent / "begun"
+                begun.mkdir(exist_ok=True)
+                (begun / str(trial.number)).touch()
+                while len(list(begun.iterdir())) < {together}:
+                    time.sleep(0.02)
+                for step in range(4):
+                    trial.report(1.0, step)
+                    time.sleep({pause})
+                return {{"val_loss": {value}}}
+    """
 
 
 def with_two_agents(project: Project) -> str:
@@ -78,10 +77,10 @@ STAGNATION = {
 RULES: list[tuple[str, dict[str, Any], str, str]] = [
     ("timeout", {"timeout": 4}, objective(RISING), "more than 4s have passed since the study was last started"),
     ("timeout", {"timeout": 4, "timeout_scope": "study"}, objective(RISING), "have passed since the study was begun"),
-    ("target_value", {"target_value": 0.15}, objective(FALLING, CREW), "<= 0.15 with trial"),
+    ("target_value", {"target_value": 0.15}, objective(FALLING, TOGETHER), "<= 0.15 with trial"),
     ("max_gpu_hours", {"max_gpu_hours": 0.0008, "gpu": True}, objective(RISING), "of 0.0008 GPU hours are used"),
-    ("terminator", {"terminator": STAGNATION}, objective(RISING, CREW), "Terminator sees no more to gain after"),
-    ("patience", {"patience": 5}, objective(RISING, CREW), "trials that finished after trial "),
+    ("terminator", {"terminator": STAGNATION}, objective(RISING, TOGETHER), "Terminator sees no more to gain after"),
+    ("patience", {"patience": 5}, objective(RISING, TOGETHER), "trials that finished after trial "),
 ]
 
 
@@ -99,7 +98,7 @@ def test_a_rule_ends_the_study_on_all_agents(
     assert f"\nstudy s ended by {rule}: {ended['reason']}\n" in told or f"was ended by {rule}" in told
     assert f"ended    by {rule}: {ended['reason']}\n" in status_of(project)
     # Each worker may have begun what was ready for it before its agent heard of the end, and no more.
-    assert sum(begun > ended["at"] for begun in begun_at(project)) <= CREW
+    assert sum(begun > ended["at"] for begun in begun_at(project)) <= TOGETHER
     assert status["counts"]["running"] == 0
     assert status["counts"]["complete"] < 500
 

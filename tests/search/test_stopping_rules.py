@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -12,8 +13,17 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.errors import StudyFailed
-from aimlhpo.search.stopping import StoppingCriteria, read_note
-from aimlhpo.search.stopping_rules import GpuHours, Moment, PatienceRule, Rule, TargetValue, Terminator, Timeout
+from aimlhpo.search.stopping import StoppingCriteria, make_rules, read_note
+from aimlhpo.search.stopping_rules import (
+    STOPPING_RULES,
+    GpuHours,
+    Moment,
+    PatienceRule,
+    Rule,
+    TargetValue,
+    Terminator,
+    Timeout,
+)
 from aimlhpo.storage.base import OpenTrial, Overview
 from aimlhpo.storage.study import STUDY_ATTR
 from tests.waiting import wait_until
@@ -30,13 +40,13 @@ def trial(number: int, *values: float, state: str = "COMPLETE", **attrs: Any) ->
 
 def says(rule: Rule, trials: Sequence[FrozenTrial], moment: Moment | None = None) -> str | None:
     for one in trials:
-        rule.take(one)
+        rule.add(one)
     return rule(moment or Moment())
 
 
 def test_timeout_counts_from_its_beginning() -> None:
     rule = Timeout(60.0, "study")
-    rule.hear({"begun": 1000.0, "started": 5000.0})
+    rule.update({"begun": 1000.0, "started": 5000.0})
     assert rule(Moment(now=1059.0)) is None
     assert rule(Moment(now=1061.0)) == "more than 1m00s have passed since the study was begun"
 
@@ -152,16 +162,20 @@ def test_a_terminator_that_cannot_judge_says_why() -> None:
         verdict(Terminator(broken, StudyDirection.MINIMIZE, 1), [trial(0, 1.0), trial(1, 1.0)])
 
 
-class Listening(Rule):
-    """Keeps what it is given."""
+class RecordingRule(Rule):
+    """Keeps the numbers of the trials that it is given; set by `most_records`."""
 
-    key = "listening"
-    limit = 1
+    key = "most_records"
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = 1) -> None:
+        self.limit = limit
         self.numbers: list[int] = []
 
-    def take(self, trial: FrozenTrial) -> None:
+    @classmethod
+    def from_config(cls, options: Any, study: optuna.Study) -> RecordingRule:
+        return cls(options.most_records)
+
+    def add(self, trial: FrozenTrial) -> None:
         self.numbers.append(trial.number)
 
     def __call__(self, moment: Moment) -> str | None:
@@ -169,20 +183,31 @@ class Listening(Rule):
 
 
 def test_rules_get_every_trial_once_when_it_has_ended() -> None:
-    study, rule = optuna.create_study(), Listening()
-    stops = StoppingCriteria(study, [rule])
+    study, rule = optuna.create_study(), RecordingRule()
+    criteria = StoppingCriteria(study, [rule])
     first, second, third = (study.ask() for _ in range(3))
 
-    def look() -> list[int]:
+    def given() -> list[int]:
         done = sum(trial.state.is_finished() for trial in study.trials)
-        assert stops.ended(Overview(complete=done)) is None
+        assert criteria.ended(Overview(complete=done)) is None
         return rule.numbers
 
-    assert look() == []
+    assert given() == []
     study.tell(second, 1.0)
-    assert look() == [1]
+    assert given() == [1]
     study.tell(first, 1.0)
     study.tell(study.ask(), 1.0)
-    assert look() == [1, 0, 3]
+    assert given() == [1, 0, 3]
     study.tell(third, state=TrialState.FAIL)
-    assert look() == [1, 0, 3, 2]
+    assert given() == [1, 0, 3, 2]
+
+
+def test_a_rule_that_is_registered_is_made_where_its_key_has_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    study, options = optuna.create_study(), SimpleNamespace(**dict.fromkeys(STOPPING_RULES), most_records=None)
+    monkeypatch.setitem(STOPPING_RULES, RecordingRule.key, RecordingRule)
+    config: Any = SimpleNamespace(optuna=options)
+    assert make_rules(study, config) == []
+    options.most_records = 7
+    (rule,) = make_rules(study, config)
+    assert isinstance(rule, RecordingRule)
+    assert rule.limit == 7

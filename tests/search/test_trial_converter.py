@@ -14,7 +14,6 @@ from aimlhpo.check.check import check
 from aimlhpo.check.settings import load_config
 from aimlhpo.errors import ConfigError
 from aimlhpo.search.warm_start import ImportSummary, begin_study, import_summaries, summarize_import
-from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.open import open_storage
 from aimlhpo.storage.trials import is_own, origin
 from tests.project import Project
@@ -40,7 +39,7 @@ def finished(made: Project, *params: dict[str, Any], **more: Any) -> optuna.Stud
     config = made.config
     study = begin_study(config)
     config.write_snapshot()
-    space = SearchSpace.from_config(config)
+    space = config.space
     for index, values in enumerate(params):
         study.enqueue_trial(space.encode(values))
         trial = study.ask()
@@ -49,7 +48,7 @@ def finished(made: Project, *params: dict[str, Any], **more: Any) -> optuna.Stud
     return study
 
 
-def taken(study: optuna.Study) -> list[FrozenTrial]:
+def imported(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.trials if not is_own(trial)]
 
 
@@ -61,7 +60,7 @@ def test_values_states_and_reports_come_along(tmp_path: Path) -> None:
     pruned.report(3.0, 7)
     source.tell(pruned, state=TrialState.PRUNED)
     study = begin_study(project(tmp_path, "after", parameters=X, warm_start_from=str(before.save_path)).config)
-    first, second = taken(study)
+    first, second = imported(study)
     assert (first.state, first.params, first.value) == (TrialState.COMPLETE, {"x": 0.25}, 0.0)
     assert (second.state, second.intermediate_values) == (TrialState.PRUNED, {7: 3.0})
     assert [trial.datetime_complete for trial in (first, second)] == [t.datetime_complete for t in source.trials]
@@ -76,11 +75,11 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
     narrow = {"model:x": {"type": "float", "settings": {"name": "x", "low": 0.0, "high": 0.5}}}
     after = project(tmp_path, "after", parameters=narrow, warm_start_from=str(before.hyperparameters))
     study = begin_study(after.config)
-    assert [trial.params for trial in taken(study)] == [{"x": 0.25}]
-    assert taken(study)[0].distributions == {"x": FloatDistribution(0.0, 0.5)}
-    (account,) = import_summaries(study)
-    assert account.left == {"x is outside the search space": [1, 2], "failed": [3], "not finished": [4]}
-    assert str(account) == (
+    assert [trial.params for trial in imported(study)] == [{"x": 0.25}]
+    assert imported(study)[0].distributions == {"x": FloatDistribution(0.0, 0.5)}
+    (summary,) = import_summaries(study)
+    assert summary.left == {"x is outside the search space": [1, 2], "failed": [3], "not finished": [4]}
+    assert str(summary) == (
         "1 of 5 trials of study before taken over; not: 2 (x is outside the search space: trials 1, 2); "
         "1 (failed: trial 3); 1 (not finished: trial 4)"
     )
@@ -111,9 +110,9 @@ def test_the_value_decides_whatever_the_storage_makes_of_it(
     finished(source, {"p": value})
     goal = project(tmp_path, "after", parameters=declared(p=after), warm_start_from=str(source.save_path))
     study = begin_study(goal.config)
-    assert len(taken(study)) == fits
+    assert len(imported(study)) == fits
     if fits:
-        assert SearchSpace.from_config(goal.config).values(taken(study)[0].params) == {"p": value}
+        assert goal.config.space.values(imported(study)[0].params) == {"p": value}
 
 
 def test_conditional_parameters_are_needed_where_they_are_active(tmp_path: Path) -> None:
@@ -130,7 +129,7 @@ def test_conditional_parameters_are_needed_where_they_are_active(tmp_path: Path)
     before = project(tmp_path, "before", parameters=declared(kind={"type": "categorical", "choices": ["a", "b"]}))
     finished(before, {"kind": "a"}, {"kind": "b"})
     study = begin_study(project(tmp_path, "after", parameters=space, warm_start_from=str(before.save_path)).config)
-    assert [trial.params for trial in taken(study)] == [{"kind": "b"}]
+    assert [trial.params for trial in imported(study)] == [{"kind": "b"}]
     assert import_summaries(study)[0].left == {"no value for only_a": [0]}
 
 
@@ -150,7 +149,7 @@ def test_what_the_objective_itself_suggests_goes_along(tmp_path: Path) -> None:
     trial.suggest_int("depth", 1, 4)
     source.tell(trial, 1.0)
     study = begin_study(project(tmp_path, "after", parameters=X, warm_start_from=str(before.save_path)).config)
-    assert taken(study)[0].params.keys() == {"x", "depth"}
+    assert imported(study)[0].params.keys() == {"x", "depth"}
 
 
 def test_the_trials_of_plain_optuna_are_taken_over_by_name(tmp_path: Path) -> None:
@@ -163,7 +162,7 @@ def test_the_trials_of_plain_optuna_are_taken_over_by_name(tmp_path: Path) -> No
         trial.number for trial in plain.trials if trial.params["x"] > 1.0
     ]})  # fmt: skip
     study = begin_study(after.config)
-    assert len(taken(study)) == fit
+    assert len(imported(study)) == fit
 
 
 def test_many_starts_take_each_trial_over_once(tmp_path: Path) -> None:
@@ -176,7 +175,7 @@ def test_many_starts_take_each_trial_over_once(tmp_path: Path) -> None:
     before.study().tell(late, 1.0)
     for _ in range(2):
         begin_study(after.config)
-    assert [trial.params["x"] for trial in taken(study)] == [0.25, 0.5]
+    assert [trial.params["x"] for trial in imported(study)] == [0.25, 0.5]
 
 
 def project_new(made: Project) -> Any:
@@ -201,7 +200,7 @@ def test_a_start_that_was_cut_off_is_made_up_for(tmp_path: Path, monkeypatch: py
         with pytest.raises(OSError, match="cut off"):
             begin_study(project_new(after))
     study = begin_study(after.config)
-    assert [trial.params["x"] for trial in taken(study)] == [0.25, 0.5, 0.75]
+    assert [trial.params["x"] for trial in imported(study)] == [0.25, 0.5, 0.75]
     assert import_summaries(study)[0].taken == 3
 
 

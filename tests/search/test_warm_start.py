@@ -13,7 +13,7 @@ import yaml
 from aimlhpo.check.check import check
 from aimlhpo.cli.main import main
 from aimlhpo.errors import ConfigError
-from aimlhpo.search.trial_converter import default_trial
+from aimlhpo.search.warm_start import default_trial
 from aimlhpo.storage.trials import is_own
 from tests.project import QUADRATIC, Project
 

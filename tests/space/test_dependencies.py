@@ -47,7 +47,7 @@ def drawn(space: SearchSpace, number: int = 60) -> list[tuple[optuna.Trial, dict
 
 def test_a_search_space_inside_the_model(files: Files) -> None:
     config = files.write(model=TRANSFORMER).load()
-    space = SearchSpace.from_config(config)
+    space = config.space
     for trial, values in drawn(space, 20):
         model = space.assign(config.conf(), values)["model"]
         heads, dim, units = model["num_transformer_heads"], model["dim"], model["layers"][0]["units"]
@@ -61,7 +61,7 @@ def test_the_snapshot_keeps_the_space_of_the_model(files: Files) -> None:
     config = files.write(SGD, model=TRANSFORMER).load()
     config.write_snapshot()
     assert load_snapshot(config.paths) == config
-    assert set(config.optuna.parameters) == {
+    assert set(config.space.by_key) == {
         "optimizer:nesterov", "optimizer:momentum", "optimizer:name",
         "model:num_transformer_heads", "model:dim", "model:layers:0:units",
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_the_snapshot_keeps_the_space_of_the_model(files: Files) -> None:
 
 def test_conditional_parameters_are_left_out_along_a_chain(files: Files) -> None:
     config = files.write(SGD, model=TRANSFORMER).load()
-    space = SearchSpace.from_config(config)
+    space = config.space
     seen = set()
     for trial, values in drawn(space):
         conf = space.assign(config.conf(), values)["optimizer"]
@@ -89,7 +89,7 @@ def test_conditional_parameters_are_left_out_along_a_chain(files: Files) -> None
 def test_otherwise_takes_the_place_of_what_is_not_searched(files: Files) -> None:
     text = SGD.replace("compare_value: sgd}]", "compare_value: sgd}]\n          otherwise: 0.9")
     config = files.write(text, model=TRANSFORMER).load()
-    space = SearchSpace.from_config(config)
+    space = config.space
     for trial, values in drawn(space, 20):
         conf = space.assign(config.conf(), values)["optimizer"]
         if conf["name"] == "adam":
@@ -123,7 +123,7 @@ def test_conditions_on_a_fixed_value(files: Files, condition: str, value: int, a
         """,
         model=f"depth: {value}\nx: 0",
     ).load()
-    space = SearchSpace.from_config(config)
+    space = config.space
     ((_, values),) = drawn(space, 1)
     assert ("x" in values) == active
     assert ("x" in space.assign(config.conf(), values)) == active
@@ -144,7 +144,7 @@ def test_a_dependency_may_be_named_by_its_kind_and_there_may_be_several(files: F
         """,
         model="scale: 3",
     ).load()
-    ((_, values),) = drawn(SearchSpace.from_config(config), 1)
+    ((_, values),) = drawn(config.space, 1)
     assert values == {"x": 3, "y": 9}
 
 
@@ -153,7 +153,7 @@ def test_what_is_left_out_of_a_list_does_not_move_the_rest(files: Files) -> None
     condition = ", dependency: {type: optimize_iff, on: on_off, conditions: [{type: equal, compare_value: 1}]}"
     layers = [one % condition, "1", one % condition, one % "", "2"]
     config = files.write(model=f"on_off: 0\nlayers: [{', '.join(layers)}]").load()
-    space = SearchSpace.from_config(config)
+    space = config.space
     ((_, values),) = drawn(space, 1)
     assert space.assign(config.conf(), values)["layers"] == [1, 7, 2]
 

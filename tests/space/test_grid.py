@@ -25,7 +25,7 @@ def write(files: Files, parameters: str, more: str = "") -> Files:
 
 
 def grid(config: Config) -> Grid:
-    found = grid_of(config.hyperparameters["optuna"], config.model)
+    found = grid_of(config.space)
     assert found is not None
     return found
 
@@ -65,10 +65,10 @@ def test_other_finite_types_take_part_and_infinite_ones_end_the_grid(files: File
     assert write(files, LAYERS + EPOCHS + finite).load().optuna.n_trials == 18
     files.write(f"parameters:\n{LAYERS}    optimizer:weight_decay: {{type: float, settings: {{low: 0, high: 1}}}}\n")
     config = files.load()
-    assert grid_of(config.hyperparameters["optuna"], config.model) is None
+    assert grid_of(config.space) is None
     assert config.optuna.n_trials == 4
     files.write("parameters:\n    epochs: {type: categorical, settings: {choices: [1, 2]}}\n")
-    assert grid_of(files.load().hyperparameters["optuna"], files.load().model) is None
+    assert grid_of(files.load().space) is None
 
 
 def test_conditional_parameters_multiply_only_where_they_are_searched(files: Files) -> None:

@@ -19,7 +19,6 @@ from optuna.distributions import (
 from aimlhpo.check.settings import load_config
 from aimlhpo.config.schema import Config
 from aimlhpo.errors import ConfigError
-from aimlhpo.space.search_space import SearchSpace
 
 MODEL = "optimizer: {learning_rate: 0.1, name: adam}\nlayers: [{units: 1}]\nepochs: 5\n"
 
@@ -52,20 +51,18 @@ def load(tmp_path: Path) -> Any:
     ],
 )
 def test_distributions(load: Any, kind: str, settings: str, distribution: BaseDistribution) -> None:
-    space = SearchSpace.from_config(load(f"x: {{type: {kind}, settings: {settings}}}"))
+    space = load(f"x: {{type: {kind}, settings: {settings}}}").space
     assert space.distributions == {"x": distribution}
 
 
 def test_places_and_names(load: Any) -> None:
-    space = SearchSpace.from_config(
-        load(
-            "optimizer:learning_rate: {type: float, settings: {name: lr, low: 0, high: 1}}\n"
-            "layers:0:units: {type: int, settings: {low: 1, high: 8}}\n"
-            "epochs: {type: int, settings: {low: 1, high: 8}}\n"
-            "num_dense: {type: int, settings: {low: 1, high: 8}}\n"
-            "other:thing: {type: int, settings: {low: 1, high: 8}, substitute: false}\n"
-        )
-    )
+    space = load(
+        "optimizer:learning_rate: {type: float, settings: {name: lr, low: 0, high: 1}}\n"
+        "layers:0:units: {type: int, settings: {low: 1, high: 8}}\n"
+        "epochs: {type: int, settings: {low: 1, high: 8}}\n"
+        "num_dense: {type: int, settings: {low: 1, high: 8}}\n"
+        "other:thing: {type: int, settings: {low: 1, high: 8}, substitute: false}\n"
+    ).space
     assert {p.name: p.path for p in space.parameters} == {
         "lr": ("optimizer", "learning_rate"), "layers:0:units": ("layers", "0", "units"), "epochs": ("epochs",),
         "num_dense": None, "other:thing": None,
@@ -78,7 +75,7 @@ def test_suggested_values_go_into_a_copy_of_the_model(load: Any) -> None:
         "layers:0:units: {type: int, settings: {name: units, low: 8, high: 8}}\n"
         "num_dense: {type: int, settings: {low: 3, high: 3}}\n"
     )
-    space = SearchSpace.from_config(config)
+    space = config.space
     trial = optuna.create_study().ask()
     values = space.suggest(trial)
     assert list(values) == ["lr", "units", "num_dense"]
@@ -91,9 +88,7 @@ def test_suggested_values_go_into_a_copy_of_the_model(load: Any) -> None:
 
 
 def test_choices_that_are_no_scalars_come_back_as_they_were(load: Any) -> None:
-    space = SearchSpace.from_config(
-        load("dims: {type: categorical, settings: {choices: [[1, 2], '[1, 2]', {a: 1}, null, text]}}")
-    )
+    space = load("dims: {type: categorical, settings: {choices: [[1, 2], '[1, 2]', {a: 1}, null, text]}}").space
     study = optuna.create_study(sampler=optuna.samplers.GridSampler({"dims": space.distributions["dims"].choices}))  # type: ignore[attr-defined]
     seen: list[Any] = []
 
@@ -114,7 +109,7 @@ def test_enqueued_values_reach_the_trial(load: Any) -> None:
         "width: {type: log_ordinal, settings: {choices: [1, 8, 64]}}\n",
         more="  enqueue: [{'layers:0:units': 7, dims: [3], size: 1, width: 64}]\n",
     )
-    space, study = SearchSpace.from_config(config), optuna.create_study()
+    space, study = config.space, optuna.create_study()
     study.enqueue_trial(space.encode(config.enqueued()[0]))
     assert space.suggest(study.ask()) == {"units": 7, "dims": [3], "size": 1, "width": 64}
 
@@ -132,14 +127,14 @@ def test_enqueued_values_reach_the_trial(load: Any) -> None:
     ],
 )
 def test_finite_kinds_give_every_value_and_no_other(load: Any, kind: str, settings: str, values: list[Any]) -> None:
-    space = SearchSpace.from_config(load(f"x: {{type: {kind}, settings: {settings}}}"))
+    space = load(f"x: {{type: {kind}, settings: {settings}}}").space
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     seen = [space.suggest(study.ask())["x"] for _ in range(60)]
     assert sorted({json.dumps(value) for value in seen}) == sorted(json.dumps(value) for value in values)
 
 
 def test_a_log_ordinal_takes_the_nearest_on_a_logarithmic_scale(load: Any) -> None:
-    space = SearchSpace.from_config(load("x: {type: log_ordinal, settings: {choices: [1, 10, 100]}}"))
+    space = load("x: {type: log_ordinal, settings: {choices: [1, 10, 100]}}").space
     assert [space.values({"x": stored})["x"] for stored in (0.5, 3, 4, 30, 40, 200)] == [1, 1, 10, 10, 100, 100]
 
 
@@ -165,7 +160,7 @@ def test_mistakes_in_finite_kinds(load: Any, kind: str, settings: str, words: st
 
 
 def test_the_fingerprint_tells_ranges_and_choices_apart(load: Any) -> None:
-    one = SearchSpace.from_config(load("x: {type: int, settings: {low: 1, high: 8}}")).fingerprint()
-    other = SearchSpace.from_config(load("x: {type: int, settings: {low: 1, high: 9}}")).fingerprint()
+    one = load("x: {type: int, settings: {low: 1, high: 8}}").space.fingerprint()
+    other = load("x: {type: int, settings: {low: 1, high: 9}}").space.fingerprint()
     assert list(one) == ["x"]
     assert one != other

@@ -1,4 +1,7 @@
-"""Optuna's own tests of a storage, over each of ours as an agent uses it; and what is read against plain Optuna."""
+"""Optuna's own tests of a storage, over each of ours as an agent uses it; and what is read against plain Optuna.
+
+All of them hold with Optuna's private names and without them.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,11 @@ from aimlhpo.storage.open import engine_url, open_storage
 from aimlhpo.storage.owned import backend_of, own
 from tests.storage.studies import as_text, make_trials
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 @pytest.fixture(params=["sqlite", "journal"])
-def storage(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> BaseStorage:
+def storage(request: pytest.FixtureRequest, both_ways: bool, make_storage_url: Callable[[str], str]) -> BaseStorage:
     return own(open_storage(make_storage_url(request.param)))
 
 

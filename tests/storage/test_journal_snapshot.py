@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from aimlhpo.storage import journal_snapshot
-from aimlhpo.storage.journal import JournalLock
+from aimlhpo.storage.journal_file import JournalLock
 from aimlhpo.storage.open import open_storage
 from tests.storage.studies import as_text, make_trials
 
@@ -144,15 +144,15 @@ import sys
 from pathlib import Path
 from aimlhpo.storage import journal as storage
 storage.LEAST_TAIL, storage.TAIL_SHARE = 0, 0.0
-from aimlhpo.storage.journal import JournalLock
+from aimlhpo.storage.journal_file import JournalLock
 from aimlhpo.storage.open import open_storage
 import optuna
 study = optuna.load_study(study_name="s", storage=open_storage(f"journal://{sys.argv[1]}"))
 for _ in range(20):
     study.tell(study.ask(), [1.0, 2.0])
 """
-    crew = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(journal)]) for _ in range(3)]
-    assert [process.wait() for process in crew] == [0, 0, 0]
+    writers = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(journal)]) for _ in range(3)]
+    assert [process.wait() for process in writers] == [0, 0, 0]
     assert len(read(ours(journal))) == 67
     assert read(ours(journal)) == read(plainly(journal))
     assert not list(journal.parent.glob("*.new"))

@@ -1,4 +1,4 @@
-"""Looking at a storage changes nothing in it and does not wait long."""
+"""Storages are opened by the kind that their URL names; looking at one changes nothing in it and does not wait long."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import optuna
 import pytest
 
 from aimlhpo.errors import ConfigError, StorageError
-from aimlhpo.storage.open import holds_studies, literal_password, open_storage
+from aimlhpo.storage.open import STORAGES, StorageKind, file_of, holds_studies, literal_password, open_storage
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_used_storage_is_seen(storage_url: str) -> None:
     optuna.create_study(storage=open_storage(storage_url), study_name="s")
     assert holds_studies(storage_url)
@@ -87,3 +88,14 @@ def test_secrets_are_not_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_passwords_in_plain_text_are_found(url: str, safe: str | None) -> None:
     assert literal_password(url) == safe
+
+
+def test_a_new_kind_of_storage_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = optuna.storages.InMemoryStorage()
+    kind = StorageKind(open=lambda url: kept, holds_studies=lambda url: True, legal="memory://NAME")
+    monkeypatch.setitem(STORAGES, "memory", kind)
+    assert open_storage("memory://here") is kept
+    assert holds_studies("memory://here")
+    assert file_of("memory://here") is None
+    with pytest.raises(ConfigError, match="memory://NAME"):
+        holds_studies("nonsense")

@@ -54,18 +54,18 @@ def test_outage_is_waited_out_with_one_line_for_its_begin_and_one_for_its_end(mo
 
 
 def test_a_pause_can_be_ended_from_outside() -> None:
-    patience = RetryPolicy(lambda line: None, lambda: 600.0)
+    policy = RetryPolicy(lambda line: None, lambda: 600.0)
     tries = 0
 
     def job() -> str:
         nonlocal tries
         tries += 1
-        patience.wake()
+        policy.wake()
         if tries < 40:  # these would take minutes with the pauses between them
             raise AWAY
         return "done"
 
-    assert patience.run(job) == "done"
+    assert policy.run(job) == "done"
 
 
 def test_mistake_is_raised_at_once() -> None:
@@ -75,6 +75,6 @@ def test_mistake_is_raised_at_once() -> None:
     assert lines == []
 
 
-def test_outage_beyond_the_patience_is_a_storage_error() -> None:
+def test_outage_that_lasts_too_long_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match="has not answered"):
         RetryPolicy(lambda line: None, lambda: 0.0).run(failing(10**6, AWAY))

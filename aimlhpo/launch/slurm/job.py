@@ -143,7 +143,7 @@ def run_agent(config: Config, view: View) -> int:
     try:
         described = AgentJob(job.job_id, job.restarts, job_end_time(job))
 
-        def why(cause: str) -> str:
+        def explain(cause: str) -> str:
             """What SIGTERM was sent for, where that can be known."""
             if cause != PREEMPTED or (described.deadline is not None and time.time() >= described.deadline):
                 return cause
@@ -155,14 +155,14 @@ def run_agent(config: Config, view: View) -> int:
             view,
             causes=causes_of_signals(config),
             job=described,
-            word=SlurmJobStates(config.paths),
-            why=why,
+            query_job_state=SlurmJobStates(config.paths),
+            explain_cause=explain,
         ).run()
     finally:
         view.stop()
 
-    left = config.optuna.n_trials - ending.standing.counts.finished
-    if ending.cause != WALLTIME or left <= 0 or ending.standing.ended:
+    left = config.optuna.n_trials - ending.snapshot.counts.finished
+    if ending.cause != WALLTIME or left <= 0 or ending.snapshot.ended:
         return ExitCode.DONE
     refused = _reason_not_to_requeue(config, job, ending, began)
     if refused is None:

@@ -15,6 +15,7 @@ from aimlhpo.launch.slurm.sbatch import submit_jobs
 from aimlhpo.paths import StudyPaths
 
 if TYPE_CHECKING:
+    from aimlhpo.agent.fork_server import ForkServer
     from aimlhpo.config.schema import Config, SlurmSection
 
 
@@ -31,7 +32,9 @@ class SlurmLauncher(Launcher):
         rows = _describe_jobs(config.slurm, planned.submission) if config.slurm is not None else []
         return LaunchPlan(rows, planned.script)
 
-    def start(self, config: Config, view: View, count: int | None = None) -> LaunchReport:
+    def start(
+        self, config: Config, view: View, count: int | None = None, fork_server: ForkServer | None = None
+    ) -> LaunchReport:
         done = submit_jobs(config, jobs=count)
         jobs, save_path = sum(array.count for array in done.arrays), config.paths.save_path
         rows = [

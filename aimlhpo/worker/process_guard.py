@@ -1,10 +1,10 @@
-"""Ends what a worker's programs have started when the worker is gone, however it went.
+"""A process that ends whatever a worker's programs have started when the worker is gone, however it ended.
 
-A killed worker cannot clear up, and a program's children may be in sessions of their own, where no signal to the
-worker's process group finds them. The guard waits for the worker's end outside of the worker's group and descendants,
-then kills every process that carries the worker's token in its environment.
+A killed worker cannot clean up, and a program's children may be in sessions of their own, where no signal to the
+worker's process group reaches them. The guard is outside of the worker's group and descendants. It waits for the
+worker's end, then kills every process that has the worker's token in its environment.
 
-Run as `python guard.py DESCRIPTOR TOKEN`, with the standard library alone.
+It runs as `python process_guard.py DESCRIPTOR TOKEN`, with the standard library alone.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ import time
 from contextlib import suppress
 
 WORKER_VARIABLE = "AIMLHPO_WORKER"
-_PAUSE = 0.02  # seconds between two looks
-_PATIENCE = 30.0  # seconds; a process in an uninterruptible wait ends later, or never
+_POLL_SECONDS = 0.02
+_KILL_SECONDS = 30.0  # a process in an uninterruptible wait ends later, or never
 
 
 def start_guard() -> dict[str, str]:
-    """Start a guard over this process; what its programs need in their environment. Raises OSError."""
+    """Start a guard over this process.
+
+    Returns what its programs need in their environment. Raises OSError or subprocess.CalledProcessError.
+    """
     token = secrets.token_hex(8)
     theirs, _ = os.pipe()  # the other end stays open: the kernel closes it when this process ends
     try:
@@ -41,22 +44,22 @@ def start_guard() -> dict[str, str]:
     return {WORKER_VARIABLE: token}
 
 
-def _main(descriptor: int, token: str) -> None:
+def guard(descriptor: int, token: str) -> None:
+    """The guard's own program: `descriptor` can be read when the worker is gone."""
     if os.fork():
         os._exit(0)  # the guard is an orphan: no child of the worker, which ends all of those
     with suppress(OSError):
         os.read(descriptor, 1)
-    deadline = time.monotonic() + _PATIENCE
-    while (found := _carriers(f"{WORKER_VARIABLE}={token}".encode())) and time.monotonic() < deadline:
+    entry = f"{WORKER_VARIABLE}={token}".encode()
+    deadline = time.monotonic() + _KILL_SECONDS
+    while time.monotonic() < deadline:
+        found = [int(name) for name in os.listdir("/proc") if name.isdigit() and entry in _environment(name)]
+        if not found:
+            return
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(_PAUSE)
-
-
-def _carriers(entry: bytes) -> list[int]:
-    """The living processes with this entry in their environment."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and entry in _environment(name)]
+        time.sleep(_POLL_SECONDS)
 
 
 def _environment(pid: str) -> list[bytes]:
@@ -68,4 +71,4 @@ def _environment(pid: str) -> list[bytes]:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), sys.argv[2])
+    guard(int(sys.argv[1]), sys.argv[2])

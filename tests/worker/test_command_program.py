@@ -10,38 +10,19 @@ from textwrap import dedent
 import pytest
 
 from tests.waiting import wait_until
-from tests.worker.test_command_study import alive
+from tests.worker.test_command import alive
 
 ROOT = Path(__file__).resolve().parents[2]
 
-RUN = """
-    import os, signal, sys
-    from aimlhpo.objective.messages import CommandSpec
-    from aimlhpo.processes import adopt_orphans
-    from aimlhpo.worker.command import Program, patient_worker
-    from aimlhpo.worker.guard import start_guard
 
-    guarded = start_guard()
-    adopt_orphans()
-    spec = CommandSpec((), {folder!r}, {folder!r}, patience={patience})
-    with patient_worker() as told, Program(spec, [sys.executable, "-c", {script!r}], guarded, told) as program:
-        for record in program.events():
-            if record == {{"stop": 1}}:
-                program.stop()
-            elif record == {{"stop": 2}}:
-                os.killpg(0, signal.SIGTERM)  # as the agent does
-    print("code", program.code(), flush=True)
-"""
+def command(folder: Path, script: str, kill_after: float = 0.5) -> list[str]:
+    """A process that stands for a worker, and runs a script as a program."""
+    return [sys.executable, "-m", "tests.worker.run_program", str(folder), dedent(script), str(kill_after)]
 
 
-def code(folder: Path, script: str, patience: float = 0.5) -> str:
-    return dedent(RUN).format(folder=str(folder), script=dedent(script), patience=patience)
-
-
-def run(folder: Path, script: str, patience: float = 0.5) -> subprocess.CompletedProcess[str]:
-    """Run a script as a program, in a process that stands for a worker."""
-    command = [sys.executable, "-c", code(folder, script, patience)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, start_new_session=True)
+def run(folder: Path, script: str, kill_after: float = 0.5) -> subprocess.CompletedProcess[str]:
+    words = command(folder, script, kill_after)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, start_new_session=True)
 
 
 def pids(folder: Path) -> list[int]:
@@ -83,7 +64,7 @@ def test_what_a_shell_waits_for_has_time_to_end_when_the_shell_has_none(tmp_path
         "time.sleep(600)\n"
     )
     script = f"import os; os.execlp('sh', 'sh', '-c', '{sys.executable} child.py; true')"
-    done = run(tmp_path, script, patience=60)
+    done = run(tmp_path, script, kill_after=60)
     assert done.stdout.endswith("code -15\n"), done.stderr
     assert (tmp_path / "saved").exists()
 
@@ -118,7 +99,7 @@ def test_everything_ends_with_the_worker(tmp_path: Path) -> None:
         os.rename("pids.new", "pids")
         time.sleep(600)
     """
-    worker = subprocess.Popen([sys.executable, "-c", code(tmp_path, script)], cwd=ROOT, start_new_session=True)
+    worker = subprocess.Popen(command(tmp_path, script), cwd=ROOT, start_new_session=True)
     try:
         wait_until(lambda: (tmp_path / "pids").exists())
     finally:

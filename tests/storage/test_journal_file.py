@@ -10,13 +10,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from aimlhpo.storage.journal import repair
+from aimlhpo.storage.journal_file import repair
 from aimlhpo.storage.open import open_storage
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from aimlhpo.storage.journal import JournalLock
+from aimlhpo.storage.journal_file import JournalLock
 JournalLock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(600)

@@ -1,10 +1,16 @@
-"""A study that `optuna create-study` made and others worked on: used as it is, and left usable for them."""
+"""How a study is made, loaded and compared with the configuration.
+
+A study that `optuna create-study` made and others worked on is used as it is, and left usable for them. A study takes
+few connections: servers have few, and a study may have many agents.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +21,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.check.check import check
+from aimlhpo.errors import StudyError
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.open import open_storage
+from aimlhpo.storage.study import load_study, study_exists
 from tests.project import QUADRATIC, Project
+from tests.servers import PostgreSQL
+from tests.waiting import wait_until
 
 OPTUNA = str(Path(sys.executable).with_name("optuna"))
 SPACE = {"x": {"name": "FloatDistribution", "attributes": {"low": 0.0, "high": 1.0, "log": False, "step": None}}}
@@ -105,7 +115,7 @@ def parameter(kind: str, **settings: Any) -> dict[str, Any]:
     return {"model:x": {"type": kind, "settings": {"name": "x", **settings}}}
 
 
-MISFITS: list[tuple[dict[str, Any], str, str]] = [
+INCOMPATIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"direction": "maximize"}, "optuna: direction", "is maximize, but the study was made with minimize"),
     ({"metric": ["a", "b"], "direction": ["minimize", "minimize"], "pruner": None}, "optuna: direction",
      "is minimize, minimize, but the study was made with minimize"),
@@ -115,7 +125,9 @@ MISFITS: list[tuple[dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("keys", "where", "told"), MISFITS, ids=[f"{where} {told[:20]}" for _, where, told in MISFITS])
+@pytest.mark.parametrize(
+    ("keys", "where", "told"), INCOMPATIBLE, ids=[f"{where} {told[:20]}" for _, where, told in INCOMPATIBLE]
+)
 def test_what_cannot_go_on_is_told_with_its_key(tmp_path: Path, keys: dict[str, Any], where: str, told: str) -> None:
     study, url = plain_study(tmp_path)
     by_ask_and_tell(study, 2)
@@ -140,3 +152,43 @@ def test_ranges_may_differ_and_parameters_come_and_go(tmp_path: Path) -> None:
     study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 9)}), 1.0)
     project = Project(tmp_path, storage=url, reload=1)
     assert begin_study(project.config).study_name == "s"
+
+
+# --- connections ---
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is not needed is given up at once, not when the collector comes by."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def connections(server: PostgreSQL, url: str) -> int:
+    name = url.rpartition("/")[2]
+    return int(server.execute(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"))
+
+
+def wait_for_at_most(most: int, server: PostgreSQL, url: str) -> None:
+    """One that was closed is counted until the server has seen its end; one that was kept stays."""
+    wait_until(lambda: connections(server, url) <= most, f"{most} connections")
+
+
+def test_each_open_study_has_two_at_most(tmp_path: Path, postgresql_server: PostgreSQL, no_collector: None) -> None:
+    url = postgresql_server.url()
+    project = Project(tmp_path, storage=url)
+    made = begin_study(project.config)
+    loaded = load_study(project.config)
+    assert len(made.trials) == len(loaded.trials) == 0
+    wait_for_at_most(4, postgresql_server, url)
+
+
+def test_what_is_not_there_keeps_none(tmp_path: Path, postgresql_server: PostgreSQL, no_collector: None) -> None:
+    url = postgresql_server.url()
+    project = Project(tmp_path, storage=url)
+    for _ in range(5):
+        assert not study_exists(project.config)
+        with pytest.raises(StudyError):
+            load_study(project.config)
+    wait_for_at_most(0, postgresql_server, url)

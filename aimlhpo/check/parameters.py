@@ -1,0 +1,174 @@
+"""What is wrong with a search space: parameters against the model YAML and against each other, values that are said to
+lie in it, and what a full grid cannot have beside it.
+
+All functions take a Config whose parameters may have problems of their own (`Parameter.sound` says so), and tell each
+mistake once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from graphlib import CycleError
+from typing import TYPE_CHECKING
+
+from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
+from aimlhpo.space.grid import grid_of, is_grid, size
+from aimlhpo.space.model_paths import exists, missing, nearest
+from aimlhpo.space.parameter_types import is_number
+from aimlhpo.space.search_space import Parameter, SearchSpace
+
+if TYPE_CHECKING:
+    from aimlhpo.config.schema import Config
+
+MOST_PERMUTATIONS = 1_000_000
+
+
+def space_problems(config: Config) -> list[Problem]:
+    """Every mistake in the search space and the enqueued trials."""
+    space = config.space
+    problems = list(space.problems)
+    for parameter in space.parameters:
+        problems += parameter.problems
+        if ":" in parameter.key and parameter.substitute and not exists(config.model, parameter.key):
+            absent = missing(config.model, parameter.key)
+            legal = "a path that the model YAML has; or `substitute: false` where only custom_updates reads the value"
+            problems.append(Problem(key_path(*parameter.where), absent.found, legal, absent.suggestion))
+    problems += _shared_names(space)
+    problems += [*_unresolved(config), *_circles(space), *_factors(space)]
+    sampler = config.optuna.sampler
+    for parameter in space.parameters if sampler is not None and sampler.type == "GridSampler" else ():
+        if any(dependency.type == "optimize_iff" for dependency in parameter.dependencies):
+            where = key_path(*parameter.where, "dependency")
+            legal = "another sampler: BruteForceSampler"
+            problems.append(Problem(where, "GridSampler cannot take conditional parameters", legal))
+    return [*problems, *_enqueued(config)]
+
+
+def _shared_names(space: SearchSpace) -> Iterator[Problem]:
+    """One path in both files, and names that two parameters share."""
+    keys: dict[str, Parameter] = {}
+    names: dict[str, Parameter] = {}
+    for parameter in space.parameters:
+        if parameter.key in keys:
+            other = key_path(*keys[parameter.key].where)
+            yield Problem(key_path(*parameter.where), f"is searched twice: {other} has it too", "one of the two")
+        elif parameter.name in names:
+            taken = f"the name {show(parameter.name)} is taken by {names[parameter.name].key}"
+            yield Problem(key_path(*parameter.where, parameter.words[1], "name"), taken, "a name of its own")
+        keys.setdefault(parameter.key, parameter)
+        names.setdefault(parameter.name, parameter)
+
+
+def _unresolved(config: Config) -> Iterator[Problem]:
+    """Dependencies on what is neither a parameter nor in the model YAML."""
+    known = (*config.space.by_key, *config.space.by_name)
+    for parameter in config.space.parameters:
+        for dependency in parameter.dependencies:
+            if not dependency.resolved:
+                near = did_you_mean(dependency.on, known) or nearest(config.model, dependency.on.replace(".", ":"))
+                found = f"{show(dependency.on)} is neither a parameter nor in the model YAML"
+                legal = "a parameter's key or name, or a model path"
+                yield Problem(key_path(*parameter.where, "dependency", "on"), found, legal, near)
+
+
+def _circles(space: SearchSpace) -> list[Problem]:
+    try:
+        _ = space.in_order
+    except CycleError as error:
+        circle = " -> ".join(reversed([space.by_name[name].key for name in error.args[1]]))
+        return [Problem(key_path("optuna", "parameters"), f"depend on each other in a circle: {circle}", "no circle")]
+    return []
+
+
+def _factors(space: SearchSpace) -> Iterator[Problem]:
+    """Both factors of a multiplication must be numbers."""
+    for parameter in space.parameters:
+        where = key_path(*parameter.where, "dependency")
+        for dependency in parameter.dependencies:
+            if dependency.type != "multiply" or not dependency.resolved:
+                continue
+            if parameter.sound and not _is_numeric(parameter):
+                yield Problem(where, "multiplies a parameter whose values are not all numbers", "numbers")
+            other = space.by_name[dependency.name] if dependency.name is not None else None
+            if other is None and not is_number(dependency.fixed):
+                found = f"{dependency.on} is {show(dependency.fixed)}, not a number"
+                yield Problem(key_path(where, "on"), found, "a number")
+            elif other is not None and other.sound and not _is_numeric(other):
+                yield Problem(key_path(where, "on"), f"the values of {other.key} are not all numbers", "numbers")
+
+
+def _is_numeric(parameter: Parameter) -> bool:
+    values = parameter.definition.listed(parameter.settings)
+    return values is None or all(map(is_number, values))
+
+
+def _enqueued(config: Config) -> Iterator[Problem]:
+    """Values of enqueued trials that are not the parameters'."""
+    known = config.space.by_key | config.space.by_name
+    for index, trial in enumerate(config.optuna.enqueue):
+        for key, value in trial.items():
+            where, parameter = key_path("optuna", "enqueue", index, key), known.get(str(key))
+            if parameter is None:
+                legal = listing(known) or "none: no parameters are declared"
+                yield Problem(where, "no parameter of this name or key", legal, did_you_mean(key, known))
+            elif parameter.sound and (legal_value := parameter.definition.legal(parameter.settings, value)):
+                yield Problem(where, f"{show(value)} is not in the search space", legal_value)
+
+
+def grid_problems(config: Config) -> list[Problem]:
+    """Mistakes that a search space, correct otherwise, has as a full grid."""
+    parameters = config.space.parameters
+    if not any(parameter.of_grid for parameter in parameters):
+        return []
+    if not is_grid(config.space):
+        return list(_random_in_no_grid(parameters))
+    problems = [*_nothing_else(config), *_random_conditions(config.space)]
+    bound = math.prod(map(size, parameters))
+    if bound > MOST_PERMUTATIONS:
+        what = f"make a grid of {bound} permutations"
+        problems.append(Problem(key_path("optuna", "parameters"), what, f"up to {MOST_PERMUTATIONS}"))
+    return problems
+
+
+def too_many_trials_problems(config: Config) -> Iterator[Problem]:
+    """More trials than a grid without problems has permutations."""
+    grid = grid_of(config.space)
+    if grid is not None and config.optuna.n_trials > grid.permutations:
+        what = f"{config.optuna.n_trials} is more than the {grid.permutations} permutations of the grid"
+        legal = f"up to {grid.permutations}; or leave it out, and all of them run"
+        yield Problem(key_path("optuna", "n_trials"), what, legal)
+
+
+def _random_in_no_grid(parameters: tuple[Parameter, ...]) -> Iterator[Problem]:
+    """`random` means so many values: a sampler would not stop at them."""
+    infinite = [parameter for parameter in parameters if parameter.sound and not size(parameter)]
+    for parameter in parameters:
+        if parameter.type == "random" and infinite:
+            what = f"is a grid's type, and {infinite[0].key} has infinitely many values, which makes no grid"
+            legal = "a parameter with finitely many values, or no `random` parameters in this study"
+            yield Problem(key_path(*parameter.where, parameter.words[0]), what, legal)
+
+
+def _nothing_else(config: Config) -> Iterator[Problem]:
+    """Every combination is run, so there is nothing to choose."""
+    if config.optuna.sampler is not None:
+        what = "a grid runs every combination, so that no sampler chooses any"
+        yield Problem(key_path("optuna", "sampler"), what, "no sampler; or other types than the grid's")
+    for key in ("enqueue", "enqueue_default"):
+        if getattr(config.optuna, key):
+            yield Problem(key_path("optuna", key), "a grid queues every combination itself", f"no {key}")
+    if config.optuna.warm_start_from is not None:
+        what = "a grid runs every combination, so that nothing is learned from other trials"
+        yield Problem(key_path("optuna", "warm_start_from"), what, "no warm_start_from; or other types than the grid's")
+
+
+def _random_conditions(space: SearchSpace) -> Iterator[Problem]:
+    """Which combinations there are must be known before values are drawn."""
+    for parameter in space.parameters:
+        for dependency in parameter.dependencies:
+            other = space.by_name[dependency.name] if dependency.name is not None else None
+            if dependency.type == "optimize_iff" and other is not None and other.type == "random":
+                where = key_path(*parameter.where, "dependency", "on")
+                what = f"{dependency.on} is drawn at random, so that the number of permutations would not be known"
+                yield Problem(where, what, "a parameter of another type")

@@ -1,0 +1,138 @@
+"""A journal file that survives the death of a writer, be it in the middle of a line or while it holds the lock.
+
+Optuna's own lock files outlive their holder, so that everybody waits for 30 s after one was killed; and one line that
+was written in part makes a journal unreadable after the next append. Here the kernel frees the lock of a process that
+ends, and whoever takes it next first repairs the last line.
+
+Only Optuna's public interface is used: the file serves its `JournalStorage` as well as our own (`journal`). Any number
+of processes may append to one file; each reads it by itself, without a lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from optuna.storages.journal import JournalFileBackend
+
+from aimlhpo.storage.locks import lock, open_lock_file
+
+_CHUNK = 1 << 16  # bytes that are read at once when the end of the last whole line is looked for
+
+
+class JournalLock:
+    """The lock that Optuna's backend holds while it appends; taking it repairs the file's last line."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._path = journal.with_name(journal.name + ".lock")
+        self._fd = -1
+
+    def acquire(self) -> bool:
+        self._fd = open_lock_file(self._path)
+        try:
+            lock(self._fd, self._path)
+            repair(self._journal)
+        except BaseException:
+            self.release()
+            raise
+        return True
+
+    def release(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+class BatchingBackend(JournalFileBackend):
+    """A journal file to which several records can be appended at once: one lock, one write, one sync to the disk."""
+
+    _gathered: list[dict[str, Any]] | None = None
+
+    def __init__(self, path: Path) -> None:
+        """Open the journal file at `path` (absolute), making it if it is not there."""
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        journal_lock = JournalLock(path)
+        journal_lock.acquire()
+        journal_lock.release()
+        super().__init__(str(path), lock_obj=cast("Any", journal_lock))  # any object with acquire and release will do
+        self.path = path
+        self.position = (0, 0)
+        """Records read so far, and the byte after the last of them; may be set where what lies before is known."""
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The whole records from that number on. Raises ValueError for a line that is none and not the last."""
+        records, offset = self.position if self.position[0] == log_number_from else (0, 0)
+        with open(self.path, "rb") as file:
+            end = os.fstat(file.fileno()).st_size  # a line after this may still be being written
+            file.seek(offset)
+            broken: ValueError | None = None
+            for line in file:
+                offset += len(line)
+                if offset > end:
+                    break
+                if broken is not None:
+                    raise broken
+                try:
+                    if not line.endswith(b"\n"):
+                        raise ValueError("the journal's last line is not whole")
+                    record = dict(json.loads(line))
+                except ValueError as error:
+                    broken = error
+                    continue
+                records += 1
+                self.position = records, offset
+                if records > log_number_from:
+                    yield record
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if self._gathered is None:
+            super().append_logs(logs)
+        else:
+            self._gathered.extend(logs)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Hold back what is appended inside, and append it at the end; nothing of it after an error inside.
+
+        A full disk may keep the first records alone. They stay: readers take no lock, and may have read them.
+        """
+        records: list[dict[str, Any]] = []
+        self._gathered = records
+        try:
+            yield
+        finally:
+            self._gathered = None
+        if records:
+            super().append_logs(records)
+
+
+def repair(path: Path) -> None:
+    """End the file with a whole line: a complete last record gets its newline, a torn one is cut off.
+
+    The caller holds the journal's lock.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0 or os.pread(file.fileno(), 1, size - 1) == b"\n":
+            return
+        start, line = size, b""  # of what comes after the last newline
+        while start > 0 and b"\n" not in line:
+            length = min(_CHUNK, start)
+            start -= length
+            line = os.pread(file.fileno(), length, start) + line
+        whole_lines, newline, line = line.rpartition(b"\n")
+        start += len(whole_lines) + len(newline)
+        try:
+            complete = isinstance(json.loads(line), dict)
+        except ValueError:
+            complete = False
+        if complete:
+            file.seek(size)
+            file.write(b"\n")
+        else:
+            file.truncate(start)
+        os.fsync(file.fileno())
