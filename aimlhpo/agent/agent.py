@@ -211,7 +211,7 @@ class Agent:
             )
         if self._walltime.is_over():
             self._stop.request("walltime")
-        self._tracker.look()
+        self._tracker.poll()
         self._show()
 
     def _stop_if_requested(self) -> None:

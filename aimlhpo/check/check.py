@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.fork_server import ForkServer
-from aimlhpo.check.environment import tracking_problems
 from aimlhpo.config.load import load_snapshot
 from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show
+from aimlhpo.launch.base import launcher_for
 from aimlhpo.space.model_paths import exists, substitute
 from aimlhpo.space.parameter_types import is_number
 from aimlhpo.storage.locks import lock_trouble, network
 from aimlhpo.storage.open import file_of, holds_studies, literal_password
+from aimlhpo.tracking.targets import tracking_problems
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -73,8 +74,8 @@ def _problems(
         ("optuna: reload", lambda config: [] if allow_changes else _model(config)),
         ("optuna: enqueue_default", _defaults),
         ("optuna: warm_start_from", _warm_start),
-        ("optuna: gpu", _gpus if here else lambda config: []),
-        ("slurm", lambda config: [] if here else [*_slurm(config), *_shared_sqlite(config), *_locks(config)]),
+        ("slurm", lambda config: launcher_for(config, local=here).check(config)),
+        ("optuna: storage", lambda config: [] if here else [*_shared_sqlite(config), *_locks(config)]),
         ("optuna: objective", lambda config: _objective(config, fork_server)),
     ]
     for where, step in steps:
@@ -202,19 +203,6 @@ def _warm_start(config: Config) -> list[Problem]:
     if config.optuna.warm_start_from is not None and not is_imported(config):
         summarize_import(config)
     return []
-
-
-def _gpus(config: Config) -> list[Problem]:
-    from aimlhpo.worker.devices import plan_slots, visible_gpus
-
-    plan_slots(visible_gpus() if config.optuna.gpu else [], cuda=config.optuna.gpu)
-    return []
-
-
-def _slurm(config: Config) -> list[Problem]:
-    from aimlhpo.launch.slurm.plan import check_submission
-
-    return check_submission(config, config.slurm.jobs) if config.slurm is not None else []
 
 
 def _shared_sqlite(config: Config) -> Iterator[Problem]:

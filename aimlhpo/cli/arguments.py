@@ -1,17 +1,26 @@
-"""Argument parsers in the house's style, and the arguments that several verbs share.
-From what a user names on the command line, a directory or a YAML file, to the study in it.
+"""The command line: every verb with its arguments, its help and its examples.
+
+Nothing here imports more than the standard library and the configuration, so that `--help` and mistakes on the command
+line and in the YAML files appear at once. A new verb is a module in this room with a function `run`, and an entry in
+`VERBS`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from aimlhpo.errors import AimlhpoError, ConfigError, ExitCode, Problem
+from aimlhpo.agent.fork_server import ForkServer
+from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Problem, did_you_mean
 from aimlhpo.paths import StudyPaths
+from aimlhpo.worker.devices import plan_local_slots
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -26,49 +35,6 @@ exit codes:
   5  SLURM did not take the jobs
   130  interrupted
 """
-_WORKERS = re.compile(r"[+-]?\d+")
-
-
-class UsageError(AimlhpoError):
-    """The command line cannot be understood."""
-
-    exit_code = ExitCode.CONFIG
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises UsageError instead of ending the process; options and overrides may stand in any order."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}\n{self.format_usage().rstrip()}\nMore: {self.prog} --help")
-
-
-def make_parser(verb: str, summary: str, examples: str) -> Parser:
-    """The parser of one verb; `examples` are whole command lines, one a line."""
-    shown = "\n".join(f"  {line}" for line in examples.strip().splitlines())
-    return Parser(
-        prog=f"aimlhpo {verb}",
-        description=summary,
-        epilog=f"examples:\n{shown}\n\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Both YAML files, overrides, and the short flags for the keys that change most."""
-    parser.add_argument("hyperparameters", type=Path, metavar="HYPERPARAMETERS.yml", help="what to search, and how")
-    parser.add_argument("model", type=Path, metavar="MODEL.yml", help="the configuration that is tuned")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="section:key=value",
-        help="set any key of either file, as optuna:sampler:type=TPESampler or optimizer:learning_rate=0.1",
-    )
-    keys = parser.add_argument_group("keys of the optuna section")
-    for short, long, key, value, text in _FLAGS:
-        keys.add_argument(short, long, dest=key, metavar=value, help=text)
-
-
 _FLAGS = (
     ("-n", "--name", "name", "NAME", "name of the study"),
     ("-r", "--reload", "reload", "1|0", "1: go on with the study, 0: it must be new"),
@@ -79,44 +45,347 @@ _FLAGS = (
     ("-g", "--gpu", "gpu", "1|0", "1: each worker has a GPU of its own, 0: no GPU is used"),
     ("-s", "--save-path", "save_path", "DIR", "directory for results, logs and state"),
 )
+"""Short and long flag, key of the `optuna` section, and help for the keys that change most."""
 
 
-def config_flags(arguments: argparse.Namespace) -> dict[str, str]:
-    """The flags that were given, as text: the configuration checks and converts them."""
-    values = {key: getattr(arguments, key) for _, _, key, _, _ in _FLAGS}
-    return {key: value for key, value in values.items() if value is not None}
+class UsageError(AimlhpoError):
+    """The command line cannot be understood."""
+
+    exit_code = ExitCode.CONFIG
 
 
-def add_study_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "study",
-        type=Path,
-        metavar="SAVE_PATH|HYPERPARAMETERS.yml",
-        help="the study's directory, or the file it was started with",
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{self.format_usage().rstrip()}\nMore: {self.prog} --help")
+
+
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+"""What `add_argument` is called with."""
+
+
+def argument(*names: str, **options: Any) -> Argument:
+    return names, options
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb of the command.
+
+    Attributes:
+        summary: what it does, in the list of verbs; empty for a verb that is not for users.
+        description: what it does, in its own help.
+        examples: whole command lines, one a line.
+        arguments: what follows the verb; for verbs that read both files, the short flags are added.
+        load: reads the configuration that the arguments name, before the verb's module is loaded; None for verbs
+            that need none. What it starts meanwhile ends with the command. Raises ConfigError.
+        function: MODULE.FUNCTION of this room that runs the verb and returns the exit code; empty: `run` of the module
+            with the verb's name. It takes the configuration, where there is `load`, and the arguments.
+    """
+
+    summary: str
+    description: str
+    examples: str
+    load: Callable[[Namespace, ExitStack], Config] | None
+    arguments: tuple[Argument, ...] = ()
+    function: str = ""
+
+
+def find_verb(name: str) -> Verb:
+    """The verb of that name. Raises UsageError."""
+    if name not in VERBS:
+        public = [verb for verb, entry in VERBS.items() if entry.summary]
+        guess = did_you_mean(name, public)
+        hint = f"\n    did you mean: aimlhpo {guess}" if guess else ""
+        raise UsageError(f"aimlhpo has no command {name!r}; it has: {', '.join(public)}{hint}")
+    return VERBS[name]
+
+
+def parse_arguments(name: str, argv: Sequence[str]) -> Namespace:
+    """The arguments of the verb `name`. Raises UsageError, or SystemExit after `--help`."""
+    verb = find_verb(name)
+    examples = "\n".join(f"  {line}" for line in verb.examples.strip().splitlines())
+    parser = Parser(
+        prog=f"aimlhpo {name}",
+        description=verb.description,
+        epilog=f"examples:\n{examples}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-
-
-def fill_local(argv: Sequence[str]) -> list[str]:
-    """Let `--local` stand in front of a file: only a number after it is its value."""
+    if _FILES[0] in verb.arguments:
+        keys = parser.add_argument_group("keys of the optuna section")
+        for short, long, key, value, text in _FLAGS:
+            keys.add_argument(short, long, dest=key, metavar=value, help=text)
+    for names, options in verb.arguments:
+        parser.add_argument(*names, **options)
     filled = list(argv)
     for position, word in enumerate(argv):
+        # `--local` may stand in front of a file: only a number after it is its value.
         following = argv[position + 1] if position + 1 < len(argv) else ""
-        if word == "--local" and not _WORKERS.fullmatch(following):
+        if name == "optimize" and word == "--local" and not re.fullmatch(r"[+-]?\d+", following):
             filled[position] = "--local=auto"
-    return filled
+    return parser.parse_intermixed_args(filled)
 
 
-_LEGAL = "a directory that `aimlhpo optimize` has written to (save_path), or the hyperparameter file"
+def load_files(arguments: Namespace, when_read: Callable[[Config], None] = lambda config: None) -> Config:
+    """The configuration in both YAML files and on the command line. Raises ConfigError with all problems.
+
+    `when_read` gets the configuration where each key is right by itself, before the checks that load Optuna.
+    """
+    from aimlhpo.check.settings import load_config
+
+    given = {key: getattr(arguments, key) for _, _, key, _, _ in _FLAGS}
+    flags = {key: value for key, value in given.items() if value is not None}
+    return load_config(arguments.hyperparameters, arguments.model, arguments.overrides, flags, when_read)
+
+
+def load_files_and_objective(arguments: Namespace, resources: ExitStack) -> Config:
+    """The same, while the objective is imported in the process that workers will be forked of.
+
+    That process is started first of all, because the objective's imports take longest. Where the study trains here,
+    they find the environment of the first slot.
+    """
+    arguments.fork_server = resources.enter_context(ForkServer())
+
+    def load_objective(config: Config) -> None:
+        environment: dict[str, str] = {}
+        if config.slurm is None or arguments.local is not None:
+            with suppress(DeviceError):  # told by the check
+                environment = plan_local_slots(config, number_of_workers(arguments))[0].environment()
+        arguments.fork_server.load(config.optuna.objective or "", environment)
+
+    return load_files(arguments, load_objective)
+
+
+def number_of_workers(arguments: Namespace) -> int | None:
+    """The number that --local gives; None where it gives none."""
+    return arguments.local if isinstance(arguments.local, int) else None
+
+
+def load_study(arguments: Namespace, resources: ExitStack) -> Config:
+    """The configuration of the study that the command line names. Raises ConfigError where there is no study."""
+    return load_target(arguments.study)
 
 
 def load_target(named: Path) -> Config:
-    """The configuration that the study was last started with. Raises ConfigError where there is no study."""
+    """The configuration that a study was last started with; `named` is its directory or its hyperparameter file.
+
+    Raises ConfigError where there is no study.
+    """
     from aimlhpo.config.load import load_paths, load_snapshot
 
+    legal = "a directory that `aimlhpo optimize` has written to (save_path), or the hyperparameter file"
     if not named.exists():
-        raise ConfigError(Problem(str(named), "there is no such file or directory", _LEGAL))
+        raise ConfigError(Problem(str(named), "there is no such file or directory", legal))
     paths = StudyPaths(named.absolute(), "") if named.is_dir() else load_paths(named)
     if not paths.hyperparameters.exists():
-        found = f"{paths.save_path} holds no study"
-        raise ConfigError(Problem(str(named), found, _LEGAL))
+        raise ConfigError(Problem(str(named), f"{paths.save_path} holds no study", legal))
     return load_snapshot(paths)
+
+
+def _workers(text: str) -> int | str:
+    """The value of --local: a number of workers, or "auto"."""
+    if text != "auto" and (not text.isdecimal() or int(text) < 1):
+        raise UsageError(f"--local: {text!r} is not a number of workers; legal: a whole number from 1, or nothing")
+    return text if text == "auto" else int(text)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--jobs: {text!r} is not a number of jobs; legal: a whole number from 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UsageError(f"--every: {text!r} is not a length of time; legal: seconds, more than 0")
+    return value
+
+
+_FILES = (
+    argument("hyperparameters", type=Path, metavar="HYPERPARAMETERS.yml", help="what to search, and how"),
+    argument("model", type=Path, metavar="MODEL.yml", help="the configuration that is tuned"),
+    argument(
+        "overrides",
+        nargs="*",
+        metavar="section:key=value",
+        help="set any key of either file, as optuna:sampler:type=TPESampler or optimizer:learning_rate=0.1",
+    ),
+)
+_STUDY = argument(
+    "study",
+    type=Path,
+    metavar="SAVE_PATH|HYPERPARAMETERS.yml",
+    help="the study's directory, or the file it was started with",
+)
+VERBS = {
+    "optimize": Verb(
+        "search for the best configuration, here or on the SLURM cluster",
+        """\
+Search for the best configuration.
+
+Without a `slurm` section, or with --local, the study runs here; otherwise its jobs are submitted and
+the command returns.""",
+        """\
+aimlhpo optimize hyperparameters.yml model.yml
+aimlhpo optimize hyperparameters.yml model.yml --local 2
+aimlhpo optimize hyperparameters.yml model.yml -r 1 -t 200
+aimlhpo optimize hyperparameters.yml model.yml optuna:sampler:type=TPESampler model:dropout=0.1
+aimlhpo optimize hyperparameters.yml model.yml 'optimizer.learning_rate=tag(log, interval(1e-5, 0.1))'
+aimlhpo optimize hyperparameters.yml model.yml --show sampler
+""",
+        load_files_and_objective,
+        (
+            *_FILES,
+            argument("-c", "--create-only", action="store_true", help="create the study and run nothing"),
+            argument(
+                "--local",
+                nargs="?",
+                const="auto",
+                type=_workers,
+                metavar="N",
+                help="run on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
+            ),
+            argument(
+                "--show",
+                choices=("sampler", "pruner"),
+                help="print every option of it with its default, and run nothing",
+            ),
+            argument("--dry-run", action="store_true", help="check everything, show what would run"),
+            argument("--wait", action="store_true", help="follow submitted jobs to the end of the study"),
+            argument(
+                "--allow-changes",
+                action="store_true",
+                help="go on with a study whose ranges or model YAML have changed",
+            ),
+        ),
+    ),
+    "check": Verb(
+        "find every mistake before a GPU is spent",
+        "Find every mistake without starting or changing anything.",
+        """\
+aimlhpo check hyperparameters.yml model.yml
+aimlhpo check hyperparameters.yml model.yml --json
+""",
+        None,  # it reads the files itself, because it shows their problems in a way of its own
+        (
+            *_FILES,
+            argument("--json", action="store_true", help="print the problems as JSON"),
+            argument("--allow-changes", action="store_true", help="let a reloaded study's ranges change"),
+        ),
+    ),
+    "status": Verb(
+        "how a study stands",
+        "How a study stands: trials, best value, agents, jobs, failures.",
+        """\
+aimlhpo status runs/digits
+aimlhpo status hyperparameters.yml --json
+aimlhpo status runs/digits --failed
+""",
+        load_study,
+        (
+            _STUDY,
+            argument("--json", action="store_true", help="everything as JSON, for scripts"),
+            argument("--failed", action="store_true", help="list all failed and interrupted trials with cause and log"),
+        ),
+    ),
+    "watch": Verb(
+        "the same, live, until the study ends",
+        """\
+Follow a study until its budget is reached or nobody works on it any more.
+
+Ctrl-C ends the watching; the jobs go on.""",
+        """\
+aimlhpo watch runs/digits
+aimlhpo watch hyperparameters.yml --every 30
+""",
+        load_study,
+        (
+            _STUDY,
+            argument(
+                "--every", type=_seconds, metavar="SECONDS", default=5.0, help="time between two looks (default: 5)"
+            ),
+        ),
+    ),
+    "submit": Verb(
+        "more SLURM jobs for a study that is under way",
+        """\
+Submit jobs for a study that was started before, with the files as they were then.
+
+Workers are added while the study runs; one that was interrupted goes on.""",
+        """\
+aimlhpo submit runs/digits
+aimlhpo submit runs/digits --jobs 5
+aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
+""",
+        load_study,
+        (
+            _STUDY,
+            argument("--jobs", type=_jobs, metavar="N", help="number of jobs (default: slurm: jobs)"),
+            argument("--dry-run", action="store_true", help="show the script, submit nothing"),
+            argument("--wait", action="store_true", help="follow the study to its end"),
+        ),
+    ),
+    "stop": Verb(
+        "cancel a study's SLURM jobs",
+        """\
+Cancel the jobs of a study; what they were running is given back, and can go on later.
+
+Only jobs that were submitted for this study are touched.""",
+        """\
+aimlhpo stop runs/digits
+aimlhpo stop hyperparameters.yml --yes
+""",
+        load_study,
+        (_STUDY, argument("-y", "--yes", action="store_true", help="do not ask")),
+    ),
+    "results": Verb(
+        "rebuild results.csv and best.yml from the storage",
+        "Rebuild results.csv and best.yml from the storage, which alone is the truth.",
+        """\
+aimlhpo results runs/digits
+aimlhpo results hyperparameters.yml
+""",
+        load_study,
+        (_STUDY,),
+    ),
+    "track": Verb(
+        "tell MLflow or TensorBoard of a study's trials",
+        """\
+Tell MLflow and TensorBoard of a study's trials.
+
+A study whose `log` section asks for it does so by itself while it runs. This sends what an outage has left out, or a
+whole study that was run without. What has arrived before is not sent again.""",
+        """\
+aimlhpo track runs/digits
+aimlhpo track runs/digits --mlflow http://127.0.0.1:5000
+aimlhpo track runs/digits --tensorboard
+""",
+        load_study,
+        (
+            _STUDY,
+            argument("--mlflow", nargs="?", const=True, metavar="URI", help="tell MLflow, here or in save_path"),
+            argument("--tensorboard", nargs="?", const=True, metavar="DIR", help="write for TensorBoard"),
+        ),
+    ),
+    "schema": Verb(
+        "print the JSON schema of the hyperparameter file",
+        "Print the JSON schema of the hyperparameter file.",
+        "aimlhpo schema > hyperparameters.schema.json",
+        None,
+    ),
+    "agent": Verb(
+        "",
+        "Run one agent of a study; SLURM jobs do this.",
+        "aimlhpo agent runs/digits",
+        load_study,
+        (argument("study", type=Path, metavar="SAVE_PATH", help="the study's directory"),),
+        "submit.run_agent",
+    ),
+}
+"""Every verb, in the order in which help lists them."""

@@ -1,6 +1,6 @@
-"""The live picture in a terminal, as a function of the state and of the terminal's size.
-The view for logs and pipes: plain lines, only when something has changed.
-Live progress: a picture in a terminal, plain lines everywhere else.
+"""How a running study is shown: a picture in a terminal, and plain lines in logs and pipes, when something has changed.
+
+Both views paint in a thread of their own, so that a slow terminal does not keep the agent waiting.
 """
 
 from __future__ import annotations
@@ -12,18 +12,92 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
 from rich.text import Text
 
 from aimlhpo.agent.progress import Progress, SlotState, ThreadedView, View
 from aimlhpo.errors import shorten, show_duration, show_number, show_rate, storage_kind
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from aimlhpo.config.schema import Config
 
-NARROWEST_CELL = 22
-WIDEST_CELL = 72
+NARROWEST_CELL, WIDEST_CELL = 22, 72  # characters of a slot
+LEAST_GAP = 2.0  # seconds between two lines
+
+
+def make_view(config: Config) -> View:
+    """The view that fits where standard output goes."""
+    console = Console(file=sys.stdout)
+    return TerminalView(config, console) if console.is_terminal and not console.is_dumb_terminal else LinesView()
+
+
+class LinesView(ThreadedView):
+    """Writes one line when the number of finished, failed or paused trials changes, at most one per `LEAST_GAP`."""
+
+    def __init__(self, stream: TextIO | None = None, gap: float = LEAST_GAP) -> None:
+        super().__init__()
+        self._stream = stream or sys.stdout
+        self._gap = gap
+        self._told: tuple[int, ...] | None = None
+        self._told_at = -gap
+
+    def paint_line(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def paint(self, snapshot: Progress) -> None:
+        if time.monotonic() - self._told_at >= self._gap:
+            self.end(snapshot)
+
+    def end(self, snapshot: Progress) -> None:
+        counts = snapshot.complete, snapshot.pruned, snapshot.failed, snapshot.paused
+        nothing_known = self._told is None and not sum(counts) and not snapshot.running
+        if counts != self._told and not nothing_known:
+            self._told, self._told_at = counts, time.monotonic()
+            self.paint_line(progress_line(snapshot))
+
+
+def progress_line(snapshot: Progress) -> str:
+    """The state of the study in one line."""
+    total = f"/{snapshot.n_trials}" if snapshot.n_trials is not None else ""
+    paused = f"{snapshot.paused} paused, " if snapshot.paused else ""
+    parts = [
+        f"[{show_duration(snapshot.elapsed)}] {snapshot.finished}{total} trials done",
+        f"{snapshot.running} running, {paused}{snapshot.pruned} pruned, {snapshot.failed} failed",
+    ]
+    if snapshot.best is not None:
+        parts.append(f"best {show_number(snapshot.best[1])} (trial {snapshot.best[0]})")
+    if snapshot.rate:
+        parts.append(show_rate(snapshot.rate))
+    if snapshot.eta:
+        parts.append(f"{show_duration(snapshot.eta)} left")
+    return "; ".join(parts)
+
+
+class TerminalView(ThreadedView):
+    """Redraws a dashboard in place; lines worth keeping scroll past above it."""
+
+    def __init__(self, config: Config, console: Console) -> None:
+        super().__init__()
+        self._title = config.optuna.study_name
+        self._storage = storage_kind(config.optuna.storage)
+        self._metric = config.optuna.metric[0]
+        self._console = console
+        self._live = Live(self._frame(Progress()), console=console, auto_refresh=False, transient=False)
+
+    def begin(self) -> None:
+        self._live.start(refresh=True)
+
+    def paint_line(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def paint(self, snapshot: Progress) -> None:
+        self._live.update(self._frame(snapshot), refresh=True)
+
+    def end(self, snapshot: Progress) -> None:
+        self._live.stop()
+
+    def _frame(self, snapshot: Progress) -> Dashboard:
+        return Dashboard(self._title, self._storage, self._metric, snapshot)
 
 
 @dataclass(frozen=True)
@@ -36,31 +110,26 @@ class Dashboard:
     state: Progress
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        state = self.state
         width = max(1, options.max_width - 1)  # a full last column makes some terminals wrap
         plain = not options.encoding.lower().startswith("utf")
-        header = [self._headline(), progress_bar(self.state, width, plain), show_counts(self.state), self._best()]
+        title = Text.assemble((self.title, "bold"), (f"  {self.storage}  {show_duration(state.elapsed)}", "dim"))
+        best = Text("best ", style="dim")
+        if state.best is None:
+            best.append("-")
+        else:
+            best.append(f"{self.metric} ")
+            best.append(show_number(state.best[1]), style="bold green")
+            best.append(f" (trial {state.best[0]})")
+        best.append(f"   {show_rate(state.rate)}", style="dim")
+        if state.eta:
+            best.append(f"   {show_duration(state.eta)} left", style="dim")
+        header = [title, progress_bar(state, width, plain), show_counts(state), best]
         room = max(1, options.size.height - len(header) - 2)
-        for line in [*header, *show_slots(self.state.slots, width, room)]:
+        for line in [*header, *show_slots(state.slots, width, room)]:
             line.truncate(width)
             line.no_wrap = True
             yield line
-
-    def _headline(self) -> Text:
-        return Text.assemble((self.title, "bold"), (f"  {self.storage}  {show_duration(self.state.elapsed)}", "dim"))
-
-    def _best(self) -> Text:
-        state = self.state
-        line = Text("best ", style="dim")
-        if state.best is None:
-            line.append("-")
-        else:
-            line.append(f"{self.metric} ")
-            line.append(show_number(state.best[1]), style="bold green")
-            line.append(f" (trial {state.best[0]})")
-        line.append(f"   {show_rate(state.rate)}", style="dim")
-        if state.eta:
-            line.append(f"   {show_duration(state.eta)} left", style="dim")
-        return line
 
 
 def progress_bar(state: Progress, width: int, plain: bool = False) -> Text:
@@ -144,96 +213,3 @@ def _report(state: SlotState, room: int, with_step: bool) -> str:
         if len(text) <= room:
             return text
     return f"{value:.2g}"
-
-
-LEAST_GAP = 2.0  # seconds between two lines
-
-
-class LinesView(ThreadedView):
-    """Writes one line when the number of finished, failed or paused trials changes, at most one per `LEAST_GAP`."""
-
-    def __init__(self, stream: TextIO | None = None, gap: float = LEAST_GAP) -> None:
-        super().__init__()
-        self._stream = stream or sys.stdout
-        self._gap = gap
-        self._told: tuple[int, ...] | None = None
-        self._told_at = -gap
-
-    def paint_line(self, line: str) -> None:
-        self._write(line)
-
-    def paint(self, snapshot: Progress) -> None:
-        if _counts(snapshot) != self._told and time.monotonic() - self._told_at >= self._gap:
-            self._tell(snapshot)
-
-    def end(self, snapshot: Progress) -> None:
-        if _counts(snapshot) != self._told:
-            self._tell(snapshot)
-
-    def _tell(self, snapshot: Progress) -> None:
-        if self._told is None and not sum(_counts(snapshot)) and not snapshot.running:
-            return  # nothing is known yet
-        self._told, self._told_at = _counts(snapshot), time.monotonic()
-        self._write(progress_line(snapshot))
-
-    def _write(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
-
-
-def _counts(snapshot: Progress) -> tuple[int, ...]:
-    return snapshot.complete, snapshot.pruned, snapshot.failed, snapshot.paused
-
-
-def progress_line(snapshot: Progress) -> str:
-    """The state of the study in one line."""
-    total = f"/{snapshot.n_trials}" if snapshot.n_trials is not None else ""
-    paused = f"{snapshot.paused} paused, " if snapshot.paused else ""
-    parts = [
-        f"[{show_duration(snapshot.elapsed)}] {snapshot.finished}{total} trials done",
-        f"{snapshot.running} running, {paused}{snapshot.pruned} pruned, {snapshot.failed} failed",
-    ]
-    if snapshot.best is not None:
-        parts.append(f"best {show_number(snapshot.best[1])} (trial {snapshot.best[0]})")
-    if snapshot.rate:
-        parts.append(show_rate(snapshot.rate))
-    if snapshot.eta:
-        parts.append(f"{show_duration(snapshot.eta)} left")
-    return "; ".join(parts)
-
-
-def make_view(config: Config) -> View:
-    """The view that fits where standard output goes."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout)
-    return TerminalView(config, console) if console.is_terminal and not console.is_dumb_terminal else LinesView()
-
-
-class TerminalView(ThreadedView):
-    """Redraws a dashboard in place; lines worth keeping scroll past above it."""
-
-    def __init__(self, config: Config, console: Console) -> None:
-        from rich.live import Live
-
-        super().__init__()
-        self._title = config.optuna.study_name
-        self._storage = storage_kind(config.optuna.storage)
-        self._metric = config.optuna.metric[0]
-        self._console = console
-        self._live = Live(self._frame(Progress()), console=console, auto_refresh=False, transient=False)
-
-    def begin(self) -> None:
-        self._live.start(refresh=True)
-
-    def paint_line(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def paint(self, snapshot: Progress) -> None:
-        self._live.update(self._frame(snapshot), refresh=True)
-
-    def end(self, snapshot: Progress) -> None:
-        self._live.stop()
-
-    def _frame(self, snapshot: Progress) -> Dashboard:
-
-        return Dashboard(self._title, self._storage, self._metric, snapshot)

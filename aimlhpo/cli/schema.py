@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from argparse import Namespace
 
-from aimlhpo.cli.arguments import make_parser
-from aimlhpo.cli.messages import as_json
+from aimlhpo.check.json_schema import json_schema
+from aimlhpo.cli.messages import print_json
 from aimlhpo.errors import ExitCode
 
 
-def run(argv: Sequence[str]) -> int:
-    summary = "Print the JSON schema of the hyperparameter file."
-    make_parser("schema", summary, "aimlhpo schema > hyperparameters.schema.json").parse_args(argv)
-    from aimlhpo.check.json_schema import json_schema
-
-    as_json(json_schema())
+def run(arguments: Namespace) -> int:
+    print_json(json_schema())
     return ExitCode.DONE

@@ -1,17 +1,40 @@
-"""The study on this machine: one agent in the foreground, with a live view."""
+"""The study on this machine: one agent in the foreground, in the main thread of the command."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from aimlhpo.agent.agent import Agent, Ending
 from aimlhpo.agent.progress import View
-from aimlhpo.errors import Interrupted
-from aimlhpo.worker.devices import plan_local_slots
+from aimlhpo.errors import DeviceError, Interrupted, Problem
+from aimlhpo.launch.base import Launcher, LaunchPlan, LaunchReport
+from aimlhpo.worker.devices import plan_local_slots, plan_slots, visible_gpus
 
 if TYPE_CHECKING:
     from aimlhpo.agent.fork_server import ForkServer
     from aimlhpo.config.schema import Config
+
+
+class LocalLauncher(Launcher):
+    """Runs the study to its end, with a live view."""
+
+    submits = False
+
+    def check(self, config: Config) -> Iterator[Problem]:
+        try:
+            plan_slots(visible_gpus() if config.optuna.gpu else [], cuda=config.optuna.gpu)
+        except DeviceError as error:
+            yield Problem("optuna: gpu", str(error))
+
+    def plan(self, config: Config, count: int | None = None) -> LaunchPlan:
+        return LaunchPlan()
+
+    def start(
+        self, config: Config, view: View, count: int | None = None, fork_server: ForkServer | None = None
+    ) -> LaunchReport:
+        run_local(config, view, count, fork_server)
+        return LaunchReport()
 
 
 def run_local(config: Config, view: View, workers: int | None = None, fork_server: ForkServer | None = None) -> Ending:
@@ -26,12 +49,8 @@ def run_local(config: Config, view: View, workers: int | None = None, fork_serve
     finally:
         view.stop()
     if ending.cause is not None:
-        raise Interrupted(_stopped(ending))
+        raise Interrupted(
+            f"{ending.cause}: {ending.snapshot.counts.finished} trials are finished, what was running was given back.\n"
+            "    The same command with reload: 1 (or -r 1) goes on where it ended."
+        )
     return ending
-
-
-def _stopped(ending: Ending) -> str:
-    return (
-        f"{ending.cause}: {ending.snapshot.counts.finished} trials are finished, what was running was given back.\n"
-        "    The same command with reload: 1 (or -r 1) goes on where it ended."
-    )

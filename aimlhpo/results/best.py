@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
@@ -21,48 +20,49 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The best COMPLETE trial, or all of the Pareto front by number; empty when there is none."""
+    if len(study.directions) > 1:
+        return sorted(study.best_trials, key=lambda trial: trial.number)
+    with suppress(ValueError):  # how Optuna says that no trial is completed yet
+        return [study.best_trial]
+    return []
+
+
 def write_best(study: optuna.Study, config: Config, space: SearchSpace) -> tuple[Path, ...]:
     """Write best.yml, and best-<number>.yml for each Pareto trial of several metrics; the first path is best.yml.
 
     Without a COMPLETE trial nothing is written. Raises OSError, ModelPathError.
     """
-    trials = best_trials(study)
+    trials, best = best_trials(study), config.paths.best
     if not trials:
         return ()
     front = trials if len(config.optuna.metric) > 1 else []
-    texts = {pareto_path(config, trial.number): best_text(trial, config, space) for trial in front}
-    texts[config.paths.best] = best_text(trials[0], config, space)
+    texts = {best.with_name(f"best-{trial.number}.yml"): best_text(trial, config, space) for trial in front}
+    texts[best] = best_text(trials[0], config, space)
     for path, text in texts.items():
         replace_file(path, text)
-    _remove_overtaken(config, set(texts))
-    return (config.paths.best, *(path for path in texts if path != config.paths.best))
-
-
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The best COMPLETE trial, or all of the Pareto front by number; empty when there is none."""
-    if len(study.directions) > 1:
-        return sorted(study.best_trials, key=lambda trial: trial.number)
-    with suppress(ValueError):  # Optuna's word for "no trial is completed yet"
-        return [study.best_trial]
-    return []
-
-
-def pareto_path(config: Config, number: int) -> Path:
-    """The file of one Pareto trial."""
-    return config.paths.best.with_name(f"best-{number}.yml")
+    for path in config.paths.save_path.glob("best-*.yml"):
+        # Our own files of trials that are no longer on the Pareto front; a file of the user's has another first line.
+        if path not in texts:
+            with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
+                if file.readline().rstrip("\n") == _header(config):
+                    path.unlink(missing_ok=True)
+    return (best, *(path for path in texts if path != best))
 
 
 def best_text(trial: FrozenTrial, config: Config, space: SearchSpace) -> str:
     """The model YAML of one trial, below a comment that says where it comes from."""
     record = read_record(trial, config.optuna.metric)
-    metrics = [f"# {_flat(name)}: {_one_line(record.metrics.get(name))}" for name in config.optuna.metric]
-    comment = [_header(config), _number(trial), *metrics, *_loose(record, space)]
+    known = origin(trial)
+    comment = [_header(config), f"# trial: {trial.number}" + (f" ({known})" if known else "")]
+    comment += [f"# {_flat(name)}: {_one_line(record.metrics.get(name))}" for name in config.optuna.metric]
+    # Parameters without a place in the model YAML, so that the file tells the whole trial.
+    placed = {parameter.name for parameter in space.parameters if parameter.path is not None}
+    others = {name: value for name, value in space.values(record.params).items() if name not in placed}
+    if others:
+        comment += ["# other parameters:", *(f"#   {_flat(name)}: {_one_line(v)}" for name, v in others.items())]
     return "\n".join([*comment, "", dump_yaml(best_model(record, config, space))])
-
-
-def _number(trial: FrozenTrial) -> str:
-    whence = origin(trial)
-    return f"# trial: {trial.number}" + (f" ({whence})" if whence else "")
 
 
 def best_model(record: TrialRecord, config: Config, space: SearchSpace) -> dict[str, Any]:
@@ -75,24 +75,20 @@ def best_model(record: TrialRecord, config: Config, space: SearchSpace) -> dict[
 
 def _put(node: dict[Any, Any], path: list[str], value: Any) -> None:
     """Set what custom_updates changed: below the keys that are there (which may hold colons), else as a new key."""
+
+    def key_of(text: str) -> Any:
+        """The mapping's own key with this text: YAML keys may be numbers or dates."""
+        return next((key for key in node if str(key) == text), text)
+
     for length in range(1, len(path)):
-        below = node.get(_key(node, ":".join(path[:length])))
+        below = node.get(key_of(":".join(path[:length])))
         if isinstance(below, dict):
             return _put(below, path[length:], value)
-    node[_key(node, ":".join(path))] = value
+    node[key_of(":".join(path))] = value
 
 
-def _key(node: Mapping[Any, Any], text: str) -> Any:
-    """The mapping's own key behind its text: YAML keys may be numbers or dates."""
-    return next((key for key in node if str(key) == text), text)
-
-
-def _loose(record: TrialRecord, space: SearchSpace) -> list[str]:
-    """Parameters without a place in the model YAML, so that the file tells the whole trial."""
-    placed = {parameter.name for parameter in space.parameters if parameter.path is not None}
-    values = space.values(record.params)
-    loose = {name: value for name, value in values.items() if name not in placed}
-    return ["# other parameters:", *(f"#   {_flat(n)}: {_one_line(v)}" for n, v in loose.items())] if loose else []
+def _header(config: Config) -> str:
+    return f"# Best configuration of the study {_one_line(config.optuna.study_name)}, written by aimlhpo"
 
 
 def _one_line(value: Any) -> str:
@@ -102,22 +98,3 @@ def _one_line(value: Any) -> str:
 def _flat(name: str) -> str:
     """A name that cannot end its comment line."""
     return " ".join(name.split())
-
-
-def _header(config: Config) -> str:
-    return f"# Best configuration of the study {_one_line(config.optuna.study_name)}, written by aimlhpo"
-
-
-def _remove_overtaken(config: Config, current: set[Path]) -> None:
-    """Remove our own files of trials that are no longer on the Pareto front."""
-    for path in config.paths.save_path.glob("best-*.yml"):
-        if path not in current and _first_line(path) == _header(config):
-            path.unlink(missing_ok=True)
-
-
-def _first_line(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.readline().rstrip("\n")
-    except FileNotFoundError:
-        return ""

@@ -1,10 +1,13 @@
-"""How a study stands, from its storage, its lease files and one question to SLURM."""
+"""How a study stands, as plain data: read from its storage, its lease files and what the cluster says of its jobs.
+
+Reading the status also gives back the trials of agents that are dead. Commands do so in their main thread.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -28,14 +31,11 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 _WINDOW = 50  # trials that the rate is measured over
-
-
-class JobStates(Protocol):
-    """What the cluster says of a study's jobs: of all of them, and whether a given agent's job still runs."""
-
-    def jobs(self) -> Sequence[Any] | None: ...
-
-    def __call__(self, holder: Holder) -> bool | None: ...
+ENDED_JOB_STATES = frozenset({
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+    "REVOKED", "TIMEOUT",
+})  # fmt: skip
+"""The states of a job that will not run again, in SLURM's words, which all launchers use."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,27 @@ class BestTrial:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One job in SLURM's queue."""
+    """One job in the cluster's queue; `time_left` is in seconds."""
 
     job: str
     state: str
     reason: str | None
     node: str | None
     time_left: int | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED_JOB_STATES
+
+
+class JobStates(Protocol):
+    """What a launcher knows of a study's jobs."""
+
+    def jobs(self) -> Sequence[JobStatus] | None:
+        """All of them; None where the cluster does not answer."""
+
+    def __call__(self, holder: Holder) -> bool | None:
+        """Whether an agent's job still runs: a `JobStateQuery`."""
 
 
 @dataclass(frozen=True)
@@ -144,67 +158,51 @@ class Status:
 
 
 def read_status(study: optuna.Study, config: Config, job_states: JobStates | None = None) -> Status:
-    """The status of the study, after the trials of dead agents were given back."""
-    registry = _registry(config, job_states)
-    reaped = _reap(study, config, registry)
+    """The status of the study, after the trials of dead agents were given back.
+
+    `job_states` is None where no jobs were submitted. Raises Optuna's storage errors, OSError.
+    """
+    options = config.optuna
+    leases = Registry(config.paths.leases, options.grace_period, query_job_state=job_states or (lambda holder: None))
+    reaped: list[int] = []
+    limits = options.max_retries, options.max_interruptions
+    ledger = Ledger(study, config.paths, options.n_trials, "status", leases, *limits)
+    with suppress(PermissionError, FileNotFoundError):  # who may not write can still read the status
+        reaped = ledger.reap()
+    living: list[Holder] = []
+    with suppress(PermissionError, FileNotFoundError):
+        living = leases.living()
+
     backend = backend_of(study._storage)
     counts = count_overview(backend.overview(study._study_id), count_imported(study))
     rate = _rate(backend.latest_ends(study._study_id, _WINDOW + 1), study) if counts.running else None
-    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
     ended = find_stop_reason(study, config, counts)
-    left = max(0, config.optuna.n_trials - counts.finished)
-    jobs = _jobs(job_states)
+    left = max(0, options.n_trials - counts.finished)
+    jobs = job_states.jobs() if job_states is not None else None
     return Status(
-        study=config.optuna.study_name,
-        storage=config.optuna.storage,
-        save_path=config.optuna.save_path,
-        n_trials=config.optuna.n_trials,
+        study=options.study_name,
+        storage=options.storage,
+        save_path=options.save_path,
+        n_trials=options.n_trials,
         counts=counts,
-        best=_best(study, config),
+        best=tuple(
+            BestTrial(trial.number, dict(zip(options.metric, trial.values or (), strict=False)), origin(trial))
+            for trial in best_trials(study)
+        ),
         rate=rate,
         eta=left / rate if rate and not ended else None,
-        agents=_agents(_living(registry), trials),
+        agents=_agents(living, unfinished),
         failed=tuple(_failed(study, config)),
         reaped=tuple(reaped),
-        jobs=jobs,
+        jobs=tuple(jobs) if jobs is not None else None,
         slurm_answers=jobs is not None or job_states is None,
-        interrupted=tuple(_interrupted(trials)),
-        given_up=_given_up(study, config),
-        feasible=count_feasible(study.get_trials(deepcopy=False)) if config.optuna.constraints else None,
+        interrupted=tuple(_interrupted(unfinished)),
+        given_up=given_up(config, study.get_trials(deepcopy=False)) if declared_grid(config) is not None else 0,
+        feasible=count_feasible(study.get_trials(deepcopy=False)) if options.constraints else None,
         ended=ended,
         taken_over=tuple(import_summaries(study)),
     )
-
-
-def _registry(config: Config, slurm: JobStates | None) -> Registry:
-    options = config.optuna
-    return Registry(config.paths.leases, options.grace_period, query_job_state=slurm or (lambda holder: None))
-
-
-def _reap(study: optuna.Study, config: Config, registry: Registry) -> list[int]:
-    options = config.optuna
-    limits = options.max_retries, options.max_interruptions
-    ledger = Ledger(study, config.paths, options.n_trials, "status", registry, *limits)
-    with suppress(PermissionError, FileNotFoundError):  # looking on is allowed where writing is not
-        return ledger.reap()
-    return []
-
-
-def _living(registry: Registry) -> list[Holder]:
-    with suppress(PermissionError, FileNotFoundError):
-        return registry.living()
-    return []
-
-
-def _best(study: optuna.Study, config: Config) -> tuple[BestTrial, ...]:
-    return tuple(
-        BestTrial(trial.number, dict(zip(config.optuna.metric, trial.values or (), strict=False)), origin(trial))
-        for trial in best_trials(study)
-    )
-
-
-def _given_up(study: optuna.Study, config: Config) -> int:
-    return given_up(config, study.get_trials(deepcopy=False)) if declared_grid(config) is not None else 0
 
 
 def _rate(latest: Sequence[datetime], study: optuna.Study) -> float | None:
@@ -220,30 +218,29 @@ def _rate(latest: Sequence[datetime], study: optuna.Study) -> float | None:
 
 
 def _agents(living: Iterable[Holder], trials: Sequence[FrozenTrial]) -> tuple[AgentStatus, ...]:
+    """The living agents, each with the trials that it has begun."""
     running: dict[str, list[RunningTrial]] = {}
     for trial in trials:
         claim = trial.system_attrs.get(CLAIM) if trial.state == TrialState.RUNNING else None
-        if claim and has_begun(claim):
-            running.setdefault(claim["agent"], []).append(_running(trial, claim))
+        if not claim or not has_begun(claim):
+            continue
+        begun = claim.get("since") or (trial.datetime_start.timestamp() if trial.datetime_start else None)
+        step = max(trial.intermediate_values, default=None)
+        shown = RunningTrial(
+            number=trial.number,
+            slot=claim.get("slot"),
+            device=claim.get("device"),
+            seconds=max(0.0, time.time() - begun) if begun is not None else None,
+            last_report=(step, trial.intermediate_values[step]) if step is not None else None,
+        )
+        running.setdefault(claim["agent"], []).append(shown)
     return tuple(
         AgentStatus(holder.agent, holder.host, holder.job, holder.python, tuple(running.get(holder.agent, ())))
         for holder in living
     )
 
 
-def _running(trial: FrozenTrial, claim: dict[str, Any]) -> RunningTrial:
-    begun = claim.get("since") or (trial.datetime_start.timestamp() if trial.datetime_start else None)
-    step = max(trial.intermediate_values, default=None)
-    return RunningTrial(
-        number=trial.number,
-        slot=claim.get("slot"),
-        device=claim.get("device"),
-        seconds=max(0.0, time.time() - begun) if begun is not None else None,
-        last_report=(step, trial.intermediate_values[step]) if step is not None else None,
-    )
-
-
-def _failed(study: optuna.Study, config: Config) -> Iterable[FailedTrial]:
+def _failed(study: optuna.Study, config: Config) -> Iterator[FailedTrial]:
     """Failed trials, the latest to end last."""
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     for trial in sorted(failed, key=lambda t: t.datetime_complete.timestamp() if t.datetime_complete else 0.0):
@@ -253,17 +250,9 @@ def _failed(study: optuna.Study, config: Config) -> Iterable[FailedTrial]:
         yield FailedTrial(record.number, cause, record.worker, log, record.log_offset, record.error)
 
 
-def _interrupted(trials: Iterable[FrozenTrial]) -> Iterable[InterruptedTrial]:
+def _interrupted(trials: Iterable[FrozenTrial]) -> Iterator[InterruptedTrial]:
+    """Trials that were given back before their end; those that are paused at a rung are none."""
     for trial in trials:
         history = trial.system_attrs.get(RELEASED) if trial.state == TrialState.WAITING else None
         if history and not waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
             yield InterruptedTrial(trial.number, history["cause"], history["attempts"])
-
-
-def _jobs(slurm: JobStates | None) -> tuple[JobStatus, ...] | None:
-    found = slurm.jobs() if slurm is not None else None
-    return tuple(map(_job, found)) if found is not None else None
-
-
-def _job(job: Any) -> JobStatus:
-    return JobStatus(job.job_id, job.state, job.reason, job.node, job.time_left)

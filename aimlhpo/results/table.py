@@ -1,6 +1,4 @@
-"""The text of results.csv: a header, and one line for each finished trial.
-results.csv: one row per finished trial, rebuilt from the storage whenever it is written.
-"""
+"""results.csv: a header, and one line for each finished trial, rebuilt from the storage whenever it is written."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,110 +31,13 @@ if TYPE_CHECKING:
 
     from aimlhpo.config.schema import Config
 
-FIRST_COLUMNS = ("number", "state", "duration", "worker", "device")
-LAST_COLUMN = "cause"
-
-
-class ResultsTable:
-    """Makes each trial's line once, as a trial that is finished never changes; a new column makes all of them anew."""
-
-    def __init__(self, space: SearchSpace, metrics: Sequence[str]) -> None:
-        self._space, self._metrics = space, metrics
-        self._columns = self._declared = Columns(tuple(p.name for p in space.parameters), tuple(metrics))
-        self._lines: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def text(self, trials: Iterable[FrozenTrial]) -> str:
-        """The whole CSV of the study, all of whose trials are given."""
-        finished = [trial for trial in trials if trial.state.is_finished()]
-        records = finished_records((t for t in finished if t.number not in self._lines), self._metrics)
-        if any(self._columns.lacks(record, self._values(record)) for record in records):
-            records = finished_records(finished, self._metrics)
-            self._columns = self._declared.joined(records, [self._values(record) for record in records])
-        self._lines |= {record.number: self._line(record) for record in records}
-        return "".join([_csv(self._columns.header()), *(self._lines[number] for number in sorted(self._lines))])
-
-    def _values(self, record: TrialRecord) -> dict[str, Any]:
-        return self._space.values(record.params)
-
-    def _line(self, record: TrialRecord) -> str:
-        return _csv(self._columns.row(record, self._values(record)))
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the parameters, metrics and constraints; those that the YAML declares come first."""
-
-    parameters: tuple[str, ...]
-    metrics: tuple[str, ...]
-    constraints: tuple[str, ...] = ()
-
-    def lacks(self, record: TrialRecord, values: Mapping[str, Any]) -> bool:
-        """Whether the trial has something that no column is for."""
-        pairs = ((values, self.parameters), (record.metrics, self.metrics), (record.constraints, self.constraints))
-        return any(not found.keys() <= set(names) for found, names in pairs)
-
-    def joined(self, records: Sequence[TrialRecord], values: Sequence[Mapping[str, Any]]) -> Columns:
-        """These columns, and those that all the study's trials need besides."""
-        return Columns(
-            _names(values, self.parameters),
-            _names([record.metrics for record in records], self.metrics),
-            _names([record.constraints for record in records], self.constraints),
-        )
-
-    def header(self) -> list[str]:
-        """Column names; one that would appear twice is told apart as `params_...` or `metrics_...`."""
-        judged = ["feasible", *(f"constraint: {text}" for text in self.constraints)] if self.constraints else []
-        fixed = {*FIRST_COLUMNS, *judged, LAST_COLUMN}
-        parameters = [f"params_{name}" if name in fixed else name for name in self.parameters]
-        taken = fixed | set(parameters)
-        metrics = [f"metrics_{name}" if name in taken else name for name in self.metrics]
-        return [*FIRST_COLUMNS, *parameters, *metrics, *judged, LAST_COLUMN]
-
-    def row(self, record: TrialRecord, values: Mapping[str, Any]) -> list[Any]:
-        fixed = [record.number, record.state, record.seconds, record.worker, record.device]
-        chosen = [_cell(values[name]) if name in values else None for name in self.parameters]
-        returned = [_cell(record.metrics[name]) if name in record.metrics else None for name in self.metrics]
-        return [*fixed, *chosen, *returned, *self._judged(record), record.cause]
-
-    def _judged(self, record: TrialRecord) -> list[Any]:
-        """Whether the trial keeps the study's constraints, and the value of each: blank where it has none."""
-        if not self.constraints:
-            return []
-        known = record.constraints
-        return [holds(known) if known else None, *(known.get(text) for text in self.constraints)]
-
-
-def _names(found: Iterable[Mapping[str, Any]], known: Collection[str]) -> tuple[str, ...]:
-    """The known names, then all others in the order in which trials brought them (by name within one)."""
-    names = dict.fromkeys(known)
-    for mapping in found:
-        names.update(dict.fromkeys(sorted(mapping.keys() - names.keys())))
-    return tuple(names)
-
-
-def _cell(value: Any) -> Any:
-    """A value as text that reads back: blanks are kept for what a trial does not have."""
-    if value is None:
-        return "None"
-    if isinstance(value, float) and math.isnan(value):
-        return "nan"
-    return json.dumps(value) if isinstance(value, (list, tuple, dict)) else value
-
-
-def _csv(cells: Sequence[Any]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
-
-
 logger = logging.getLogger(__name__)
 
+FIRST_COLUMNS = ("number", "state", "duration", "worker", "device")
+LAST_COLUMN = "cause"
 INTERVAL = 30.0  # seconds between two rewrites while trials run
 MOST_SHARE = 0.02  # of an agent's time, where writing takes long
-LOCK_PATIENCE = 10.0  # seconds to wait for another writer
+LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
 
 
 @dataclass(frozen=True)
@@ -150,46 +51,8 @@ class ResultFiles:
 
 def write_results(study: optuna.Study, config: Config) -> ResultFiles:
     """Write results.csv and best.yml from the storage. Raises OSError, ConfigError, Optuna's storage errors."""
-    with _turn(config.paths, LOCK_PATIENCE):
+    with _writers_lock(config.paths, LOCK_TIMEOUT):
         return _Files(study, config).write()
-
-
-class _Files:
-    """results.csv and best.yml of one study, to be written time and again."""
-
-    def __init__(self, study: optuna.Study, config: Config) -> None:
-        self._study, self._config = study, config
-        self._space = config.space
-        self._table = ResultsTable(self._space, config.optuna.metric)
-
-    def write(self) -> ResultFiles:
-        results = self._config.paths.results
-        replace_file(results, self._table.text(self._study.get_trials(deepcopy=False)))
-        return ResultFiles(results, len(self._table), write_best(self._study, self._config, self._space))
-
-
-@contextmanager
-def _turn(paths: StudyPaths, patience: float) -> Iterator[bool]:
-    """One writer at a time, so that nobody replaces newer results by older ones; yields whether it is our turn.
-
-    A holder may be stopped for hours: after `patience` seconds the body runs all the same.
-    """
-    paths.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = paths.state / "results.lock"
-    descriptor = open_lock_file(path)
-    try:
-        yield _wait_for(descriptor, patience)
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for(descriptor: int, patience: float) -> bool:
-    deadline = time.monotonic() + patience
-    while not try_lock(descriptor):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 class ResultsWriter:
@@ -214,19 +77,10 @@ class ResultsWriter:
         if self._stamp() != self._seen:
             self._seen = self._stamp()
             return False
-        return self._try_write()
-
-    def write(self) -> ResultFiles:
-        """Write now, all of it anew. Raises what `write_results` raises."""
-        files = write_results(self._study, self._config)
-        self._seen = self._stamp()
-        return files
-
-    def _try_write(self) -> bool:
         begun = time.monotonic()
         try:
-            with _turn(self._paths, patience=0) as ours:
-                if not ours:
+            with _writers_lock(self._paths, timeout=0) as locked:
+                if not locked:
                     return False
                 self._files.write()
             self._seen = self._stamp()
@@ -240,6 +94,12 @@ class ResultsWriter:
         self._due = now + max(self._interval, (now - begun) / MOST_SHARE)
         return True
 
+    def write(self) -> ResultFiles:
+        """Write now, all of it anew. Raises what `write_results` raises."""
+        files = write_results(self._study, self._config)
+        self._seen = self._stamp()
+        return files
+
     def _stamp(self) -> tuple[int, int] | None:
         """Which version of results.csv is there; each replacement is a new file."""
         try:
@@ -247,3 +107,123 @@ class ResultsWriter:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_ino
+
+
+class _Files:
+    """results.csv and best.yml of one study, to be written time and again."""
+
+    def __init__(self, study: optuna.Study, config: Config) -> None:
+        self._study, self._config = study, config
+        self._space = config.space
+        self._table = ResultsTable(self._space, config.optuna.metric)
+
+    def write(self) -> ResultFiles:
+        results = self._config.paths.results
+        replace_file(results, self._table.text(self._study.get_trials(deepcopy=False)))
+        return ResultFiles(results, len(self._table), write_best(self._study, self._config, self._space))
+
+
+@contextmanager
+def _writers_lock(paths: StudyPaths, timeout: float) -> Iterator[bool]:
+    """One writer at a time, so that nobody replaces newer results by older ones; yields whether the lock is held.
+
+    A holder may be stopped for hours: after `timeout` seconds the body runs all the same.
+    """
+    paths.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = open_lock_file(paths.state / "results.lock")
+    deadline = time.monotonic() + timeout
+    try:
+        while not (held := try_lock(descriptor)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+class ResultsTable:
+    """Makes each trial's line once, as a trial that is finished never changes; a new column makes all of them anew."""
+
+    def __init__(self, space: SearchSpace, metrics: Sequence[str]) -> None:
+        self._space, self._metrics = space, metrics
+        self._columns = self._declared = Columns(tuple(p.name for p in space.parameters), tuple(metrics))
+        self._lines: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def text(self, trials: Iterable[FrozenTrial]) -> str:
+        """The whole CSV of the study, of which all trials are given."""
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        records = finished_records((t for t in finished if t.number not in self._lines), self._metrics)
+        if any(self._columns.lacks(record, self._values(record)) for record in records):
+            records = finished_records(finished, self._metrics)
+            self._columns = self._declared.joined(records, [self._values(record) for record in records])
+        for record in records:
+            self._lines[record.number] = _csv(self._columns.row(record, self._values(record)))
+        return "".join([_csv(self._columns.header()), *(self._lines[number] for number in sorted(self._lines))])
+
+    def _values(self, record: TrialRecord) -> dict[str, Any]:
+        return self._space.values(record.params)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the parameters, metrics and constraints; those that the YAML declares come first."""
+
+    parameters: tuple[str, ...]
+    metrics: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+
+    def lacks(self, record: TrialRecord, values: Mapping[str, Any]) -> bool:
+        """Whether the trial has something that no column is for."""
+        pairs = ((values, self.parameters), (record.metrics, self.metrics), (record.constraints, self.constraints))
+        return any(not found.keys() <= set(names) for found, names in pairs)
+
+    def joined(self, records: Sequence[TrialRecord], values: Sequence[Mapping[str, Any]]) -> Columns:
+        """These columns, and then all others in the order in which trials brought them (by name within one)."""
+
+        def joined(known: tuple[str, ...], found: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+            names = dict.fromkeys(known)
+            for mapping in found:
+                names.update(dict.fromkeys(sorted(mapping.keys() - names.keys())))
+            return tuple(names)
+
+        return Columns(
+            joined(self.parameters, values),
+            joined(self.metrics, (record.metrics for record in records)),
+            joined(self.constraints, (record.constraints for record in records)),
+        )
+
+    def header(self) -> list[str]:
+        """Column names; one that would appear twice is told apart as `params_...` or `metrics_...`."""
+        judged = ["feasible", *(f"constraint: {text}" for text in self.constraints)] if self.constraints else []
+        fixed = {*FIRST_COLUMNS, *judged, LAST_COLUMN}
+        parameters = [f"params_{name}" if name in fixed else name for name in self.parameters]
+        taken = fixed | set(parameters)
+        metrics = [f"metrics_{name}" if name in taken else name for name in self.metrics]
+        return [*FIRST_COLUMNS, *parameters, *metrics, *judged, LAST_COLUMN]
+
+    def row(self, record: TrialRecord, values: Mapping[str, Any]) -> list[Any]:
+        fixed = [record.number, record.state, record.seconds, record.worker, record.device]
+        chosen = [_cell(values[name]) if name in values else None for name in self.parameters]
+        returned = [_cell(record.metrics[name]) if name in record.metrics else None for name in self.metrics]
+        judged: list[Any] = []
+        if self.constraints:  # whether the trial keeps them, and the value of each: blank where it has none
+            known = record.constraints
+            judged = [holds(known) if known else None, *(known.get(text) for text in self.constraints)]
+        return [*fixed, *chosen, *returned, *judged, record.cause]
+
+
+def _cell(value: Any) -> Any:
+    """A value as text that reads back: blanks are kept for what a trial does not have."""
+    if value is None:
+        return "None"
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
+    return json.dumps(value) if isinstance(value, (list, tuple, dict)) else value
+
+
+def _csv(cells: Sequence[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()

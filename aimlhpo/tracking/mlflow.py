@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.config.resolve import expanded, variable_problems
-from aimlhpo.errors import ConfigError
-from aimlhpo.tracking.run import Run, StudyState, text_of
+from aimlhpo.errors import ConfigError, Problem
+from aimlhpo.storage.open import literal_password
+from aimlhpo.tracking.run import Run, StudyEntry, StudyState, Target, text_of
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment
     from mlflow.entities import Run as MlflowRun
-    from mlflow.tracking import MlflowClient
 
-STUDY, TRIAL = "aimlhpo.study_id", "aimlhpo.objective.trial"
+    from aimlhpo.config.schema import MlflowSection
+
+STUDY, TRIAL = "aimlhpo.study_id", "aimlhpo.trial"
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "RUNNING": "RUNNING", "WAITING": "SCHEDULED"}
 _STUDY_STATUS = {None: "RUNNING", "finished": "FINISHED", "stopped": "KILLED"}
 _TERMINAL = ("FINISHED", "KILLED", "FAILED")
@@ -38,7 +39,7 @@ _SETTINGS = {
 
 
 @dataclass
-class _Known:
+class _KnownRun:
     """A trial's run in MLflow: what it holds already."""
 
     run_id: str
@@ -47,47 +48,73 @@ class _Known:
     steps: set[int] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
-class StudyEntry:
-    """The study as its own run shows it."""
-
-    id: str
-    name: str
-    parameters: Mapping[str, Any]
-    tags: Mapping[str, str]
-
-
-class MlflowTarget:
+class MlflowTarget(Target):
     """Tells MLflow at `uri` of the study's trials; `reported` is the name of the metric that they report."""
+
+    package = "mlflow"
 
     def __init__(self, uri: str, experiment: str, study: StudyEntry, reported: str) -> None:
         self.name = f"mlflow {uri}"
         self._uri, self._experiment_name, self._study, self._reported = uri, experiment, study, reported
-        self._known: dict[int, _Known] = {}
+        self._known: dict[int, _KnownRun] = {}
         self._state = StudyState()
+
+    @classmethod
+    def make(cls, section: MlflowSection, study: StudyEntry, reported: str) -> MlflowTarget:
+        return cls(section.uri, section.experiment, study, reported)
+
+    @classmethod
+    def problems(cls, section: MlflowSection) -> Iterator[Problem]:
+        safe = literal_password(section.uri) if "://" in section.uri else None
+        if safe:
+            found = "the URL holds a password, which would end up in copies of the configuration"
+            yield Problem("log: mlflow: uri", found, f"{safe}, and the password in the environment")
+
+    @classmethod
+    def is_remote(cls, section: MlflowSection) -> bool:
+        return section.uri.startswith("http")
 
     def load(self) -> None:
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
-        import mlflow.tracking  # noqa: F401
+        import mlflow.entities
+        import mlflow.tracking
+
+        self._entities, self._make_client = mlflow.entities, mlflow.tracking.MlflowClient
 
     def open(self) -> None:
         self.load()
-        from mlflow.tracking import MlflowClient
-
         if unset := variable_problems("log: mlflow: uri", self._uri):
             raise ConfigError(unset)
-        self._client = MlflowClient(tracking_uri=expanded(self._uri))
-        self._experiment = self._find_experiment()
-        runs = list(_all_runs(self._client, self._experiment, self._study.id))
-        self._known = {int(run.data.tags[TRIAL]): self._adopt(run) for run in runs if TRIAL in run.data.tags}
+        self._client = self._make_client(tracking_uri=expanded(self._uri))
+        experiment = self._client.get_experiment_by_name(self._experiment_name)
+        self._experiment = (
+            str(experiment.experiment_id)
+            if experiment is not None
+            else self._client.create_experiment(self._experiment_name)
+        )
+        runs = list(self._find_runs())
+        self._known = {int(run.data.tags[TRIAL]): self._know(run) for run in runs if TRIAL in run.data.tags}
         parents = [run.info.run_id for run in runs if TRIAL not in run.data.tags and not _is_deleted(run)]
         self._parent = parents[0] if parents else self._create_parent()
         self._state = StudyState(ended="unknown" if parents else None)
 
-    def _find_experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self._experiment_name)
-        return _id(found) if found is not None else self._client.create_experiment(self._experiment_name)
+    def _find_runs(self) -> Iterator[MlflowRun]:
+        """All runs of the study, deleted ones too: what somebody has deleted is not made again."""
+        query, every, token = f"tags.`{STUDY}` = '{self._study.id}'", self._entities.ViewType.ALL, None
+        while True:
+            page = self._client.search_runs([self._experiment], query, every, 1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _know(self, run: MlflowRun) -> _KnownRun:
+        known = _KnownRun(run.info.run_id, "FINISHED" if _is_deleted(run) else run.info.status, {*run.data.params})
+        if known.status not in _TERMINAL and _name(self._reported) in run.data.metrics:
+            history = self._client.get_metric_history(known.run_id, _name(self._reported))
+            known.steps = {metric.step for metric in history}
+        return known
 
     def _create_parent(self) -> str:
         tags = {STUDY: self._study.id, **self._study.tags}
@@ -95,15 +122,12 @@ class MlflowTarget:
         self._log(run.info.run_id, self._study.parameters, [], {})
         return str(run.info.run_id)
 
-    def _adopt(self, run: MlflowRun) -> _Known:
-        known = _Known(run.info.run_id, "FINISHED" if _is_deleted(run) else run.info.status, {*run.data.params})
-        if known.status not in _TERMINAL and _name(self._reported) in run.data.metrics:
-            history = self._client.get_metric_history(known.run_id, _name(self._reported))
-            known.steps = {metric.step for metric in history}
-        return known
-
     def send(self, run: Run) -> None:
-        known = self._known.get(run.number) or self._create(run)
+        known = self._known.get(run.number)
+        if known is None:
+            tags = {STUDY: self._study.id, TRIAL: str(run.number), "mlflow.parentRunId": self._parent}
+            created = self._client.create_run(self._experiment, _milliseconds(run.began), tags, f"trial {run.number}")
+            self._known[run.number] = known = _KnownRun(created.info.run_id, "RUNNING")
         if known.status in _TERMINAL:
             return
         everything = {**run.config, **run.parameters}
@@ -114,41 +138,12 @@ class MlflowTarget:
         self._log(known.run_id, parameters, metrics, run.facts, run.ended)
         known.parameters.update(map(_name, parameters))
         known.steps.update(reports)
-        self._set_status(known, run)
-
-    def _create(self, run: Run) -> _Known:
-        tags = {STUDY: self._study.id, TRIAL: str(run.number), "mlflow.parentRunId": self._parent}
-        began = _milliseconds(run.began)
-        created = self._client.create_run(self._experiment, began, tags, f"trial {run.number}")
-        self._known[run.number] = known = _Known(created.info.run_id, "RUNNING")
-        return known
-
-    def _set_status(self, known: _Known, run: Run) -> None:
         status = _STATUS[run.state]
         if run.is_finished:
             self._client.set_terminated(known.run_id, status, _milliseconds(run.ended))
         elif status != known.status:
             self._client.update_run(known.run_id, status)
         known.status = status
-
-    def _log(
-        self,
-        run_id: str,
-        parameters: Mapping[str, Any],
-        metrics: list[tuple[str, float, int]],
-        tags: Mapping[str, str],
-        moment: float | None = None,
-    ) -> None:
-        """Everything, in as few requests as MLflow takes."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        now = int((moment or time.time()) * 1000)
-        values = [Param(_name(name), text_of(value)[:_LONGEST_PARAMETER]) for name, value in parameters.items()]
-        points = [Metric(_name(name), value, now, step) for name, value, step in metrics]
-        labels = [RunTag(_name(name), text[:_LONGEST_TAG]) for name, text in tags.items()]
-        while values or points or labels:
-            self._client.log_batch(run_id, points[:_MOST_METRICS], values[:_MOST_PARAMETERS], labels[:_MOST_TAGS])
-            del points[:_MOST_METRICS], values[:_MOST_PARAMETERS], labels[:_MOST_TAGS]
 
     def conclude(self, state: StudyState) -> None:
         if state == self._state:
@@ -162,26 +157,26 @@ class MlflowTarget:
             self._client.set_terminated(self._parent, status)
         self._state = state
 
+    def _log(
+        self,
+        run_id: str,
+        parameters: Mapping[str, Any],
+        metrics: list[tuple[str, float, int]],
+        tags: Mapping[str, str],
+        moment: float | None = None,
+    ) -> None:
+        """Log everything, in as few requests as MLflow takes."""
+        make, now = self._entities, int((moment or time.time()) * 1000)
+        values = [make.Param(_name(name), text_of(value)[:_LONGEST_PARAMETER]) for name, value in parameters.items()]
+        points = [make.Metric(_name(name), value, now, step) for name, value, step in metrics]
+        labels = [make.RunTag(_name(name), text[:_LONGEST_TAG]) for name, text in tags.items()]
+        while values or points or labels:
+            self._client.log_batch(run_id, points[:_MOST_METRICS], values[:_MOST_PARAMETERS], labels[:_MOST_TAGS])
+            del points[:_MOST_METRICS], values[:_MOST_PARAMETERS], labels[:_MOST_TAGS]
+
 
 def _is_deleted(run: MlflowRun) -> bool:
     return bool(run.info.lifecycle_stage == "deleted")
-
-
-def _id(experiment: Experiment) -> str:
-    return str(experiment.experiment_id)
-
-
-def _all_runs(client: MlflowClient, experiment: str, study: str) -> Iterator[MlflowRun]:
-    """All runs of the study, deleted ones too: what somebody has deleted is not made again."""
-    from mlflow.entities import ViewType
-
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment], f"tags.`{STUDY}` = '{study}'", ViewType.ALL, 1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _milliseconds(seconds: float | None) -> int | None:

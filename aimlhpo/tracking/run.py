@@ -1,53 +1,44 @@
-"""What a tracking tool has to offer to be told of a study.
-What is told of a trial: plain data, made from what the storage holds.
-"""
+"""What tracking tools are told, as plain data made of what the storage holds, and the interface of a target."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.config.optuna_section import reported_metric
+from aimlhpo.errors import Problem
 from aimlhpo.results.best import best_model
 from aimlhpo.storage.trials import ATTRIBUTE, TrialRecord, origin, read_record
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
+_SHOWN = ("cause", "log", "worker", "device", "host", "attempts", "seed")
+
+
+@dataclass(frozen=True)
+class StudyEntry:
+    """The study as a tool shows it."""
+
+    id: str
+    name: str
+    parameters: Mapping[str, Any]
+    tags: Mapping[str, str]
+
 
 @dataclass(frozen=True)
 class StudyState:
-    """How the study stands: `ended` is "finished", "stopped", or None while trials run; `best` by metric."""
+    """How the study is: `ended` is "finished", "stopped", or None while trials run; `best` by metric."""
 
     finished: int = 0
     best: dict[str, float] = field(default_factory=dict)
     ended: str | None = None
-
-
-class Target(Protocol):
-    """One tracking tool, at one place. Every method may raise anything: then `open` is called before the next call."""
-
-    name: str
-
-    def load(self) -> None:
-        """Import what is needed; whatever it raises, `open` raises too."""
-
-    def open(self) -> None:
-        """Find out what the tool has of the study."""
-
-    def send(self, run: Run) -> None:
-        """Make the tool have all of the run, once; what it has already is left alone."""
-
-    def conclude(self, state: StudyState) -> None:
-        """Tell how the study stands."""
-
-
-_SHOWN = ("cause", "log", "worker", "device", "host", "attempts", "seed")
 
 
 @dataclass(frozen=True)
@@ -73,8 +64,53 @@ class Run:
         return self.ended is not None
 
 
-class Reader:
-    """Makes runs of one study's trials."""
+class Target(ABC):
+    """One tracking tool, at one place.
+
+    Every method but those of the class may raise anything; then `open` is called before the next call.
+    """
+
+    package: ClassVar[str]
+    """The package that the tool needs, which is also the name of aimlhpo's extra."""
+    name: str
+
+    @classmethod
+    @abstractmethod
+    def make(cls, section: Any, study: StudyEntry, reported: str) -> Target:
+        """The target that a section under `log` asks for. Nothing is opened or imported yet.
+
+        `reported` is the name under which the values that trials report are shown.
+        """
+
+    @classmethod
+    def problems(cls, section: Any) -> Iterator[Problem]:
+        """What is wrong with the section; whether the package is installed is checked for all tools alike."""
+        yield from ()
+
+    @classmethod
+    def is_remote(cls, section: Any) -> bool:
+        """Whether a server is told, which answers within seconds or not at all."""
+        return False
+
+    @abstractmethod
+    def load(self) -> None:
+        """Import what is needed; whatever it raises, `open` raises too."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Find out what the tool has of the study."""
+
+    @abstractmethod
+    def send(self, run: Run) -> None:
+        """Make the tool have all of the run, once; what it has already is left alone."""
+
+    @abstractmethod
+    def conclude(self, state: StudyState) -> None:
+        """Tell how the study is."""
+
+
+class RunReader:
+    """Makes runs of one study's trials. `reported` is the name of the values that they report."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -86,29 +122,32 @@ class Reader:
     def read(self, trial: FrozenTrial) -> Run:
         record = read_record(trial, self._config.optuna.metric)
         finished = trial.state.is_finished()
+        known = {*record.params, *(p.name for p in self._space.parameters if p.conditional)}
+        config = {}
+        if finished and all(parameter.name in known for parameter in self._space.parameters):
+            # A trial that ended before it had all its parameters has trained with no config.
+            config = dict(_leaves(best_model(record, self._config, self._space)))
         return Run(
             number=trial.number,
             state=trial.state.name,
             began=_seconds(trial.datetime_start),
             ended=(_seconds(trial.datetime_complete) or 0.0) if finished else None,
             parameters=self._space.values(trial.params),
-            config=self._trained_with(record) if finished else {},
+            config=config,
             reports=dict(sorted(trial.intermediate_values.items())),
             metrics={name: float(value) for name, value in record.metrics.items() if _is_number(value)},
-            facts={"state": trial.state.name, **dict(_facts(trial, record))},
+            facts={"state": trial.state.name, **_facts(trial, record)},
         )
 
-    def _trained_with(self, record: TrialRecord) -> dict[str, Any]:
-        """The whole config; none where the trial ended before it had all its parameters."""
-        known = {*record.params, *(p.name for p in self._space.parameters if p.conditional)}
-        if not all(parameter.name in known for parameter in self._space.parameters):
-            return {}
-        return dict(_leaves(best_model(record, self._config, self._space)))
 
-
-def mark(trial: FrozenTrial) -> tuple[TrialState, int, int]:
+def version_of(trial: FrozenTrial) -> tuple[TrialState, int, int]:
     """Changes whenever there is something new to tell of the trial."""
     return trial.state, len(trial.params), len(trial.intermediate_values)
+
+
+def text_of(value: Any) -> str:
+    """A value as text that reads back."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _seconds(moment: datetime | None) -> float | None:
@@ -119,20 +158,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, bool | int | float)
 
 
-def _facts(trial: FrozenTrial, record: TrialRecord) -> Iterator[tuple[str, str]]:
+def _facts(trial: FrozenTrial, record: TrialRecord) -> dict[str, str]:
     """What aimlhpo and the objective have noted with the trial."""
     known = trial.user_attrs.get(ATTRIBUTE) or {}
-    noted = {key: value for key, value in trial.user_attrs.items() if key.partition(":")[0] != ATTRIBUTE}
-    words = {name: value for name, value in record.metrics.items() if not _is_number(value)}
     ours = {name: known.get(name) for name in _SHOWN} | {"origin": origin(trial)}
-    for name, value in (ours | words | noted).items():
-        if value is not None:
-            yield name, text_of(value)
-
-
-def text_of(value: Any) -> str:
-    """A value as text that reads back."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    texts = {name: value for name, value in record.metrics.items() if not _is_number(value)}
+    noted = {key: value for key, value in trial.user_attrs.items() if key.partition(":")[0] != ATTRIBUTE}
+    return {name: text_of(value) for name, value in (ours | texts | noted).items() if value is not None}
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

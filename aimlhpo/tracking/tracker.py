@@ -1,4 +1,7 @@
-"""The agent's side of tracking: starts the child that does it, passes on what it says, and bounds its end."""
+"""The agent's side of tracking: starts the child that does it, passes on what it says, and bounds its end.
+
+Runs in the agent's main thread. The messages that go over the pipe to the child and back are here, too.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import aimlhpo
 from aimlhpo.ledger.leases import Election
-from aimlhpo.tracking.messages import FinishTracking, LogLine, TrackingDone, TrackingReady
+from aimlhpo.tracking.targets import TRACKERS, asked_trackers
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -24,8 +28,39 @@ _PACKAGE_ROOT = Path(aimlhpo.__file__).parent.parent
 _RESTART = 60.0  # seconds until a child that has died is followed by another
 _HANDOVER = 5.0  # seconds that an agent waits for one that is about to end
 _END, _HURRIED_END = 60.0, 5.0  # seconds that the child has for what is left; the second where a signal has come
-_UNTOLD = 2.0  # seconds of waiting that need no word
-_SILENCE, _LOCAL_SILENCE = 12.0, 60.0  # seconds without anything sent, for a server; for files, and until it is ready
+_QUIET = 2.0  # seconds of waiting that the user is not told of
+_REMOTE_SILENCE, _LOCAL_SILENCE = 12.0, 60.0  # seconds without a delivery, to a server; to files, and until ready
+
+
+@dataclass(frozen=True)
+class FinishTracking:
+    """To the child: send what is left, answer TrackingDone and end. `ended` is as in StudyState."""
+
+    ended: str
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """To the agent: a line for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TrackingReady:
+    """To the agent: everything is loaded, and no other process tells the tools; what takes time now are the tools."""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """To the agent: something has arrived at a tool."""
+
+
+@dataclass(frozen=True)
+class TrackingDone:
+    """To the agent: what the tools still lack, a line for each."""
+
+    missing: list[str]
 
 
 class Tracker:
@@ -36,7 +71,7 @@ class Tracker:
 
     def __init__(self, config: Config, agent: str, log: Callable[[str], None]) -> None:
         self._config, self._log = config, log
-        self._wanted = config.log.mlflow is not None or config.log.tensorboard is not None
+        self._asked = asked_trackers(config)
         self._election = Election(config.paths.state / "tracker.lock")
         self._output = config.paths.logs / f"tracker-{agent}.log"
         self._child: subprocess.Popen[bytes] | None = None
@@ -54,70 +89,63 @@ class Tracker:
         self._end_child()
         self._election.__exit__(kind, error, trace)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Start a child where one is needed, and pass on what it has said. Called again and again."""
         if self._connection is not None:
-            self._listen(self._connection)
-        elif self._wanted and time.monotonic() >= self._start_at and self._election.won():
+            try:
+                while self._connection.poll():
+                    self._receive(self._connection.recv())
+            except (EOFError, OSError):
+                self._restart_later(f"it has died, and {self._output} says why")
+        elif self._asked and time.monotonic() >= self._start_at and self._election.won():
             self._election.begin()
             self._start()
 
     def finish(self, cause: str | None) -> None:
-        """Have what is left sent, some seconds long at most; `cause` is why the agent stops before the study's end."""
-        if not self._wanted or not self._takes_part():
+        """Have what is left sent, some seconds long at most; `cause` is why the agent stops before the study's end.
+
+        The elected agent does so; another one takes over where the elected one has ended or is about to.
+        """
+        if not self._asked:
             return
-        self.look()
+        deadline = time.monotonic() + _HANDOVER
+        while not self._election.won():
+            if not self._election.is_vacant_soon() or time.monotonic() >= deadline:
+                return
+            time.sleep(0.1)
+        self.poll()
         if self._connection is None:  # it has died: one more does the rest
             self._start()
         if self._connection is not None:
             self._election.resign()
-            self._tell_rest(self._await_done(self._connection, cause))
-
-    def _takes_part(self) -> bool:
-        """Whether the rest is ours to send: the one that is elected does it, unless it has ended or is about to."""
-        deadline = time.monotonic() + _HANDOVER
-        while not self._election.won():
-            if not self._election.is_vacant_soon() or time.monotonic() >= deadline:
-                return False
-            time.sleep(0.1)
-        return True
+            missing = self._await_done(self._connection, cause)
+            for line in missing:
+                self._log(f"tracking is not complete: {line}")
+            if missing:
+                self._log(f"    aimlhpo track {self._config.paths.save_path}  # sends the rest")
 
     def _await_done(self, connection: Connection, cause: str | None) -> list[str]:
+        """Ask the child for the end. Returns what the tools lack then."""
+        remote = any(TRACKERS[name].is_remote(section) for name, section in self._asked.items())
         deadline = time.monotonic() + (_END if cause is None else _HURRIED_END)
         try:
             connection.send(FinishTracking("finished" if cause is None else "stopped"))
-            if not connection.poll(_UNTOLD):
+            if not connection.poll(_QUIET):
                 self._log("sending the last trials to the tracking tools")
-            while connection.poll(max(0.0, min(deadline - time.monotonic(), self._longest_silence()))):
+            while True:
+                silence = _REMOTE_SILENCE if remote and self._is_ready else _LOCAL_SILENCE
+                if not connection.poll(max(0.0, min(deadline - time.monotonic(), silence))):
+                    return ["there was no more time"]
                 message = connection.recv()
                 if isinstance(message, TrackingDone):
-                    return message.lacks
+                    return message.missing
                 if isinstance(message, TrackingReady) and cause is None:
                     deadline = time.monotonic() + _END
-                self._hear(message)
+                self._receive(message)
         except (EOFError, OSError):
             return [f"the child process that does it has died ({self._output})"]
-        return ["there was no more time"]
 
-    def _longest_silence(self) -> float:
-        mlflow = self._config.log.mlflow
-        to_server = mlflow is not None and mlflow.uri.startswith("http")
-        return _SILENCE if to_server and self._is_ready else _LOCAL_SILENCE
-
-    def _tell_rest(self, lacks: list[str]) -> None:
-        for line in lacks:
-            self._log(f"tracking is not complete: {line}")
-        if lacks:
-            self._log(f"    aimlhpo track {self._config.paths.save_path}  # sends the rest")
-
-    def _listen(self, connection: Connection) -> None:
-        try:
-            while connection.poll():
-                self._hear(connection.recv())
-        except (EOFError, OSError):
-            self._give_up(f"it has died, and {self._output} says why")
-
-    def _hear(self, message: object) -> None:
+    def _receive(self, message: object) -> None:
         self._is_ready = self._is_ready or isinstance(message, TrackingReady)
         if isinstance(message, LogLine):
             self._log(message.text)
@@ -139,9 +167,9 @@ class Tracker:
                 )
             self._connection.send(self._config)
         except OSError as error:
-            self._give_up(str(error))
+            self._restart_later(str(error))
 
-    def _give_up(self, reason: str) -> None:
+    def _restart_later(self, reason: str) -> None:
         """Do without a child for a while."""
         self._end_child()
         self._start_at = time.monotonic() + _RESTART

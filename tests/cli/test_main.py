@@ -9,6 +9,7 @@ import types
 import pytest
 
 from aimlhpo.cli import main as cli
+from aimlhpo.cli.arguments import Verb, argument
 from aimlhpo.errors import (
     AimlhpoError,
     ConfigError,
@@ -27,18 +28,18 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def with_verb(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
-    """Let `aimlhpo status` run something else."""
+    """Let `aimlhpo schema`, which needs no arguments, run something else."""
     monkeypatch.setattr(cli, "import_module", lambda name: types.SimpleNamespace(run=run))
 
 
 def raising(error: BaseException) -> object:
-    def run(argv: list[str]) -> int:
+    def run(arguments: object) -> int:
         raise error
 
     return run
 
 
-@pytest.mark.parametrize("verb", [*cli.VERBS, *cli.INTERNAL_VERBS])
+@pytest.mark.parametrize("verb", [*cli.VERBS])
 def test_every_verb_has_help_with_an_example_and_the_exit_codes(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([verb, "--help"]) == 0
     text = capsys.readouterr().out
@@ -50,7 +51,7 @@ def test_every_verb_has_help_with_an_example_and_the_exit_codes(verb: str, capsy
 def test_help_lists_the_verbs_for_users(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(verb in text for verb in cli.VERBS)
+    assert all(verb in text for verb in cli.VERBS if verb != "agent")
     assert "  agent" not in text
 
 
@@ -97,7 +98,7 @@ def test_errors_end_with_their_exit_code_and_without_traceback(
     error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_verb(monkeypatch, raising(error))
-    assert cli.main(["status"]) == code
+    assert cli.main(["schema"]) == code
     told = capsys.readouterr().err
     assert told.startswith("x\n" if isinstance(error, Interrupted) else "error: ")
     assert "Traceback" not in told
@@ -108,7 +109,7 @@ def test_several_problems_are_counted_and_listed(
 ) -> None:
     problems = [Problem("optuna: n_trials", "0", "1 or more"), Problem("optuna: gpus", "unknown key", None, "gpu")]
     with_verb(monkeypatch, raising(ConfigError(problems)))
-    assert cli.main(["status"]) == 2
+    assert cli.main(["schema"]) == 2
     told = capsys.readouterr().err
     assert "2 problems" in told
     assert "legal: 1 or more" in told
@@ -119,7 +120,7 @@ def test_an_unforeseen_error_is_told_as_our_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_verb(monkeypatch, raising(ZeroDivisionError("hm")))
-    assert cli.main(["status"]) == 1
+    assert cli.main(["schema"]) == 1
     told = capsys.readouterr().err
     assert "ZeroDivisionError: hm" in told
     assert "bug in aimlhpo" in told
@@ -129,8 +130,8 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     script = (
         "import sys; from aimlhpo.cli import main as cli;"
         "cli.import_module = lambda name: __import__('types').SimpleNamespace("
-        "run=lambda argv: [print('x' * 1000) for _ in range(1000)] and 0);"
-        "sys.exit(cli.main(['status']))"
+        "run=lambda arguments: [print('x' * 1000) for _ in range(1000)] and 0);"
+        "sys.exit(cli.main(['schema']))"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
@@ -146,3 +147,17 @@ def test_the_module_runs_as_the_command() -> None:
     done = command("--version")
     assert done.returncode == 0
     assert done.stdout.startswith("aimlhpo ")
+
+
+def test_a_new_verb_is_a_module_and_an_entry(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = types.ModuleType("aimlhpo.cli.greet")
+    vars(module)["run"] = lambda arguments: print(f"hello {arguments.name}") or 0
+    monkeypatch.setitem(sys.modules, "aimlhpo.cli.greet", module)
+    monkeypatch.setitem(cli.VERBS, "greet", Verb("say hello", "Say hello.", "greet you", None, (argument("name"),)))
+    assert cli.main(["greet", "you"]) == 0
+    assert cli.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("hello you\n")
+    assert "greet     say hello" in printed

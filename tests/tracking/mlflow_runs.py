@@ -37,7 +37,7 @@ class Runs:
         runs = self.client.search_runs([experiment.experiment_id for experiment in experiments], max_results=5000)
         self.parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
         children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-        self.trials: dict[int, Any] = {int(run.data.tags["aimlhpo.objective.trial"]): run for run in children}
+        self.trials: dict[int, Any] = {int(run.data.tags["aimlhpo.trial"]): run for run in children}
         self.duplicates = len(children) - len(self.trials)
 
     @property

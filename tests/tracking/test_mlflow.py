@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.errors import ConfigError
-from aimlhpo.tracking.mlflow import MlflowTarget, StudyEntry
-from aimlhpo.tracking.run import Run, StudyState
+from aimlhpo.tracking.mlflow import MlflowTarget
+from aimlhpo.tracking.run import Run, StudyEntry, StudyState
 from tests.tracking.mlflow_runs import settled
 
 STUDY = StudyEntry("id-1", "digits", {"sampler": "TPESampler", "n_trials": 8}, {"save_path": "/data"})

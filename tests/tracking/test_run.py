@@ -8,12 +8,12 @@ from optuna.trial import TrialState
 
 from aimlhpo.check.settings import load_config
 from aimlhpo.search.warm_start import begin_study
-from aimlhpo.tracking.run import Reader, Run, mark
+from aimlhpo.tracking.run import Run, RunReader, version_of
 from tests.project import Project
 
 
 def runs(project: Project, *overrides: str) -> dict[int, Run]:
-    reader = Reader(load_config(project.hyperparameters, project.model, overrides))
+    reader = RunReader(load_config(project.hyperparameters, project.model, overrides))
     return {trial.number: reader.read(trial) for trial in project.study().trials}
 
 
@@ -53,11 +53,11 @@ def test_a_trial_on_its_way_and_one_that_failed_early(tmp_path: Path) -> None:
     project = Project(tmp_path)
     study = begin_study(project.config)
     under_way, without_parameters = study.ask(), study.ask()
-    before = mark(study.trials[0])
+    before = version_of(study.trials[0])
     under_way.suggest_float("x", 0.0, 1.0)
     under_way.report(1.0, 3)
     study.tell(without_parameters, state=TrialState.FAIL)
-    assert mark(study.trials[0]) != before
+    assert version_of(study.trials[0]) != before
     first, second = runs(project).values()
     assert (first.state, first.is_finished, first.reports, first.config) == ("RUNNING", False, {3: 1.0}, {})
     assert (second.state, second.is_finished, second.parameters, second.config) == ("FAIL", True, {}, {})
@@ -65,11 +65,11 @@ def test_a_trial_on_its_way_and_one_that_failed_early(tmp_path: Path) -> None:
 
 def test_reports_bear_the_name_of_what_is_reported(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    assert Reader(project.config).reported == "reports/val_loss"
+    assert RunReader(project.config).reported == "reports/val_loss"
     two = ("optuna:metric=[a, b]", "optuna:direction=[minimize, maximize]")
     config = load_config(project.hyperparameters, project.model, two)
-    assert Reader(config).reported == "reports/value"
+    assert RunReader(config).reported == "reports/value"
     config = load_config(
         project.hyperparameters, project.model, (*two, "optuna:pruner:type=MedianPruner", "optuna:pruner:metric=b")
     )
-    assert Reader(config).reported == "reports/b"
+    assert RunReader(config).reported == "reports/b"

@@ -22,8 +22,7 @@ from aimlhpo.ledger.leases import Election
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.study import load_study
 from aimlhpo.tracking import tracker as module
-from aimlhpo.tracking.messages import Moved, TrackingDone, TrackingReady
-from aimlhpo.tracking.tracker import Tracker
+from aimlhpo.tracking.tracker import Delivered, Tracker, TrackingDone, TrackingReady
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -32,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def _told_of_trouble_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_UNTOLD", 60.0)
+    monkeypatch.setattr(module, "_QUIET", 60.0)
 
 
 @pytest.fixture
@@ -79,15 +78,15 @@ def add_trial(config: Config) -> None:
 def test_signals_to_all_of_a_job_do_not_end_it_and_its_death_is_made_up_for(config: Config) -> None:
     lines: list[str] = []
     with Tracker(config, "agent", lines.append) as tracker:
-        tracker.look()
+        tracker.poll()
         wait_until(lambda: written(config), "the first trial")
         pid = child()
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
             os.kill(pid, number)
-        tracker.look()
+        tracker.poll()
         assert lines == []
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: bool(tracker.look() or lines), "the news of its death")
+        wait_until(lambda: bool(tracker.poll() or lines), "the news of its death")
         assert "is started again later: it has died" in lines[0]
         add_trial(config)
         tracker.finish(None)
@@ -99,18 +98,18 @@ def test_a_child_that_cannot_be_started_costs_a_line(config: Config) -> None:
     lines: list[str] = []
     config.paths.logs.rmdir()
     with Tracker(config, "agent", lines.append) as tracker:
-        tracker.look()
-        tracker.look()
+        tracker.poll()
+        tracker.poll()
     assert len(lines) == 1
     assert "is started again later" in lines[0]
 
 
 def test_a_child_that_hangs_does_not_keep_the_agent(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(module, "_UNTOLD", 0.0)
+    monkeypatch.setattr(module, "_QUIET", 0.0)
     monkeypatch.setattr(module, "_HURRIED_END", 0.5)
     with Tracker(config, "agent", lines.append) as tracker:
-        tracker.look()
+        tracker.poll()
         pid = child()
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
@@ -123,9 +122,9 @@ def test_a_child_that_hangs_does_not_keep_the_agent(config: Config, monkeypatch:
 
 def test_one_agent_tracks_and_hands_over(config: Config) -> None:
     with Tracker(config, "one", pytest.fail) as one:
-        one.look()
+        one.poll()
         with Tracker(config, "two", pytest.fail) as two:
-            two.look()
+            two.poll()
             two.finish(None)  # returns at once: the first goes on
             assert child()
         one.finish(None)
@@ -153,7 +152,7 @@ import pickle, signal, sys
 from aimlhpo.tracking.tracker import Tracker
 
 with Tracker(pickle.load(sys.stdin.buffer), "killed", print) as tracker:
-    tracker.look()
+    tracker.poll()
     print(tracker._child.pid, flush=True)
     signal.pause()
 """
@@ -169,7 +168,7 @@ def test_the_child_of_a_killed_agent_is_waited_for(config: Config) -> None:
         agent.kill()
     try:
         with Tracker(config, "next", pytest.fail) as tracker:
-            tracker.look()
+            tracker.poll()
             assert child() != orphan
             with Election(config.paths.tracking_lock) as held:
                 assert not held.won()
@@ -183,11 +182,11 @@ def test_the_child_of_a_killed_agent_is_waited_for(config: Config) -> None:
     assert written(config, 1)
 
 
-@pytest.mark.parametrize(("first", "told"), [(Moved(), 0), (TrackingReady(), 2)])
+@pytest.mark.parametrize(("first", "told"), [(Delivered(), 0), (TrackingReady(), 2)])
 def test_a_child_may_take_longer_to_load_than_a_server_to_answer(
     config: Config, monkeypatch: pytest.MonkeyPatch, first: object, told: int
 ) -> None:
-    monkeypatch.setattr(module, "_SILENCE", 0.0)
+    monkeypatch.setattr(module, "_REMOTE_SILENCE", 0.0)
     log = config.log.model_copy(update={"mlflow": MlflowSection(uri="http://127.0.0.1:1", experiment="s")})
     lines: list[str] = []
     mine, theirs = Pipe()

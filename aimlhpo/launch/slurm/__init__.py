@@ -1,5 +1,9 @@
-"""SLURM: a study's jobs are one job array, each element runs one agent.
+"""SLURM: the jobs of a study are one job array, and each element of it runs one agent on one node.
 
-`plan` turns a config into a `Submission`, `render` turns that into the text of the batch script, `submit`
-hands it to sbatch and keeps a record; `queue`, `cancel` and `environment` deal with the jobs afterwards.
+A study's way to its jobs: `plan` makes a `Submission` of the configuration (with `options`, the sbatch options that
+fit), `script` renders it as the text of the batch script, and `sbatch` submits that, the only step with a side effect.
+Afterwards `queue` knows the study's jobs, how they are and how to cancel them, and `job` is what runs in each.
+`launcher` fulfils the `Launcher` interface with all of these; `program` runs SLURM's own programs for them.
+
+Commands run this on a login node, in their main thread; `job` runs on a compute node.
 """

@@ -1,18 +1,22 @@
-"""What is asked of SLURM, as plain data: everything that the batch script says, and nothing else.
-From the config to what is asked of SLURM.
+"""From the configuration to what is asked of SLURM: a `Submission` says all that the batch script will say.
+
+Planning has no side effects, so a dry run shows exactly what would be submitted.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import site
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aimlhpo
 from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.launch.slurm.options import (
     absolute_log,
@@ -29,9 +33,15 @@ from aimlhpo.launch.slurm.program import seconds_of_time_limit
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config, SlurmSection
 
+SIGNAL_LEAD = 120
+"""Seconds before the time limit at which SLURM signals the agent; less for jobs of under ten minutes."""
+_LEAD_SHARE = 0.2  # of the time limit, at most
+_SHELL_CHARACTERS = set("$`;&|<>(){}*?!\n\r")
+_GRES_GPUS = re.compile(r"(?:gres[:/])?gpu(?::[A-Za-z][^:,=(]*)?(?:[:=](\d+))?(?:\(.*\))?$")
+
 
 @dataclass(frozen=True)
-class Python:
+class AgentPython:
     """The interpreter that runs the agent."""
 
     command: tuple[str, ...]
@@ -51,7 +61,7 @@ class Submission:
     jobs: int
     options: tuple[tuple[str, str | None], ...]
     """sbatch's options by long name, in the order written, repeats included; None: without a value."""
-    python: Python
+    python: AgentPython
     log: str
     """Where the standard output of each job goes, in SLURM's patterns."""
     bash: tuple[str, ...] = ()
@@ -65,15 +75,26 @@ class Submission:
         found = [value for name, value in self.options if name == option]
         return found[-1] if found else None
 
-    def part(self, first: int, jobs: int) -> Submission:
-        """The same, with other elements."""
+    def with_elements(self, first: int, jobs: int) -> Submission:
+        """The same, with other elements of the array."""
         return replace(self, first=first, jobs=jobs)
 
+    @property
+    def gpus_per_job(self) -> int | None:
+        """The GPUs that a job asks for, as far as its options say; None where they say nothing."""
 
-LEAD = 120
-"""Seconds before the time limit at which SLURM signals the agent; less for jobs of under ten minutes."""
-_LEAD_SHARE = 0.2
-_SHELL_CHARACTERS = set("$`;&|<>(){}*?!\n\r")
+        def count(text: str | None) -> int | None:
+            number = (text or "").rpartition(":")[2]
+            return int(number) if number.isdigit() else None
+
+        resources = [match for part in (self.value("gres") or "").split(",") if (match := _GRES_GPUS.match(part))]
+        found = [count(self.value("gpus-per-node")), count(self.value("gpus"))]
+        if resources:
+            found.append(sum(int(match[1] or 1) for match in resources))
+        per_task = count(self.value("gpus-per-task"))
+        if per_task is not None:
+            found.append(per_task * (count(self.value("ntasks")) or 1))
+        return max((number for number in found if number is not None), default=None)
 
 
 def plan_submission(config: Config, jobs: int | None = None) -> Submission:
@@ -89,7 +110,7 @@ def plan_submission(config: Config, jobs: int | None = None) -> Submission:
         study=config.optuna.study_name,
         save_path=str(config.paths.save_path),
         jobs=count,
-        options=_options(config, section),
+        options=tuple(_options(config, section)),
         python=_python(section),
         log=_log(config, section),
         bash=tuple(line for text in section.bash for line in text.splitlines()),
@@ -99,77 +120,57 @@ def plan_submission(config: Config, jobs: int | None = None) -> Submission:
 
 
 def check_submission(config: Config, jobs: int) -> list[Problem]:
-    """Everything in the config that cannot be submitted."""
+    """Everything in the configuration that cannot be submitted."""
     section = config.slurm
     if section is None:
         return []
-    found = check_options(section.batch, jobs)
+    found = [*check_options(section.batch, jobs)]
     if jobs < 1:
         found.append(Problem("slurm:jobs", f"{jobs}", "a whole number from 1"))
-    return [*found, *_check_names(config), *_check_commands(section)]
-
-
-def _check_names(config: Config) -> list[Problem]:
-    """SLURM reads `%` and `\\` in the names of log files, submitit `%j` in the name of its folder."""
-    found, save_path, name = [], str(config.paths.save_path), config.optuna.study_name
+    # SLURM reads `%` and `\` in the names of log files, submitit `%j` in the name of its folder.
+    save_path, name = str(config.paths.save_path), config.optuna.study_name
     if unprintable(save_path) or set(save_path) & set("%\\"):
         legal = "for jobs on SLURM, a path of printable characters without % and \\"
         found.append(Problem("optuna:save_path", repr(save_path), legal))
     if unprintable(name):
         found.append(Problem("optuna:name", repr(name), "for jobs on SLURM, printable characters"))
-    return found
-
-
-def _check_commands(section: SlurmSection) -> list[Problem]:
-    found = []
     for where, text in (("bash", "\n".join(section.bash)), ("kernel", section.kernel or "")):
         if "\0" in text:
             found.append(Problem(f"slurm:{where}", "holds a NUL character", "lines of shell"))
-    if section.python is not None and not _is_plain_command(section.python):
-        legal = "a path, or words such as `apptainer exec image.sif python`; shell goes to `kernel:`"
-        found.append(Problem("slurm:python", f"{section.python!r} is no plain command", legal))
+    if section.python is not None:
+        try:
+            is_plain = bool(shlex.split(section.python)) and not set(section.python) & _SHELL_CHARACTERS
+        except ValueError:  # a quote is not closed
+            is_plain = False
+        if not is_plain:
+            legal = "a path, or words such as `apptainer exec image.sif python`; shell goes to `kernel:`"
+            found.append(Problem("slurm:python", f"{section.python!r} is no plain command", legal))
     return found
 
 
-def _is_plain_command(text: str) -> bool:
-    try:
-        return bool(shlex.split(text)) and not set(text) & _SHELL_CHARACTERS
-    except ValueError:  # a quote is not closed
-        return False
-
-
-def _options(config: Config, section: SlurmSection) -> tuple[tuple[str, str | None], ...]:
-    given = dict.fromkeys(section.batch)
-    ours = {
+def _options(config: Config, section: SlurmSection) -> Iterator[tuple[str, str | None]]:
+    """The user's options, changed where the jobs need it, and the launcher's for all that is not said."""
+    for name, value in batch_options(section.batch):
+        if value is not None and name in ("output", "error"):
+            yield name, one_log_per_job(value)
+        elif value is not None and name == "signal" and "B" not in value.partition(":")[0].upper():
+            # The agent is the batch shell and starts no steps: without B nobody would get the signal.
+            flags, _, signal = value.rpartition(":")
+            yield name, f"{flags}B:{signal}"
+        else:
+            yield name, value
+    limit = seconds_of_time_limit(str(section.batch.get("time")))
+    lead = SIGNAL_LEAD if limit is None else max(1, min(SIGNAL_LEAD, int(limit * _LEAD_SHARE)))
+    defaults: dict[str, str | None] = {
         "job-name": config.optuna.study_name,
         "nodes": "1",
         "open-mode": "append",
-        "signal": f"B:USR1@{_lead(section)}",
+        "signal": f"B:USR1@{lead}",
         "output": default_log(config.paths.logs),
-        "requeue" if section.requeue else "no-requeue": None,
     }
-    if given.keys() & {"requeue", "no-requeue"}:
-        ours = {name: value for name, value in ours.items() if not name.endswith("requeue")}
-    missing = ((name, value) for name, value in ours.items() if name not in given)
-    return (*(_own(name, value) for name, value in batch_options(section.batch)), *missing)
-
-
-def _own(name: str, value: str | None) -> tuple[str, str | None]:
-    """The user's option, made to fit: a file of its own for each job, the signal to the batch shell."""
-    if value is None:
-        return name, value
-    if name in ("output", "error"):
-        return name, one_log_per_job(value, "%a")
-    if name == "signal" and "B" not in value.partition(":")[0].upper():
-        # The agent is the batch shell and starts no steps: without B nobody would get the signal.
-        flags, _, signal = value.rpartition(":")
-        return name, f"{flags}B:{signal}"
-    return name, value
-
-
-def _lead(section: SlurmSection) -> int:
-    limit = seconds_of_time_limit(str(section.batch.get("time")))
-    return LEAD if limit is None else max(1, min(LEAD, int(limit * _LEAD_SHARE)))
+    if not section.batch.keys() & {"requeue", "no-requeue"}:
+        defaults["requeue" if section.requeue else "no-requeue"] = None
+    yield from ((name, value) for name, value in defaults.items() if name not in section.batch)
 
 
 def _log(config: Config, section: SlurmSection) -> str:
@@ -178,22 +179,15 @@ def _log(config: Config, section: SlurmSection) -> str:
     if not given:
         return default_log(config.paths.logs)
     start = Path(next(filter(None, option_values(section.batch.get("chdir"))), "."))
-    return absolute_log(one_log_per_job(given[-1], "%a"), Path.cwd() / start)
+    return absolute_log(one_log_per_job(given[-1]), Path.cwd() / start)
 
 
-def _python(section: SlurmSection) -> Python:
-    path = _source_checkout()
-    if section.python is None:
-        return Python((sys.executable,), prefer_activated=bool(section.kernel or section.bash), path=path)
-    first, *rest = shlex.split(section.python)
-    first = os.path.expanduser(first)
-    return Python((os.path.abspath(first) if "/" in first else first, *rest), path=path)
-
-
-def _source_checkout() -> str | None:
-    """The directory to add to PYTHONPATH, or None where aimlhpo is installed like any package."""
-    import aimlhpo
-
+def _python(section: SlurmSection) -> AgentPython:
     root = Path(aimlhpo.__file__).resolve().parents[1]
     installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()]
-    return None if str(root) in {os.path.realpath(path) for path in installed} else str(root)
+    path = None if str(root) in {os.path.realpath(path) for path in installed} else str(root)
+    if section.python is None:
+        return AgentPython((sys.executable,), prefer_activated=bool(section.kernel or section.bash), path=path)
+    first, *rest = shlex.split(section.python)
+    first = os.path.expanduser(first)
+    return AgentPython((os.path.abspath(first) if "/" in first else first, *rest), path=path)

@@ -1,7 +1,4 @@
-"""Running SLURM's own programs, each bounded in time, with SLURM's own words kept.
-The signal that SLURM sends before the walltime, as `--signal` writes it: `[RB:]NAME_OR_NUMBER[@SECONDS]`.
-SLURM's way to write a length of time.
-"""
+"""SLURM's own programs and formats: running squeue and the like, lengths of time, and the option `--signal`."""
 
 from __future__ import annotations
 
@@ -10,35 +7,49 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aimlhpo.errors import SubmissionError
 
 PROGRAM_TIMEOUT = 30.0
 """Seconds to wait for an answer of squeue, scontrol and scancel."""
+DEFAULT_SIGNAL = signal.SIGUSR1
+"""What announces the end of a job's time limit, where the study says nothing else."""
 
 _UNREACHABLE = re.compile(
     "unable to contact|connection refused|timed out|zero bytes|standby mode|configuration source|communication",
     re.IGNORECASE,
 )
+_SIGNAL_OPTION = re.compile(r"(?:[RB]+:)?(?:SIG)?([A-Za-z0-9]+)(?:@\d+)?", re.IGNORECASE)
+_NOT_FREE = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD})
+_TIME_LIMIT = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})$")
 
 
 @dataclass(frozen=True)
 class ProgramOutput:
-    """What a program said; `code` is None where it could not be run or said nothing in time."""
+    """What a program answered; `code` is None where it could not be run or did not answer in time.
+
+    `message` is what it wrote to standard error, or why it could not be run.
+    """
 
     code: int | None
     out: str
-    words: str
+    message: str
 
     @property
     def ok(self) -> bool:
         return self.code == 0
 
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether SLURM was not there to answer, as opposed to refusing."""
+        return self.code is None or bool(_UNREACHABLE.search(self.message))
+
 
 def run_program(*command: str, timeout: float = PROGRAM_TIMEOUT) -> ProgramOutput:
-    """Run one of SLURM's programs; never raises for what it answers."""
+    """Run one of SLURM's programs for `timeout` seconds at most; a failure is part of the answer, never raised."""
+    # Times as seconds since 1970, and none of the formats that users set for themselves.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SCANCEL_"))}
     try:
         done = subprocess.run(
             command,
@@ -47,7 +58,7 @@ def run_program(*command: str, timeout: float = PROGRAM_TIMEOUT) -> ProgramOutpu
             errors="replace",
             timeout=timeout,
             stdin=subprocess.DEVNULL,
-            env=_environment(),
+            env={**kept, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C"},
             check=False,
         )
     except FileNotFoundError:
@@ -59,11 +70,6 @@ def run_program(*command: str, timeout: float = PROGRAM_TIMEOUT) -> ProgramOutpu
     return ProgramOutput(done.returncode, done.stdout, done.stderr.strip())
 
 
-def is_unreachable(answer: ProgramOutput) -> bool:
-    """Whether SLURM was not there to answer, as against saying no."""
-    return answer.code is None or bool(_UNREACHABLE.search(answer.words))
-
-
 def require_program(program: str) -> None:
     """Raise SubmissionError where `program` is not installed."""
     if shutil.which(program) is None:
@@ -73,47 +79,27 @@ def require_program(program: str) -> None:
         )
 
 
-def on_cluster(cluster: str | None) -> Sequence[str]:
-    """The option that sends a question to another cluster than this machine's own."""
+def cluster_option(cluster: str | None) -> tuple[str, ...]:
+    """The option that sends a command to another cluster than this machine's own; empty for this one."""
     return () if cluster is None else (f"--clusters={cluster}",)
 
 
-def _environment() -> dict[str, str]:
-    """Times as seconds since 1970, and no format of the user's own."""
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SCANCEL_"))}
-    return {**mine, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C"}
-
-
-DEFAULT_SIGNAL = signal.SIGUSR1
-_OPTION = re.compile(r"(?:[RB]+:)?(?:SIG)?([A-Za-z0-9]+)(?:@\d+)?", re.IGNORECASE)
-_NOT_FREE = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD})
-
-
 def parse_signal_option(option: str | None) -> signal.Signals | None:
-    """The signal that the option names, or None where it names none that can announce the walltime."""
+    """The signal that `--signal` names, as `USR1@300` or `B:10`; None where it cannot announce the time limit.
+
+    Without an option it is `DEFAULT_SIGNAL`.
+    """
     if option is None:
         return DEFAULT_SIGNAL
-    match = _OPTION.fullmatch(option.strip())
+    match = _SIGNAL_OPTION.fullmatch(option.strip())
+    if match is None:
+        return None
+    name = match[1]
     try:
-        found = _named(match[1]) if match else None
+        found = signal.Signals(int(name)) if name.isdigit() else signal.Signals[f"SIG{name.upper()}"]
     except (KeyError, ValueError):
         return None
     return None if found in _NOT_FREE else found
-
-
-def _named(text: str) -> signal.Signals:
-    return signal.Signals(int(text)) if text.isdigit() else signal.Signals[f"SIG{text.upper()}"]
-
-
-_CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})$")
-_UNITS = {
-    (False, 1): (60,),
-    (False, 2): (60, 1),
-    (False, 3): (3600, 60, 1),
-    (True, 1): (3600,),
-    (True, 2): (3600, 60),
-    (True, 3): (3600, 60, 1),
-}
 
 
 def seconds_of_time_limit(text: str) -> int | None:
@@ -121,9 +107,10 @@ def seconds_of_time_limit(text: str) -> int | None:
 
     A number alone is minutes, as SLURM reads it.
     """
-    match = _CLOCK.match(text.strip())
+    match = _TIME_LIMIT.match(text.strip())
     if match is None:
         return None
     parts = [int(part) for part in match["parts"].split(":")]
-    units = _UNITS[match["days"] is not None, len(parts)]
-    return int(match["days"] or 0) * 86400 + sum(part * unit for part, unit in zip(parts, units, strict=True))
+    # After days the first part is hours; without days, one or two parts begin with minutes.
+    units = (3600, 60, 1) if match["days"] or len(parts) == 3 else (60, 1)
+    return int(match["days"] or 0) * 86400 + sum(part * unit for part, unit in zip(parts, units, strict=False))

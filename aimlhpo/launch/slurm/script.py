@@ -1,4 +1,4 @@
-"""The batch script of a job array: a pure function of the request.
+"""The batch script of a job array: a pure function of the submission.
 
 submitit's own script does not serve here. It starts the command in every task with srun (`ntasks: 8`, meant
 as eight CPUs, would start eight agents), takes options from a mapping (so none twice), starts no login shell,
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
-from aimlhpo.launch.slurm.plan import Python, Submission
+from aimlhpo.launch.slurm.plan import Submission
 from aimlhpo.launch.slurm.program import DEFAULT_SIGNAL, parse_signal_option
 from aimlhpo.paths import StudyPaths
 
@@ -20,7 +21,7 @@ _DIRECTIVE = re.compile("(het|pack)(job)", re.IGNORECASE)
 
 # The agent is the only task of its job and has all of it, whatever tasks the CPUs and GPUs were asked with;
 # frameworks that see several tasks would wait for the others.
-ONE_TASK = """\
+_ONE_TASK = """\
 export SLURM_NTASKS=1 SLURM_NPROCS=1 SLURM_TASKS_PER_NODE=1
 [ -z "${SLURM_CPUS_ON_NODE:-}" ] || export SLURM_CPUS_PER_TASK="$SLURM_CPUS_ON_NODE"
 unset SLURM_NTASKS_PER_NODE SLURM_NTASKS_PER_SOCKET SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_GPU
@@ -43,80 +44,65 @@ fi
 )
 
 
-def render(submission: Submission) -> str:
-    """The whole text of the script."""
-    parts = [
-        "#!/bin/bash -l\n" + "".join(f"{line}\n" for line in _directives(submission)),
-        _until_the_agent_listens(submission),
-        _before(submission.python),
-        _lines(submission.bash),
-        _lines(submission.kernel),
-        _python_path(submission.python),
-        ONE_TASK,
-        _same_path_everywhere(submission),
-        _agent(submission),
-    ]
-    return "\n".join(part for part in parts if part)
+def render_script(submission: Submission) -> str:
+    """The whole text of the script: its parts, with a blank line between them."""
+    return "\n".join(_parts(submission))
 
 
-def directive(name: str, value: str | None) -> str:
+def _parts(submission: Submission) -> Iterator[str]:
+    python, save_path = submission.python, submission.save_path
+    last = submission.first + submission.jobs - 1
+    limit = "" if submission.at_once is None else f"%{submission.at_once}"
+    array = ("array", f"{submission.first}-{last}{limit}")
+    directives = (sbatch_directive(name, value) for name, value in (array, *submission.options))
+    yield "#!/bin/bash -l\n" + _lines(directives)
+
+    # Until the agent listens, the default action of these signals would end the job.
+    announced = parse_signal_option(submission.value("signal")) or DEFAULT_SIGNAL
+    yield f"trap '' {' '.join(sorted({'USR1', 'USR2', announced.name.removeprefix('SIG')}))}\n"
+
+    # The user's lines. Which Python was there before them tells whether they activate another.
+    if python.prefer_activated:
+        yield f"aimlhpo_before={_ON_PATH}\n"
+    if submission.bash:
+        yield _lines(submission.bash)
+    if submission.kernel:
+        yield _lines(submission.kernel)
+
+    if python.path is not None:
+        yield f"export PYTHONPATH={shlex.quote(python.path)}${{PYTHONPATH:+:$PYTHONPATH}}\n"
+    yield _ONE_TASK
+
+    # The study has to be there on every node; said in plain words before Python starts.
+    snapshot = StudyPaths(Path(save_path), submission.study).hyperparameters
+    yield (
+        f"[ -r {shlex.quote(str(snapshot))} ] || {{\n"
+        f"    echo aimlhpo: {shlex.quote(save_path)} does not hold the study on node"
+        ' "${SLURMD_NODENAME:-$HOSTNAME}". save_path must lead to the same directory on every node. >&2\n'
+        "    exit 2\n}\n"
+    )
+
+    # The agent takes the place of the batch shell, so that SLURM's signals reach it.
+    agent, command = f"-u -P -m aimlhpo agent {shlex.quote(save_path)}", shlex.join(python.command)
+    if python.prefer_activated:
+        yield f'aimlhpo_python={command}\n{_ACTIVATED}exec "$aimlhpo_python" {agent}\n'
+    else:
+        yield f"exec {command} {agent}\n"
+
+
+def _lines(lines: Iterator[str] | tuple[str, ...]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def sbatch_directive(name: str, value: str | None) -> str:
     """One `#SBATCH` line, with the value quoted the way sbatch reads it (which is not the shell's way)."""
-    return f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={quote(value)}"
+    return f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={quote_for_sbatch(value)}"
 
 
-def quote(value: str) -> str:
+def quote_for_sbatch(value: str) -> str:
     """`value` as sbatch's reader of script lines takes it: a backslash is special within single quotes, too.
 
     The words `hetjob` and `packjob` are directives wherever they stand in a line; a backslash breaks them up.
     """
     text = value if _SAFE.fullmatch(value) else '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
     return _DIRECTIVE.sub(r"\1\\\2", text)
-
-
-def _directives(submission: Submission) -> list[str]:
-    last = submission.first + submission.jobs - 1
-    limit = "" if submission.at_once is None else f"%{submission.at_once}"
-    array = ("array", f"{submission.first}-{last}{limit}")
-    return [directive(name, value) for name, value in (array, *submission.options)]
-
-
-def _until_the_agent_listens(submission: Submission) -> str:
-    # The default action of these signals would end the job.
-    announced = parse_signal_option(submission.value("signal")) or DEFAULT_SIGNAL
-    names = sorted({"USR1", "USR2", announced.name.removeprefix("SIG")})
-    return f"trap '' {' '.join(names)}\n"
-
-
-def _lines(lines: tuple[str, ...]) -> str:
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _before(python: Python) -> str:
-    """Note the Python that is there before the user's lines, to see whether they activate another."""
-    return f"aimlhpo_before={_ON_PATH}\n" if python.prefer_activated else ""
-
-
-def _python_path(python: Python) -> str:
-    if python.path is None:
-        return ""
-    return f"export PYTHONPATH={shlex.quote(python.path)}${{PYTHONPATH:+:$PYTHONPATH}}\n"
-
-
-def _same_path_everywhere(submission: Submission) -> str:
-    """The study has to be there on every node; said in plain words before Python starts."""
-    snapshot = StudyPaths(Path(submission.save_path), submission.study).hyperparameters
-    return (
-        f"[ -r {shlex.quote(str(snapshot))} ] || {{\n"
-        f"    echo aimlhpo: {shlex.quote(submission.save_path)} does not hold the study on node"
-        ' "${SLURMD_NODENAME:-$HOSTNAME}". save_path must lead to the same directory on every node. >&2\n'
-        "    exit 2\n}\n"
-    )
-
-
-def _agent(submission: Submission) -> str:
-    """The last lines: the agent takes the place of the batch shell, so that SLURM's signals reach it."""
-    agent = f"-u -P -m aimlhpo agent {shlex.quote(submission.save_path)}"
-    command = shlex.join(submission.python.command)
-    if not submission.python.prefer_activated:
-        return f"exec {command} {agent}\n"
-    return f'aimlhpo_python={command}\n{_ACTIVATED}exec "$aimlhpo_python" {agent}\n'

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from aimlhpo.launch.slurm.plan import Python, Submission
+from aimlhpo.launch.slurm.plan import AgentPython, Submission
 from aimlhpo.paths import StudyPaths
 
 DEFAULTS: dict[str, Any] = {
@@ -32,7 +32,7 @@ def make_submission(**changes: Any) -> Submission:
         "save_path": "/scratch/ada/digits",
         "jobs": 1,
         "options": (("job-name", "digits"), ("output", "/scratch/ada/digits/logs/job-%A_%a.log")),
-        "python": Python(("/opt/env/bin/python",)),
+        "python": AgentPython(("/opt/env/bin/python",)),
         "log": "/scratch/ada/digits/logs/job-%A_%a.log",
     }
     return Submission(**{**given, **changes})

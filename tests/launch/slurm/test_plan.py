@@ -10,7 +10,7 @@ import pytest
 
 from aimlhpo.errors import ConfigError
 from aimlhpo.launch.slurm.plan import Submission, check_submission, plan_submission
-from tests.launch.slurm.requests import make_config
+from tests.launch.slurm.requests import make_config, make_submission
 
 
 def planned(save_path: Path, **slurm: Any) -> Submission:
@@ -156,3 +156,22 @@ def test_paths_that_slurm_reads_otherwise_are_refused(tmp_path: Path, name: str)
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     config = make_config(tmp_path, jobs=0, batch={"nodes": "2", "wrap": "x"}, python="a;b")
     assert len(check_submission(config, 0)) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus"),
+    [
+        ({"gres": "gpu:v100:2"}, 2),
+        ({"gres": "gpu"}, 1),
+        ({"gres": "gpu:a100"}, 1),
+        ({"gres": "gpu:3(S:0)"}, 3),
+        ({"gres": "shard:2,gpu:1"}, 1),
+        ({"gres": "tmpfs:10G"}, None),
+        ({"gpus": "4"}, 4),
+        ({"gpus-per-node": "a100:2"}, 2),
+        ({"gpus-per-task": "1", "ntasks": "4"}, 4),
+        ({}, None),
+    ],
+)
+def test_how_many_gpus_a_job_asks_for(options: dict[str, str], gpus: int | None) -> None:
+    assert make_submission(options=tuple(options.items())).gpus_per_job == gpus

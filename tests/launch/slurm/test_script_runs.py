@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.launch.slurm.plan import plan_submission
-from aimlhpo.launch.slurm.script import render
+from aimlhpo.launch.slurm.script import render_script
 from tests.launch.slurm.requests import make_config
 
 CAN_IMPORT, CANNOT_IMPORT = 0, 1
@@ -40,8 +40,8 @@ def run(config: Any, tmp_path: Path, **variables: str) -> list[str]:
     (tmp_path / "home").mkdir(exist_ok=True)
     config.write_snapshot()
     done = subprocess.run(
-        ["bash", "-l"], input=render(plan_submission(config)), text=True, capture_output=True, cwd=tmp_path, check=True,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), **variables},
+        ["bash", "-l"], input=render_script(plan_submission(config)), text=True, capture_output=True, cwd=tmp_path,
+        check=True, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), **variables},
     )  # fmt: skip
     return done.stdout.splitlines()
 
@@ -94,7 +94,7 @@ def test_python_of_the_config_comes_before_all(tmp_path: Path, submitting: Path)
 
 
 def test_a_node_that_does_not_see_the_study_says_so(tmp_path: Path, submitting: Path) -> None:
-    script = render(plan_submission(make_config(tmp_path / "it's here")))
+    script = render_script(plan_submission(make_config(tmp_path / "it's here")))
     done = subprocess.run(
         ["bash", "-l"], input=script, text=True, capture_output=True, env={"SLURMD_NODENAME": "gpu7"}, check=False
     )
@@ -127,7 +127,7 @@ def test_no_path_or_name_runs_a_command(tmp_path: Path, submitting: Path, name: 
 def test_a_source_checkout_is_on_the_path_of_the_job(tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     config.write_snapshot()
-    script = render(plan_submission(config))
+    script = render_script(plan_submission(config))
     line = next(line for line in script.splitlines() if line.startswith("exec "))
     importing = script.replace(line, f"exec {sys.executable} -P -c 'import aimlhpo; print(aimlhpo.__file__)'")
     done = subprocess.run(

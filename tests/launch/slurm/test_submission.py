@@ -13,7 +13,7 @@ import pytest
 from aimlhpo.config.sbatch_options import WITH_VALUE, normalise
 from aimlhpo.errors import ConfigError, SubmissionError
 from aimlhpo.launch.slurm import queue
-from aimlhpo.launch.slurm.sbatch import submit
+from aimlhpo.launch.slurm.sbatch import submit_jobs
 from tests.launch.slurm.requests import make_config
 from tests.slurm.cluster import Cluster
 
@@ -61,20 +61,20 @@ def texts(directory: Path) -> dict[str, str]:
 
 def test_a_hundred_jobs_are_one_call(cluster: Cluster, here: Path, agent: Callable[[str], str], calls: Path) -> None:
     config = make_config(here / "run", jobs=100, batch={"hold": None}, python=agent("echo here"))
-    (array,) = submit(config).arrays
+    (array,) = submit_jobs(config).arrays
     assert calls.read_text() == "call\n"
     assert array.label == f"{array.array_id}_[0-99]"
-    assert [job.index for job in queue.jobs_of_study(config.paths) or []] == list(range(100))
+    assert [job.index for job in queue.query_jobs_of_study(config.paths) or []] == list(range(100))
 
 
 def test_the_submission_is_recorded(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
     config = make_config(here / "run", jobs=2, python=agent("sleep 600"))
-    (array,) = submit(config).arrays
+    (array,) = submit_jobs(config).arrays
     (recorded,) = queue.recorded_arrays(config.paths)
     assert recorded == array
     assert (array.count, array.log) == (2, f"{here}/run/logs/job-%A_%a.log")
     script = config.paths.jobs / str(array.script)
-    assert script.read_text() == submit(config, dry_run=True).script
+    assert script.read_text() == submit_jobs(config, dry_run=True).script
     assert script.resolve().stat().st_mode & 0o077 == 0
 
 
@@ -82,7 +82,7 @@ def test_one_agent_with_all_of_the_job(cluster: Cluster, here: Path, agent: Call
     line = 'echo "$@" "$SLURM_NTASKS $SLURM_CPUS_PER_TASK $CUDA_VISIBLE_DEVICES"'
     batch = {"ntasks": "4", "cpus-per-task": "2", "gres": "gpu:2"}
     config = make_config(here / "run", batch=batch, python=agent(line))
-    submit(config)
+    submit_jobs(config)
     cluster.wait_for(lambda: any(texts(config.paths.logs).values()))
     (text,) = texts(config.paths.logs).values()
     assert text == f"-u -P -m aimlhpo agent {here}/run 1 8 0,1\n"
@@ -91,7 +91,7 @@ def test_one_agent_with_all_of_the_job(cluster: Cluster, here: Path, agent: Call
 def test_output_and_error_land_where_the_user_said(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
     batch = {"output": "out dir/o.txt", "error": "e-%j"}
     config = make_config(here / "run", jobs=2, batch=batch, python=agent("echo out; echo err >&2"))
-    done = submit(config)
+    done = submit_jobs(config)
     cluster.wait_for_end(int(done.arrays[0].array_id))
     assert done.submission.log == f"{here}/out dir/o_%a.txt"
     assert (here / "out dir" / "o_0.txt").read_text() == "out\n"
@@ -103,12 +103,12 @@ def test_jobs_added_to_living_ones_have_logs_of_their_own(
     cluster: Cluster, here: Path, agent: Callable[[str], str]
 ) -> None:
     config = make_config(here / "run", jobs=3, batch={"output": "o.txt"}, python=agent("sleep 600"))
-    submit(config)
-    (added,) = submit(config, jobs=2).arrays
+    submit_jobs(config)
+    (added,) = submit_jobs(config, jobs=2).arrays
     assert added.label == f"{added.array_id}_[3-4]"
     queue.cancel_jobs(config.paths)
-    cluster.wait_for(lambda: not queue.living_jobs(config.paths))
-    (again,) = submit(config, jobs=2).arrays
+    cluster.wait_for(lambda: not queue.live_jobs(config.paths))
+    (again,) = submit_jobs(config, jobs=2).arrays
     assert again.label == f"{again.array_id}_[0-1]"
 
 
@@ -118,7 +118,7 @@ def test_more_jobs_than_an_array_can_have(
     with Cluster("--max-array-size", "6") as small:
         monkeypatch.setenv("SLURM_CONF", small.settings["SLURM_CONF"])
         config = make_config(here / "run", jobs=14, python=agent("echo here"))
-        done = submit(config)
+        done = submit_jobs(config)
         assert [array.count for array in done.arrays] == [6, 6, 2]
         assert calls.read_text() == "call\n" * 3
         small.wait_for(lambda: len(texts(config.paths.logs)) == 14)
@@ -129,9 +129,9 @@ def test_a_failed_sbatch_says_slurms_own_words_and_leaves_nothing(
 ) -> None:
     wrong = make_config(here / "run", batch={"partition": "nowhere"}, python=agent("echo here"))
     with pytest.raises(SubmissionError, match="invalid partition specified: nowhere"):
-        submit(wrong)
+        submit_jobs(wrong)
     assert list(wrong.paths.jobs.iterdir()) == []
-    (array,) = submit(make_config(here / "run", python=agent("echo here"))).arrays
+    (array,) = submit_jobs(make_config(here / "run", python=agent("echo here"))).arrays
     assert int(array.array_id) > 0
 
 
@@ -139,20 +139,20 @@ def test_no_slurm_on_this_machine(here: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", "/nowhere")
     config = make_config(here / "run")
     with pytest.raises(SubmissionError, match="sbatch is not on PATH"):
-        submit(config)
-    assert submit(config, dry_run=True).script.startswith("#!/bin/bash -l\n")
+        submit_jobs(config)
+    assert submit_jobs(config, dry_run=True).script.startswith("#!/bin/bash -l\n")
 
 
 def test_the_queue_shows_the_studys_jobs_alone(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
     mine = make_config(here / "mine", jobs=2, batch={"array": "%1"}, python=agent("sleep 600"))
     other = make_config(here / "other", python=agent("sleep 600"))
-    (array,) = submit(mine).arrays
-    submit(other)
+    (array,) = submit_jobs(mine).arrays
+    submit_jobs(other)
     known: list[queue.QueuedJob] = []
 
     def limited() -> bool:
         """Whether SLURM has looked at both; until then it tells no reason, or another one."""
-        known[:] = queue.jobs_of_study(mine.paths) or []
+        known[:] = queue.query_jobs_of_study(mine.paths) or []
         return [job.reason for job in known if job.state == "PENDING"] == ["JobArrayTaskLimit"]
 
     cluster.wait_for(limited)
@@ -168,15 +168,15 @@ def test_the_queue_shows_the_studys_jobs_alone(cluster: Cluster, here: Path, age
 def test_stop_ends_the_studys_own_jobs_only(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
     mine = make_config(here / "mine", jobs=3, batch={"array": "%1"}, python=agent("sleep 600"))
     other = make_config(here / "other", python=agent("sleep 600"))
-    submit(mine), submit(other)
-    cluster.wait_for(lambda: bool(queue.living_jobs(mine.paths).running and queue.living_jobs(other.paths).running))
+    submit_jobs(mine), submit_jobs(other)
+    cluster.wait_for(lambda: bool(queue.live_jobs(mine.paths).running and queue.live_jobs(other.paths).running))
     # An id that SLURM has given to somebody else since.
     (theirs,) = queue.recorded_arrays(other.paths)
     queue.write_array(mine.paths, queue.JobArray(theirs.array_id, 1, script="long-gone.sh"))
     stopped = queue.cancel_jobs(mine.paths)
-    assert (len(stopped.running), len(stopped.waiting)) == (1, 2)
-    cluster.wait_for(lambda: not queue.living_jobs(mine.paths))
-    assert len(queue.living_jobs(other.paths).running) == 1
+    assert (stopped.running, stopped.waiting) == (1, 2)
+    cluster.wait_for(lambda: not queue.live_jobs(mine.paths))
+    assert queue.live_jobs(other.paths).running == 1
 
 
 def test_a_profiles_defaults_do_not_undo_what_the_study_says(
@@ -190,9 +190,9 @@ def test_a_profiles_defaults_do_not_undo_what_the_study_says(
         monkeypatch.setenv(name, value)
     line = "echo $SLURM_ARRAY_TASK_ID $SLURM_JOB_PARTITION r${SLURM_RESTART_COUNT}g${CUDA_VISIBLE_DEVICES}; sleep 600"
     config = make_config(here / "run", batch={"time": "10:00"}, python=agent(line))
-    submit(config)
+    submit_jobs(config)
     cluster.wait_for(lambda: list(texts(config.paths.logs).values()) == ["0 urgent rg\n"])
-    (job,) = queue.jobs_of_study(config.paths) or []
+    (job,) = queue.query_jobs_of_study(config.paths) or []
     assert job.time_left is not None
     assert 500 < job.time_left <= 600
 
@@ -213,7 +213,7 @@ def _accepted(here: Path, value: str) -> Iterator[str]:
             continue
         config = make_config(here / "run", batch={"hold": None, **batch}, python="/bin/true")
         try:
-            (array,) = submit(config).arrays
+            (array,) = submit_jobs(config).arrays
         except (ConfigError, SubmissionError):
             continue
         assert int(array.array_id) > 0
@@ -223,7 +223,7 @@ def _accepted(here: Path, value: str) -> Iterator[str]:
 def test_names_reach_slurm_as_they_are(cluster: Cluster, here: Path) -> None:
     names = [*HOSTILE, "my hetjob", "packjob-1", "é ü"]
     batch = {"hold": None}
-    ids = [submit(make_config(here / "run", name=name, batch=batch)).arrays[0].array_id for name in names]
+    ids = [submit_jobs(make_config(here / "run", name=name, batch=batch)).arrays[0].array_id for name in names]
     shown = [cluster.squeue(f"--jobs={array}", "--format=%j").strip() for array in ids]
     assert shown == names
 
@@ -233,7 +233,7 @@ def test_control_characters_are_refused_by_name_in_every_option(here_only: Path,
     for option in sorted(WITH_VALUE):
         config = make_config(here_only / "run", batch={option: f"a{char}#SBATCH --uid=0"}, python="/bin/true")
         with pytest.raises(ConfigError, match=f"slurm:batch:{option}"):
-            submit(config)
+            submit_jobs(config)
 
 
 @pytest.fixture
@@ -247,6 +247,6 @@ def test_the_study_may_lie_in_any_directory(
     cluster: Cluster, here: Path, agent: Callable[[str], str], name: str
 ) -> None:
     config: Any = make_config(here / name / "run", name=name, python=agent('echo "${@: -1}"'))
-    submit(config)
+    submit_jobs(config)
     cluster.wait_for(lambda: list(texts(config.paths.logs).values()) == [f"{here}/{name}/run\n"])
     assert not list(here.rglob("canary"))

@@ -8,9 +8,9 @@ import pytest
 from optuna import Study
 
 from aimlhpo.search.warm_start import begin_study
-from aimlhpo.tracking import follower
-from aimlhpo.tracking.follower import TrackingSync
+from aimlhpo.tracking import sync
 from aimlhpo.tracking.run import Run, StudyState
+from aimlhpo.tracking.sync import TrackingSync
 from tests.project import Project
 
 
@@ -42,8 +42,8 @@ class Tool:
 
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(follower, "_LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(sync, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(sync, "_LONGEST_PAUSE", 0.0)
 
 
 @pytest.fixture

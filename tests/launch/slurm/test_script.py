@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.launch.slurm.plan import Python, Submission
-from aimlhpo.launch.slurm.script import quote, render
+from aimlhpo.launch.slurm.plan import AgentPython, Submission
+from aimlhpo.launch.slurm.script import quote_for_sbatch, render_script
 from tests.launch.slurm.requests import make_submission
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -24,13 +24,13 @@ SUBMISSIONS = {
     "kernel_and_bash": make_submission(
         bash=("module load cuda", "export NCCL_DEBUG=INFO"),
         kernel=("conda activate torch",),
-        python=Python(("/opt/env/bin/python",), prefer_activated=True),
+        python=AgentPython(("/opt/env/bin/python",), prefer_activated=True),
     ),
     "bash_only": make_submission(
-        bash=("source /opt/site.sh",), python=Python(("/opt/env/bin/python",), prefer_activated=True)
+        bash=("source /opt/site.sh",), python=AgentPython(("/opt/env/bin/python",), prefer_activated=True)
     ),
     "container": make_submission(
-        python=Python(("apptainer", "exec", "--nv", "my image.sif", "python"), path="/home/ada/aimlhpo")
+        python=AgentPython(("apptainer", "exec", "--nv", "my image.sif", "python"), path="/home/ada/aimlhpo")
     ),
     "a_path_with_blanks": make_submission(save_path="/scratch/ada's runs/$(touch x)"),
 }
@@ -38,28 +38,28 @@ SUBMISSIONS = {
 
 @pytest.mark.parametrize("name", SUBMISSIONS)
 def test_script(name: str) -> None:
-    assert render(SUBMISSIONS[name]) == (SCRIPTS / f"{name}.sh").read_text()
+    assert render_script(SUBMISSIONS[name]) == (SCRIPTS / f"{name}.sh").read_text()
 
 
 @pytest.mark.parametrize("name", SUBMISSIONS)
 def test_script_is_one_that_bash_can_read(name: str) -> None:
-    subprocess.run(["bash", "-n"], input=render(SUBMISSIONS[name]), text=True, check=True)
+    subprocess.run(["bash", "-n"], input=render_script(SUBMISSIONS[name]), text=True, check=True)
 
 
 @pytest.mark.parametrize("submission", SUBMISSIONS.values(), ids=SUBMISSIONS)
 def test_the_agent_takes_the_place_of_the_shell(submission: Submission) -> None:
-    last = render(submission).splitlines()[-1]
+    last = render_script(submission).splitlines()[-1]
     assert last.startswith("exec ")
     assert "-m aimlhpo agent" in last
-    assert render(submission).count("aimlhpo agent") == 1
+    assert render_script(submission).count("aimlhpo agent") == 1
 
 
 def test_the_users_own_signal_is_held_back_until_the_agent_listens() -> None:
-    assert "trap '' HUP USR1 USR2\n" in render(make_submission(options=(("signal", "B:SIGHUP@60"),)))
+    assert "trap '' HUP USR1 USR2\n" in render_script(make_submission(options=(("signal", "B:SIGHUP@60"),)))
 
 
 def test_only_the_options_are_directives() -> None:
-    script = render(make_submission(bash=("#SBATCH --time=1", "date")))
+    script = render_script(make_submission(bash=("#SBATCH --time=1", "date")))
     before_commands = script.split("trap")[0]
     assert "--time" not in before_commands
 
@@ -79,4 +79,4 @@ def test_only_the_options_are_directives() -> None:
     ],
 )
 def test_values_are_quoted_as_sbatch_reads_them(value: str, written: str) -> None:
-    assert quote(value) == written
+    assert quote_for_sbatch(value) == written

@@ -1,0 +1,51 @@
+"""What a checked configuration would run, and what could be better about it, for `check`, `optimize` and a dry run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aimlhpo.check.check import hints
+from aimlhpo.check.samplers import warnings_for
+from aimlhpo.check.settings import RULES
+from aimlhpo.errors import show, storage_kind
+from aimlhpo.search.warm_start import is_imported, summarize_import
+from aimlhpo.space.grid import grid_of
+
+if TYPE_CHECKING:
+    from aimlhpo.config.schema import Config
+
+
+def notes_on(config: Config) -> list[str]:
+    """What is right, and could be better or is probably mistyped."""
+    return [*hints(config), *warnings_for(config)]
+
+
+def summarize(config: Config) -> list[tuple[str, str]]:
+    """What would run, in names and values."""
+    section, parameters = config.optuna, config.space.parameters
+    grid = grid_of(config.space)
+    sampler = section.sampler.type if section.sampler else "TPESampler (Optuna's default)"
+    goals = [f"{way} {metric}" for metric, way in zip(section.metric, section.direction, strict=True)]
+    rules = {key: config.hyperparameters["optuna"].get(key) for key in RULES}
+    given = [f"{key} {show(value)}" for key, value in rules.items() if value is not None]
+    rows = [
+        ("study", f"{section.study_name} ({'reloaded' if section.reload else 'new'})"),
+        ("storage", f"{storage_kind(section.storage)}: {section.storage}"),
+        ("save_path", section.save_path),
+        ("objective", f"{section.objective or section.command}: {', '.join(goals)}"),
+        ("parameters", f"{len(parameters)}: {', '.join(p.name for p in parameters)}"),
+        ("n_trials", f"{section.n_trials} of {grid.permutations} permutations" if grid else str(section.n_trials)),
+    ]
+    if given:
+        rows.append(("or until", ", ".join(given)))
+    if section.warm_start_from is not None and not is_imported(config):
+        rows.append(("warm start", str(summarize_import(config))))
+    place = "on this machine"
+    if config.slurm is not None:
+        place = f"in {config.slurm.jobs} SLURM job{'s' if config.slurm.jobs != 1 else ''} (--local: on this machine)"
+    return [
+        *rows,
+        ("sampler", "none: a full grid" if grid else sampler),
+        ("pruner", section.pruner.type if section.pruner else "MedianPruner (Optuna's default)"),
+        ("runs", f"{place}, {'a GPU each' if section.gpu else 'no GPU'}"),
+    ]

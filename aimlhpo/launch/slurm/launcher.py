@@ -1,0 +1,98 @@
+"""SLURM as a launcher: the `Launcher` interface, and what is submitted, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aimlhpo.agent.progress import View
+from aimlhpo.errors import Problem, show_duration
+from aimlhpo.launch.base import Launcher, LaunchPlan, LaunchReport, LiveJobs, Rows
+from aimlhpo.launch.slurm.job import read_job_environment, run_agent
+from aimlhpo.launch.slurm.plan import Submission, check_submission
+from aimlhpo.launch.slurm.program import seconds_of_time_limit
+from aimlhpo.launch.slurm.queue import SlurmJobStates, cancel_jobs, live_jobs, recorded_arrays
+from aimlhpo.launch.slurm.sbatch import submit_jobs
+from aimlhpo.paths import StudyPaths
+
+if TYPE_CHECKING:
+    from aimlhpo.agent.fork_server import ForkServer
+    from aimlhpo.config.schema import Config, SlurmSection
+
+
+class SlurmLauncher(Launcher):
+    """Submits a job array and returns; each of its jobs runs one agent."""
+
+    submits = True
+
+    def check(self, config: Config) -> list[Problem]:
+        return check_submission(config, config.slurm.jobs) if config.slurm is not None else []
+
+    def plan(self, config: Config, count: int | None = None) -> LaunchPlan:
+        planned = submit_jobs(config, jobs=count, dry_run=True)
+        rows = _describe_jobs(config.slurm, planned.submission) if config.slurm is not None else []
+        return LaunchPlan(rows, planned.script)
+
+    def start(
+        self, config: Config, view: View, count: int | None = None, fork_server: ForkServer | None = None
+    ) -> LaunchReport:
+        done = submit_jobs(config, jobs=count)
+        jobs, save_path = sum(array.count for array in done.arrays), config.paths.save_path
+        rows = [
+            ("jobs", ", ".join(array.label for array in done.arrays)),
+            ("logs", done.submission.log),
+            ("how it goes", f"aimlhpo status {save_path}  (live: aimlhpo watch {save_path})"),
+            ("more jobs", f"aimlhpo submit {save_path} --jobs 5"),
+            ("stop", f"aimlhpo stop {save_path}"),
+            ("results", f"aimlhpo results {save_path}"),
+        ]
+        if done.before:
+            rows.insert(1, ("besides", f"jobs of the study from before: {done.before}"))
+        headline = f"study {config.optuna.study_name}: {jobs} job{'s' if jobs > 1 else ''} submitted"
+        return LaunchReport(headline, rows)
+
+    def is_in_job(self) -> bool:
+        return read_job_environment() is not None
+
+    def run_job(self, config: Config, view: View) -> int:
+        return run_agent(config, view)
+
+    def job_states(self, paths: StudyPaths) -> SlurmJobStates | None:
+        return SlurmJobStates(paths) if recorded_arrays(paths) else None
+
+    def live_jobs(self, paths: StudyPaths) -> LiveJobs:
+        return live_jobs(paths)
+
+    def cancel_jobs(self, paths: StudyPaths) -> LiveJobs:
+        return cancel_jobs(paths)
+
+
+def _describe_jobs(section: SlurmSection, submission: Submission) -> Rows:
+    """What each job will do."""
+    count = "1 job" if submission.jobs == 1 else f"{submission.jobs} jobs, one array"
+    python = " ".join(submission.python.command)
+    if submission.python.prefer_activated:
+        python = f"the one that kernel: or bash: activate, where it can import aimlhpo; else {python}"
+    given = submission.value("time")
+    limit = seconds_of_time_limit(given or "")
+    time_limit = show_duration(limit) if limit is not None else given or "the partition's own"
+    end = "at its end the running trials are given back"
+    if section.requeue:
+        end += " and the job is queued again while work is left"
+    return [
+        ("jobs", f"{count}; each one agent on one node"),
+        ("workers", _describe_workers(section, submission)),
+        ("python", python),
+        ("time limit", f"{time_limit}; {end}"),
+        ("logs", submission.log),
+    ]
+
+
+def _describe_workers(section: SlurmSection, submission: Submission) -> str:
+    if section.workers_per_job is not None:
+        return f"{section.workers_per_job} in each job"
+    gpus, shared = submission.gpus_per_job, section.trials_per_gpu
+    if not gpus:
+        return "one for each GPU of the job; one where it has none"
+    workers = gpus // section.gpus_per_worker * shared
+    how = f"{section.gpus_per_worker} GPUs each" if section.gpus_per_worker > 1 else "one for each GPU"
+    return f"{workers} in each job, {how}" + (f", {shared} to a GPU" if shared > 1 else "")

@@ -1,0 +1,50 @@
+"""`aimlhpo stop` where no cluster is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aimlhpo.cli.main import main
+from aimlhpo.errors import SubmissionError
+from aimlhpo.launch.base import LiveJobs
+from aimlhpo.launch.local import LocalLauncher
+from aimlhpo.paths import StudyPaths
+from tests.cli.studies import fill_study
+from tests.project import Project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The save_path of a study whose trials have all ended, on which nobody works."""
+    project = Project(tmp_path_factory.mktemp("study"), n_trials=2)
+    fill_study(project, 2)
+    return project.save_path
+
+
+def test_no_jobs_to_stop(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stop", str(finished), "--yes"]) == 3
+    assert "no jobs in the queue" in capsys.readouterr().out
+
+
+def test_stopping_goes_on_where_slurm_is_silent_for_a_moment(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = LiveJobs(running=1)
+    answers = iter([running, SubmissionError("SLURM does not answer"), running, LiveJobs()])
+
+    class SilentLauncher(LocalLauncher):
+        def live_jobs(self, paths: StudyPaths) -> LiveJobs:
+            answer = next(answers)
+            if isinstance(answer, SubmissionError):
+                raise answer
+            return answer
+
+        def cancel_jobs(self, paths: StudyPaths) -> LiveJobs:
+            return running
+
+    monkeypatch.setattr("aimlhpo.cli.stop.launcher_of_jobs", lambda paths: SilentLauncher())
+    monkeypatch.setattr("aimlhpo.cli.stop._POLL", 0.0)
+    assert main(["stop", str(finished), "--yes"]) == 0
+    assert "2 of 2 trials are finished" in capsys.readouterr().out

@@ -1,0 +1,59 @@
+"""`aimlhpo watch`: a study in one line, and when it is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aimlhpo.cli.main import main
+from aimlhpo.cli.watch import is_over, summarize_in_line
+from aimlhpo.results.status import AgentStatus, JobStatus, Status
+from aimlhpo.storage.trials import Counts
+from tests.cli.studies import fill_study
+from tests.project import Project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The save_path of a study whose trials have all ended, on which nobody works."""
+    project = Project(tmp_path_factory.mktemp("study"), n_trials=2)
+    fill_study(project, 2)
+    return project.save_path
+
+
+def test_watching_a_finished_study_ends_at_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", str(finished)]) == 0
+    said = capsys.readouterr().out
+    assert "2/2 trials done, 0 running, 0 failed" in said
+    assert "is finished" in said
+
+
+def _status(*states: str, agents: int = 0, answers: bool = True) -> Status:
+    jobs = tuple(JobStatus(f"1_{index}", state, None, None, None) for index, state in enumerate(states))
+    working = tuple(AgentStatus(f"a{index}", "host", None, "python", ()) for index in range(agents))
+    return Status(
+        study="s", storage="x", save_path="/s", n_trials=9, counts=Counts(complete=3, running=2), best=(), rate=None,
+        eta=None, agents=working, failed=(), reaped=(), jobs=jobs or None, slurm_answers=answers, interrupted=(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "over"),
+    [
+        (_status(), True),
+        (_status(agents=1), False),
+        (_status("COMPLETED", "CANCELLED"), True),
+        (_status("COMPLETED", "PENDING"), False),
+        (_status("COMPLETING"), False),
+        (_status(answers=False), False),
+    ],
+)
+def test_a_study_is_over_when_nobody_works_on_it_or_will(status: Status, over: bool) -> None:
+    assert is_over(status) is over
+
+
+def test_one_line_of_status() -> None:
+    line = summarize_in_line(_status("RUNNING", "RUNNING", "PENDING"))
+    assert line == "3/9 trials done, 2 running, 0 failed; jobs: 2 running, 1 pending"
+    assert summarize_in_line(_status(answers=False)).endswith("; SLURM does not answer")

@@ -1,0 +1,51 @@
+"""The records of submitted arrays, and what squeue's answer says of a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aimlhpo.launch.slurm.queue import (
+    JobArray,
+    QueuedJob,
+    is_job_alive,
+    recorded_arrays,
+    write_array,
+    write_array_if_missing,
+)
+from aimlhpo.paths import StudyPaths
+
+
+def _job(state: str, restarts: int = 0) -> QueuedJob:
+    return QueuedJob("100", 4, "105", state, restarts, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        ([], False),
+        ([_job("RUNNING", 1)], True),
+        ([_job("RUNNING", 2)], False),
+        ([_job("PENDING", 2)], False),
+        ([_job("CANCELLED", 1)], False),
+        ([_job("COMPLETING", 2)], None),
+        ([_job("SUSPENDED", 1)], True),
+    ],
+)
+def test_who_is_alive(jobs: list[QueuedJob], expected: bool | None) -> None:
+    assert is_job_alive(jobs, "100_4", 1) is expected
+    assert is_job_alive(jobs, "105", 1) is expected
+
+
+def test_records_of_arrays(tmp_path: Path) -> None:
+    paths = StudyPaths(tmp_path, "s")
+    paths.create()
+    write_array_if_missing(paths, JobArray("12", 3))
+    write_array(paths, JobArray("12", 3, script="x.sh", submitted=2.0))
+    write_array_if_missing(paths, JobArray("12", 3))
+    write_array(paths, JobArray("9", 1, submitted=1.0))
+    (paths.jobs / "torn.json").write_text('{"array_id": "1')
+    assert [array.label for array in recorded_arrays(paths)] == ["9_0", "12_[0-2]"]
+    assert recorded_arrays(paths)[1].script == "x.sh"
+    assert (paths.jobs / "12.json").stat().st_mode & 0o077 == 0
