@@ -76,7 +76,9 @@ class ForkServer:
 
         Raises ObjectiveError when it cannot be loaded as an objective, with its own traceback last.
         """
-        answer = self._requests.recv(_MESSAGE_BYTES)
+        answer = b""
+        with suppress(ConnectionResetError):  # it has died before it read what to import
+            answer = self._requests.recv(_MESSAGE_BYTES)
         if answer:
             problem = json.loads(answer)
             if problem is not None:
@@ -88,10 +90,11 @@ class ForkServer:
         raise ObjectiveError(f"{self._objective}: Python {how} while importing it", "\n".join(last))
 
     def write_log(self, log: Path) -> None:
-        """Put what importing the objective has printed, if anything, into a file."""
+        """Put what importing the objective has printed, if anything, into a file, where that can be written."""
         printed = self._printed()
         if printed:
-            log.write_bytes(printed)
+            with suppress(OSError):  # a full disk keeps no study from training
+                log.write_bytes(printed)
 
     def _printed(self) -> bytes:
         return os.pread(self._output.fileno(), os.fstat(self._output.fileno()).st_size, 0)

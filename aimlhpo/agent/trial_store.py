@@ -189,7 +189,7 @@ class TrialBuilder:
             return Suggested(error=error)
 
     def forget(self, number: int) -> None:
-        """This attempt at the trial is over."""
+        """This attempt at the trial is over, or others may have gone on with the trial meanwhile."""
         self._attached.pop(number, None)
 
 
@@ -359,6 +359,7 @@ class TrialStore:
             kept = self._ledger.confirm(list(self._held.values()))
             for claim in self._held.values():
                 self._storage.let_go(claim.trial_id)
+                self._builder.forget(claim.number)
             for claim in kept:
                 self._storage.hold(claim.trial_id)
             self._held = {claim.number: claim for claim in kept}
