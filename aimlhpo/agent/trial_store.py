@@ -151,11 +151,10 @@ class TrialBuilder:
         self._sampling = Sampling(config, study)
         self._attached: dict[int, Trial] = {}
 
-    def sample_and_build(self, claims: Sequence[Claim], term: int) -> list[PreparedTrial]:
+    def sample(self, claims: Sequence[Claim]) -> list[dict[str, Any]]:
         """Sample the parameters of all these trials here, and write them at once. Raises StudyFailed."""
         with self._storage.batch():
-            values = [self._sampling.sample(claim.trial_id, claim.number) for claim in claims]
-        return [self.build(claim, sampled, term) for claim, sampled in zip(claims, values, strict=True)]
+            return [self._sampling.sample(claim.trial_id, claim.number) for claim in claims]
 
     def build(self, claim: Claim, values: dict[str, Any], term: int) -> PreparedTrial:
         """A trial whose parameters are known."""
@@ -331,10 +330,11 @@ class TrialStore:
     def prepare(self, claims: Sequence[Claim], term: int) -> list[PreparedTrial]:
         """Sample the parameters of these trials here. Raises StudyFailed; the trials are given back then."""
         try:
-            return self._builder.sample_and_build(claims, term)
+            values = self._builder.sample(claims)
         except StudyFailed:
             self.process([Release(claim, None) for claim in claims])
             raise
+        return [self._builder.build(claim, sampled, term) for claim, sampled in zip(claims, values, strict=True)]
 
     def suggest(self, request: SuggestRequest) -> tuple[Suggested, str | None]:
         """The answer to a suggest call, and a line for the user where the storage has refused the parameter.

@@ -107,8 +107,8 @@ class WorkerProcess:
             self.connection.send(self._setup)
 
     def answer(self, message: object) -> None:
-        """Send what it asked for; it may have died or been replaced meanwhile. None is no answer."""
-        if message is not None and not self.connection.closed:
+        """Send what it asked for; it may have died or been replaced meanwhile."""
+        if not self.connection.closed:
             with suppress(OSError):
                 self.connection.send(message)
 

@@ -186,14 +186,16 @@ def load_target(named: Path) -> Config:
 
 def _workers(text: str) -> int | str:
     """The value of --local: a number of workers, or "auto"."""
-    if text != "auto" and (not text.isdecimal() or int(text) < 1):
-        raise UsageError(f"--local: {text!r} is not a number of workers; legal: a whole number from 1, or nothing")
-    return text if text == "auto" else int(text)
+    return text if text == "auto" else _count("--local", text, "workers", ", or nothing")
 
 
 def _jobs(text: str) -> int:
+    return _count("--jobs", text, "jobs")
+
+
+def _count(option: str, text: str, what: str, or_else: str = "") -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--jobs: {text!r} is not a number of jobs; legal: a whole number from 1")
+        raise UsageError(f"{option}: {text!r} is not a number of {what}; legal: a whole number from 1{or_else}")
     return int(text)
 
 
@@ -326,7 +328,12 @@ aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
         load_study,
         (
             _STUDY,
-            argument("--jobs", type=_jobs, metavar="N", help="number of jobs (default: slurm: jobs)"),
+            argument(
+                "--jobs",
+                type=_jobs,
+                metavar="N",
+                help="number of jobs (default: slurm: jobs)",
+            ),
             argument("--dry-run", action="store_true", help="show the script, submit nothing"),
             argument("--wait", action="store_true", help="follow the study to its end"),
         ),

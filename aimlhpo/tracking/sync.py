@@ -57,8 +57,7 @@ class TrackingSync:
         trials = self._begun_trials()
         state = self._state(trials, None if any(t.state == TrialState.RUNNING for t in trials) else ended)
         for delivery in self._deliveries:
-            delivery.retry_now()
-            delivery.attempt(trials, state)
+            delivery.attempt(trials, state, at_once=True)
         return [line for delivery in self._deliveries for line in delivery.missing(trials)]
 
     def _begun_trials(self) -> list[FrozenTrial]:
@@ -91,12 +90,9 @@ class Delivery:
         self._reason: str | None = None
         self._pause, self._retry_at = _FIRST_PAUSE, 0.0
 
-    def retry_now(self) -> None:
-        self._retry_at = 0.0
-
-    def attempt(self, trials: Sequence[FrozenTrial], state: StudyState) -> None:
-        """Send what the tool lacks, unless it has failed a moment ago. Raises nothing."""
-        if time.monotonic() < self._retry_at:
+    def attempt(self, trials: Sequence[FrozenTrial], state: StudyState, *, at_once: bool = False) -> None:
+        """Send what the tool lacks, unless it has failed a moment ago; `at_once`, even then. Raises nothing."""
+        if time.monotonic() < self._retry_at and not at_once:
             return
         try:
             if not self._is_open:
