@@ -99,7 +99,7 @@ class TrialDispatcher:
     # --- giving trials to slots ---
 
     def fill_slots(self) -> None:
-        """Give each free slot a trial, or claim one for it; claim the next ones ahead."""
+        """Give each free slot a trial, or claim one for it; claim the next ones ahead, or give these back."""
         for slot in self._pool.slots:
             if self._is_free(slot):
                 self._fill(slot)
@@ -109,7 +109,14 @@ class TrialDispatcher:
             self._asked_ahead += 1
             self._storage.claim(None, self._after_claim_ahead)
         self._has_started = False
-        self._share_ready()
+
+        # Give back what was claimed ahead where it may not start, or where other agents' free slots could run it.
+        if self._ready and time.monotonic() >= self._next_share:
+            self._next_share = time.monotonic() + _SHARE_INTERVAL
+            if not self._may_start():
+                self.give_back_ready()
+            elif not self._has_free_slot:
+                self._storage.ask_whether_to_keep(self._after_share)
         self._storage.flush()
 
     def _fill(self, slot: WorkerSlot) -> None:
@@ -177,16 +184,6 @@ class TrialDispatcher:
         if isinstance(answer, PreparedTrial):
             self._ready.append(answer)
             self._pool.claim_again()
-
-    def _share_ready(self) -> None:
-        """Give back what was claimed ahead where it may not start, or where other agents' free slots could run it."""
-        if not self._ready or time.monotonic() < self._next_share:
-            return
-        self._next_share = time.monotonic() + _SHARE_INTERVAL
-        if not self._may_start():
-            self.give_back_ready()
-        elif not self._has_free_slot:
-            self._storage.ask_whether_to_keep(self._after_share)
 
     def _after_share(self, keep: bool) -> None:
         if not keep and not self._has_free_slot:

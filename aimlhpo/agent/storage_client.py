@@ -321,15 +321,16 @@ class StorageClient:
 
     def reap(self) -> None:
         """Look for dead agents, once at a time: where many wait for the ledger, more of it would keep out all else."""
+
+        def reaped(numbers: list[int]) -> None:
+            self._reaping = False
+            if numbers:
+                self._stale = True
+                self.log(f"trials given back because their agents are gone: {', '.join(map(str, numbers))}")
+
         if not self._reaping:
             self._reaping = True
-            self._executor.submit(self._store.reap, self._after_reap)
-
-    def _after_reap(self, numbers: list[int]) -> None:
-        self._reaping = False
-        if numbers:
-            self._stale = True
-            self.log(f"trials given back because their agents are gone: {', '.join(map(str, numbers))}")
+            self._executor.submit(self._store.reap, reaped)
 
     def refresh(self) -> None:
         """Read the study again where something has changed since; claims go first for a while."""

@@ -14,6 +14,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -186,16 +187,12 @@ def load_target(named: Path) -> Config:
 
 def _workers(text: str) -> int | str:
     """The value of --local: a number of workers, or "auto"."""
-    return text if text == "auto" else _count("--local", text, "workers", ", or nothing")
+    return text if text == "auto" else _number("--local", "workers", text, or_else=", or nothing")
 
 
-def _jobs(text: str) -> int:
-    return _count("--jobs", text, "jobs")
-
-
-def _count(option: str, text: str, what: str, or_else: str = "") -> int:
+def _number(option: str, of: str, text: str, or_else: str = "") -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{option}: {text!r} is not a number of {what}; legal: a whole number from 1{or_else}")
+        raise UsageError(f"{option}: {text!r} is not a number of {of}; legal: a whole number from 1{or_else}")
     return int(text)
 
 
@@ -330,7 +327,7 @@ aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
             _STUDY,
             argument(
                 "--jobs",
-                type=_jobs,
+                type=partial(_number, "--jobs", "jobs"),
                 metavar="N",
                 help="number of jobs (default: slurm: jobs)",
             ),
