@@ -51,7 +51,7 @@ OUT_OF_MEMORY = "out of memory"
 """The cause in the outcome of a trial for which the GPU's memory was too small."""
 
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
-"""A worker's word for how a trial ended, and the name of Optuna's state."""
+"""How a trial ended, as workers say it, and the name of Optuna's state for that."""
 
 _RETRY_INTERVAL = 1.0  # seconds until a slot claims again when all that is left is running elsewhere
 _SHARE_INTERVAL = 2.0  # seconds between two looks at whether others could run what was claimed ahead
@@ -228,7 +228,7 @@ class TrialDispatcher:
             case LoadFailed():
                 self._stop.give_up(ObjectiveError(message.message, message.detail))
             case Report():
-                # Nothing is taken of a trial that has ended, whatever its objective has left running.
+                # Reports of a trial that has ended are dropped: its objective may have left something running.
                 if slot.running is not None and slot.running.prepared.claim.number == message.number:
                     slot.running.reports.append(message)
                     self._storage.report(message, slot.worker)
@@ -345,7 +345,7 @@ class TrialDispatcher:
         }
         if outcome.state == PAUSED and assignment.pause is not None:
             record["rung"] = assignment.pause.rung
-            # Told once, of the first trial that pauses.
+            # The user is told once, when the first trial pauses.
             if not self._checked_checkpoint and newest_file(self._paths.checkpoint(claim.number)) == 0.0:
                 self._storage.log(
                     f"trial {claim.number} paused without a checkpoint: when it is promoted it begins anew. Save one "

@@ -65,7 +65,7 @@ class ForkServer:
         An empty `objective` imports nothing: the objective is a program.
         """
         self._objective = objective
-        with suppress(OSError):  # it has died: whatever is asked of it next tells
+        with suppress(OSError):  # it has died, which the next request finds out
             self._requests.send(json.dumps([objective, dict(environment)]).encode())
 
     def verify(self) -> None:

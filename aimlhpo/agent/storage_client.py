@@ -77,7 +77,7 @@ class RequestBuffer:
 
 
 class PruningNotifier:
-    """Tells workers the decisions that change what they know: each of them begins with a trial that goes on.
+    """Tells workers only of decisions that differ from the last one; each of them begins with a trial that goes on.
 
     A message costs a training loop in Python more than its report does, because another thread has to receive it. With
     `strict` every decision is told, as the worker waits for it.

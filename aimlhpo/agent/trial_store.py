@@ -256,7 +256,7 @@ class TrialStore:
     ) -> list[Decision]:
         """Add the reports to what is written, and decide on each trial, seen from its last one.
 
-        A trial that has ended brings all its reports with its result. One that others have taken is told to stop.
+        The result of a trial that has ended holds all its reports. A trial that others have claimed is told to stop.
         """
         by_trial: dict[int, list[Report]] = defaultdict(list)
         for report in reports:

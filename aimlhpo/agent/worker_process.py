@@ -103,7 +103,7 @@ class WorkerProcess:
             self.gone = False
             self.kill()
             return
-        with suppress(OSError):  # dead already: the next message tells
+        with suppress(OSError):  # dead already, which the next `receive` finds out
             self.connection.send(self._setup)
 
     def answer(self, message: object) -> None:

@@ -152,7 +152,7 @@ def load_files_and_objective(arguments: Namespace, resources: ExitStack) -> Conf
     def load_objective(config: Config) -> None:
         environment: dict[str, str] = {}
         if config.slurm is None or arguments.local is not None:
-            with suppress(DeviceError):  # told by the check
+            with suppress(DeviceError):  # the check reports it
                 environment = plan_local_slots(config, number_of_workers(arguments))[0].environment()
         arguments.fork_server.load(config.optuna.objective or "", environment)
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.DONE
-    except Exception:  # noqa: BLE001  the last line of defence: told as what it is
+    except Exception:  # noqa: BLE001  whatever nobody foresaw is reported as a bug
         traceback.print_exc()
         print_error("this is a bug in aimlhpo, please report it with the lines above")
         code = ExitCode.INTERNAL

@@ -1,7 +1,7 @@
 """How the command line speaks: results on standard output, errors in red on standard error.
 
 Also what several verbs say in the end: the best trial, where the files are, and what ended the study. Imports nothing
-heavy, because mistakes are told before anything is loaded.
+heavy, because mistakes are reported before anything is loaded.
 """
 
 from __future__ import annotations

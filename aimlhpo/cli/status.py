@@ -71,7 +71,7 @@ def screen(status: Status) -> Iterator[str]:
 
 
 def describe_rest(status: Status) -> str:
-    """What the budget lacks, in words; empty where it lacks nothing."""
+    """What is missing from the budget, in words; empty where nothing is."""
     if not status.left:
         return ""
     untried = status.left - status.given_up

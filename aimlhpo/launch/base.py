@@ -97,7 +97,7 @@ class Launcher(ABC):
         Raises:
             ConfigError, DeviceError: what was asked for cannot be started.
             ObjectiveError, StudyFailed, StorageError: the study had to be given up.
-            SubmissionError: the jobs were not taken.
+            SubmissionError: the jobs were not accepted.
             Interrupted: the user has stopped the study.
         """
 

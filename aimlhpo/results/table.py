@@ -58,7 +58,7 @@ def write_results(study: optuna.Study, config: Config) -> ResultFiles:
 class ResultsWriter:
     """Keeps results.csv and best.yml fresh while trials run; several agents may each have one.
 
-    Both files are derived, so a failed `maybe_write` is told once and tried again later: it never stops training.
+    Both files are derived, so a failed `maybe_write` is logged once and tried again later: it never stops training.
     """
 
     def __init__(self, study: optuna.Study, config: Config, interval: float = INTERVAL) -> None:

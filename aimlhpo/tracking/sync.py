@@ -76,8 +76,8 @@ class TrackingSync:
 class Delivery:
     """What goes to one tool.
 
-    Its failures are told once; what it lacks is sent when it answers again. A run that it does not take is told and
-    left out, so that it holds up no other.
+    A failure is logged once; what the tool lacks is sent when it answers again. A run that it does not accept is logged
+    and left out, so that it holds up no other.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Delivery:
                 if self._sent.get(trial.number) != version_of(trial):
                     self._send(trial)
             self._target.conclude(state)
-        except Exception as error:  # noqa: BLE001  whatever a tool raises: it is told, and training goes on
+        except Exception as error:  # noqa: BLE001  whatever a tool raises is logged, and training goes on
             self._is_open = False
             if self._reason is None:
                 self._say(f"{self._target.name} cannot be told of the trials now, trying again: {_short(error)}")
