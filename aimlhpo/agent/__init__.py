@@ -11,7 +11,7 @@ storage_client   StorageClient: gathers requests for the storage thread, spreads
 executor         SerialExecutor: a thread that does jobs in order; one for the storage, one for the sampling process
 trial_store      TrialStore: does the requests, a batch in one write (storage thread)
 stop_requests    why an agent stops: requests, signals, the end of its job (main thread)
-progress         what a view is told (main thread)
+progress         what views show of a running agent (main thread)
 
 Two more threads belong to others: the lease's (`aimlhpo.ledger.leases`) and the view's. May import the rooms worker,
 ledger, results, tracking and those below them; only `aimlhpo.launch` and `aimlhpo.cli` import this one.

@@ -51,7 +51,7 @@ OUT_OF_MEMORY = "out of memory"
 """The cause in the outcome of a trial for which the GPU's memory was too small."""
 
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
-"""A worker's word for how a trial ended, and the name of Optuna's state."""
+"""How a trial ended, as workers say it, and the name of Optuna's state for that."""
 
 _RETRY_INTERVAL = 1.0  # seconds until a slot claims again when all that is left is running elsewhere
 _SHARE_INTERVAL = 2.0  # seconds between two looks at whether others could run what was claimed ahead
@@ -99,7 +99,7 @@ class TrialDispatcher:
     # --- giving trials to slots ---
 
     def fill_slots(self) -> None:
-        """Give each free slot a trial, or claim one for it; claim the next ones ahead."""
+        """Give each free slot a trial, or claim one for it; claim the next ones ahead, or give these back."""
         for slot in self._pool.slots:
             if self._is_free(slot):
                 self._fill(slot)
@@ -109,7 +109,14 @@ class TrialDispatcher:
             self._asked_ahead += 1
             self._storage.claim(None, self._after_claim_ahead)
         self._has_started = False
-        self._share_ready()
+
+        # Give back what was claimed ahead where it may not start, or where other agents' free slots could run it.
+        if self._ready and time.monotonic() >= self._next_share:
+            self._next_share = time.monotonic() + _SHARE_INTERVAL
+            if not self._may_start():
+                self.give_back_ready()
+            elif not self._has_free_slot:
+                self._storage.ask_whether_to_keep(self._after_share)
         self._storage.flush()
 
     def _fill(self, slot: WorkerSlot) -> None:
@@ -178,16 +185,6 @@ class TrialDispatcher:
             self._ready.append(answer)
             self._pool.claim_again()
 
-    def _share_ready(self) -> None:
-        """Give back what was claimed ahead where it may not start, or where other agents' free slots could run it."""
-        if not self._ready or time.monotonic() < self._next_share:
-            return
-        self._next_share = time.monotonic() + _SHARE_INTERVAL
-        if not self._may_start():
-            self.give_back_ready()
-        elif not self._has_free_slot:
-            self._storage.ask_whether_to_keep(self._after_share)
-
     def _after_share(self, keep: bool) -> None:
         if not keep and not self._has_free_slot:
             self.give_back_ready()
@@ -231,7 +228,7 @@ class TrialDispatcher:
             case LoadFailed():
                 self._stop.give_up(ObjectiveError(message.message, message.detail))
             case Report():
-                # Nothing is taken of a trial that has ended, whatever its objective has left running.
+                # Reports of a trial that has ended are dropped: its objective may have left something running.
                 if slot.running is not None and slot.running.prepared.claim.number == message.number:
                     slot.running.reports.append(message)
                     self._storage.report(message, slot.worker)
@@ -348,7 +345,7 @@ class TrialDispatcher:
         }
         if outcome.state == PAUSED and assignment.pause is not None:
             record["rung"] = assignment.pause.rung
-            # Told once, of the first trial that pauses.
+            # The user is told once, when the first trial pauses.
             if not self._checked_checkpoint and newest_file(self._paths.checkpoint(claim.number)) == 0.0:
                 self._storage.log(
                     f"trial {claim.number} paused without a checkpoint: when it is promoted it begins anew. Save one "

@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from aimlhpo.errors import ObjectiveError
@@ -57,9 +56,7 @@ class ForkServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close()
 
     def load(self, objective: str, environment: Mapping[str, str]) -> None:
@@ -68,7 +65,7 @@ class ForkServer:
         An empty `objective` imports nothing: the objective is a program.
         """
         self._objective = objective
-        with suppress(OSError):  # it has died: whatever is asked of it next tells
+        with suppress(OSError):  # it has died, which the next request finds out
             self._requests.send(json.dumps([objective, dict(environment)]).encode())
 
     def verify(self) -> None:
@@ -76,7 +73,9 @@ class ForkServer:
 
         Raises ObjectiveError when it cannot be loaded as an objective, with its own traceback last.
         """
-        answer = self._requests.recv(_MESSAGE_BYTES)
+        answer = b""
+        with suppress(ConnectionResetError):  # it has died before it read what to import
+            answer = self._requests.recv(_MESSAGE_BYTES)
         if answer:
             problem = json.loads(answer)
             if problem is not None:
@@ -88,10 +87,11 @@ class ForkServer:
         raise ObjectiveError(f"{self._objective}: Python {how} while importing it", "\n".join(last))
 
     def write_log(self, log: Path) -> None:
-        """Put what importing the objective has printed, if anything, into a file."""
+        """Put what importing the objective has printed, if anything, into a file, where that can be written."""
         printed = self._printed()
         if printed:
-            log.write_bytes(printed)
+            with suppress(OSError):  # a full disk keeps no study from training
+                log.write_bytes(printed)
 
     def _printed(self) -> bytes:
         return os.pread(self._output.fileno(), os.fstat(self._output.fileno()).st_size, 0)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class RequestBuffer:
     """What gathers for the storage thread between two batches.
 
-    With `strict`, workers wait for decisions on pruning, so that reports are urgent, too.
+    Some of it is urgent because somebody waits for it. With `strict`, workers wait for decisions on pruning, so that
+    reports are urgent, too.
 
     Runs in: both threads. The main thread puts requests in, the storage thread takes all of them at once: this is the
     one object that both write, under its lock.
@@ -48,18 +49,13 @@ class RequestBuffer:
             self._urgent = self._urgent or not isinstance(request, self._can_wait)
 
     @property
-    def is_urgent(self) -> bool:
-        """Whether somebody waits for what lies here: for reports, only where pruning is strict."""
-        return self._urgent
-
-    @property
     def is_empty(self) -> bool:
         return not self._requests
 
-    def needs_job(self) -> bool:
+    def needs_job(self, *, only_urgent: bool) -> bool:
         """Whether a job has to be submitted: there is something here, and no job is on the way to take it."""
         with self._lock:
-            needed = bool(self._requests) and not self._has_job
+            needed = (self._urgent if only_urgent else bool(self._requests)) and not self._has_job
             self._has_job = self._has_job or needed
             return needed
 
@@ -81,7 +77,7 @@ class RequestBuffer:
 
 
 class PruningNotifier:
-    """Tells workers the decisions that change what they know: each of them begins with a trial that goes on.
+    """Tells workers only of decisions that differ from the last one; each of them begins with a trial that goes on.
 
     A message costs a training loop in Python more than its report does, because another thread has to receive it. With
     `strict` every decision is told, as the worker waits for it.
@@ -91,25 +87,24 @@ class PruningNotifier:
 
     def __init__(self, *, strict: bool) -> None:
         self._strict = strict
-        self._workers: dict[int, WorkerProcess] = {}
-        self._told: dict[int, bool] = {}
+        self._told: dict[int, tuple[WorkerProcess, bool]] = {}
 
     def note_report(self, number: int, worker: WorkerProcess) -> None:
         """The worker has reported on the trial."""
-        if self._workers.get(number) is not worker:
-            self._workers[number], self._told[number] = worker, False
+        if number not in self._told or self._told[number][0] is not worker:
+            self._told[number] = worker, False
 
     def forget(self, number: int) -> None:
         """This attempt at the trial is over."""
-        self._workers.pop(number, None)
         self._told.pop(number, None)
 
     def tell(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
-            worker = self._workers.get(decision.number)
-            if worker is not None and (self._strict or decision.prune != self._told[decision.number]):
-                self._told[decision.number] = decision.prune
-                worker.answer(decision)
+            if decision.number in self._told:
+                worker, prunes = self._told[decision.number]
+                if self._strict or decision.prune != prunes:
+                    self._told[decision.number] = worker, decision.prune
+                    worker.answer(decision)
 
 
 ClaimCallback = Callable[[PreparedTrial | NoTrial], None]
@@ -217,7 +212,7 @@ class StorageClient:
 
     def flush(self) -> None:
         """Have the storage thread come for what has gathered, where it is urgent or the last batch is long ago."""
-        if (self._buffer.is_urgent or self.rest == 0.0) and self._buffer.needs_job():
+        if self._buffer.needs_job(only_urgent=self.rest > 0.0):
             self._executor.submit(self._buffer.job(self._store.process), self._after_batch)
 
     @property
@@ -326,15 +321,16 @@ class StorageClient:
 
     def reap(self) -> None:
         """Look for dead agents, once at a time: where many wait for the ledger, more of it would keep out all else."""
+
+        def reaped(numbers: list[int]) -> None:
+            self._reaping = False
+            if numbers:
+                self._stale = True
+                self.log(f"trials given back because their agents are gone: {', '.join(map(str, numbers))}")
+
         if not self._reaping:
             self._reaping = True
-            self._executor.submit(self._store.reap, self._after_reap)
-
-    def _after_reap(self, numbers: list[int]) -> None:
-        self._reaping = False
-        if numbers:
-            self._stale = True
-            self.log(f"trials given back because their agents are gone: {', '.join(map(str, numbers))}")
+            self._executor.submit(self._store.reap, reaped)
 
     def refresh(self) -> None:
         """Read the study again where something has changed since; claims go first for a while."""

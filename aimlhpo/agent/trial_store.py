@@ -151,11 +151,10 @@ class TrialBuilder:
         self._sampling = Sampling(config, study)
         self._attached: dict[int, Trial] = {}
 
-    def sample_and_build(self, claims: Sequence[Claim], term: int) -> list[PreparedTrial]:
+    def sample(self, claims: Sequence[Claim]) -> list[dict[str, Any]]:
         """Sample the parameters of all these trials here, and write them at once. Raises StudyFailed."""
         with self._storage.batch():
-            values = [self._sampling.sample(claim.trial_id, claim.number) for claim in claims]
-        return [self.build(claim, sampled, term) for claim, sampled in zip(claims, values, strict=True)]
+            return [self._sampling.sample(claim.trial_id, claim.number) for claim in claims]
 
     def build(self, claim: Claim, values: dict[str, Any], term: int) -> PreparedTrial:
         """A trial whose parameters are known."""
@@ -189,7 +188,7 @@ class TrialBuilder:
             return Suggested(error=error)
 
     def forget(self, number: int) -> None:
-        """This attempt at the trial is over."""
+        """This attempt at the trial is over, or others may have gone on with the trial meanwhile."""
         self._attached.pop(number, None)
 
 
@@ -257,7 +256,7 @@ class TrialStore:
     ) -> list[Decision]:
         """Add the reports to what is written, and decide on each trial, seen from its last one.
 
-        A trial that has ended brings all its reports with its result. One that others have taken is told to stop.
+        The result of a trial that has ended holds all its reports. A trial that others have claimed is told to stop.
         """
         by_trial: dict[int, list[Report]] = defaultdict(list)
         for report in reports:
@@ -331,10 +330,11 @@ class TrialStore:
     def prepare(self, claims: Sequence[Claim], term: int) -> list[PreparedTrial]:
         """Sample the parameters of these trials here. Raises StudyFailed; the trials are given back then."""
         try:
-            return self._builder.sample_and_build(claims, term)
+            values = self._builder.sample(claims)
         except StudyFailed:
             self.process([Release(claim, None) for claim in claims])
             raise
+        return [self._builder.build(claim, sampled, term) for claim, sampled in zip(claims, values, strict=True)]
 
     def suggest(self, request: SuggestRequest) -> tuple[Suggested, str | None]:
         """The answer to a suggest call, and a line for the user where the storage has refused the parameter.
@@ -359,6 +359,7 @@ class TrialStore:
             kept = self._ledger.confirm(list(self._held.values()))
             for claim in self._held.values():
                 self._storage.let_go(claim.trial_id)
+                self._builder.forget(claim.number)
             for claim in kept:
                 self._storage.hold(claim.trial_id)
             self._held = {claim.number: claim for claim in kept}

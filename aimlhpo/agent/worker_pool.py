@@ -84,7 +84,7 @@ class WorkerSlot:
         """Send the trial to the worker; `alone` keeps the other slots of this GPU empty meanwhile."""
         self.state = WorkerState.BUSY
         self.running = CurrentTrial(prepared, time.monotonic(), self.worker.begin_trial(), alone=alone)
-        with suppress(OSError):  # a worker that has just died: the end of its pipe tells
+        with suppress(OSError):  # the worker has just died, which the end of its pipe will show
             self.worker.connection.send(prepared.assignment)
 
     def clear(self) -> CurrentTrial | None:

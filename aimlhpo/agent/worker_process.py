@@ -103,12 +103,12 @@ class WorkerProcess:
             self.gone = False
             self.kill()
             return
-        with suppress(OSError):  # dead already: the next message tells
+        with suppress(OSError):  # dead already, which the next `receive` finds out
             self.connection.send(self._setup)
 
     def answer(self, message: object) -> None:
-        """Send what it asked for; it may have died or been replaced meanwhile. None is no answer."""
-        if message is not None and not self.connection.closed:
+        """Send what it asked for; it may have died or been replaced meanwhile."""
+        if not self.connection.closed:
             with suppress(OSError):
                 self.connection.send(message)
 

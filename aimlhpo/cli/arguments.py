@@ -14,6 +14,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -151,7 +152,7 @@ def load_files_and_objective(arguments: Namespace, resources: ExitStack) -> Conf
     def load_objective(config: Config) -> None:
         environment: dict[str, str] = {}
         if config.slurm is None or arguments.local is not None:
-            with suppress(DeviceError):  # told by the check
+            with suppress(DeviceError):  # the check reports it
                 environment = plan_local_slots(config, number_of_workers(arguments))[0].environment()
         arguments.fork_server.load(config.optuna.objective or "", environment)
 
@@ -186,14 +187,12 @@ def load_target(named: Path) -> Config:
 
 def _workers(text: str) -> int | str:
     """The value of --local: a number of workers, or "auto"."""
-    if text != "auto" and (not text.isdecimal() or int(text) < 1):
-        raise UsageError(f"--local: {text!r} is not a number of workers; legal: a whole number from 1, or nothing")
-    return text if text == "auto" else int(text)
+    return text if text == "auto" else _number("--local", "workers", text, or_else=", or nothing")
 
 
-def _jobs(text: str) -> int:
+def _number(option: str, of: str, text: str, or_else: str = "") -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--jobs: {text!r} is not a number of jobs; legal: a whole number from 1")
+        raise UsageError(f"{option}: {text!r} is not a number of {of}; legal: a whole number from 1{or_else}")
     return int(text)
 
 
@@ -326,7 +325,12 @@ aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
         load_study,
         (
             _STUDY,
-            argument("--jobs", type=_jobs, metavar="N", help="number of jobs (default: slurm: jobs)"),
+            argument(
+                "--jobs",
+                type=partial(_number, "--jobs", "jobs"),
+                metavar="N",
+                help="number of jobs (default: slurm: jobs)",
+            ),
             argument("--dry-run", action="store_true", help="show the script, submit nothing"),
             argument("--wait", action="store_true", help="follow the study to its end"),
         ),

@@ -1,6 +1,6 @@
 """`aimlhpo check`: every mistake at once, before anything is started.
 
-A mistake in the files is told before the packages are loaded that the deeper checks need.
+Mistakes in the files are reported before the packages are loaded that the deeper checks need.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _print_problems(problems: list[Problem], arguments: Namespace) -> int:
-    """On standard output as JSON, where that is asked for; else raised, to be told like any error."""
+    """Print them as JSON where that is asked for; otherwise raise them, to be shown like any error."""
     if not arguments.json:
         raise ConfigError(problems)
     print_json(_report(problems, [], None))

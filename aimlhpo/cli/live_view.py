@@ -6,7 +6,9 @@ Both views paint in a thread of their own, so that a slow terminal does not keep
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
@@ -15,7 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from aimlhpo.agent.progress import Progress, SlotState, ThreadedView, View
+from aimlhpo.agent.progress import Progress, SlotState, View
 from aimlhpo.errors import shorten, show_duration, show_number, show_rate, storage_kind
 
 if TYPE_CHECKING:
@@ -23,12 +25,68 @@ if TYPE_CHECKING:
 
 NARROWEST_CELL, WIDEST_CELL = 22, 72  # characters of a slot
 LEAST_GAP = 2.0  # seconds between two lines
+PERIOD = 0.5  # seconds between two paintings
+FAREWELL = 5.0  # seconds that `stop` waits for a terminal that takes nothing (Ctrl-S, a full pipe)
 
 
 def make_view(config: Config) -> View:
     """The view that fits where standard output goes."""
     console = Console(file=sys.stdout)
     return TerminalView(config, console) if console.is_terminal and not console.is_dumb_terminal else LinesView()
+
+
+class ThreadedView:
+    """A view that paints in a thread of its own; subclasses say how."""
+
+    def __init__(self) -> None:
+        self._snapshot = Progress()
+        self._lines: deque[str] = deque(maxlen=1000)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="aimlhpo-view", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(FAREWELL)
+
+    def update(self, snapshot: Progress) -> None:
+        self._snapshot = snapshot
+
+    def log(self, line: str) -> None:
+        self._lines.append(line)
+
+    def _run(self) -> None:
+        try:
+            self._show()
+        except (OSError, ValueError):
+            return  # nobody reads any more (a closed pipe or terminal): the study goes on unseen
+
+    def _show(self) -> None:
+        self.begin()
+        while not self._stopping.wait(PERIOD):
+            self._paint()
+        self._paint()
+        self.end(self._snapshot)
+
+    def _paint(self) -> None:
+        while self._lines:
+            self.paint_line(self._lines.popleft())
+        self.paint(self._snapshot)
+
+    def begin(self) -> None:
+        """Called once before the first painting."""
+
+    def paint_line(self, line: str) -> None:
+        raise NotImplementedError
+
+    def paint(self, snapshot: Progress) -> None:
+        raise NotImplementedError
+
+    def end(self, snapshot: Progress) -> None:
+        """Called once after the last painting."""
 
 
 class LinesView(ThreadedView):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from importlib import import_module
 
 from aimlhpo import __version__
 from aimlhpo.cli.arguments import EXIT_CODES, VERBS, find_verb, parse_arguments
-from aimlhpo.cli.messages import print_bug, print_error, print_failure
+from aimlhpo.cli.messages import print_error, print_failure
 from aimlhpo.errors import AimlhpoError, ExitCode
 
 
@@ -32,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.DONE
-    except Exception:  # noqa: BLE001  the last line of defence: told as what it is
-        print_bug()
+    except Exception:  # noqa: BLE001  whatever nobody foresaw is reported as a bug
+        traceback.print_exc()
+        print_error("this is a bug in aimlhpo, please report it with the lines above")
         code = ExitCode.INTERNAL
     return int(code)
 

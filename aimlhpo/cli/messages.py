@@ -1,7 +1,7 @@
 """How the command line speaks: results on standard output, errors in red on standard error.
 
 Also what several verbs say in the end: the best trial, where the files are, and what ended the study. Imports nothing
-heavy, because mistakes are told before anything is loaded.
+heavy, because mistakes are reported before anything is loaded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any, TextIO
 
 from aimlhpo.errors import AimlhpoError, ConfigError, Interrupted
@@ -56,12 +55,6 @@ def print_failure(error: AimlhpoError) -> None:
         print(error, file=sys.stderr)
     else:
         print_error(str(error))
-
-
-def print_bug() -> None:
-    """An exception that nobody foresaw: its traceback, and whose fault it is."""
-    traceback.print_exc()
-    print_error("this is a bug in aimlhpo, please report it with the lines above")
 
 
 def print_json(data: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.cli.messages import bold, dim, green, print_json
 from aimlhpo.errors import ExitCode, show_duration, show_number, show_rate
-from aimlhpo.launch.base import job_states_of
+from aimlhpo.launch.base import launcher_of_jobs
 from aimlhpo.results.status import FailedTrial, Status, read_status
 from aimlhpo.storage.study import load_study
 
@@ -19,7 +19,7 @@ _LAST_FAILURES = 3
 
 
 def run(config: Config, arguments: Namespace) -> int:
-    status = read_status(load_study(config), config, job_states_of(config.paths))
+    status = read_status(load_study(config), config, launcher_of_jobs(config.paths).job_states(config.paths))
     if arguments.json:
         print_json(status.as_dict())
     elif arguments.failed:
@@ -71,7 +71,7 @@ def screen(status: Status) -> Iterator[str]:
 
 
 def describe_rest(status: Status) -> str:
-    """What the budget lacks, in words; empty where it lacks nothing."""
+    """What is missing from the budget, in words; empty where nothing is."""
     if not status.left:
         return ""
     untried = status.left - status.given_up

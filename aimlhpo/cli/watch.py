@@ -14,7 +14,7 @@ from rich.text import Text
 
 from aimlhpo.cli.status import describe_rest, screen
 from aimlhpo.errors import ExitCode
-from aimlhpo.launch.base import job_states_of
+from aimlhpo.launch.base import launcher_of_jobs
 from aimlhpo.results.status import Status, read_status
 from aimlhpo.storage.study import load_study
 
@@ -37,7 +37,7 @@ def follow(config: Config, every: float = _EVERY) -> int:
     study = load_study(config)
     with _display() as show:
         while True:
-            status = read_status(study, config, job_states_of(config.paths))
+            status = read_status(study, config, launcher_of_jobs(config.paths).job_states(config.paths))
             show(status)
             if is_over(status):
                 break

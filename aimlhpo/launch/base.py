@@ -97,7 +97,7 @@ class Launcher(ABC):
         Raises:
             ConfigError, DeviceError: what was asked for cannot be started.
             ObjectiveError, StudyFailed, StorageError: the study had to be given up.
-            SubmissionError: the jobs were not taken.
+            SubmissionError: the jobs were not accepted.
             Interrupted: the user has stopped the study.
         """
 
@@ -160,8 +160,3 @@ def run_job(config: Config, view: View) -> int:
         if launcher.is_in_job():
             return launcher.run_job(config, view)
     raise ConfigError(Problem("aimlhpo agent", "this is no SLURM job", "jobs run it; `aimlhpo optimize` submits"))
-
-
-def job_states_of(paths: StudyPaths) -> JobStates | None:
-    """Answers how the study's jobs are; None where none were submitted."""
-    return launcher_of_jobs(paths).job_states(paths)

@@ -213,8 +213,8 @@ class Registry:
         mine = self._myself
         if mine is not None and mine.job is not None and mine.job == holder.job and mine.restarts > holder.restarts:
             return True  # it ran in this agent's own job, before the job was requeued
-        if _ended_on_this_host(holder, path):
-            return True
+        if holder.boot == boot_id() and (_unlocked_since(path) is not None or not path.exists()):
+            return True  # its process has ended
         if age < _SUSPICIOUS * self._grace:
             return False
         runs = self._query_job_state(holder)
@@ -228,19 +228,6 @@ class Registry:
         for path in self._directory.glob("*.json"):
             if self.is_dead(path.stem):
                 path.unlink(missing_ok=True)
-
-
-def _ended_on_this_host(holder: Holder, path: Path) -> bool:
-    if holder.boot != boot_id():
-        return False
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        return try_lock(fd)
-    finally:
-        os.close(fd)
 
 
 class Election:
@@ -288,11 +275,12 @@ def verify_shared_locks(directory: Path, myself: Holder, grace_period: float) ->
     deadline = time.monotonic() + _SILENT * grace_period
     earlier = [other for other in holders(directory) if (other.started, other.agent) < (myself.started, myself.agent)]
     others = [holder for holder in earlier if holder.boot != boot_id()]
-    suspects = {holder: age for holder in others if (age := _unlocked_since(directory, holder)) is not None}
+    paths = {holder: _path(directory, holder.agent) for holder in others}
+    suspects = {holder: age for holder, path in paths.items() if (age := _unlocked_since(path)) is not None}
     while suspects:
         last = time.monotonic() >= deadline  # looks once more after it: this process may have been stopped meanwhile
         for holder, before in list(suspects.items()):
-            renewed = _unlocked_since(directory, holder)
+            renewed = _unlocked_since(paths[holder])
             if renewed is None:
                 del suspects[holder]
             elif renewed > before:
@@ -307,10 +295,10 @@ def verify_shared_locks(directory: Path, myself: Holder, grace_period: float) ->
         time.sleep(_POLL_INTERVAL)
 
 
-def _unlocked_since(directory: Path, holder: Holder) -> int | None:
-    """When the lease was last renewed (ns), if its lock can be taken; None where it is locked or gone."""
+def _unlocked_since(path: Path) -> int | None:
+    """When a lease was last renewed (ns), if its lock can be taken; None where it is locked or gone."""
     try:
-        fd = os.open(directory / f"{holder.agent}.json", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:

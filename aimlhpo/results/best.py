@@ -57,7 +57,7 @@ def best_text(trial: FrozenTrial, config: Config, space: SearchSpace) -> str:
     known = origin(trial)
     comment = [_header(config), f"# trial: {trial.number}" + (f" ({known})" if known else "")]
     comment += [f"# {_flat(name)}: {_one_line(record.metrics.get(name))}" for name in config.optuna.metric]
-    # Parameters without a place in the model YAML, so that the file tells the whole trial.
+    # Parameters without a place in the model YAML, so that the file has all values of the trial.
     placed = {parameter.name for parameter in space.parameters if parameter.path is not None}
     others = {name: value for name, value in space.values(record.params).items() if name not in placed}
     if others:

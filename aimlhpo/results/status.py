@@ -74,7 +74,10 @@ class FailedTrial:
 
 @dataclass(frozen=True)
 class InterruptedTrial:
-    """A trial that was given back and waits to go on; `attempts` is how often it was begun."""
+    """A trial that was given back before its end and waits to go on, but not at a rung.
+
+    `attempts` is how often it was begun.
+    """
 
     number: int
     cause: str
@@ -197,7 +200,13 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
         reaped=tuple(reaped),
         jobs=tuple(jobs) if jobs is not None else None,
         slurm_answers=jobs is not None or job_states is None,
-        interrupted=tuple(_interrupted(unfinished)),
+        interrupted=tuple(
+            InterruptedTrial(trial.number, history["cause"], history["attempts"])
+            for trial in unfinished
+            if trial.state == TrialState.WAITING
+            and (history := trial.system_attrs.get(RELEASED))
+            and not waits_at_rung(trial.state, trial.system_attrs.get(PAUSED))
+        ),
         given_up=given_up(config, study.get_trials(deepcopy=False)) if declared_grid(config) is not None else 0,
         feasible=count_feasible(study.get_trials(deepcopy=False)) if options.constraints else None,
         ended=ended,
@@ -248,11 +257,3 @@ def _failed(study: optuna.Study, config: Config) -> Iterator[FailedTrial]:
         log = str(config.paths.save_path / record.log) if record.log else None
         cause = record.cause or "unknown"
         yield FailedTrial(record.number, cause, record.worker, log, record.log_offset, record.error)
-
-
-def _interrupted(trials: Iterable[FrozenTrial]) -> Iterator[InterruptedTrial]:
-    """Trials that were given back before their end; those that are paused at a rung are none."""
-    for trial in trials:
-        history = trial.system_attrs.get(RELEASED) if trial.state == TrialState.WAITING else None
-        if history and not waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
-            yield InterruptedTrial(trial.number, history["cause"], history["attempts"])

@@ -52,18 +52,18 @@ class ResultFiles:
 def write_results(study: optuna.Study, config: Config) -> ResultFiles:
     """Write results.csv and best.yml from the storage. Raises OSError, ConfigError, Optuna's storage errors."""
     with _writers_lock(config.paths, LOCK_TIMEOUT):
-        return _Files(study, config).write()
+        return _write_files(study, config, ResultsTable(config.space, config.optuna.metric))
 
 
 class ResultsWriter:
     """Keeps results.csv and best.yml fresh while trials run; several agents may each have one.
 
-    Both files are derived, so a failed `maybe_write` is told once and tried again later: it never stops training.
+    Both files are derived, so a failed `maybe_write` is logged once and tried again later: it never stops training.
     """
 
     def __init__(self, study: optuna.Study, config: Config, interval: float = INTERVAL) -> None:
         self._study, self._config, self._paths = study, config, config.paths
-        self._files = _Files(study, config)
+        self._table = ResultsTable(config.space, config.optuna.metric)
         self._interval = interval
         self._due = time.monotonic() + interval
         self._seen = self._stamp()
@@ -82,7 +82,7 @@ class ResultsWriter:
             with _writers_lock(self._paths, timeout=0) as locked:
                 if not locked:
                     return False
-                self._files.write()
+                _write_files(self._study, self._config, self._table)
             self._seen = self._stamp()
             self._told = False
         except (OSError, StorageInternalError, AimlhpoError) as error:
@@ -109,18 +109,10 @@ class ResultsWriter:
         return status.st_mtime_ns, status.st_ino
 
 
-class _Files:
-    """results.csv and best.yml of one study, to be written time and again."""
-
-    def __init__(self, study: optuna.Study, config: Config) -> None:
-        self._study, self._config = study, config
-        self._space = config.space
-        self._table = ResultsTable(self._space, config.optuna.metric)
-
-    def write(self) -> ResultFiles:
-        results = self._config.paths.results
-        replace_file(results, self._table.text(self._study.get_trials(deepcopy=False)))
-        return ResultFiles(results, len(self._table), write_best(self._study, self._config, self._space))
+def _write_files(study: optuna.Study, config: Config, table: ResultsTable) -> ResultFiles:
+    results = config.paths.results
+    replace_file(results, table.text(study.get_trials(deepcopy=False)))
+    return ResultFiles(results, len(table), write_best(study, config, config.space))
 
 
 @contextmanager

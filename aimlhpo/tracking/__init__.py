@@ -1,4 +1,4 @@
-"""MLflow and TensorBoard are told of every trial, from what the storage holds and away from all training.
+"""Sends every trial to MLflow and TensorBoard, from what the storage holds and away from all training.
 
 agent (one of a study's, by election)   tracker     starts the child, passes on its lines, bounds its end
   `-- child process (__main__)          sync        reads the storage, sends each target what it lacks

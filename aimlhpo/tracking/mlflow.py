@@ -96,7 +96,13 @@ class MlflowTarget(Target):
         runs = list(self._find_runs())
         self._known = {int(run.data.tags[TRIAL]): self._know(run) for run in runs if TRIAL in run.data.tags}
         parents = [run.info.run_id for run in runs if TRIAL not in run.data.tags and not _is_deleted(run)]
-        self._parent = parents[0] if parents else self._create_parent()
+        if parents:
+            self._parent = str(parents[0])
+        else:
+            tags = {STUDY: self._study.id, **self._study.tags}
+            parent = self._client.create_run(self._experiment, tags=tags, run_name=self._study.name)
+            self._log(parent.info.run_id, self._study.parameters, [], {})
+            self._parent = str(parent.info.run_id)
         self._state = StudyState(ended="unknown" if parents else None)
 
     def _find_runs(self) -> Iterator[MlflowRun]:
@@ -115,12 +121,6 @@ class MlflowTarget(Target):
             history = self._client.get_metric_history(known.run_id, _name(self._reported))
             known.steps = {metric.step for metric in history}
         return known
-
-    def _create_parent(self) -> str:
-        tags = {STUDY: self._study.id, **self._study.tags}
-        run = self._client.create_run(self._experiment, tags=tags, run_name=self._study.name)
-        self._log(run.info.run_id, self._study.parameters, [], {})
-        return str(run.info.run_id)
 
     def send(self, run: Run) -> None:
         known = self._known.get(run.number)

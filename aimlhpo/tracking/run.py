@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.config.optuna_section import reported_metric
 from aimlhpo.errors import Problem
 from aimlhpo.results.best import best_model
-from aimlhpo.storage.trials import ATTRIBUTE, TrialRecord, origin, read_record
+from aimlhpo.storage.trials import ATTRIBUTE, origin, read_record
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -127,6 +127,11 @@ class RunReader:
         if finished and all(parameter.name in known for parameter in self._space.parameters):
             # A trial that ended before it had all its parameters has trained with no config.
             config = dict(_leaves(best_model(record, self._config, self._space)))
+        # What aimlhpo and the objective have noted with the trial.
+        known_facts = trial.user_attrs.get(ATTRIBUTE) or {}
+        facts = {name: known_facts.get(name) for name in _SHOWN} | {"origin": origin(trial)}
+        facts |= {name: value for name, value in record.metrics.items() if not _is_number(value)}
+        facts |= {key: value for key, value in trial.user_attrs.items() if key.partition(":")[0] != ATTRIBUTE}
         return Run(
             number=trial.number,
             state=trial.state.name,
@@ -136,7 +141,8 @@ class RunReader:
             config=config,
             reports=dict(sorted(trial.intermediate_values.items())),
             metrics={name: float(value) for name, value in record.metrics.items() if _is_number(value)},
-            facts={"state": trial.state.name, **_facts(trial, record)},
+            facts={"state": trial.state.name}
+            | {name: text_of(value) for name, value in facts.items() if value is not None},
         )
 
 
@@ -156,15 +162,6 @@ def _seconds(moment: datetime | None) -> float | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, bool | int | float)
-
-
-def _facts(trial: FrozenTrial, record: TrialRecord) -> dict[str, str]:
-    """What aimlhpo and the objective have noted with the trial."""
-    known = trial.user_attrs.get(ATTRIBUTE) or {}
-    ours = {name: known.get(name) for name in _SHOWN} | {"origin": origin(trial)}
-    texts = {name: value for name, value in record.metrics.items() if not _is_number(value)}
-    noted = {key: value for key, value in trial.user_attrs.items() if key.partition(":")[0] != ATTRIBUTE}
-    return {name: text_of(value) for name, value in (ours | texts | noted).items() if value is not None}
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

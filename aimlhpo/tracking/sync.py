@@ -57,8 +57,7 @@ class TrackingSync:
         trials = self._begun_trials()
         state = self._state(trials, None if any(t.state == TrialState.RUNNING for t in trials) else ended)
         for delivery in self._deliveries:
-            delivery.retry_now()
-            delivery.attempt(trials, state)
+            delivery.attempt(trials, state, at_once=True)
         return [line for delivery in self._deliveries for line in delivery.missing(trials)]
 
     def _begun_trials(self) -> list[FrozenTrial]:
@@ -77,8 +76,8 @@ class TrackingSync:
 class Delivery:
     """What goes to one tool.
 
-    Its failures are told once; what it lacks is sent when it answers again. A run that it does not take is told and
-    left out, so that it holds up no other.
+    A failure is logged once; what the tool lacks is sent when it answers again. A run that it does not accept is logged
+    and left out, so that it holds up no other.
     """
 
     def __init__(
@@ -91,12 +90,9 @@ class Delivery:
         self._reason: str | None = None
         self._pause, self._retry_at = _FIRST_PAUSE, 0.0
 
-    def retry_now(self) -> None:
-        self._retry_at = 0.0
-
-    def attempt(self, trials: Sequence[FrozenTrial], state: StudyState) -> None:
-        """Send what the tool lacks, unless it has failed a moment ago. Raises nothing."""
-        if time.monotonic() < self._retry_at:
+    def attempt(self, trials: Sequence[FrozenTrial], state: StudyState, *, at_once: bool = False) -> None:
+        """Send what the tool lacks, unless it has failed a moment ago; `at_once`, even then. Raises nothing."""
+        if time.monotonic() < self._retry_at and not at_once:
             return
         try:
             if not self._is_open:
@@ -107,7 +103,7 @@ class Delivery:
                 if self._sent.get(trial.number) != version_of(trial):
                     self._send(trial)
             self._target.conclude(state)
-        except Exception as error:  # noqa: BLE001  whatever a tool raises: it is told, and training goes on
+        except Exception as error:  # noqa: BLE001  whatever a tool raises is logged, and training goes on
             self._is_open = False
             if self._reason is None:
                 self._say(f"{self._target.name} cannot be told of the trials now, trying again: {_short(error)}")

@@ -5,7 +5,6 @@ Runs in the agent's main thread. The messages that go over the pipe to the child
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -13,18 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-import aimlhpo
 from aimlhpo.ledger.leases import Election
+from aimlhpo.processes import package_environment
 from aimlhpo.tracking.targets import TRACKERS, asked_trackers
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
-_PACKAGE_ROOT = Path(aimlhpo.__file__).parent.parent
 _RESTART = 60.0  # seconds until a child that has died is followed by another
 _HANDOVER = 5.0  # seconds that an agent waits for one that is about to end
 _END, _HURRIED_END = 60.0, 5.0  # seconds that the child has for what is left; the second where a signal has come
@@ -83,9 +79,7 @@ class Tracker:
         self._election.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._end_child()
         self._election.__exit__(kind, error, trace)
 
@@ -151,7 +145,6 @@ class Tracker:
             self._log(message.text)
 
     def _start(self) -> None:
-        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(_PACKAGE_ROOT)]))
         self._is_ready = False
         self._connection, theirs = Pipe()
         try:
@@ -162,7 +155,7 @@ class Tracker:
                     stdout=output,
                     stderr=output,
                     pass_fds=[theirs.fileno()],
-                    env={**os.environ, "PYTHONPATH": path},
+                    env=package_environment(),
                     start_new_session=True,
                 )
             self._connection.send(self._config)

@@ -83,6 +83,22 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         verify(tmp_path / "nowhere.py")
 
 
+def test_a_process_that_is_killed_before_it_imports_is_an_objective_error(tmp_path: Path) -> None:
+    with ForkServer() as fork_server:
+        fork_server._process.send_signal(signal.SIGSTOP)
+        fork_server.load(str(objective(tmp_path, GOOD)), {})
+        fork_server._process.kill()
+        with pytest.raises(ObjectiveError, match="was killed by SIGKILL while importing it"):
+            fork_server.verify()
+
+
+def test_output_that_cannot_be_written_is_dropped(tmp_path: Path) -> None:
+    with ForkServer() as fork_server:
+        fork_server.load(str(objective(tmp_path, GOOD + "print('hello', flush=True)\n")), {})
+        fork_server.verify()
+        fork_server.write_log(Path("/dev/full"))
+
+
 def test_no_descriptor_and_no_process_stays(tmp_path: Path) -> None:
     file = objective(tmp_path, GOOD)
     gc.collect()  # what other tests have left to the collector

@@ -11,14 +11,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from optuna.trial import Trial
 
 from aimlhpo.agent.agent import make_ledger, open_study
 from aimlhpo.agent.trial_store import TrialStore
 from aimlhpo.config.schema import Config
 from aimlhpo.ledger.leases import Holder, Lease
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, new_token
-from aimlhpo.objective.messages import Report
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, Release, new_token
+from aimlhpo.objective.messages import Report, Suggested, SuggestRequest
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.base import CLAIM
 from aimlhpo.storage.retry import RetryPolicy
@@ -129,3 +130,23 @@ def test_trial_that_begins_goes_on(agent: Agent) -> None:
     agent.store.process([Beginning(claim, 0, "cpu", 0.0, since=1000.0)])
     assert agent.project.study().trials[claim.number].system_attrs[CLAIM]["since"] == 1000.0
     assert agent.may_go_on(claim)
+
+
+def test_trial_that_comes_back_has_the_values_that_others_have_suggested_meanwhile(agent: Agent) -> None:
+    def suggest(name: str) -> object:
+        request = SuggestRequest(claim.number, "suggest_int", {"name": name, "low": 0, "high": 10**9})
+        answer, _ = agent.store.suggest(request)
+        assert isinstance(answer, Suggested)
+        assert answer.error is None
+        return answer.value
+
+    claim = agent.claim_ahead()
+    mine = suggest("mine")
+    taken = agent.lose(claim)
+    theirs = Trial(agent.project.study(), taken.trial_id).suggest_int("theirs", 0, 10**9)
+    agent.other.process(LedgerBatch(releases=[Release(taken, "walltime", 1.0)]))
+
+    agent.lease._renewed -= GRACE + 1
+    assert agent.claim_ahead().number == claim.number
+    assert suggest("mine") == mine
+    assert suggest("theirs") == theirs

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.check.settings import load_config
-from aimlhpo.launch.slurm.sbatch import submit_jobs
+from aimlhpo.launch.slurm.plan import plan_submission
+from aimlhpo.launch.slurm.script import render_script
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "torch"
@@ -41,7 +42,7 @@ def test_a_section_makes_a_script(hyperparameters: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PATH", "/nowhere")
     config = load_config(hyperparameters, EXAMPLE / "model.yml", [f"log:save_path={tmp_path / 'study'}"])
-    assert "#SBATCH --account=my_project" in submit_jobs(config, dry_run=True).script
+    assert "#SBATCH --account=my_project" in render_script(plan_submission(config))
 
 
 def test_the_command_shows_the_script_without_slurm(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from aimlhpo.agent.progress import View
 from aimlhpo.errors import Problem, show_duration
 from aimlhpo.launch.base import Launcher, LaunchPlan, LaunchReport, LiveJobs, Rows
 from aimlhpo.launch.slurm.job import read_job_environment, run_agent
-from aimlhpo.launch.slurm.plan import Submission, check_submission
+from aimlhpo.launch.slurm.plan import Submission, check_submission, plan_submission
 from aimlhpo.launch.slurm.program import seconds_of_time_limit
 from aimlhpo.launch.slurm.queue import SlurmJobStates, cancel_jobs, live_jobs, recorded_arrays
 from aimlhpo.launch.slurm.sbatch import submit_jobs
+from aimlhpo.launch.slurm.script import render_script
 from aimlhpo.paths import StudyPaths
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ class SlurmLauncher(Launcher):
         return check_submission(config, config.slurm.jobs) if config.slurm is not None else []
 
     def plan(self, config: Config, count: int | None = None) -> LaunchPlan:
-        planned = submit_jobs(config, jobs=count, dry_run=True)
-        rows = _describe_jobs(config.slurm, planned.submission) if config.slurm is not None else []
-        return LaunchPlan(rows, planned.script)
+        submission = plan_submission(config, count)
+        rows = _describe_jobs(config.slurm, submission) if config.slurm is not None else []
+        return LaunchPlan(rows, render_script(submission))
 
     def start(
         self, config: Config, view: View, count: int | None = None, fork_server: ForkServer | None = None

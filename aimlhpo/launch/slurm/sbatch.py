@@ -57,23 +57,20 @@ _NEVER = ("SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_REQUEUE", "SBATCH_NO_REQUEU
 
 @dataclass(frozen=True)
 class SubmittedJobs:
-    """What was submitted, or would be in a dry run; `script` is the text for all of it."""
+    """What was submitted."""
 
     submission: Submission
-    script: str
-    arrays: tuple[JobArray, ...] = ()
-    before: int = 0
+    arrays: tuple[JobArray, ...]
+    before: int
     """Jobs of the study that were in the queue already."""
 
 
-def submit_jobs(config: Config, *, jobs: int | None = None, dry_run: bool = False) -> SubmittedJobs:
+def submit_jobs(config: Config, *, jobs: int | None = None) -> SubmittedJobs:
     """Submit `jobs` jobs (by default the configuration's number), as one array where the cluster allows its size.
 
     The caller has made the study. Raises ConfigError, SubmissionError, OSError.
     """
     submission = plan_submission(config, jobs)
-    if dry_run:
-        return SubmittedJobs(submission, render_script(submission))
     require_program("sbatch")
     limit = max_array_size(submission.value("clusters"))
     paths = config.paths
@@ -106,7 +103,7 @@ def submit_jobs(config: Config, *, jobs: int | None = None, dry_run: bool = Fals
         python = " ".join(part.python.command)
         arrays.append(JobArray(job_id, part.jobs, part.first, cluster, script, part.log, python))
         write_array(paths, arrays[-1])
-    return SubmittedJobs(submission, render_script(submission), tuple(arrays), len(living))
+    return SubmittedJobs(submission, tuple(arrays), len(living))
 
 
 def max_array_size(cluster: str | None) -> int:

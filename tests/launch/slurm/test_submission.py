@@ -13,7 +13,9 @@ import pytest
 from aimlhpo.config.sbatch_options import WITH_VALUE, normalise
 from aimlhpo.errors import ConfigError, SubmissionError
 from aimlhpo.launch.slurm import queue
+from aimlhpo.launch.slurm.plan import plan_submission
 from aimlhpo.launch.slurm.sbatch import submit_jobs
+from aimlhpo.launch.slurm.script import render_script
 from tests.launch.slurm.requests import make_config
 from tests.slurm.cluster import Cluster
 
@@ -74,7 +76,7 @@ def test_the_submission_is_recorded(cluster: Cluster, here: Path, agent: Callabl
     assert recorded == array
     assert (array.count, array.log) == (2, f"{here}/run/logs/job-%A_%a.log")
     script = config.paths.jobs / str(array.script)
-    assert script.read_text() == submit_jobs(config, dry_run=True).script
+    assert script.read_text() == render_script(plan_submission(config))
     assert script.resolve().stat().st_mode & 0o077 == 0
 
 
@@ -140,7 +142,7 @@ def test_no_slurm_on_this_machine(here: Path, monkeypatch: pytest.MonkeyPatch) -
     config = make_config(here / "run")
     with pytest.raises(SubmissionError, match="sbatch is not on PATH"):
         submit_jobs(config)
-    assert submit_jobs(config, dry_run=True).script.startswith("#!/bin/bash -l\n")
+    assert render_script(plan_submission(config)).startswith("#!/bin/bash -l\n")
 
 
 def test_the_queue_shows_the_studys_jobs_alone(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
