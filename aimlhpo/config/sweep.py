@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from aimlhpo.config.yaml import parse_value
+from aimlhpo.config.yaml import parse_yaml
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, listing, show
 from aimlhpo.space.parameter_types import as_number
 
@@ -163,7 +163,7 @@ class Sweep:
         if _CALL.match(text):
             raise self.error(piece.start, f"{show(text)} stands where a value has to", "a value, or 'text' in quotes")
         try:
-            return parse_value(text, self.where)
+            return parse_yaml(text, self.where)
         except ConfigError:
             raise self.error(piece.start, f"{show(text)} is no value", "a value as in YAML") from None
 
