@@ -20,9 +20,6 @@ SEARCH_KEYS = ("suggest", "params", "dependency")
 class ModelPathError(ConfigError):
     """A colon path that the model config does not have."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-
     def __reduce__(self) -> tuple[type[ModelPathError], tuple[Problem]]:
         return type(self), (self.problems[0],)
 
