@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.fork_server import ForkServer
+from aimlhpo.check.command import probe_command
+from aimlhpo.check.samplers import suitability_problems
 from aimlhpo.config.load import load_snapshot
 from aimlhpo.errors import AimlhpoError, ConfigError, Problem, show
 from aimlhpo.launch.base import launcher_for
+from aimlhpo.search.warm_start import default_trial, is_imported, summarize_import
 from aimlhpo.space.model_paths import exists, substitute
 from aimlhpo.storage.locks import lock_trouble, network
 from aimlhpo.storage.open import file_of, holds_studies, literal_password
+from aimlhpo.storage.study import no_such_study, reload_problems
 from aimlhpo.tracking.targets import tracking_problems
 
 if TYPE_CHECKING:
@@ -39,7 +43,7 @@ def check(
     here = config.slurm is None if local is None else local
     steps: list[tuple[str, Step]] = [
         ("optuna: metric", _metrics),
-        ("optuna: sampler", _strategies),
+        ("optuna: sampler", suitability_problems),
         ("optuna: save_path", _save_path),
         ("log", tracking_problems),
         ("optuna: storage", lambda config: _storage(config, allow_changes)),
@@ -70,12 +74,6 @@ def _metrics(config: Config) -> Iterator[Problem]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         yield Problem("optuna: metric", f"{', '.join(repeated)} is named twice", "each metric once")
-
-
-def _strategies(config: Config) -> list[Problem]:
-    from aimlhpo.check.samplers import suitability_problems
-
-    return suitability_problems(config)
 
 
 def _save_path(config: Config) -> Iterator[Problem]:
@@ -118,8 +116,6 @@ def _storage(config: Config, allow_changes: bool) -> Iterator[Problem]:
         found = "the URL holds a password, which would end up in copies of the configuration"
         yield Problem("optuna: storage", found, f"{safe}, and the password in the environment")
         return
-    from aimlhpo.storage.study import no_such_study, reload_problems
-
     if holds_studies(url):
         yield from reload_problems(config, allow_changes=allow_changes)
         return
@@ -161,8 +157,6 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, s
 
 
 def _defaults(config: Config) -> list[Problem]:
-    from aimlhpo.search.warm_start import default_trial
-
     if config.optuna.enqueue_default:
         default_trial(config)
     return []
@@ -170,8 +164,6 @@ def _defaults(config: Config) -> list[Problem]:
 
 def _warm_start(config: Config) -> list[Problem]:
     """The other study is needed once: it may be gone when this one goes on."""
-    from aimlhpo.search.warm_start import is_imported, summarize_import
-
     if config.optuna.warm_start_from is not None and not is_imported(config):
         summarize_import(config)
     return []
@@ -198,8 +190,6 @@ def _shared_places(config: Config) -> Iterator[Problem]:
 
 
 def _objective(config: Config, fork_server: ForkServer | None) -> list[Problem]:
-    from aimlhpo.check.command import probe_command
-
     if config.optuna.command is not None:
         return list(probe_command(config))
     if config.optuna.objective is None:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 MOST_POINTS = 10_000  # combinations that are counted one by one
-_SEVERAL_METRICS = "one metric; for several, TPESampler, NSGAIISampler, NSGAIIISampler or GPSampler"
-_CONSTRAINED = "TPESampler, GPSampler, NSGAIISampler or NSGAIIISampler"
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,6 @@ class StudyContext:
         directions = tuple(StudyDirection[direction.upper()] for direction in section.direction)
         constraints = parse_constraints(section.constraints)
         return cls(config.space, tuple(section.metric), directions, section.n_trials, constraints)
-
-    @property
-    def ranges(self) -> list[Parameter]:
-        """Parameters that are a range of numbers, with more than one value."""
-        found = self.space.parameters
-        return [p for p in found if not is_categorical(p) and not p.distribution.single()]
 
     def in_every_trial(self, parameter: Parameter) -> bool:
         """Whether no trial is without the parameter."""
@@ -109,23 +101,26 @@ def constraint_problems(study: StudyContext) -> Iterator[Problem]:
 def cma_es_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     here, sampler = key_path(where, "type"), entry["type"]
     if len(study.metric) > 1:
-        yield Problem(here, f"{sampler} cannot optimize {len(study.metric)} metrics", _SEVERAL_METRICS)
+        legal = "one metric; for several, TPESampler, NSGAIISampler, NSGAIIISampler or GPSampler"
+        yield Problem(here, f"{sampler} cannot optimize {len(study.metric)} metrics", legal)
     if study.constraints:
-        yield Problem(here, f"{sampler} does not know constraints", _CONSTRAINED)
+        legal = "TPESampler, GPSampler, NSGAIISampler or NSGAIIISampler"
+        yield Problem(here, f"{sampler} does not know constraints", legal)
     popsize = entry.get("popsize")
     if popsize is not None and popsize < 2:
         yield Problem(key_path(where, "popsize"), f"{popsize} is no population", "2 or more")
-    if study.space.parameters and not study.ranges:
+    ranges = [p for p in study.space.parameters if not is_categorical(p) and not p.distribution.single()]
+    if study.space.parameters and not ranges:
         found = f"{sampler} searches ranges of numbers, and every parameter is categorical"
         yield Problem(here, found, "TPESampler, or GridSampler; `ordinal` makes a range of values in order")
-    elif study.space.parameters and not any(map(study.in_every_trial, study.ranges)):
+    elif study.space.parameters and not any(map(study.in_every_trial, ranges)):
         found = f"{sampler} searches what every trial has, and every range of numbers is conditional"
         yield Problem(here, found, "TPESampler with group: true")
     first = entry.get("x0")
     if isinstance(first, Mapping):
         for name, value in first.items():
             yield from _value_problems(name, [value], key_path(where, "x0"), study)
-        missing = [p.name for p in study.ranges if p.name not in first]
+        missing = [p.name for p in ranges if p.name not in first]
         if missing:
             yield Problem(key_path(where, "x0"), f"has no value for {listing(missing)}", "a value for every range")
 

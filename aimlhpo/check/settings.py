@@ -33,9 +33,7 @@ LEGAL_STORAGE = "journal, journal:///ABSOLUTE/FILE, sqlite:///FILE, or a postgre
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LEGAL_URI = "http(s)://SERVER, sqlite:///FILE, a postgresql://, mysql:// or mssql:// URL, or a directory"
-LEGAL_RESOURCE = "a whole number, 1 or more, or the colon path of one in the model YAML"
 BOUNDED = ("TPESampler", "GPSampler", "PartialFixedSampler")
-PROMOTION = "promotion"
 _CREDENTIALS = re.compile(r"//[^/@]*@")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
@@ -264,7 +262,8 @@ def _resource_problems(above: str, arguments: Mapping[str, Any], config: Config)
                 found, near = f"{value} is searched: it differs from trial to trial", None
             else:
                 found, near = f"{value} is {show(lookup(model, value))} in the model YAML", None
-            yield Problem(where, found, LEGAL_RESOURCE, near)
+            legal = "a whole number, 1 or more, or the colon path of one in the model YAML"
+            yield Problem(where, found, legal, near)
 
 
 def promotion_problems(config: Config) -> Iterator[Problem]:
@@ -272,7 +271,7 @@ def promotion_problems(config: Config) -> Iterator[Problem]:
     pruner, n_trials = config.optuna.pruner, config.optuna.n_trials
     arguments = pruner.arguments if pruner else {}
     inner = arguments.get("wrapped_pruner")
-    if isinstance(inner, Mapping) and inner.get("mode") == PROMOTION:
+    if isinstance(inner, Mapping) and inner.get("mode") == "promotion":
         where = key_path("optuna", "pruner", "wrapped_pruner", "mode")
         found = "promotion is no decision to prune, which another pruner could wrap"
         yield Problem(where, found, "stopping; or ASHA as the pruner itself")

@@ -24,11 +24,6 @@ class ModelPathError(ConfigError):
         return type(self), (self.problems[0],)
 
 
-def split(path: str) -> tuple[str, ...]:
-    """The segments of a colon path."""
-    return tuple(path.split(":"))
-
-
 def exists(conf: Any, path: str) -> bool:
     """Whether the model config has something at `path`."""
     return _find(conf, path) is not None
@@ -93,7 +88,7 @@ def _items(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def _likeness(path: str, candidate: str) -> float:
     """How near two paths are: by letters, and more so where only one segment differs."""
-    wanted, given = split(path.lower()), split(candidate.lower())
+    wanted, given = path.lower().split(":"), candidate.lower().split(":")
     same = sum(one == other for one, other in zip(wanted, given, strict=False))
     ratio = SequenceMatcher(None, path.lower(), candidate.lower()).ratio()
     short = wanted[-1] in ("".join(word[:1] for word in given[-1].split("_")), given[-1])
@@ -105,7 +100,7 @@ def _find(conf: Any, path: str) -> tuple[Any, Any] | None:
     container: Any = None
     key: Any = None
     value = conf
-    for segment in split(path):
+    for segment in path.split(":"):
         container, key = value, _key(value, segment)
         if key is None:
             return None
