@@ -48,7 +48,7 @@ def check(
         ("log", tracking_problems),
         ("optuna: storage", lambda config: _storage(config, allow_changes)),
         ("optuna: reload", lambda config: [] if allow_changes else _model(config)),
-        ("optuna: enqueue_default", _defaults),
+        ("optuna: enqueue_default", _enqueued_default),
         ("optuna: warm_start_from", _warm_start),
         ("slurm", lambda config: launcher_for(config, local=here).check(config)),
         ("optuna: storage", lambda config: [] if here else _shared_places(config)),
@@ -156,7 +156,7 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, s
         yield path, show(before), show(now)
 
 
-def _defaults(config: Config) -> list[Problem]:
+def _enqueued_default(config: Config) -> list[Problem]:
     if config.optuna.enqueue_default:
         default_trial(config)
     return []

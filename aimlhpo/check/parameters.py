@@ -127,7 +127,7 @@ def grid_problems(config: Config) -> list[Problem]:
         what = f"is a grid's type, and {infinite[0]} has infinitely many values, which makes no grid"
         legal = "a parameter with finitely many values, or no `random` parameters in this study"
         return [Problem(key_path(*p.where, p.words[0]), what, legal) for p in parameters if p.type == "random"]
-    problems = [*_nothing_else(config), *_random_conditions(config.space)]
+    problems = list(_not_in_a_grid(config))
     bound = math.prod(map(size, parameters))
     if bound > MOST_PERMUTATIONS:
         what = f"make a grid of {bound} permutations"
@@ -144,8 +144,8 @@ def too_many_trials_problems(config: Config) -> Iterator[Problem]:
         yield Problem(key_path("optuna", "n_trials"), what, legal)
 
 
-def _nothing_else(config: Config) -> Iterator[Problem]:
-    """Every combination is run, so there is nothing to choose."""
+def _not_in_a_grid(config: Config) -> Iterator[Problem]:
+    """What chooses among combinations, of which all are run, and conditions that would make their number unknown."""
     if config.optuna.sampler is not None:
         what = "a grid runs every combination, so that no sampler chooses any"
         yield Problem(key_path("optuna", "sampler"), what, "no sampler; or other types than the grid's")
@@ -155,13 +155,9 @@ def _nothing_else(config: Config) -> Iterator[Problem]:
     if config.optuna.warm_start_from is not None:
         what = "a grid runs every combination, so that nothing is learned from other trials"
         yield Problem(key_path("optuna", "warm_start_from"), what, "no warm_start_from; or other types than the grid's")
-
-
-def _random_conditions(space: SearchSpace) -> Iterator[Problem]:
-    """Which combinations there are must be known before values are drawn."""
-    for parameter in space.parameters:
+    for parameter in config.space.parameters:
         for dependency in parameter.dependencies:
-            other = space.by_name[dependency.name] if dependency.name is not None else None
+            other = config.space.by_name[dependency.name] if dependency.name is not None else None
             if dependency.type == "optimize_iff" and other is not None and other.type == "random":
                 where = key_path(*parameter.where, "dependency", "on")
                 what = f"{dependency.on} is drawn at random, so that the number of permutations would not be known"

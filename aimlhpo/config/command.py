@@ -32,8 +32,6 @@ RESERVED = (PARAMETERS, CONFIG, CONFIG_JSON, TRIAL, CHECKPOINT_DIR, PYTHON)
 ALL = "{" + PARAMETERS + "}"
 VALUE = "v"
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_WHOLE = ("int", "log_int")
-_REAL = ("float", "uniform", "loguniform")
 
 
 class TemplateError(ValueError):
@@ -163,7 +161,8 @@ def add_to_argparse(parser: argparse.ArgumentParser, space: str | os.PathLike[st
             parser.add_argument(option, dest=name, type=_one_of(choices), help=f"one of {texts}")
         else:
             kind = entry.get("type") if alone else None
-            convert: Callable[[str], Any] = float if kind in _REAL else int if kind in _WHOLE else _number
+            whole, real = kind in ("int", "log_int"), kind in ("float", "uniform", "loguniform")
+            convert: Callable[[str], Any] = float if real else int if whole else _number
             ends = [settings.get(low, settings.get(other)) for low, other in (("low", "start"), ("high", "end"))]
             about = None if None in ends else f"from {json.dumps(ends[0])} to {json.dumps(ends[1])}"
             parser.add_argument(option, dest=name, type=convert, help=about)

@@ -123,20 +123,19 @@ def search_objects(model: Mapping[str, Any]) -> tuple[dict[tuple[str, ...], Mapp
     """Every `hyper_opt` object of the model config by its path, and what is wrong with the form of the others."""
     found: dict[tuple[str, ...], Mapping[str, Any]] = {}
     problems: list[Problem] = []
-    for path, holder in _holders(model, ()):
-        wrong = list(_form_problems(path, holder))
-        problems += wrong
+
+    def visit(value: Any, path: tuple[str, ...]) -> None:
+        if not isinstance(value, Mapping) or SEARCH_MARK not in value:
+            for key, item in _items(value):
+                visit(item, (*path, str(key)))
+            return
+        wrong = list(_form_problems(path, value))
+        problems.extend(wrong)
         if not wrong:
-            found[path] = holder[SEARCH_MARK]
+            found[path] = value[SEARCH_MARK]
+
+    visit(model, ())
     return found, problems
-
-
-def _holders(value: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    if isinstance(value, Mapping) and SEARCH_MARK in value:
-        yield above, value
-        return
-    for key, item in _items(value):
-        yield from _holders(item, (*above, str(key)))
 
 
 def _form_problems(path: tuple[str, ...], holder: Mapping[str, Any]) -> Iterator[Problem]:
