@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,29 +64,25 @@ def _strategies(kind: str) -> list[Schema]:
 
     schemas: list[Schema] = [{"enum": list(classes(kind))}]
     for name, cls in classes(kind).items():
-        properties = {"type": {"const": name}}
-        properties |= {key: _argument(key, parameter) for key, parameter in options(cls).items()}
+        properties: dict[str, Schema] = {"type": {"const": name}}
+        needed = ["type"]
+        for key, parameter in options(cls).items():
+            annotation = str(parameter.annotation).removeprefix("<class '").removesuffix("'>")
+            types = [part.strip() for part in annotation.split("|")]
+            schema = properties[key] = {}
+            if key in RESOURCES:
+                schema["type"] = ["integer", "string"]
+            elif all(part in _SIMPLE or part == "None" for part in types):
+                schema["type"] = [_SIMPLE.get(part, "null") for part in types]
+            if parameter.default is parameter.empty:
+                needed.append(key)
+            else:
+                schema["default"] = parameter.default
         if kind == "pruner":
             properties["metric"] = {"type": "string", "description": "Which of several metrics trials report."}
-        needed = [key for key, parameter in options(cls).items() if parameter.default is parameter.empty]
-        schemas.append(
-            {"type": "object", "properties": properties, "required": ["type", *needed], "additionalProperties": False}
-        )
+        schemas.append({"type": "object", "properties": properties, "required": needed, "additionalProperties": False})
     elsewhere = {"type": "object", "required": ["type"], "properties": {"type": _ELSEWHERE}}
     return [*schemas, _ELSEWHERE, elsewhere, {"type": "null"}]
-
-
-def _argument(key: str, parameter: inspect.Parameter) -> Schema:
-    annotation = str(parameter.annotation).removeprefix("<class '").removesuffix("'>")
-    names = [part.strip() for part in annotation.split("|")]
-    schema: Schema = {}
-    if all(name in _SIMPLE or name == "None" for name in names):
-        schema["type"] = [_SIMPLE.get(name, "null") for name in names]
-    if key in RESOURCES:
-        schema["type"] = ["integer", "string"]
-    if parameter.default is not parameter.empty:
-        schema["default"] = parameter.default
-    return schema
 
 
 def _option(name: str) -> Schema:

@@ -59,6 +59,7 @@ class StudyContext:
 
 
 def is_categorical(parameter: Parameter) -> bool:
+    """Whether Optuna searches the parameter as a set of choices without an order."""
     return isinstance(parameter.distribution, CategoricalDistribution)
 
 

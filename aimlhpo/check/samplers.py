@@ -62,7 +62,7 @@ def dry_run(sampler: BaseSampler, pruner: BasePruner, study: StudyContext) -> li
         return []
     numbers = random.Random(0)
     deadline = time.monotonic() + SECONDS
-    with _quiet():
+    with _without_warnings():
         played = optuna.create_study(directions=study.directions, sampler=sampler, pruner=pruner)
         played._thread_local.in_optimize_loop = True  # a sampler that has tried everything may say so
         for _ in range(min(TRIALS, study.n_trials)):
@@ -91,7 +91,7 @@ def _dry_run_problem(kind: str, strategy: Any, act: str, error: Exception) -> Pr
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Keep back the warnings of a dry run: they are not about the study."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)

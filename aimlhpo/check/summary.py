@@ -1,4 +1,4 @@
-"""What a checked configuration would run, and what could be better about it, for `check`, `optimize` and a dry run."""
+"""What a checked configuration would run, in names and values, for `check`, `optimize` and a dry run."""
 
 from __future__ import annotations
 

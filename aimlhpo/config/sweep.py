@@ -60,6 +60,7 @@ class Sweep:
         return self._call(whole, log=False) if is_call else None
 
     def error(self, start: int, found: str, legal: str, suggestion: str | None = None) -> ConfigError:
+        """The error of a mistake that begins at the position `start` of the text, counted from 0."""
         place = f"{show(self.text)}, character {start + 1}"
         return ConfigError(Problem(self.where, f"{place}: {found}", legal, suggestion))
 

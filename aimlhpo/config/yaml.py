@@ -1,4 +1,4 @@
-"""YAML as it looks: data only, `12:00:00` stays text, `1e-3` is a number, no key twice, no bombs. JSON likewise.
+"""YAML as it looks: data only, `12:00:00` stays text, `1e-3` is a number, and no key stands twice. JSON likewise.
 
 Differences to PyYAML's safe loader, on purpose:
 
@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _DatedLoader(_Loader):
-    """The same, with dates."""
+    """The same, and dates are read as dates."""
 
 
 def _install(loader: type[yaml.SafeLoader], dates: bool) -> None:
@@ -159,7 +159,7 @@ def parse_yaml(text: str, where: str, *, dates: bool = False) -> Any:
 
 
 def _refused(root: yaml.Node, where: str) -> Iterator[Problem]:
-    """What this loader does not take: tags, keys given twice, circles and bombs."""
+    """What this loader refuses: tags, keys given twice, aliases that hold themselves or make the document too large."""
     if _expanded(root, {}, where, 0) > MAX_NODES:
         yield Problem(where, "grows too large when its aliases (*name) are followed", f"at most {MAX_NODES:,} values")
         return
