@@ -13,34 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.fork_server import ForkServer
+from aimlhpo.check.command import probe_command
+from aimlhpo.check.samplers import suitability_problems
 from aimlhpo.config.load import load_snapshot
-from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show
+from aimlhpo.errors import AimlhpoError, ConfigError, Problem, show
 from aimlhpo.launch.base import launcher_for
+from aimlhpo.search.warm_start import default_trial, is_imported, summarize_import
 from aimlhpo.space.model_paths import exists, substitute
-from aimlhpo.space.parameter_types import is_number
 from aimlhpo.storage.locks import lock_trouble, network
 from aimlhpo.storage.open import file_of, holds_studies, literal_password
+from aimlhpo.storage.study import no_such_study, reload_problems
 from aimlhpo.tracking.targets import tracking_problems
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
-
-FEWEST = 3
-
-
-def hints(config: Config) -> list[str]:
-    """Advice on a checked configuration, one line each."""
-    lines = []
-    for parameter in config.space.parameters:
-        choices = parameter.settings["choices"] if parameter.type == "categorical" else []
-        if len(choices) >= FEWEST and all(map(is_number, choices)) and choices == sorted(choices):
-            where = key_path("optuna", "parameters", parameter.key)
-            lines.append(
-                f"{where}: {show(choices)} are numbers in order: "
-                "the type ordinal (or log_ordinal) tells the sampler which are neighbours"
-            )
-    return lines
-
 
 Step = Callable[["Config"], Iterable[Problem]]
 
@@ -54,37 +40,33 @@ def check(
     `allow_changes`: a reloaded study may have changed ranges and another model YAML.
     `fork_server`: where the objective is being imported already (default: in a process that ends with the check).
     """
-    with ExitStack() as stack:
-        if fork_server is None and config.optuna.command is None:
-            fork_server = stack.enter_context(ForkServer())
-            fork_server.load(config.optuna.objective or "", {})  # is imported while the rest is checked
-        return list(dict.fromkeys(_problems(config, fork_server, local=local, allow_changes=allow_changes)))
-
-
-def _problems(
-    config: Config, fork_server: ForkServer | None, *, local: bool | None, allow_changes: bool
-) -> Iterator[Problem]:
     here = config.slurm is None if local is None else local
     steps: list[tuple[str, Step]] = [
         ("optuna: metric", _metrics),
-        ("optuna: sampler", _strategies),
+        ("optuna: sampler", suitability_problems),
         ("optuna: save_path", _save_path),
         ("log", tracking_problems),
         ("optuna: storage", lambda config: _storage(config, allow_changes)),
         ("optuna: reload", lambda config: [] if allow_changes else _model(config)),
-        ("optuna: enqueue_default", _defaults),
+        ("optuna: enqueue_default", _enqueued_default),
         ("optuna: warm_start_from", _warm_start),
         ("slurm", lambda config: launcher_for(config, local=here).check(config)),
-        ("optuna: storage", lambda config: [] if here else [*_shared_sqlite(config), *_locks(config)]),
+        ("optuna: storage", lambda config: [] if here else _shared_places(config)),
         ("optuna: objective", lambda config: _objective(config, fork_server)),
     ]
-    for where, step in steps:
-        try:
-            yield from list(step(config))
-        except ConfigError as error:
-            yield from error.problems
-        except AimlhpoError as error:
-            yield Problem(where, str(error))
+    problems: list[Problem] = []
+    with ExitStack() as stack:
+        if fork_server is None and config.optuna.command is None:
+            fork_server = stack.enter_context(ForkServer())
+            fork_server.load(config.optuna.objective or "", {})  # is imported while the rest is checked
+        for where, step in steps:
+            try:
+                problems += list(step(config))
+            except ConfigError as error:
+                problems += error.problems
+            except AimlhpoError as error:
+                problems.append(Problem(where, str(error)))
+    return list(dict.fromkeys(problems))
 
 
 def _metrics(config: Config) -> Iterator[Problem]:
@@ -92,12 +74,6 @@ def _metrics(config: Config) -> Iterator[Problem]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         yield Problem("optuna: metric", f"{', '.join(repeated)} is named twice", "each metric once")
-
-
-def _strategies(config: Config) -> list[Problem]:
-    from aimlhpo.check.samplers import suitability_problems
-
-    return suitability_problems(config)
 
 
 def _save_path(config: Config) -> Iterator[Problem]:
@@ -141,19 +117,11 @@ def _storage(config: Config, allow_changes: bool) -> Iterator[Problem]:
         yield Problem("optuna: storage", found, f"{safe}, and the password in the environment")
         return
     if holds_studies(url):
-        from aimlhpo.storage.study import reload_problems
-
         yield from reload_problems(config, allow_changes=allow_changes)
-    else:
-        yield from _new_storage(config)
-
-
-def _new_storage(config: Config) -> Iterator[Problem]:
-    from aimlhpo.storage.study import no_such_study
-
+        return
     if config.optuna.reload:
         yield Problem("optuna: reload", no_such_study(config))
-    path = file_of(config.optuna.storage)
+    path = file_of(url)
     reason = _unwritable(path.parent) if path is not None else None
     if reason:
         yield Problem("optuna: storage", reason, "a file in a directory that you may write to")
@@ -188,9 +156,7 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, s
         yield path, show(before), show(now)
 
 
-def _defaults(config: Config) -> list[Problem]:
-    from aimlhpo.search.warm_start import default_trial
-
+def _enqueued_default(config: Config) -> list[Problem]:
     if config.optuna.enqueue_default:
         default_trial(config)
     return []
@@ -198,33 +164,25 @@ def _defaults(config: Config) -> list[Problem]:
 
 def _warm_start(config: Config) -> list[Problem]:
     """The other study is needed once: it may be gone when this one goes on."""
-    from aimlhpo.search.warm_start import is_imported, summarize_import
-
     if config.optuna.warm_start_from is not None and not is_imported(config):
         summarize_import(config)
     return []
 
 
-def _shared_sqlite(config: Config) -> Iterator[Problem]:
-    """SQLite's locks do not hold between nodes."""
-    url = config.optuna.storage
-    path = file_of(url) if url.startswith("sqlite") else None
-    kind = network(path) if path is not None else None
-    if kind is not None and config.slurm is not None and config.slurm.jobs > 1:
-        found = (
-            f"{path} is an SQLite file on a network file system ({kind}), and {config.slurm.jobs} jobs would share it"
-        )
+def _shared_places(config: Config) -> Iterator[Problem]:
+    """What several jobs share must lie where a lock of one node keeps out the others. SQLite's locks never do."""
+    url, jobs = config.optuna.storage, config.slurm.jobs if config.slurm is not None else 1
+    if jobs == 1:
+        return
+    places = {"optuna: save_path": config.paths.save_path}
+    file = file_of(url) if url.startswith(("sqlite", "journal")) else None
+    if file is not None and url.startswith("journal"):
+        places["optuna: storage"] = file
+    elif file is not None and (kind := network(file)) is not None:
+        found = f"{file} is an SQLite file on a network file system ({kind}), and {jobs} jobs would share it"
         legal = "storage: journal (a file too, which needs no server), or a postgresql:// URL"
         yield Problem("optuna: storage", found, legal)
-
-
-def _locks(config: Config) -> Iterator[Problem]:
-    """What several jobs share must lie where a lock of one node keeps out the others."""
-    url = config.optuna.storage
-    places = {"optuna: save_path": config.paths.save_path}
-    if url.startswith("journal") and (file := file_of(url)) is not None:
-        places["optuna: storage"] = file
-    for where, path in places.items() if config.slurm is not None and config.slurm.jobs > 1 else ():
+    for where, path in places.items():
         trouble = lock_trouble(path)
         if trouble is not None:
             legal = "a place with locks between nodes: NFS without these options, Lustre mounted with flock, GPFS"
@@ -232,8 +190,6 @@ def _locks(config: Config) -> Iterator[Problem]:
 
 
 def _objective(config: Config, fork_server: ForkServer | None) -> list[Problem]:
-    from aimlhpo.check.command import probe_command
-
     if config.optuna.command is not None:
         return list(probe_command(config))
     if config.optuna.objective is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 _HERE = key_path("optuna", "command")
-_GPUS = "CUDA_VISIBLE_DEVICES"
 _OPERATORS = frozenset(("|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"))
 _PYTHON = re.compile(r"python[\d.]*")
 _BALANCED = "balanced quotes and braces; {{ and }} stand for braces themselves"
@@ -60,7 +59,7 @@ def command_problems(config: Config) -> Iterator[Problem]:
     for name, value in optuna.environment.items():
         where = key_path("optuna", "environment", name)
         yield from variable_problems(where, value)
-        if name == _GPUS or name.startswith("AIMLHPO_"):
+        if name == "CUDA_VISIBLE_DEVICES" or name.startswith("AIMLHPO_"):
             yield Problem(where, "is set for each trial", "another variable; `optuna: gpu` gives each worker its GPUs")
     yield from _word_problems(optuna.command, config.space)
 
@@ -75,39 +74,28 @@ def _word_problems(command: str, space: SearchSpace) -> Iterator[Problem]:
     if not words or not words[0]:
         yield Problem(_HERE, "is empty", "a program and its arguments")
         return
-    problems = [*_program_problems(words[0], named[0]), *_shell_problems(words)]
-    for word, names in zip(words, named, strict=True):
-        problems += _placeholder_problems(word, names, space)
-    yield from problems
-    used = {name for names in named for name in names}
-    yield from () if problems else _unused(used, space)
-
-
-def _program_problems(word: str, names: Sequence[str]) -> Iterator[Problem]:
-    if names and word != THIS_PYTHON:
-        yield Problem(
-            _HERE, f"begins with the placeholder {word}", "a program: no value of a trial may decide what runs"
-        )
-    elif "=" in word and os.sep not in word.partition("=")[0]:
-        yield Problem(_HERE, f"begins with {show(word)}", "a program; variables stand under `optuna: environment`")
-
-
-def _shell_problems(words: Sequence[str]) -> Iterator[Problem]:
+    problems: list[Problem] = []
+    program = words[0]
+    if named[0] and program != THIS_PYTHON:
+        legal = "a program: no value of a trial may decide what runs"
+        problems.append(Problem(_HERE, f"begins with the placeholder {program}", legal))
+    elif "=" in program and os.sep not in program.partition("=")[0]:
+        legal = "a program; variables stand under `optuna: environment`"
+        problems.append(Problem(_HERE, f"begins with {show(program)}", legal))
     for word in dict.fromkeys(words):
         if word in _OPERATORS or word.startswith(("$(", "`")):
-            found = f"{show(word)} is for a shell, and none is involved"
-            yield Problem(_HERE, found, "one program and its arguments; write a script for more and name it here")
-
-
-def _placeholder_problems(word: str, names: Sequence[str], space: SearchSpace) -> Iterator[Problem]:
+            legal = "one program and its arguments; write a script for more and name it here"
+            problems.append(Problem(_HERE, f"{show(word)} is for a shell, and none is involved", legal))
     known = [*RESERVED, *dict.fromkeys(name for p in space.parameters for name in (p.name, p.key))]
-    for name in names:
+    for word, name in ((word, name) for word, names in zip(words, named, strict=True) for name in names):
         if name not in known:
             near = did_you_mean(name, known)
             legal = f"{listing(f'{{{one}}}' for one in known)}; {{{{ and }}}} for braces themselves"
-            yield Problem(_HERE, f"unknown placeholder {{{name}}}", legal, f"{{{near}}}" if near else None)
+            problems.append(Problem(_HERE, f"unknown placeholder {{{name}}}", legal, f"{{{near}}}" if near else None))
         elif name == PARAMETERS and word != ALL:
-            yield Problem(_HERE, f"{{{PARAMETERS}}} stands inside of {show(word)}", f"{ALL} as a word of its own")
+            found = f"{{{PARAMETERS}}} stands inside of {show(word)}"
+            problems.append(Problem(_HERE, found, f"{ALL} as a word of its own"))
+    yield from problems or _unused({name for names in named for name in names}, space)
 
 
 def _unused(used: set[str], space: SearchSpace) -> Iterator[Problem]:

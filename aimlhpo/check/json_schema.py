@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 from aimlhpo.config.resolve import RESOURCES
 from aimlhpo.config.sbatch_options import OPTIONS, SHORT, WITHOUT_VALUE
 from aimlhpo.config.schema import HyperparameterFile
-from aimlhpo.space.parameter_types import PARAMETER_TYPES, SETTINGS, ParameterType
+from aimlhpo.space.parameter_types import PARAMETER_TYPES, SETTINGS
 
 Schema = dict[str, Any]
-_OURS: dict[str, dict[str, Schema]] = {
-    "sampler": {},
-    "pruner": {"metric": {"type": "string", "description": "Which of several metrics trials report."}},
-}
 _ELSEWHERE: Schema = {
     "type": "string",
     "pattern": "[./]",
@@ -34,12 +29,28 @@ def json_schema() -> Schema:
     schema["properties"]["log"].pop("$ref", None)
     for key, section in (("mlflow", "MlflowSection"), ("tensorboard", "TensorboardSection")):
         defs["LogSection"]["properties"][key]["anyOf"] = [{"type": "boolean"}, {"type": "string"}, _ref(section)]
-    _amend_study(defs["OptunaSection"])
     batch = {name: _option(name) for name in sorted(OPTIONS)}
     batch |= {letter: _option(name) for letter, name in SHORT.items()}
     defs["SlurmSection"]["properties"]["batch"]["properties"] = batch
-    defs["ParameterSection"]["allOf"] = [_type_rule(name, kind) for name, kind in PARAMETER_TYPES.items()]
-    defs["ParameterSection"]["properties"]["type"]["enum"] = list(PARAMETER_TYPES)
+    study, parameter = defs["OptunaSection"], defs["ParameterSection"]
+    study["properties"]["name"] = study["properties"]["study_name"]
+    study["required"] = [key for key in study["required"] if key not in ("study_name", "n_trials")]
+    study["anyOf"] = [{"required": ["name"]}, {"required": ["study_name"]}]
+    for kind in ("sampler", "pruner", "terminator"):
+        of_kind = study["properties"][kind]
+        study["properties"][kind] = {"description": of_kind["description"], "anyOf": _strategies(kind)}
+    parameter["properties"]["type"]["enum"] = list(PARAMETER_TYPES)
+    parameter["allOf"] = []
+    for name, kind_of_parameter in PARAMETER_TYPES.items():
+        settings = {
+            "description": kind_of_parameter.meaning,
+            "type": "object",
+            "properties": {key: SETTINGS[key] for key in kind_of_parameter.settings},
+            "required": list(kind_of_parameter.required),
+            "additionalProperties": False,
+        }
+        then = {"properties": {"settings": settings}}
+        parameter["allOf"].append({"if": {"properties": {"type": {"const": name}}}, "then": then})
     return schema
 
 
@@ -47,69 +58,36 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/$defs/{name}"}
 
 
-def _amend_study(study: Schema) -> None:
-    """`name` beside `study_name`, and every sampler and pruner with its arguments."""
-    properties = study["properties"]
-    properties["name"] = properties["study_name"]
-    study["required"] = [key for key in study["required"] if key not in ("study_name", "n_trials")]
-    study["anyOf"] = [{"required": ["name"]}, {"required": ["study_name"]}]
-    for kind in ("sampler", "pruner", "terminator"):
-        names, by_class = _strategies(kind)
-        properties[kind] = {
-            "description": properties[kind]["description"],
-            "anyOf": [
-                {"enum": names},
-                *by_class,
-                _ELSEWHERE,
-                {"type": "object", "required": ["type"], "properties": {"type": _ELSEWHERE}},
-                {"type": "null"},
-            ],
-        }
-
-
-def _strategies(kind: str) -> tuple[list[str], list[Schema]]:
-    """Class names, and one schema for each class."""
+def _strategies(kind: str) -> list[Schema]:
+    """What a sampler, pruner or terminator may be: a class name, or a class with its arguments."""
     from aimlhpo.search.registry import classes, options
 
-    schemas = []
+    schemas: list[Schema] = [{"enum": list(classes(kind))}]
     for name, cls in classes(kind).items():
-        arguments = {key: _argument(key, parameter) for key, parameter in options(cls).items()} | _OURS.get(kind, {})
-        needed = [key for key, parameter in options(cls).items() if parameter.default is parameter.empty]
-        properties = {"type": {"const": name}, **arguments}
-        schemas.append(
-            {"type": "object", "properties": properties, "required": ["type", *needed], "additionalProperties": False}
-        )
-    return list(classes(kind)), schemas
-
-
-def _argument(key: str, parameter: inspect.Parameter) -> Schema:
-    annotation = str(parameter.annotation).removeprefix("<class '").removesuffix("'>")
-    names = [part.strip() for part in annotation.split("|")]
-    schema: Schema = {}
-    if all(name in _SIMPLE or name == "None" for name in names):
-        schema["type"] = [_SIMPLE.get(name, "null") for name in names]
-    if key in RESOURCES:
-        schema["type"] = ["integer", "string"]
-    if parameter.default is not parameter.empty:
-        schema["default"] = parameter.default
-    return schema
+        properties: dict[str, Schema] = {"type": {"const": name}}
+        needed = ["type"]
+        for key, parameter in options(cls).items():
+            annotation = str(parameter.annotation).removeprefix("<class '").removesuffix("'>")
+            types = [part.strip() for part in annotation.split("|")]
+            schema = properties[key] = {}
+            if key in RESOURCES:
+                schema["type"] = ["integer", "string"]
+            elif all(part in _SIMPLE or part == "None" for part in types):
+                schema["type"] = [_SIMPLE.get(part, "null") for part in types]
+            if parameter.default is parameter.empty:
+                needed.append(key)
+            else:
+                schema["default"] = parameter.default
+        if kind == "pruner":
+            properties["metric"] = {"type": "string", "description": "Which of several metrics trials report."}
+        schemas.append({"type": "object", "properties": properties, "required": needed, "additionalProperties": False})
+    elsewhere = {"type": "object", "required": ["type"], "properties": {"type": _ELSEWHERE}}
+    return [*schemas, _ELSEWHERE, elsewhere, {"type": "null"}]
 
 
 def _option(name: str) -> Schema:
-    if name in WITHOUT_VALUE:
-        return {"description": f"sbatch --{name}", "type": ["boolean", "null"]}
-    return {"description": f"sbatch --{name}"}
-
-
-def _type_rule(name: str, kind: ParameterType) -> Schema:
-    settings = {
-        "description": kind.meaning,
-        "type": "object",
-        "properties": {key: SETTINGS[key] for key in kind.settings},
-        "required": list(kind.required),
-        "additionalProperties": False,
-    }
-    return {"if": {"properties": {"type": {"const": name}}}, "then": {"properties": {"settings": settings}}}
+    described: Schema = {"description": f"sbatch --{name}"}
+    return {**described, "type": ["boolean", "null"]} if name in WITHOUT_VALUE else described
 
 
 def reference() -> str:

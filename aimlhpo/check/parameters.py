@@ -35,7 +35,14 @@ def space_problems(config: Config) -> list[Problem]:
             legal = "a path that the model YAML has; or `substitute: false` where only custom_updates reads the value"
             problems.append(Problem(key_path(*parameter.where), absent.found, legal, absent.suggestion))
     problems += _shared_names(space)
-    problems += [*_unresolved(config), *_circles(space), *_factors(space)]
+    problems += _unresolved(config)
+    try:
+        _ = space.in_order
+    except CycleError as error:
+        circle = " -> ".join(reversed([space.by_name[name].key for name in error.args[1]]))
+        found = f"depend on each other in a circle: {circle}"
+        problems.append(Problem(key_path("optuna", "parameters"), found, "no circle"))
+    problems += _factors(space)
     sampler = config.optuna.sampler
     for parameter in space.parameters if sampler is not None and sampler.type == "GridSampler" else ():
         if any(dependency.type == "optimize_iff" for dependency in parameter.dependencies):
@@ -70,15 +77,6 @@ def _unresolved(config: Config) -> Iterator[Problem]:
                 found = f"{show(dependency.on)} is neither a parameter nor in the model YAML"
                 legal = "a parameter's key or name, or a model path"
                 yield Problem(key_path(*parameter.where, "dependency", "on"), found, legal, near)
-
-
-def _circles(space: SearchSpace) -> list[Problem]:
-    try:
-        _ = space.in_order
-    except CycleError as error:
-        circle = " -> ".join(reversed([space.by_name[name].key for name in error.args[1]]))
-        return [Problem(key_path("optuna", "parameters"), f"depend on each other in a circle: {circle}", "no circle")]
-    return []
 
 
 def _factors(space: SearchSpace) -> Iterator[Problem]:
@@ -122,8 +120,14 @@ def grid_problems(config: Config) -> list[Problem]:
     if not any(parameter.of_grid for parameter in parameters):
         return []
     if not is_grid(config.space):
-        return list(_random_in_no_grid(parameters))
-    problems = [*_nothing_else(config), *_random_conditions(config.space)]
+        infinite = [parameter.key for parameter in parameters if parameter.sound and not size(parameter)]
+        if not infinite:
+            return []
+        # `random` asks for a number of values, and a sampler would not stop at them.
+        what = f"is a grid's type, and {infinite[0]} has infinitely many values, which makes no grid"
+        legal = "a parameter with finitely many values, or no `random` parameters in this study"
+        return [Problem(key_path(*p.where, p.words[0]), what, legal) for p in parameters if p.type == "random"]
+    problems = list(_not_in_a_grid(config))
     bound = math.prod(map(size, parameters))
     if bound > MOST_PERMUTATIONS:
         what = f"make a grid of {bound} permutations"
@@ -140,18 +144,8 @@ def too_many_trials_problems(config: Config) -> Iterator[Problem]:
         yield Problem(key_path("optuna", "n_trials"), what, legal)
 
 
-def _random_in_no_grid(parameters: tuple[Parameter, ...]) -> Iterator[Problem]:
-    """`random` means so many values: a sampler would not stop at them."""
-    infinite = [parameter for parameter in parameters if parameter.sound and not size(parameter)]
-    for parameter in parameters:
-        if parameter.type == "random" and infinite:
-            what = f"is a grid's type, and {infinite[0].key} has infinitely many values, which makes no grid"
-            legal = "a parameter with finitely many values, or no `random` parameters in this study"
-            yield Problem(key_path(*parameter.where, parameter.words[0]), what, legal)
-
-
-def _nothing_else(config: Config) -> Iterator[Problem]:
-    """Every combination is run, so there is nothing to choose."""
+def _not_in_a_grid(config: Config) -> Iterator[Problem]:
+    """What chooses among combinations, of which all are run, and conditions that would make their number unknown."""
     if config.optuna.sampler is not None:
         what = "a grid runs every combination, so that no sampler chooses any"
         yield Problem(key_path("optuna", "sampler"), what, "no sampler; or other types than the grid's")
@@ -161,13 +155,9 @@ def _nothing_else(config: Config) -> Iterator[Problem]:
     if config.optuna.warm_start_from is not None:
         what = "a grid runs every combination, so that nothing is learned from other trials"
         yield Problem(key_path("optuna", "warm_start_from"), what, "no warm_start_from; or other types than the grid's")
-
-
-def _random_conditions(space: SearchSpace) -> Iterator[Problem]:
-    """Which combinations there are must be known before values are drawn."""
-    for parameter in space.parameters:
+    for parameter in config.space.parameters:
         for dependency in parameter.dependencies:
-            other = space.by_name[dependency.name] if dependency.name is not None else None
+            other = config.space.by_name[dependency.name] if dependency.name is not None else None
             if dependency.type == "optimize_iff" and other is not None and other.type == "random":
                 where = key_path(*parameter.where, "dependency", "on")
                 what = f"{dependency.on} is drawn at random, so that the number of permutations would not be known"

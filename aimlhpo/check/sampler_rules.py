@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -22,15 +21,13 @@ from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
 from aimlhpo.search.building import as_entry
 from aimlhpo.search.registry import class_named, nested_kind, options
 from aimlhpo.space.constraints import Constraint, parse_constraints
-from aimlhpo.space.dependencies import NOTHING
+from aimlhpo.space.grid import combinations
 from aimlhpo.space.search_space import Parameter, SearchSpace
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 MOST_POINTS = 10_000  # combinations that are counted one by one
-_SEVERAL_METRICS = "one metric; for several, TPESampler, NSGAIISampler, NSGAIIISampler or GPSampler"
-_CONSTRAINED = "TPESampler, GPSampler, NSGAIISampler or NSGAIIISampler"
 
 
 @dataclass(frozen=True)
@@ -46,34 +43,23 @@ class StudyContext:
     @classmethod
     def of(cls, config: Config) -> StudyContext:
         """From a checked configuration."""
-        options = config.optuna
-        space = config.space
-        constraints = parse_constraints(options.constraints)
-        directions = tuple(StudyDirection[direction.upper()] for direction in options.direction)
-        return cls(space, tuple(options.metric), directions, options.n_trials, constraints)
-
-    @cached_property
-    def by_name(self) -> dict[str, Parameter]:
-        """The declared parameters; an objective may suggest others."""
-        return {parameter.name: parameter for parameter in self.space.parameters}
-
-    @property
-    def ranges(self) -> list[Parameter]:
-        """Parameters that are a range of numbers, with more than one value."""
-        found = self.space.parameters
-        return [p for p in found if not is_categorical(p) and not p.distribution.single()]
+        section = config.optuna
+        directions = tuple(StudyDirection[direction.upper()] for direction in section.direction)
+        constraints = parse_constraints(section.constraints)
+        return cls(config.space, tuple(section.metric), directions, section.n_trials, constraints)
 
     def in_every_trial(self, parameter: Parameter) -> bool:
         """Whether no trial is without the parameter."""
         return all(
             dependency.holds(dependency.fixed)
             if dependency.name is None
-            else dependency.type == "multiply" and self.in_every_trial(self.by_name[dependency.name])
+            else dependency.type == "multiply" and self.in_every_trial(self.space.by_name[dependency.name])
             for dependency in parameter.dependencies
         )
 
 
 def is_categorical(parameter: Parameter) -> bool:
+    """Whether Optuna searches the parameter as a set of choices without an order."""
     return isinstance(parameter.distribution, CategoricalDistribution)
 
 
@@ -98,7 +84,7 @@ def constraint_problems(study: StudyContext) -> Iterator[Problem]:
         if constraint.text in texts[:index]:
             yield Problem(where, f"{show(constraint.text)} is there before", "each constraint once")
         for name in constraint.names:
-            parameter = study.by_name.get(name)
+            parameter = study.space.by_name.get(name)
             if parameter is None or name in study.metric:
                 continue
             if not study.in_every_trial(parameter) and not isinstance(parameter.otherwise, int | float):
@@ -116,23 +102,26 @@ def constraint_problems(study: StudyContext) -> Iterator[Problem]:
 def cma_es_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     here, sampler = key_path(where, "type"), entry["type"]
     if len(study.metric) > 1:
-        yield Problem(here, f"{sampler} cannot optimize {len(study.metric)} metrics", _SEVERAL_METRICS)
+        legal = "one metric; for several, TPESampler, NSGAIISampler, NSGAIIISampler or GPSampler"
+        yield Problem(here, f"{sampler} cannot optimize {len(study.metric)} metrics", legal)
     if study.constraints:
-        yield Problem(here, f"{sampler} does not know constraints", _CONSTRAINED)
+        legal = "TPESampler, GPSampler, NSGAIISampler or NSGAIIISampler"
+        yield Problem(here, f"{sampler} does not know constraints", legal)
     popsize = entry.get("popsize")
     if popsize is not None and popsize < 2:
         yield Problem(key_path(where, "popsize"), f"{popsize} is no population", "2 or more")
-    if study.space.parameters and not study.ranges:
+    ranges = [p for p in study.space.parameters if not is_categorical(p) and not p.distribution.single()]
+    if study.space.parameters and not ranges:
         found = f"{sampler} searches ranges of numbers, and every parameter is categorical"
         yield Problem(here, found, "TPESampler, or GridSampler; `ordinal` makes a range of values in order")
-    elif study.space.parameters and not any(map(study.in_every_trial, study.ranges)):
+    elif study.space.parameters and not any(map(study.in_every_trial, ranges)):
         found = f"{sampler} searches what every trial has, and every range of numbers is conditional"
         yield Problem(here, found, "TPESampler with group: true")
     first = entry.get("x0")
     if isinstance(first, Mapping):
         for name, value in first.items():
             yield from _value_problems(name, [value], key_path(where, "x0"), study)
-        missing = [p.name for p in study.ranges if p.name not in first]
+        missing = [p.name for p in ranges if p.name not in first]
         if missing:
             yield Problem(key_path(where, "x0"), f"has no value for {listing(missing)}", "a value for every range")
 
@@ -150,8 +139,11 @@ def brute_force_problems(entry: Mapping[str, Any], where: str, study: StudyConte
     if endless:
         found = f"{entry['type']} tries every value, and {listing(endless)} has no step"
         yield Problem(key_path(where, "type"), found, "`step` in the settings of each float")
-    else:
-        yield from _budget_problems(_count_combinations(study.space), study, "the search space")
+        return
+    values = {p.name: [p.codec.decode(stored) for stored in _stored_values(p)] for p in study.space.parameters}
+    if math.prod(map(len, values.values())) <= MOST_POINTS:
+        points = sum(1 for _ in combinations(study.space.in_order, values))
+        yield from _budget_problems(points, study, "the search space")
 
 
 def grid_sampler_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
@@ -164,10 +156,10 @@ def grid_sampler_problems(entry: Mapping[str, Any], where: str, study: StudyCont
             problems.append(Problem(key_path(where, name), "is an empty list", "a list with at least one value"))
         shown = [show(value) for value in values]
         repeated = listing(dict.fromkeys(value for value in shown if shown.count(value) > 1))
-        if repeated and name in study.by_name:
+        if repeated and name in study.space.by_name:
             found = f"{repeated} is listed twice, and its combinations would run twice"
             problems.append(Problem(key_path(where, name), found, "each value once"))
-    missing = [name for name in study.by_name if name not in grid]
+    missing = [name for name in study.space.by_name if name not in grid]
     if missing:
         problems.append(Problem(where, f"has no values for {listing(missing)}", "a list of values for every parameter"))
     yield from problems
@@ -215,11 +207,11 @@ COMBINATION_RULES: tuple[tuple[type, CombinationRule], ...] = (
 
 def _value_problems(name: str, values: Sequence[Any], where: str, study: StudyContext) -> Iterator[Problem]:
     """A name that no declared parameter has, or values, in the user's words, that are not among the parameter's."""
-    parameter = study.by_name.get(name)
+    parameter = study.space.by_name.get(name)
     if parameter is None:
-        if study.by_name:
-            near = did_you_mean(name, study.by_name)
-            yield Problem(key_path(where, name), "no parameter of this name", listing(study.by_name), near)
+        if study.space.by_name:
+            near = did_you_mean(name, study.space.by_name)
+            yield Problem(key_path(where, name), "no parameter of this name", listing(study.space.by_name), near)
         return
     stored = parameter.distribution
     legal = "a value of the parameter"
@@ -238,32 +230,10 @@ def _value_problems(name: str, values: Sequence[Any], where: str, study: StudyCo
             yield Problem(key_path(where, name), f"{show(value)} is not a value of {name}", legal)
 
 
-def _budget_problems(points: int | None, study: StudyContext, what: str) -> Iterator[Problem]:
-    if points is not None and study.space.parameters and study.n_trials > points:
+def _budget_problems(points: int, study: StudyContext, what: str) -> Iterator[Problem]:
+    if study.space.parameters and study.n_trials > points:
         found = f"{study.n_trials} is more than the {points} combinations of {what}: the others would repeat them"
         yield Problem("optuna: n_trials", found, f"up to {points}")
-
-
-def _count_combinations(space: SearchSpace) -> int | None:
-    """The combinations of a space without endless ranges, conditions followed; None where there are too many."""
-
-    def count(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> int:
-        """The combinations of the parameters, where those before them have these values."""
-        if not parameters:
-            return 1
-        first, others = parameters[0], parameters[1:]
-        if not first.active(values):
-            given = {} if first.otherwise is NOTHING else {first.name: first.otherwise}
-            return count(others, {**values, **given})
-        finished = (first.finish(stored, values) for stored in _stored_values(first))
-        return sum(count(others, {**values, first.name: value}) for value in finished)
-
-    total = 1
-    for parameter in space.parameters:
-        total *= len(_stored_values(parameter))
-        if total > MOST_POINTS:
-            return None
-    return count(space.in_order, {})
 
 
 def _stored_values(parameter: Parameter) -> list[Any]:

@@ -24,6 +24,7 @@ from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
 from aimlhpo.search.building import DEFAULT_SAMPLER, check_strategy, make_pruner, make_sampler
 from aimlhpo.search.grid import declared_grid
 from aimlhpo.search.registry import class_named, in_one_line
+from aimlhpo.space.parameter_types import is_number
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 TRIALS = 30  # of a dry run
 SECONDS = 0.5  # a dry run ends early where a sampler takes its time
 _STEPS = 4  # reports of each trial
+_FEWEST_IN_ORDER = 3  # choices: fewer have no order to speak of
 _LEARN_CONSTRAINTS = ("TPESampler", "GPSampler", "NSGAIISampler", "NSGAIIISampler")
 _IGNORE_CONSTRAINTS = ("RandomSampler", "QMCSampler", "GridSampler", "BruteForceSampler")
 
@@ -60,7 +62,7 @@ def dry_run(sampler: BaseSampler, pruner: BasePruner, study: StudyContext) -> li
         return []
     numbers = random.Random(0)
     deadline = time.monotonic() + SECONDS
-    with _quiet():
+    with _without_warnings():
         played = optuna.create_study(directions=study.directions, sampler=sampler, pruner=pruner)
         played._thread_local.in_optimize_loop = True  # a sampler that has tried everything may say so
         for _ in range(min(TRIALS, study.n_trials)):
@@ -89,7 +91,7 @@ def _dry_run_problem(kind: str, strategy: Any, act: str, error: Exception) -> Pr
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Keep back the warnings of a dry run: they are not about the study."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
@@ -102,9 +104,20 @@ def _quiet() -> Iterator[None]:
 
 
 def warnings_for(config: Config) -> list[str]:
-    """What could be better in a checked configuration, one line each."""
+    """What is right in a checked configuration, and could be better or is probably mistyped; one line each."""
     study = StudyContext.of(config)
-    return [*sampler_warnings(config, study), *constraint_warnings(config, study)]
+    return [*ordinal_warnings(study), *sampler_warnings(config, study), *constraint_warnings(config, study)]
+
+
+def ordinal_warnings(study: StudyContext) -> Iterator[str]:
+    """Categorical parameters that look like numbers in order."""
+    for parameter in study.space.parameters:
+        choices = parameter.settings["choices"] if parameter.type == "categorical" else []
+        if len(choices) >= _FEWEST_IN_ORDER and all(map(is_number, choices)) and choices == sorted(choices):
+            yield (
+                f"{key_path('optuna', 'parameters', parameter.key)}: {show(choices)} are numbers in order: "
+                "the type ordinal (or log_ordinal) tells the sampler which are neighbours"
+            )
 
 
 def sampler_warnings(config: Config, study: StudyContext) -> Iterator[str]:
@@ -136,7 +149,7 @@ def sampler_warnings(config: Config, study: StudyContext) -> Iterator[str]:
 
 def constraint_warnings(config: Config, study: StudyContext) -> Iterator[str]:
     """Names in constraints that are no parameter or metric, and look like one, or like a word of the objective."""
-    known = {*study.by_name, *study.metric}
+    known = {*study.space.by_name, *study.metric}
     written = _words_of(config.optuna.objective)
     for index, constraint in enumerate(study.constraints):
         for name in constraint.names:

@@ -33,9 +33,7 @@ LEGAL_STORAGE = "journal, journal:///ABSOLUTE/FILE, sqlite:///FILE, or a postgre
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LEGAL_URI = "http(s)://SERVER, sqlite:///FILE, a postgresql://, mysql:// or mssql:// URL, or a directory"
-LEGAL_RESOURCE = "a whole number, 1 or more, or the colon path of one in the model YAML"
 BOUNDED = ("TPESampler", "GPSampler", "PartialFixedSampler")
-PROMOTION = "promotion"
 _CREDENTIALS = re.compile(r"//[^/@]*@")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
@@ -61,7 +59,10 @@ def load_config(
         if not reading.refused.intersection(keys):
             problems += check(reading.config)
     if problems:
-        raise ConfigError([_with_source(problem, reading.sources) for problem in dict.fromkeys(problems)])
+        # Say which argument of the command line a problem came from, where it came from one.
+        source = {where: f"{where} (from {argument})" for where, argument in reading.sources.items()}
+        told = [replace(problem, where=source.get(problem.where, problem.where)) for problem in problems]
+        raise ConfigError(dict.fromkeys(told))
     return reading.config
 
 
@@ -90,12 +91,6 @@ def _with_trials_of_the_grid(reading: Reading, in_space: Sequence[Problem]) -> R
         return reading.with_n_trials(1)
     grid = grid_of(reading.config.space)
     return reading if grid is None else reading.with_n_trials(grid.permutations)
-
-
-def _with_source(problem: Problem, sources: Mapping[str, str]) -> Problem:
-    """Say which command line argument a problem came from, where it came from one."""
-    source = sources.get(problem.where)
-    return problem if source is None else replace(problem, where=f"{problem.where} (from {source})")
 
 
 # --- places: files and URLs ---
@@ -150,17 +145,8 @@ def objective_problems(config: Config) -> Iterator[Problem]:
         yield Problem(where, found, "the path of the Python file that holds class Objective")
 
 
-def save_path_problems(config: Config) -> Iterable[Problem]:
-    """Variables in `save_path` that are not set."""
-    return variable_problems(key_path("optuna", "save_path"), config.optuna.save_path)
-
-
-def storage_problems(config: Config) -> Iterable[Problem]:
-    """What is wrong with the storage's URL. Shows no password."""
-    return _url_problems(key_path("optuna", "storage"), config.optuna.storage)
-
-
 def _url_problems(where: str, url: str) -> list[Problem]:
+    """What is wrong with a storage's URL. Shows no password."""
     shown = show(_CREDENTIALS.sub("//...@", url))
     if url in ("", "journal") or url.startswith("${"):
         return variable_problems(where, url)
@@ -264,7 +250,8 @@ def _resource_problems(above: str, arguments: Mapping[str, Any], config: Config)
                 found, near = f"{value} is searched: it differs from trial to trial", None
             else:
                 found, near = f"{value} is {show(lookup(model, value))} in the model YAML", None
-            yield Problem(where, found, LEGAL_RESOURCE, near)
+            legal = "a whole number, 1 or more, or the colon path of one in the model YAML"
+            yield Problem(where, found, legal, near)
 
 
 def promotion_problems(config: Config) -> Iterator[Problem]:
@@ -272,13 +259,20 @@ def promotion_problems(config: Config) -> Iterator[Problem]:
     pruner, n_trials = config.optuna.pruner, config.optuna.n_trials
     arguments = pruner.arguments if pruner else {}
     inner = arguments.get("wrapped_pruner")
-    if isinstance(inner, Mapping) and inner.get("mode") == PROMOTION:
+    if isinstance(inner, Mapping) and inner.get("mode") == "promotion":
         where = key_path("optuna", "pruner", "wrapped_pruner", "mode")
         found = "promotion is no decision to prune, which another pruner could wrap"
         yield Problem(where, found, "stopping; or ASHA as the pruner itself")
     if not config.optuna.promotes:
         return
-    rungs = _rungs(arguments)
+    # The rungs of the lowest bracket; none where a number is missing or wrong, which is told elsewhere.
+    rungs: list[int] = []
+    defaults = {"min_resource": 1, "max_resource": None, "reduction_factor": 3, "brackets": 1}
+    match [as_number(arguments.get(key, default)) for key, default in defaults.items()]:
+        case [int(low), int(high), int(factor), 1] if low >= 1 and factor >= 2:
+            from aimlhpo.search.asha import Ladder
+
+            rungs = Ladder(low, high, factor).resources
     needed = int(as_number(arguments.get("reduction_factor", 3)) or 3) ** len(rungs)
     if rungs and n_trials < needed:  # nobody would be promoted past the last rung, and none would be complete
         found = (
@@ -292,18 +286,6 @@ def promotion_problems(config: Config) -> Iterator[Problem]:
             found = f"{objective} saves no checkpoint, so a promoted trial would begin anew"
             legal = "stopping; or save the training's state in trial.checkpoint_dir before each report"
             yield Problem(key_path("optuna", "pruner", "mode"), found, legal)
-
-
-def _rungs(arguments: Mapping[str, Any]) -> list[int]:
-    """The rungs of the lowest bracket; none where a number is missing or wrong, which is told elsewhere."""
-    defaults = {"min_resource": 1, "max_resource": None, "reduction_factor": 3, "brackets": 1}
-    numbers = [as_number(arguments.get(key, default)) for key, default in defaults.items()]
-    match numbers:
-        case [int(low), int(high), int(factor), 1] if low >= 1 and factor >= 2:
-            from aimlhpo.search.asha import Ladder
-
-            return Ladder(low, high, factor).resources
-    return []
 
 
 def view_problems(config: Config) -> Iterator[Problem]:
@@ -382,8 +364,8 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (reserved_key_problems, ()),
     (tracking_place_problems, ()),
     (objective_problems, ("objective",)),
-    (save_path_problems, ("save_path",)),
-    (storage_problems, ("storage",)),
+    (lambda config: variable_problems("optuna: save_path", config.optuna.save_path), ("save_path",)),
+    (lambda config: _url_problems("optuna: storage", config.optuna.storage), ("storage",)),
     (command_problems, _COMMAND),
     (direction_problems, ("metric", "direction")),
     (target_problems, ("target_value", "metric")),

@@ -1,11 +1,9 @@
-"""What a checked configuration would run, and what could be better about it, for `check`, `optimize` and a dry run."""
+"""What a checked configuration would run, in names and values, for `check`, `optimize` and a dry run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aimlhpo.check.check import hints
-from aimlhpo.check.samplers import warnings_for
 from aimlhpo.check.settings import RULES
 from aimlhpo.errors import show, storage_kind
 from aimlhpo.search.warm_start import is_imported, summarize_import
@@ -13,11 +11,6 @@ from aimlhpo.space.grid import grid_of
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
-
-
-def notes_on(config: Config) -> list[str]:
-    """What is right, and could be better or is probably mistyped."""
-    return [*hints(config), *warnings_for(config)]
 
 
 def summarize(config: Config) -> list[tuple[str, str]]:

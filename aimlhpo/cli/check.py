@@ -20,12 +20,13 @@ def run(arguments: Namespace) -> int:
         return _print_problems(error.problems, arguments)
 
     from aimlhpo.check.check import check
-    from aimlhpo.check.summary import notes_on, summarize
+    from aimlhpo.check.samplers import warnings_for
+    from aimlhpo.check.summary import summarize
 
     problems = check(config, allow_changes=arguments.allow_changes)
     if problems:
         return _print_problems(problems, arguments)
-    notes, summary = notes_on(config), summarize(config)
+    notes, summary = warnings_for(config), summarize(config)
     if arguments.json:
         print_json(_report([], notes, dict(summary)))
         return ExitCode.DONE

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import optuna
 
 from aimlhpo.check.check import check
-from aimlhpo.check.summary import notes_on, summarize
+from aimlhpo.check.samplers import warnings_for
+from aimlhpo.check.summary import summarize
 from aimlhpo.cli.arguments import number_of_workers
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.messages import bold, green, print_notes, print_nothing_to_do, print_rows
@@ -56,7 +57,7 @@ def run(config: Config, arguments: Namespace) -> int:
     )
     if problems:
         raise ConfigError(problems)
-    print_notes(notes_on(config))
+    print_notes(warnings_for(config))
     if arguments.dry_run:
         print(green("ok:"), "nothing was started\n")
         print_rows(summarize(config))

@@ -32,8 +32,6 @@ RESERVED = (PARAMETERS, CONFIG, CONFIG_JSON, TRIAL, CHECKPOINT_DIR, PYTHON)
 ALL = "{" + PARAMETERS + "}"
 VALUE = "v"
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_WHOLE = ("int", "log_int")
-_REAL = ("float", "uniform", "loguniform")
 
 
 class TemplateError(ValueError):
@@ -149,27 +147,25 @@ def add_to_argparse(parser: argparse.ArgumentParser, space: str | os.PathLike[st
             raise ValueError(f"{os.fspath(space)}: no `optuna: parameters` in it")
         space = parameters
     for key, entry in space.items():
-        _add_option(parser, str((entry.get("settings") or {}).get("name", key)), entry)
-
-
-def _add_option(parser: argparse.ArgumentParser, name: str, entry: Mapping[str, Any]) -> None:
-    settings, pass_as, alone = entry.get("settings") or {}, entry.get("pass-as"), "dependency" not in entry
-    option = _option(name, pass_as)
-    listed = settings.get("choices", settings.get("values", [settings["value"]] if "value" in settings else None))
-    choices = listed if isinstance(listed, list) and alone else []  # what multiplies a value makes others of them
-    with_value = pass_as is not None and "{v}" in pass_as
-    if choices and all(isinstance(choice, bool) for choice in choices) and not with_value:
-        action = argparse.BooleanOptionalAction if pass_as is None else "store_true"
-        parser.add_argument(option, dest=name, action=action)
-    elif choices:
-        texts = ", ".join(as_text(choice) for choice in choices).replace("%", "%%")
-        parser.add_argument(option, dest=name, type=_one_of(choices), help=f"one of {texts}")
-    else:
-        kind = entry.get("type") if alone else None
-        convert: Callable[[str], Any] = float if kind in _REAL else int if kind in _WHOLE else _number
-        ends = [settings.get(low, settings.get(other)) for low, other in (("low", "start"), ("high", "end"))]
-        about = None if None in ends else f"from {json.dumps(ends[0])} to {json.dumps(ends[1])}"
-        parser.add_argument(option, dest=name, type=convert, help=about)
+        settings, pass_as, alone = entry.get("settings") or {}, entry.get("pass-as"), "dependency" not in entry
+        name = str(settings.get("name", key))
+        option = _option(name, pass_as)
+        listed = settings.get("choices", settings.get("values", [settings["value"]] if "value" in settings else None))
+        choices = listed if isinstance(listed, list) and alone else []  # what multiplies a value makes others of them
+        with_value = pass_as is not None and "{v}" in pass_as
+        if choices and all(isinstance(choice, bool) for choice in choices) and not with_value:
+            action = argparse.BooleanOptionalAction if pass_as is None else "store_true"
+            parser.add_argument(option, dest=name, action=action)
+        elif choices:
+            texts = ", ".join(as_text(choice) for choice in choices).replace("%", "%%")
+            parser.add_argument(option, dest=name, type=_one_of(choices), help=f"one of {texts}")
+        else:
+            kind = entry.get("type") if alone else None
+            whole, real = kind in ("int", "log_int"), kind in ("float", "uniform", "loguniform")
+            convert: Callable[[str], Any] = float if real else int if whole else _number
+            ends = [settings.get(low, settings.get(other)) for low, other in (("low", "start"), ("high", "end"))]
+            about = None if None in ends else f"from {json.dumps(ends[0])} to {json.dumps(ends[1])}"
+            parser.add_argument(option, dest=name, type=convert, help=about)
 
 
 def _number(text: str) -> int | float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
@@ -14,6 +13,7 @@ from aimlhpo.errors import did_you_mean, listing, show
 from aimlhpo.space.parameter_types import as_number
 
 ALL = "all"
+_FEWEST = 20  # trials that a bounded sampler sees, at least
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -28,10 +28,10 @@ def illegal(found: str, legal: str, suggestion: str | None = None) -> PydanticCu
     return PydanticCustomError("aimlhpo", "{found}", {"found": found, "legal": legal, "suggestion": suggestion})
 
 
-def _whole(minimum: int, maximum: int | None = None) -> Callable[[Any], Any]:
+def _whole(minimum: int, maximum: int | None = None) -> BeforeValidator:
     legal = f"a whole number, {minimum} or more" if maximum is None else f"a whole number from {minimum} to {maximum}"
 
-    def check(value: Any) -> Any:
+    def check(value: Any) -> int:
         number = as_number(value)
         if not isinstance(number, int):
             raise illegal(f"{show(value)} is not a whole number", legal)
@@ -39,25 +39,30 @@ def _whole(minimum: int, maximum: int | None = None) -> Callable[[Any], Any]:
             raise illegal(f"{show(value)} is too {'small' if number < minimum else 'large'}", legal)
         return number
 
-    return check
+    return BeforeValidator(check)
 
 
-def _count_or_all(value: Any) -> Any:
-    least = 20
+def real(legal: str, kind: str = "a number", *, zero: bool = False) -> BeforeValidator:
+    """A validator for numbers above 0, and for 0 itself where `zero` says so; `kind` and `legal` are for messages."""
+
+    def check(value: Any) -> float:
+        number = as_number(value)
+        if number is None:
+            raise illegal(f"{show(value)} is not {kind}", legal)
+        if number < 0 or (number == 0 and not zero):
+            raise illegal(f"{show(value)} is too small", legal)
+        return float(number)
+
+    return BeforeValidator(check)
+
+
+def _count_or_all(value: Any) -> int | str:
     number = as_number(value)
-    if value != ALL and not (isinstance(number, int) and number >= least):
-        raise illegal(f"{show(value)} is not a number of trials", f"a whole number, {least} or more, or {ALL}")
-    return value if value == ALL else number
-
-
-def _seconds(value: Any) -> float:
-    number = as_number(value)
-    legal = "seconds, more than 0"
-    if number is None:
-        raise illegal(f"{show(value)} is not a number of seconds", legal)
-    if number <= 0:
-        raise illegal(f"{show(value)} is too small", legal)
-    return float(number)
+    if value == ALL:
+        return ALL
+    if not isinstance(number, int) or number < _FEWEST:
+        raise illegal(f"{show(value)} is not a number of trials", f"a whole number, {_FEWEST} or more, or {ALL}")
+    return number
 
 
 def _flag(value: Any) -> bool:
@@ -80,31 +85,42 @@ def _text(value: Any) -> str:
     return text
 
 
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, and any other value as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
 def _words(value: Any) -> list[str]:
-    items = value if isinstance(value, list) else [value]
-    if not items:
+    if value == []:
         raise illegal("is an empty list", "at least one entry")
-    return [_text(item) for item in items]
+    return [_text(item) for item in as_list(value)]
 
 
-def _lines(value: Any) -> list[str]:
-    items = value if isinstance(value, list) else [value]
-    for item in items:
-        if not isinstance(item, str) or "\0" in item:
-            raise illegal(f"{show(item)} is not a line of a shell script", "a list of lines")
-    return list(items)
-
-
-def _script(value: Any) -> str:
+def _shell_line(value: Any, legal: str) -> str:
     if not isinstance(value, str) or "\0" in value:
-        raise illegal(f"{show(value)} is not a line of a shell script", "text")
+        raise illegal(f"{show(value)} is not a line of a shell script", legal)
     return value
 
 
-def _mapping(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise illegal(f"{show(value)} is not a mapping", "key: value pairs")
-    return value
+def mapping(legal: str, shorthand: str | None = None, words: dict[bool | None, Any] | None = None) -> BeforeValidator:
+    """A validator for a mapping.
+
+    Args:
+        legal: what the key takes, for messages.
+        shorthand: the key of the mapping that a text alone stands for, where that is legal.
+        words: what true, false and null stand for, where they are legal.
+    """
+
+    def check(value: Any) -> Any:
+        if words and isinstance(value, bool | None) and value in words:
+            return words[value]
+        if shorthand is not None and isinstance(value, str):
+            return {shorthand: value}
+        if not isinstance(value, dict):
+            raise illegal(f"{show(value)} is not a mapping", legal)
+        return value
+
+    return BeforeValidator(check)
 
 
 def _command(value: Any) -> str:
@@ -116,7 +132,9 @@ def _command(value: Any) -> str:
 
 def _variables(value: Any) -> dict[str, str]:
     """Names and values of environment variables."""
-    for name, content in _mapping(value).items():
+    if not isinstance(value, dict):
+        raise illegal(f"{show(value)} is not a mapping", "key: value pairs")
+    for name, content in value.items():
         if not isinstance(name, str) or not name or "=" in name or CONTROL.search(name):
             raise illegal(f"{show(name)} is not the name of a variable", "NAME: value pairs")
         if not isinstance(content, str | int | float) or "\0" in str(content):
@@ -143,22 +161,30 @@ def in_editors(*kinds: dict[str, Any]) -> WithJsonSchema:
 LIST_OF_TEXT = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 TEXT = {"type": "string"}
 
-Count = Annotated[int, BeforeValidator(_whole(1)), in_editors({"type": "integer", "minimum": 1})]
-CountFromZero = Annotated[int, BeforeValidator(_whole(0)), in_editors({"type": "integer", "minimum": 0})]
+Count = Annotated[int, _whole(1), in_editors({"type": "integer", "minimum": 1})]
+CountFromZero = Annotated[int, _whole(0), in_editors({"type": "integer", "minimum": 0})]
 CountOrAll = Annotated[
-    int | str, BeforeValidator(_count_or_all), in_editors({"type": "integer", "minimum": 20}, {"enum": [ALL]})
+    int | str, BeforeValidator(_count_or_all), in_editors({"type": "integer", "minimum": _FEWEST}, {"enum": [ALL]})
 ]
-Seed = Annotated[int, BeforeValidator(_whole(0, 2**32 - 1)), in_editors({"type": "integer", "minimum": 0})]
-Seconds = Annotated[float, BeforeValidator(_seconds), in_editors({"type": "number", "exclusiveMinimum": 0})]
+Seed = Annotated[int, _whole(0, 2**32 - 1), in_editors({"type": "integer", "minimum": 0})]
+Seconds = Annotated[
+    float,
+    real("seconds, more than 0", "a number of seconds"),
+    in_editors({"type": "number", "exclusiveMinimum": 0}),
+]
 Flag = Annotated[bool, BeforeValidator(_flag), in_editors({"type": "boolean"}, {"enum": [0, 1]})]
 Text = Annotated[str, BeforeValidator(_text), in_editors(TEXT)]
 Words = Annotated[list[str], BeforeValidator(_words), in_editors(TEXT, LIST_OF_TEXT)]
-Lines = Annotated[list[str], BeforeValidator(_lines), in_editors(TEXT, LIST_OF_TEXT)]
-Script = Annotated[str, BeforeValidator(_script), in_editors(TEXT)]
+Lines = Annotated[
+    list[str],
+    BeforeValidator(lambda value: [_shell_line(item, "a list of lines") for item in as_list(value)]),
+    in_editors(TEXT, LIST_OF_TEXT),
+]
+Script = Annotated[str, BeforeValidator(lambda value: _shell_line(value, "text")), in_editors(TEXT)]
 Command = Annotated[str, BeforeValidator(_command), in_editors(TEXT)]
 Variables = Annotated[
     dict[str, str],
     BeforeValidator(_variables),
     in_editors({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
 ]
-Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping), in_editors({"type": "object"})]
+Mapping = Annotated[dict[str, Any], mapping("key: value pairs"), in_editors({"type": "object"})]

@@ -124,20 +124,14 @@ def _typed(hyperparameters: dict[str, Any], model: dict[str, Any], storage_named
     except ValidationError as error:
         problems = [_problem(dict(detail)) for detail in error.errors(include_url=False)]
         locations = [detail["loc"] for detail in error.errors(include_url=False)]
-        refused = frozenset(key for location in locations for key in _refused_of_study(location))
+        # A mistake in one parameter does not refuse `parameters` as a whole.
+        of_study = [at for at in locations if at[0] == "optuna" and (at[1:2] != ("parameters",) or len(at) == 2)]
+        keys = {str(at[1]) for at in of_study if len(at) > 1}
+        refused = frozenset(OptunaSection.model_fields if ("optuna",) in of_study else keys)
         file = HyperparameterFile.model_validate(_without(data, locations))
     space = SearchSpace.read(file.optuna.parameters, model)
     config = Config(file.log, file.slurm, file.optuna, model, hyperparameters, space, storage_named)
     return Reading(config, refused, (*problems, *batch_problems))
-
-
-def _refused_of_study(location: Location) -> Iterable[str]:
-    """The keys of the `optuna` section that a refusal at `location` leaves without a value."""
-    if location[0] != "optuna":
-        return ()
-    if len(location) == 1:
-        return OptunaSection.model_fields
-    return () if location[1] == "parameters" and len(location) > 2 else (str(location[1]),)
 
 
 def _without(data: Mapping[str, Any], refused: Iterable[Location]) -> dict[str, Any]:
@@ -149,8 +143,9 @@ def _without(data: Mapping[str, Any], refused: Iterable[Location]) -> dict[str, 
     for location in refused:
         *above, last = location[: 4 if location[:2] == ("optuna", "parameters") else 2]
         container: Any = kept
-        for segment in above:
-            container = _value(container, segment)
+        for segment in above:  # keys that are numbers are text in locations
+            items = container.items() if isinstance(container, dict) else ()
+            container = next((item for key, item in items if str(key) == str(segment)), None)
         for key in [key for key in container if str(key) == str(last)] if isinstance(container, dict) else ():
             del container[key]
     study = {"study_name": "study", "n_trials": 1, **kept.get("optuna", {})}
@@ -159,15 +154,6 @@ def _without(data: Mapping[str, Any], refused: Iterable[Location]) -> dict[str, 
             entry["type"] = REFUSED_TYPE
         entry.setdefault("settings", {})
     return {**kept, "optuna": study}
-
-
-def _value(container: Any, segment: str | int) -> Any:
-    """What a mapping has at a key as locations spell it: as text."""
-    items = container.items() if isinstance(container, dict) else ()
-    return next((value for key, value in items if str(key) == str(segment)), None)
-
-
-# --- what the schema finds, as problems in our own words ---
 
 
 def _problem(detail: dict[str, Any]) -> Problem:
@@ -197,17 +183,15 @@ def _keys(section: type[BaseModel] | None) -> list[str]:
 def _section(location: Location) -> type[BaseModel] | None:
     """The model that describes the mapping at `location`; parameters stand under keys of their own."""
     section: type[BaseModel] | None = HyperparameterFile
-    free_key = False
+    above: str | int = ""
     for segment in location:
-        if free_key:
-            free_key = False
-            continue
-        field = section.model_fields.get(str(segment)) if section else None
-        if field is None:
-            return None
-        section = _model_in(field.annotation)
-        free_key = segment == "parameters"
-    return None if free_key else section
+        if above != "parameters":
+            field = section.model_fields.get(str(segment)) if section else None
+            section = _model_in(field.annotation) if field else None
+            above = segment
+        else:
+            above = ""
+    return None if above == "parameters" else section
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -24,9 +24,12 @@ from aimlhpo.config.fields import (
     Text,
     Variables,
     Words,
+    as_list,
     illegal,
     in_editors,
+    mapping,
     one_of,
+    real,
 )
 from aimlhpo.errors import did_you_mean, listing, show
 from aimlhpo.space.constraints import LEGAL, ConstraintError, parse_constraint
@@ -92,44 +95,23 @@ def reported_metric(metrics: list[str], named: str | None) -> int | None:
     return 0 if len(metrics) == 1 else None
 
 
-def _at_least_zero(value: Any) -> float:
-    legal = "a number, 0 or more"
-    number = _number(value, legal)
-    if number < 0:
-        raise illegal(f"{show(value)} is too small", legal)
-    return number
-
-
-def _hours(value: Any) -> float:
-    legal = "hours, more than 0"
-    number = _number(value, legal)
-    if number <= 0:
-        raise illegal(f"{show(value)} is too small", legal)
-    return number
-
-
-def _number(value: Any, legal: str) -> float:
-    number = as_number(value)
-    if number is None:
-        raise illegal(f"{show(value)} is not a number", legal)
-    return float(number)
-
-
 def _targets(value: Any) -> float | dict[str, float]:
     legal = "a number, or metric: number pairs"
+    number = as_number(value)
+    if number is not None:
+        return float(number)
     if not isinstance(value, dict):
-        return _number(value, legal)
+        raise illegal(f"{show(value)} is not a number", legal)
     if not value:
         raise illegal("is empty", legal)
-    numbers = {str(name): as_number(one) for name, one in value.items()}
     for name, one in value.items():
-        if numbers[str(name)] is None:
+        if as_number(one) is None:
             raise illegal(f"{name} is {show(one)}, not a number", legal)
-    return {name: float(number) for name, number in numbers.items() if number is not None}
+    return {str(name): float(as_number(one) or 0) for name, one in value.items()}
 
 
-NotNegative = Annotated[float, BeforeValidator(_at_least_zero), in_editors({**_NUMBER, "minimum": 0})]
-Hours = Annotated[float, BeforeValidator(_hours), in_editors({**_NUMBER, "exclusiveMinimum": 0})]
+NotNegative = Annotated[float, real("a number, 0 or more", zero=True), in_editors({**_NUMBER, "minimum": 0})]
+Hours = Annotated[float, real("hours, more than 0"), in_editors({**_NUMBER, "exclusiveMinimum": 0})]
 Targets = Annotated[
     float | dict[str, float],
     BeforeValidator(_targets),
@@ -177,16 +159,9 @@ class PrunerSection(StrategySection):
     metric: Text | None = Field(default=None, description="Which of several metrics trials report, and are pruned by.")
 
 
-def _strategy(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"type": value}
-    if not isinstance(value, dict):
-        raise illegal(f"{show(value)} is not a mapping", "type: CLASS, and keyword arguments of the class")
-    return value
-
-
-Strategy = Annotated[StrategySection, BeforeValidator(_strategy)]
-Pruner = Annotated[PrunerSection, BeforeValidator(_strategy)]
+_STRATEGY = mapping("type: CLASS, and keyword arguments of the class", shorthand="type")
+Strategy = Annotated[StrategySection, _STRATEGY]
+Pruner = Annotated[PrunerSection, _STRATEGY]
 
 
 class WarmStartSection(Section):
@@ -221,11 +196,10 @@ def _constraint(value: Any) -> str:
 
 
 def _directions(value: Any) -> list[str]:
-    words = value if isinstance(value, list) else [value]
-    for word in words:
+    for word in as_list(value):
         if word not in DIRECTIONS:
             raise illegal(f"{show(word)} is not a direction", listing(DIRECTIONS), did_you_mean(word, DIRECTIONS, 0.4))
-    return list(words)
+    return as_list(value)
 
 
 def _entries(value: Any) -> Any:
@@ -239,7 +213,7 @@ Directions = Annotated[
 ]
 Constraints = Annotated[
     list[Annotated[str, BeforeValidator(_constraint), in_editors(TEXT)]],
-    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+    BeforeValidator(as_list),
     in_editors(TEXT, {"type": "array", "items": TEXT}),
 ]
 

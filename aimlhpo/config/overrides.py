@@ -14,7 +14,7 @@ from typing import Any
 
 from aimlhpo.config.sbatch_options import long_name
 from aimlhpo.config.sweep import Sweep
-from aimlhpo.config.yaml import parse_value
+from aimlhpo.config.yaml import parse_yaml
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path
 from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup, missing, nearest, substitute
 
@@ -55,17 +55,13 @@ def apply(target: Overridden, overrides: Sequence[str], flags: Mapping[str, Any]
             continue
         try:
             source = f"--{name.replace('_', '-')} {value}"
-            _set_hyperparameter(target, "optuna", name, _flag_value(name, value), source)
+            if name in LIST_FLAGS and isinstance(value, str) and "," in value and not value.startswith("["):
+                value = [part.strip() for part in value.split(",")]
+            elif isinstance(value, str) and name not in TEXT_FLAGS:
+                value = parse_yaml(value, key_path("optuna", name))
+            _set_hyperparameter(target, "optuna", name, value, source)
         except ConfigError as error:
             target.problems.extend(error.problems)
-
-
-def _flag_value(name: str, value: Any) -> Any:
-    if not isinstance(value, str) or name in TEXT_FLAGS:
-        return value
-    if name in LIST_FLAGS and "," in value and not value.startswith("["):
-        return [part.strip() for part in value.split(",")]
-    return parse_value(value, key_path("optuna", name))
 
 
 def _apply_override(target: Overridden, override: str) -> None:
@@ -76,12 +72,17 @@ def _apply_override(target: Overridden, override: str) -> None:
     path = _spelled(path, target)
     section, _, rest = path.partition(":")
     if section in SECTIONS:
-        value = parse_value(text, override)
-        _name_strategy(target.hyperparameters, rest)
+        value, optuna = parse_yaml(text, override), target.hyperparameters.get("optuna")
+        kind, colon, _ = rest.partition(":")
+        if colon and kind in DEFAULTS and isinstance(optuna, dict):
+            # An argument of the sampler or pruner: its class comes first, where the file names none.
+            strategy = optuna.get(kind)
+            if strategy is None or isinstance(strategy, str):
+                optuna[kind] = {"type": strategy or DEFAULTS[kind]}
         _set_hyperparameter(target, section, rest, value, override)
         return
     sweep = Sweep(override, text).entry()
-    value = None if sweep is not None else parse_value(text, override)
+    value = None if sweep is not None else parse_yaml(text, override)
     if not exists(target.model, path) and (sweep is None or path not in target.parameters):
         suggestion = nearest(target.model, path)
         if suggestion is None and (near := did_you_mean(section, SECTIONS)):
@@ -114,17 +115,6 @@ def _name(key: str, entry: Any) -> str:
     """The name in the study of the parameter with this entry."""
     settings = entry.get("settings") if isinstance(entry, Mapping) else None
     return str(settings.get("name", key)) if isinstance(settings, Mapping) else str(key)
-
-
-def _name_strategy(hyperparameters: Mapping[str, Any], rest: str) -> None:
-    """Before an argument of the sampler or pruner is set: its class, where the file names none."""
-    kind, colon, _ = rest.partition(":")
-    optuna = hyperparameters.get("optuna")
-    if not colon or kind not in DEFAULTS or not isinstance(optuna, dict):
-        return
-    section = optuna.get(kind)
-    if section is None or isinstance(section, str):
-        optuna[kind] = {"type": section or DEFAULTS[kind]}
 
 
 def _search(target: Overridden, path: str, entry: Mapping[str, Any]) -> None:

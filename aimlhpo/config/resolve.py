@@ -71,7 +71,12 @@ def resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
     if storage is None:
         slurm = hyperparameters.get("slurm")
         jobs = as_number(slurm.get("jobs")) if isinstance(slurm, dict) else None
-        optuna["study_name"], optuna["storage"] = _default_storage(save_path, name, shared=(jobs or 1) > 1)
+        # What is there already, else a new file in save_path. Jobs on several nodes begin with a journal file, which
+        # needs no server and may lie on a network file system; everything else begins with SQLite.
+        stem = optuna["study_name"] = name.removesuffix(".db") or name
+        sqlite, journal = (os.path.join(save_path, f"{stem}.{ending}") for ending in ("db", "journal"))
+        as_journal = not os.path.exists(sqlite) and ((jobs or 1) > 1 or os.path.exists(journal))
+        optuna["storage"] = f"journal://{journal}" if as_journal else f"sqlite:///{sqlite}"
         if os.sep in name:
             found = f"{show(name)} is a path"
             problems.append(Problem("optuna: study_name", found, "a name; the file lies in save_path"))
@@ -135,19 +140,6 @@ def _absolute_classes(value: Any) -> Any:
         return value
     file, _, name = value.rpartition(":")
     return f"{absolute(file)}:{name}"
-
-
-def _default_storage(save_path: str, name: str, shared: bool) -> tuple[str, str]:
-    """Study name and URL where no storage is named: what is there already, else a new file in save_path.
-
-    Jobs on several nodes (`shared`) begin with a journal file, which needs no server and may lie on a network file
-    system; everything else begins with SQLite.
-    """
-    stem = name.removesuffix(".db") or name
-    sqlite, journal = (os.path.join(save_path, f"{stem}.{ending}") for ending in ("db", "journal"))
-    if not os.path.exists(sqlite) and (shared or os.path.exists(journal)):
-        return stem, f"journal://{journal}"
-    return stem, f"sqlite:///{sqlite}"
 
 
 def _absolute_storage(url: str, save_path: str, name: str) -> str:

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from aimlhpo.config.fields import Count, CountFromZero, Flag, Lines, Script, Section, Text, illegal
+from aimlhpo.config.fields import Count, CountFromZero, Flag, Lines, Script, Section, Text, mapping
 from aimlhpo.config.optuna_section import OptunaSection
 from aimlhpo.config.sbatch_options import OptionValue
 from aimlhpo.config.yaml import dump_yaml
-from aimlhpo.errors import show
 from aimlhpo.paths import StudyPaths, replace_file
 from aimlhpo.space.search_space import SearchSpace
 
@@ -40,19 +39,7 @@ class TensorboardSection(Section):
     directory: Text = Field(default="", description="Directory of the event files. Default: tensorboard in save_path.")
 
 
-def _or_mapping(key: str, legal: str) -> BeforeValidator:
-    """A section that is asked for by `true`, by the value of its first key, or in full."""
-
-    def check(value: Any) -> Any:
-        if value is None or value is False:
-            return None
-        if value is True:
-            return {}
-        if not isinstance(value, str | dict):
-            raise illegal(f"{show(value)} is not a mapping", legal)
-        return {key: value} if isinstance(value, str) else value
-
-    return BeforeValidator(check)
+_ON_OR_OFF: dict[bool | None, Any] = {True: {}, False: None, None: None}
 
 
 class LogSection(Section):
@@ -61,25 +48,19 @@ class LogSection(Section):
     save_path: Text | None = Field(
         default=None, description="Directory of the study's files, used where `optuna: save_path` is not given."
     )
-    mlflow: Annotated[MlflowSection | None, _or_mapping("uri", "true, a URI, or uri: URI and experiment: NAME")] = (
-        Field(default=None, description="Tell MLflow of every trial: true, a URI, or a mapping.")
-    )
+    mlflow: Annotated[
+        MlflowSection | None, mapping("true, a URI, or uri: URI and experiment: NAME", "uri", _ON_OR_OFF)
+    ] = Field(default=None, description="Tell MLflow of every trial: true, a URI, or a mapping.")
     tensorboard: Annotated[
-        TensorboardSection | None, _or_mapping("directory", "true, a directory, or directory: DIRECTORY")
+        TensorboardSection | None, mapping("true, a directory, or directory: DIRECTORY", "directory", _ON_OR_OFF)
     ] = Field(default=None, description="Write every trial for TensorBoard: true, a directory, or a mapping.")
-
-
-def _batch(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise illegal(f"{show(value)} is not a mapping", "sbatch options, by long name or short letter")
-    return value
 
 
 class SlurmSection(Section):
     """Jobs, their sbatch options, and what runs in them before Python."""
 
     jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
-    batch: Annotated[dict[str, OptionValue], BeforeValidator(_batch)] = Field(
+    batch: Annotated[dict[str, OptionValue], mapping("sbatch options, by long name or short letter")] = Field(
         default_factory=dict,
         description="Options of sbatch, by long name or short letter; null or true for options without a value, "
         "a list for repeated ones.",
@@ -104,18 +85,10 @@ class SlurmSection(Section):
     )
 
 
-def _log(value: Any) -> Any:
-    if value is True or value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise illegal(f"{show(value)} is not a mapping", "true, or save_path: DIRECTORY")
-    return value
-
-
 class HyperparameterFile(Section):
     """The whole file."""
 
-    log: Annotated[LogSection, BeforeValidator(_log)] = Field(
+    log: Annotated[LogSection, mapping("true, or save_path: DIRECTORY", words={True: {}, None: {}})] = Field(
         default_factory=LogSection, description="Where logs and results are written; `true` for the defaults."
     )
     slurm: SlurmSection | None = Field(
@@ -154,7 +127,7 @@ class Config:
 
     def enqueued(self) -> list[dict[str, Any]]:
         """The trials of `enqueue`, by study name."""
-        names = {parameter.key: parameter.name for parameter in self.space.parameters}
+        names = {key: parameter.name for key, parameter in self.space.by_key.items()}
         return [{names.get(key, key): value for key, value in entry.items()} for entry in self.optuna.enqueue]
 
     def write_snapshot(self) -> None:

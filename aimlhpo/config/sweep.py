@@ -9,12 +9,13 @@ element  = a number, a word, 'text', "text", [a list] or {a mapping}, as in YAML
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
-from aimlhpo.config.yaml import parse_value
+from aimlhpo.config.yaml import parse_yaml
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, listing, show
 from aimlhpo.space.parameter_types import as_number
 
@@ -59,6 +60,7 @@ class Sweep:
         return self._call(whole, log=False) if is_call else None
 
     def error(self, start: int, found: str, legal: str, suggestion: str | None = None) -> ConfigError:
+        """The error of a mistake that begins at the position `start` of the text, counted from 0."""
         place = f"{show(self.text)}, character {start + 1}"
         return ConfigError(Problem(self.where, f"{place}: {found}", legal, suggestion))
 
@@ -71,9 +73,7 @@ class Sweep:
         if name not in FUNCTIONS:
             quoted = f"{legal}; or quotes around a text: \"'{self.text.strip()}'\""
             raise self.error(start, f"there is no function {name!r}", quoted, did_you_mean(name, FUNCTIONS))
-        ends: list[int] = []
-        self._scan(piece, match.end() - 1, lambda at, depth: ends.append(at) if depth == 0 else None)
-        closing = ends[0]
+        closing = next(at for at, depth in self._scan(piece, match.end() - 1) if depth == 0)
         after = piece.text[closing + 1 :]
         if after.strip():
             raise self.error(piece.start + closing + 1, f"{show(after.strip())} stands behind {name}(...)", "nothing")
@@ -112,16 +112,11 @@ class Sweep:
 
     def _range(self, start: int, arguments: list[Piece], log: bool) -> Entry:
         names = ("stop",) if len(arguments) == 1 else ("start", "stop", "step")
-        given = {
-            "start": 0,
-            "step": 1,
-            **self._numbers("range", start, arguments, names, len(names) - (len(names) > 1)),
-        }
-        first, stop, step = given["start"], given["stop"], given["step"]
+        given = self._numbers("range", start, arguments, names, len(names) - (len(names) > 1))
+        first, stop, step = given.get("start", 0), given["stop"], given.get("step", 1)
         if step <= 0 or first >= stop:
-            raise self.error(
-                start, "the range is empty: the stop itself is not in it", "START < STOP, and STEP above 0"
-            )
+            found = "the range is empty: the stop itself is not in it"
+            raise self.error(start, found, "START < STOP, and STEP above 0")
         low, end, width = (Decimal(str(number)) for number in (first, stop, step))
         number = low + width * ((end - low) // width)
         number = number if number < end else number - width  # the stop itself is not in the range
@@ -144,9 +139,8 @@ class Sweep:
             named = _NAMED.match(piece.text)
             key, text = (named[1], named[2]) if named else (names[index], piece.text)
             if key not in names or key in given:
-                raise self.error(
-                    piece.start, f"{name} has no (other) {key!r}", listing(names), did_you_mean(key, names)
-                )
+                near = did_you_mean(key, names)
+                raise self.error(piece.start, f"{name} has no (other) {key!r}", listing(names), near)
             number = as_number(self._element(Piece(text, piece.start)))
             if number is None:
                 raise self.error(piece.start, f"{show(text.strip())} is not a number", FUNCTIONS[name])
@@ -163,7 +157,7 @@ class Sweep:
         if _CALL.match(text):
             raise self.error(piece.start, f"{show(text)} stands where a value has to", "a value, or 'text' in quotes")
         try:
-            return parse_value(text, self.where)
+            return parse_yaml(text, self.where)
         except ConfigError:
             raise self.error(piece.start, f"{show(text)} is no value", "a value as in YAML") from None
 
@@ -171,13 +165,12 @@ class Sweep:
 
     def _split(self, piece: Piece) -> list[Piece]:
         """At the commas that stand in no brackets and no quotes."""
-        cuts: list[int] = [-1]
-        self._scan(piece, 0, lambda at, depth: cuts.append(at) if depth == 0 and piece.text[at] == "," else None)
-        ends = [*cuts[1:], len(piece.text)]
-        return [Piece(piece.text[a + 1 : b], piece.start + a + 1) for a, b in zip(cuts, ends, strict=True)]
+        commas = [at for at, depth in self._scan(piece, 0) if depth == 0 and piece.text[at] == ","]
+        cuts = pairwise([-1, *commas, len(piece.text)])
+        return [Piece(piece.text[before + 1 : end], piece.start + before + 1) for before, end in cuts]
 
-    def _scan(self, piece: Piece, begin: int, visit: Callable[[int, int], None]) -> None:
-        """Call `visit(position, depth)` for commas and closing brackets, with the depth behind them."""
+    def _scan(self, piece: Piece, begin: int) -> Iterator[tuple[int, int]]:
+        """The position of each comma and closing bracket, with the number of brackets that are open behind it."""
         stack: list[tuple[str, int]] = []
         quote: tuple[str, int] | None = None
         for at, char in enumerate(piece.text[begin:], begin):
@@ -190,9 +183,9 @@ class Sweep:
             elif char in ")]}":
                 if not stack or stack.pop()[0] != char:
                     raise self.error(piece.start + at, f"{char!r} closes nothing", "a bracket that opens before it")
-                visit(at, len(stack))
+                yield at, len(stack)
             elif char == ",":
-                visit(at, len(stack))
+                yield at, len(stack)
         if quote or stack:
             char, at = quote or stack[-1]
             raise self.error(piece.start + at, f"{piece.text[at]!r} is never closed", f"{char} behind it")

@@ -1,4 +1,4 @@
-"""YAML as it looks: data only, `12:00:00` stays text, `1e-3` is a number, no key twice, no bombs. JSON likewise.
+"""YAML as it looks: data only, `12:00:00` stays text, `1e-3` is a number, and no key stands twice. JSON likewise.
 
 Differences to PyYAML's safe loader, on purpose:
 
@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _DatedLoader(_Loader):
-    """The same, with dates."""
+    """The same, and dates are read as dates."""
 
 
 def _install(loader: type[yaml.SafeLoader], dates: bool) -> None:
@@ -131,11 +131,6 @@ def parse_json(text: str, where: str) -> Any:
     return data
 
 
-def parse_value(text: str, where: str) -> Any:
-    """A value from the command line, read as it would be in a file. Raises ConfigError."""
-    return parse_yaml(text, where)
-
-
 def parse_yaml(text: str, where: str, *, dates: bool = False) -> Any:
     """Plain data from YAML text; no two places share an object. Raises ConfigError."""
     loader = (_DatedLoader if dates else _Loader)(text)
@@ -164,17 +159,24 @@ def parse_yaml(text: str, where: str, *, dates: bool = False) -> Any:
 
 
 def _refused(root: yaml.Node, where: str) -> Iterator[Problem]:
-    """What this loader does not take: tags, keys given twice, circles and bombs."""
-    growth = _expanded(root, {}, where, 0)
-    if growth > MAX_NODES:
+    """What this loader refuses: tags, keys given twice, aliases that hold themselves or make the document too large."""
+    if _expanded(root, {}, where, 0) > MAX_NODES:
         yield Problem(where, "grows too large when its aliases (*name) are followed", f"at most {MAX_NODES:,} values")
         return
     for node in _nodes(root):
         if node.tag not in _PLAIN_TAGS:
             found = f"the tag {node.tag.replace(_TAG, '!!', 1)} is not allowed"
             yield Problem(_at(where, node.start_mark), found, "plain data: a YAML file cannot run code")
-        if isinstance(node, yaml.MappingNode):
-            yield from _key_problems(node, where)
+        first: dict[Hashable, yaml.Mark] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            place = _at(where, key.start_mark)
+            if not isinstance(key, yaml.ScalarNode):
+                yield Problem(place, "a list or mapping as a key", "text or a number as a key")
+            elif key.tag != _TAG + "merge" and key.value in first:
+                found = f"the key {key.value!r} is given twice (first in line {first[key.value].line + 1})"
+                yield Problem(place, found, "each key once")
+            else:
+                first[key.value] = key.start_mark
 
 
 def _expanded(node: yaml.Node, known: dict[int, int], where: str, depth: int) -> int:
@@ -206,22 +208,6 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
             seen.add(id(node))
             yield node
             stack.extend(reversed(_children(node)))
-
-
-def _key_problems(node: yaml.MappingNode, where: str) -> Iterator[Problem]:
-    first: dict[Hashable, yaml.Mark] = {}
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            yield Problem(_at(where, key.start_mark), "a list or mapping as a key", "text or a number as a key")
-        elif key.tag != _TAG + "merge" and key.value in first:
-            line = first[key.value].line + 1
-            yield Problem(
-                _at(where, key.start_mark),
-                f"the key {key.value!r} is given twice (first in line {line})",
-                "each key once",
-            )
-        else:
-            first[key.value] = key.start_mark
 
 
 def _own(value: Any) -> Any:
@@ -271,5 +257,4 @@ _Dumper.add_representer(str, _represent_text)
 
 def dump_yaml(data: Any) -> str:
     """YAML text that this loader, and PyYAML's, read back as the same data; keys stay in order."""
-    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-    return text
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))

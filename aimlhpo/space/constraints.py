@@ -18,8 +18,10 @@ from aimlhpo.errors import listing
 from aimlhpo.objective.outcome import BadValue, MissingMetric
 
 LONGEST = 200  # characters of one constraint: it is a key in the storage, too
-TERMS = "numbers, metrics and parameters by name, + - * / **, parentheses"
-LEGAL = f"two terms with <=, <, >= or > between them; terms are {TERMS}"
+LEGAL = (
+    "two terms with <=, <, >= or > between them; terms are numbers, metrics and parameters by name, + - * / **, "
+    "parentheses"
+)
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], Any]] = {
     ast.Add: operator.add,
@@ -29,8 +31,6 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], Any]] = {
     ast.Pow: operator.pow,
 }
 _SIGNS: dict[type[ast.unaryop], Callable[[float], float]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
-_COMPARISONS = (ast.LtE, ast.Lt, ast.GtE, ast.Gt)
-_STRICT = (ast.Lt, ast.Gt)
 _WORDS: dict[type[ast.AST], str] = {
     ast.Call: "a call",
     ast.Attribute: "a dot (a name with a dot stands in quotes)",
@@ -72,24 +72,22 @@ class Constraint:
         """
         try:
             left, right = (_term(node, values) for node in (self._tree.left, self._tree.comparators[0]))
-        except _Absent as absent:
-            raise _missing(self.text, str(absent.args[0]), values) from None
-        except OverflowError:
-            raise _bad(self.text, "a number becomes too large") from None
+        except KeyError as error:
+            name, known = error.args[0], listing(sorted(values)) or "nothing"
+            raise MissingMetric(
+                f"missing metric: {name}; the constraint {self.text!r} needs it; there are: {known}"[:300],
+                f"the constraint {self.text!r} needs the metric {name!r}; the trial has: {known}",
+            ) from None
         except (ArithmeticError, ValueError) as error:
-            raise _bad(self.text, str(error)) from None
-        return self._distance(left, right)
-
-    def _distance(self, left: float, right: float) -> float:
+            reason = "a number becomes too large" if isinstance(error, OverflowError) else str(error)
+            raise BadValue(
+                f"bad value: constraint {self.text!r}: {reason}", f"the constraint {self.text!r} has no value: {reason}"
+            ) from None
         comparison = self._tree.ops[0]
         distance = left - right if isinstance(comparison, ast.LtE | ast.Lt) else right - left
-        if distance == 0 and isinstance(comparison, _STRICT):
+        if distance == 0 and isinstance(comparison, ast.Lt | ast.Gt):
             return sys.float_info.epsilon  # equal is not enough
         return distance
-
-
-class _Absent(Exception):
-    """A name without a value."""
 
 
 def parse_constraint(text: str) -> Constraint:
@@ -97,7 +95,23 @@ def parse_constraint(text: str) -> Constraint:
     text = " ".join(text.split())
     if len(text) > LONGEST:
         raise ConstraintError(f"has {len(text)} characters", f"at most {LONGEST}")
-    tree = _compare(_expression(text))
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else "nested too deeply"
+        found = f"{text!r} cannot be read: {reason}"
+        raise ConstraintError(found, f"{LEGAL}; names such as 'val/acc' in quotes") from None
+    if isinstance(tree, ast.BoolOp):
+        raise _illegal(tree)
+    if not isinstance(tree, ast.Compare):
+        raise ConstraintError("is no comparison")
+    if len(tree.ops) > 1:
+        raise ConstraintError("holds more than one comparison", "one comparison; a list of constraints for several")
+    if isinstance(tree.ops[0], ast.Eq | ast.NotEq):
+        legal = "<=, <, >= or >; for equal values, one constraint with <= and one with >="
+        raise ConstraintError("compares for equality, which numbers hardly ever meet", legal)
+    if not isinstance(tree.ops[0], ast.LtE | ast.Lt | ast.GtE | ast.Gt):
+        raise ConstraintError("holds `in` or `is`")
     names = tuple(dict.fromkeys(name for side in (tree.left, tree.comparators[0]) for name in _names(side)))
     if not names:
         raise ConstraintError(f"{text!r} names no metric", "a comparison with at least one metric in it")
@@ -112,31 +126,6 @@ def constraint_values(constraints: Sequence[Constraint], values: Mapping[str, An
     return {one.text: one.value(values) for one in sorted(constraints, key=lambda one: one.text)}
 
 
-def _expression(text: str) -> ast.expr:
-    try:
-        return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else "nested too deeply"
-        found = f"{text!r} cannot be read: {reason}"
-        raise ConstraintError(found, f"{LEGAL}; names such as 'val/acc' in quotes") from None
-
-
-def _compare(tree: ast.expr) -> ast.Compare:
-    """The tree as one comparison of two terms."""
-    if isinstance(tree, ast.BoolOp):
-        raise _illegal(tree)
-    if not isinstance(tree, ast.Compare):
-        raise ConstraintError("is no comparison", LEGAL)
-    if len(tree.ops) > 1:
-        raise ConstraintError("holds more than one comparison", "one comparison; a list of constraints for several")
-    if isinstance(tree.ops[0], ast.Eq | ast.NotEq):
-        legal = "<=, <, >= or >; for equal values, one constraint with <= and one with >="
-        raise ConstraintError("compares for equality, which numbers hardly ever meet", legal)
-    if not isinstance(tree.ops[0], _COMPARISONS):
-        raise ConstraintError("holds `in` or `is`", LEGAL)
-    return tree
-
-
 def _names(node: ast.expr) -> Iterator[str]:
     """The names in a term. Raises ConstraintError for what no term may hold."""
     match node:
@@ -147,7 +136,8 @@ def _names(node: ast.expr) -> Iterator[str]:
         case ast.Constant(value=bool() | None) | ast.Constant(value=complex() | bytes()):
             raise ConstraintError(f"holds {node.value!r}, which is not a number")
         case ast.Constant(value=int() | float() as number):
-            _check_number(number)
+            if not number <= sys.float_info.max:
+                raise ConstraintError("holds a number that is too large", "numbers up to 1.8e308")
         case ast.BinOp() if type(node.op) in _ARITHMETIC:
             yield from _names(node.left)
             yield from _names(node.right)
@@ -157,15 +147,6 @@ def _names(node: ast.expr) -> Iterator[str]:
             raise _illegal(node)
 
 
-def _check_number(number: float) -> None:
-    try:
-        finite = math.isfinite(number)
-    except OverflowError:
-        finite = False
-    if not finite:
-        raise ConstraintError("holds a number that is too large", "numbers up to 1.8e308")
-
-
 def _illegal(node: ast.expr) -> ConstraintError:
     kind: type[Any] = type(getattr(node, "op", node))
     word = _WORDS.get(type(node)) or _WORDS.get(kind) or "what is no number, name or arithmetic"
@@ -173,9 +154,13 @@ def _illegal(node: ast.expr) -> ConstraintError:
 
 
 def _term(node: ast.expr, values: Mapping[str, Any]) -> float:
+    """The value of a term. Raises KeyError for a name without a value, ArithmeticError or ValueError for a bad one."""
     match node:
         case ast.Name(id=name) | ast.Constant(value=str(name)):
-            return _number(name, values)
+            value = values[name]
+            if not isinstance(value, int | float):
+                raise ValueError(f"{name} is {value!r}, not a number")
+            return _finite(float(value), f"{name} is {value}")
         case ast.BinOp():
             left, right = _term(node.left, values), _term(node.right, values)
             return _finite(_ARITHMETIC[type(node.op)](left, right))
@@ -186,31 +171,10 @@ def _term(node: ast.expr, values: Mapping[str, Any]) -> float:
     raise AssertionError(ast.dump(node))
 
 
-def _number(name: str, values: Mapping[str, Any]) -> float:
-    if name not in values:
-        raise _Absent(name)
-    value = values[name]
-    if not isinstance(value, int | float):
-        raise ValueError(f"{name} is {value!r}, not a number")
-    return _finite(float(value), f"{name} is {value}")
-
-
 def _finite(value: Any, otherwise: str = "the result is not a finite real number") -> float:
     if isinstance(value, complex) or not math.isfinite(value):
         raise ValueError(otherwise)
     return float(value)
-
-
-def _bad(text: str, reason: str) -> BadValue:
-    return BadValue(f"bad value: constraint {text!r}: {reason}", f"the constraint {text!r} has no value: {reason}")
-
-
-def _missing(text: str, name: str, values: Mapping[str, Any]) -> MissingMetric:
-    known = listing(sorted(values)) or "nothing"
-    return MissingMetric(
-        f"missing metric: {name}; the constraint {text!r} needs it; there are: {known}"[:300],
-        f"the constraint {text!r} needs the metric {name!r}; the trial has: {known}",
-    )
 
 
 def parse_constraints(texts: Sequence[str]) -> tuple[Constraint, ...]:

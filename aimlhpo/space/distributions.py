@@ -181,16 +181,5 @@ def by_log_position(values: Sequence[float]) -> Encoding:
     return NumberRange(low, high, log=True), NearestInLog(tuple(values))
 
 
-def signature(distribution: BaseDistribution, meaning: Mapping[str, Any]) -> str:
-    """The distribution as JSON, with what else decides on the value that a stored number means."""
-    from optuna.distributions import distribution_to_json
-
-    text = distribution_to_json(distribution)
-    if not meaning:
-        return text
-    data = json.loads(text)
-    return json.dumps({**data, "attributes": {**data["attributes"], **meaning}})
-
-
 def _json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)

@@ -47,22 +47,32 @@ class Grid:
         for parameter in self.parameters:
             numbers = drawn.get(parameter.name) or list(range(size(parameter)))
             values[parameter.name] = parameter.definition.values(parameter.settings) or numbers
-        return _points(self.parameters, values, {}, {})
+        return combinations(self.parameters, values)
 
 
-def _points(left: Sequence[Parameter], values: Mapping[str, list[Any]], given: Point, final: Point) -> Iterator[Point]:
-    """`given` are the values so far, `final` the same after multiplication and with those of `otherwise`."""
-    if not left:
-        yield given
-        return
-    parameter, others = left[0], left[1:]
-    if not parameter.active(final):
-        added = {} if parameter.otherwise is NOTHING else {parameter.name: parameter.otherwise}
-        yield from _points(others, values, given, {**final, **added})
-        return
-    for value in values[parameter.name]:
-        product = parameter.multiply(value, final)
-        yield from _points(others, values, {**given, parameter.name: value}, {**final, parameter.name: product})
+def combinations(parameters: Sequence[Parameter], values: Mapping[str, Sequence[Any]]) -> Iterator[Point]:
+    """Every combination of the parameters' values once, conditions followed; values are those before multiplication.
+
+    Args:
+        parameters: the parameters, each after those that it depends on.
+        values: the values of each by its name.
+    """
+
+    def points(left: Sequence[Parameter], given: Point, final: Point) -> Iterator[Point]:
+        """`given` are the values so far, `final` the same after multiplication and with those of `otherwise`."""
+        if not left:
+            yield given
+            return
+        parameter, others = left[0], left[1:]
+        if not parameter.active(final):
+            added = {} if parameter.otherwise is NOTHING else {parameter.name: parameter.otherwise}
+            yield from points(others, given, {**final, **added})
+            return
+        for value in values[parameter.name]:
+            product = parameter.multiply(value, final)
+            yield from points(others, {**given, parameter.name: value}, {**final, parameter.name: product})
+
+    return points(parameters, {}, {})
 
 
 def grid_of(space: SearchSpace) -> Grid | None:

@@ -20,16 +20,8 @@ SEARCH_KEYS = ("suggest", "params", "dependency")
 class ModelPathError(ConfigError):
     """A colon path that the model config does not have."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-
     def __reduce__(self) -> tuple[type[ModelPathError], tuple[Problem]]:
         return type(self), (self.problems[0],)
-
-
-def split(path: str) -> tuple[str, ...]:
-    """The segments of a colon path."""
-    return tuple(path.split(":"))
 
 
 def exists(conf: Any, path: str) -> bool:
@@ -96,7 +88,7 @@ def _items(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def _likeness(path: str, candidate: str) -> float:
     """How near two paths are: by letters, and more so where only one segment differs."""
-    wanted, given = split(path.lower()), split(candidate.lower())
+    wanted, given = path.lower().split(":"), candidate.lower().split(":")
     same = sum(one == other for one, other in zip(wanted, given, strict=False))
     ratio = SequenceMatcher(None, path.lower(), candidate.lower()).ratio()
     short = wanted[-1] in ("".join(word[:1] for word in given[-1].split("_")), given[-1])
@@ -108,7 +100,7 @@ def _find(conf: Any, path: str) -> tuple[Any, Any] | None:
     container: Any = None
     key: Any = None
     value = conf
-    for segment in split(path):
+    for segment in path.split(":"):
         container, key = value, _key(value, segment)
         if key is None:
             return None
@@ -131,20 +123,19 @@ def search_objects(model: Mapping[str, Any]) -> tuple[dict[tuple[str, ...], Mapp
     """Every `hyper_opt` object of the model config by its path, and what is wrong with the form of the others."""
     found: dict[tuple[str, ...], Mapping[str, Any]] = {}
     problems: list[Problem] = []
-    for path, holder in _holders(model, ()):
-        wrong = list(_form_problems(path, holder))
-        problems += wrong
+
+    def visit(value: Any, path: tuple[str, ...]) -> None:
+        if not isinstance(value, Mapping) or SEARCH_MARK not in value:
+            for key, item in _items(value):
+                visit(item, (*path, str(key)))
+            return
+        wrong = list(_form_problems(path, value))
+        problems.extend(wrong)
         if not wrong:
-            found[path] = holder[SEARCH_MARK]
+            found[path] = value[SEARCH_MARK]
+
+    visit(model, ())
     return found, problems
-
-
-def _holders(value: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    if isinstance(value, Mapping) and SEARCH_MARK in value:
-        yield above, value
-        return
-    for key, item in _items(value):
-        yield from _holders(item, (*above, str(key)))
 
 
 def _form_problems(path: tuple[str, ...], holder: Mapping[str, Any]) -> Iterator[Problem]:

@@ -75,6 +75,8 @@ class ParameterType:
     meaning: str
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    ordered = True
+    """Whether listed values are in an order, so that the sampler may know which are neighbours."""
     of_grid = False
     """Whether the type makes a study a full grid, in which every combination of values is run once."""
 
@@ -112,7 +114,8 @@ class ParameterType:
 
     def encoding(self, settings: Settings) -> Encoding:
         """How the values are stored, and the way from and to the user's values."""
-        raise NotImplementedError
+        values = self.listed(settings) or []
+        return by_position(values) if self.ordered else by_choice(values)
 
 
 class Range(ParameterType):
@@ -186,6 +189,7 @@ class Categorical(ParameterType):
 
     meaning = "one of `choices`: strings, numbers, booleans, null or lists"
     required = ("choices",)
+    ordered = False
 
     def problems(self, settings: Settings) -> Iterator[Problem]:
         choices = settings["choices"]
@@ -205,14 +209,12 @@ class Categorical(ParameterType):
     def listed(self, settings: Settings) -> list[Any]:
         return list(settings["choices"])
 
-    def encoding(self, settings: Settings) -> Encoding:
-        return by_choice(self.listed(settings))
-
 
 class Ordinal(Categorical):
     """Numbers in order: near ones are alike."""
 
     meaning = "one of `choices`, numbers in order: near ones are alike"
+    ordered = True
 
     def problems(self, settings: Settings) -> Iterator[Problem]:
         found = list(super().problems(settings))
@@ -220,15 +222,11 @@ class Ordinal(Categorical):
         if found:
             return
         choices = settings["choices"]
-        for choice in choices:
-            if not is_number(choice):
-                yield Problem("choices", f"{show(choice)} is not a number", "numbers in order, or the type categorical")
-                return
-        if choices != sorted(choices):
+        words = [choice for choice in choices if not is_number(choice)]
+        if words:
+            yield Problem("choices", f"{show(words[0])} is not a number", "numbers in order, or the type categorical")
+        elif choices != sorted(choices):
             yield Problem("choices", f"{show(choices)} is not in order", "numbers in rising order")
-
-    def encoding(self, settings: Settings) -> Encoding:
-        return by_position(self.listed(settings))
 
 
 class LogOrdinal(Ordinal):
@@ -279,17 +277,15 @@ class EvenlySpaced(ParameterType):
         low, high, size = (as_number(settings[key]) or 0 for key in ("low", "high", "size"))
         first, last = (math.log(low), math.log(high)) if self._log else (float(low), float(high))
         inner = [first + (last - first) * index / (int(size) - 1) for index in range(1, int(size) - 1)]
-        values = [float(low), *(math.exp(value) if self._log else value for value in inner), float(high)]
+        values = [float(low), *(map(math.exp, inner) if self._log else inner), float(high)]
         return [round(value) for value in values] if settings.get("cast_int") else values
-
-    def encoding(self, settings: Settings) -> Encoding:
-        return by_position(self.listed(settings))
 
 
 class Constant(ParameterType):
     """One value; as `single`, a grid's type."""
 
     required = ("value",)
+    ordered = False
 
     def __init__(self, meaning: str, *, of_grid: bool = False) -> None:
         self.meaning, self.of_grid = meaning, of_grid
@@ -297,15 +293,13 @@ class Constant(ParameterType):
     def listed(self, settings: Settings) -> list[Any]:
         return [settings["value"]]
 
-    def encoding(self, settings: Settings) -> Encoding:
-        return by_choice(self.listed(settings))
-
 
 class Multiple(ParameterType):
     """Each of a grid's values."""
 
     meaning = "grid: each of `values`"
     required = ("values",)
+    ordered = False
     of_grid = True
 
     def problems(self, settings: Settings) -> Iterator[Problem]:
@@ -321,9 +315,6 @@ class Multiple(ParameterType):
 
     def listed(self, settings: Settings) -> list[Any]:
         return list(settings["values"])
-
-    def encoding(self, settings: Settings) -> Encoding:
-        return by_choice(self.listed(settings))
 
 
 class Linear(ParameterType):
@@ -349,9 +340,6 @@ class Linear(ParameterType):
 
     def listed(self, settings: Settings) -> list[Any]:
         return stepped_values(settings["start"], settings["end"], settings["step"])
-
-    def encoding(self, settings: Settings) -> Encoding:
-        return by_position(self.listed(settings))
 
 
 class Powers(ParameterType):
@@ -389,9 +377,6 @@ class Powers(ParameterType):
         whole = isinstance(base, int) and all(exponent >= 0 and exponent == int(exponent) for exponent in exponents)
         return [base ** int(exponent) if whole else float(base) ** exponent for exponent in exponents]
 
-    def encoding(self, settings: Settings) -> Encoding:
-        return by_position(self.listed(settings))
-
 
 class Random(ParameterType):
     """A grid's values that are drawn once, from a parameter without a name of its own."""
@@ -406,11 +391,8 @@ class Random(ParameterType):
         drawn = settings["distribution"]
         if found:
             return
-        if (
-            not isinstance(drawn, Mapping)
-            or set(drawn) != {"type", "settings"}
-            or not isinstance(drawn["settings"], dict)
-        ):
+        complete = isinstance(drawn, Mapping) and set(drawn) == {"type", "settings"}
+        if not complete or not isinstance(drawn["settings"], dict):
             yield Problem("distribution", f"{show(drawn)} is not a distribution", "{type: ..., settings: {...}}")
             return
         kind = PARAMETER_TYPES.get(str(drawn["type"]))
@@ -514,8 +496,8 @@ def _range_problems(settings: Settings, step: str, whole: bool) -> Iterator[Prob
     yield from found
     if found:
         return
-    low, high = as_number(settings["low"]), as_number(settings["high"])
-    if low is not None and high is not None and low > high:
+    low, high = as_number(settings["low"]) or 0, as_number(settings["high"]) or 0
+    if low > high:
         yield Problem("low", f"{show(low)} is greater than high, {show(high)}", "low <= high")
     width = as_number(settings.get(step))
     if width is not None and width <= 0:
@@ -528,8 +510,8 @@ def _log_problems(settings: Settings, smallest: int) -> Iterator[Problem]:
     """What a logarithmic scale asks for beyond a range."""
     low = as_number(settings["low"])
     if low is not None and (low < smallest or low <= 0):
-        bound = "low > 0" if smallest == 0 else f"low >= {smallest}"
-        yield Problem("low", f"{show(low)} has no place on a logarithmic scale", bound)
+        legal = "low > 0" if smallest == 0 else f"low >= {smallest}"
+        yield Problem("low", f"{show(low)} has no place on a logarithmic scale", legal)
 
 
 def _yes_or_no_problems(settings: Settings, key: str) -> Iterator[Problem]:

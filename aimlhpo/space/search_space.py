@@ -8,15 +8,16 @@ pickled; optuna is imported only where one of its distributions is asked for.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aimlhpo.errors import Problem, key_path
 from aimlhpo.space.dependencies import NOTHING, Dependency, read_dependencies
-from aimlhpo.space.distributions import Codec, Encoding, Suggester, signature
+from aimlhpo.space.distributions import Codec, Encoding, Suggester
 from aimlhpo.space.model_paths import SEARCH_MARK, exists, remove, search_objects, substitute
 from aimlhpo.space.parameter_types import PARAMETER_TYPES, ParameterType, settings_problems
 
@@ -26,25 +27,6 @@ if TYPE_CHECKING:
 
 REFUSED_TYPE = "(refused)"
 """The type of an entry whose own type or settings are missing or have been refused: it is told elsewhere."""
-
-
-class Declaration(Protocol):
-    """One entry of `optuna: parameters`, with its values checked."""
-
-    @property
-    def type(self) -> str: ...
-
-    @property
-    def settings(self) -> dict[str, Any]: ...
-
-    @property
-    def substitute(self) -> bool: ...
-
-    @property
-    def pass_as(self) -> str | None: ...
-
-    @property
-    def dependency(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -99,8 +81,14 @@ class Parameter:
     @property
     def signature(self) -> str:
         """The distribution as JSON, with what else decides on the value that a stored number means."""
-        drawn = {"count": self.settings["count"]} if self.type == "random" else {}
-        return signature(self.distribution, self.codec.meaning() | drawn)
+        from optuna.distributions import distribution_to_json
+
+        text = distribution_to_json(self.distribution)
+        meaning = self.codec.meaning() | ({"count": self.settings["count"]} if self.type == "random" else {})
+        if not meaning:
+            return text
+        data = json.loads(text)
+        return json.dumps({**data, "attributes": {**data["attributes"], **meaning}})
 
     @property
     def conditional(self) -> bool:
@@ -146,8 +134,13 @@ class SearchSpace:
     problems: tuple[Problem, ...] = ()
 
     @classmethod
-    def read(cls, declared: Mapping[str, Declaration], model: Mapping[str, Any]) -> SearchSpace:
-        """From the entries of `optuna: parameters` and the model config. What is wrong with them becomes `problems`."""
+    def read(cls, declared: Mapping[str, Any], model: Mapping[str, Any]) -> SearchSpace:
+        """The search space of both files. What is wrong with it becomes `problems`.
+
+        Args:
+            declared: the entries of `optuna: parameters`, as `ParameterSection` of the configuration.
+            model: the model config.
+        """
         found = []
         for key, declaration in declared.items():
             above = ("optuna", "parameters", key)
@@ -219,10 +212,8 @@ class SearchSpace:
 
         The values are the suggested ones, before any multiplication.
         """
-        return {
-            name: self.by_name[name].codec.encode(value) if name in self.by_name else value
-            for name, value in values.items()
-        }
+        known = self.by_name
+        return {name: known[name].codec.encode(value) if name in known else value for name, value in values.items()}
 
     def assign(self, conf: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         """A copy of `conf` with every value at its parameter's path, and without the parameters that are inactive.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aimlhpo.check.check import hints
+from aimlhpo.check.samplers import warnings_for
 from aimlhpo.config.load import load_paths, load_snapshot
 from aimlhpo.errors import ConfigError
 
@@ -385,7 +385,7 @@ def test_enqueued_values_on_the_edge_and_on_the_grid_are_in_the_space(files: Fil
 def test_ordered_numbers_get_a_hint(files: Files) -> None:
     kinds = {"a": "[8, 16, 32]", "b": "[8, 32, 16]", "c": "['8', '16', '32']", "d": "[false, true]", "e": "[1, 2]"}
     lines = "".join(f"  {k}: {{type: categorical, settings: {{choices: {v}}}}}\n" for k, v in kinds.items())
-    (hint,) = hints(files.write(f"parameters:\n{lines}").load())
+    (hint,) = warnings_for(files.write(f"parameters:\n{lines}").load())
     assert hint.startswith("optuna: parameters: a: [8, 16, 32]")
     assert "ordinal" in hint
 
