@@ -29,11 +29,10 @@ from aimlhpo.results.table import ResultsWriter
 from aimlhpo.search.asha import ASHA
 from aimlhpo.search.sampling import Sampling, Suggestion
 from aimlhpo.search.stopping import StopReason, ThrottledCheck
-from aimlhpo.storage.base import Operation
-from aimlhpo.storage.owned import OwnedStorage
+from aimlhpo.storage.base import FINISHED, Counts, Operation, OwnedStorage
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.study import STUDY_ATTR
-from aimlhpo.storage.trials import FINISHED, Counts, History
+from aimlhpo.storage.trials import History
 from aimlhpo.storage.views import one_metric
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ def _amend_study(study: Schema) -> None:
 
 def _strategies(kind: str) -> tuple[list[str], list[Schema]]:
     """Class names, and one schema for each class."""
-    from aimlhpo.search.registry import classes, options
+    from aimlhpo.search.building import classes, options
 
     schemas = []
     for name, cls in classes(kind).items():

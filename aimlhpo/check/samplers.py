@@ -21,9 +21,8 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIIISampler
 
 from aimlhpo.check.sampler_rules import StudyContext, combination_problems, constraint_problems, is_categorical
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.search.building import DEFAULT_SAMPLER, check_strategy, make_pruner, make_sampler
+from aimlhpo.search.building import DEFAULT_SAMPLER, check_strategy, class_named, in_one_line, make_pruner, make_sampler
 from aimlhpo.search.grid import declared_grid
-from aimlhpo.search.registry import class_named, in_one_line
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config

@@ -22,9 +22,8 @@ from aimlhpo.config.overrides import DEFAULTS
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.results.table import write_results
-from aimlhpo.search.building import check_strategy
+from aimlhpo.search.building import check_strategy, class_named, options
 from aimlhpo.search.grid import declared_grid
-from aimlhpo.search.registry import class_named, options
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
 from aimlhpo.storage.study import load_study

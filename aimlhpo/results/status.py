@@ -21,9 +21,8 @@ from aimlhpo.results.best import best_trials
 from aimlhpo.search.grid import declared_grid, given_up
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
-from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, has_begun, waits_at_rung
-from aimlhpo.storage.owned import backend_of
-from aimlhpo.storage.trials import Counts, count_feasible, count_imported, count_overview, origin, read_record
+from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, Counts, backend_of, count_overview, has_begun, waits_at_rung
+from aimlhpo.storage.trials import count_feasible, count_imported, origin, read_record
 
 if TYPE_CHECKING:
     import optuna

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.space.grid import Grid, grid_of
 from aimlhpo.space.search_space import SearchSpace
-from aimlhpo.storage.owned import backend_of
+from aimlhpo.storage.base import backend_of
 from aimlhpo.storage.study import DRAWN
 from aimlhpo.storage.trials import ATTRIBUTE, read_record
 

@@ -25,7 +25,7 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.storage.base import Operation, Overview, Place
+from aimlhpo.storage.base import FINISHED, UNFINISHED, GenericBackend, Operation, Overview, Place, overview_of
 from aimlhpo.storage.journal_file import BatchingBackend
 from aimlhpo.storage.journal_snapshot import CoveredPart, SnapshotContents, covered_by, load_snapshot, save_snapshot
 from aimlhpo.storage.optuna_internals import (
@@ -34,15 +34,13 @@ from aimlhpo.storage.optuna_internals import (
     collection_paused,
     shared_distribution,
 )
-from aimlhpo.storage.owned import GenericBackend, overview_of
 
 logger = logging.getLogger(__name__)
 
 LEAST_TAIL, TAIL_SHARE = 4 << 20, 0.1  # a snapshot is due when this many bytes, and this share of it, came after it
 _PAUSE = 60.0  # seconds between two attempts to write one
 
-_FINISHED = frozenset(state for state in TrialState if state.is_finished())
-_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+_FINISHED = frozenset(FINISHED)
 _APPLY = {
     operation.value: f"_apply_{operation.name.lower()}"
     for operation in JournalOperation
@@ -260,7 +258,7 @@ class JournalBackend(GenericBackend):
     storage: Journal
 
     def overview(self, study_id: int) -> Overview:
-        unfinished = self.storage.get_all_trials(study_id, deepcopy=False, states=_UNFINISHED)
+        unfinished = self.storage.get_all_trials(study_id, deepcopy=False, states=UNFINISHED)
         return overview_of(self.storage.tally(study_id).states, unfinished)
 
     def apply(self, operations: Sequence[Operation]) -> None:

@@ -250,6 +250,6 @@ class SnapshotCurves:
         begin = self._ends[trial._trial_id - 1] if trial._trial_id else 0
         return self._steps[begin:end], self._values[begin:end]
 
-    def read(self, trial: LazyTrial) -> None:
+    def __call__(self, trial: LazyTrial) -> None:
         steps, values = self.of(trial)
         trial.intermediate_values = dict(zip(steps.tolist(), values.tolist(), strict=True))

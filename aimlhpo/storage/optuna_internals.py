@@ -23,11 +23,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, json_to_distribution
@@ -128,15 +128,11 @@ def relational_models() -> ModuleType:
 # --- reading many trials ---
 
 
-class Curves(Protocol):
-    """Where intermediate values lie until somebody asks for them."""
-
-    def read(self, trial: LazyTrial) -> None:
-        """Set the trial's intermediate values; those of others may be set as well."""
-
-
 _ATTRS = ("_user_attrs", "_system_attrs")
 _CURVE = "intermediate_values"
+
+ReadCurve = Callable[["LazyTrial"], None]
+"""Sets a trial's intermediate values when somebody asks for them; it may set those of other trials as well."""
 
 
 class LazyTrial(FrozenTrial):
@@ -148,14 +144,14 @@ class LazyTrial(FrozenTrial):
 
     __slots__ = ("_json", "curves")
     _json: dict[str, Sequence[tuple[str, str]]]
-    curves: Curves
+    curves: ReadCurve
 
     @classmethod
     def of(
         cls,
         user_attrs: Sequence[tuple[str, str]],
         system_attrs: Sequence[tuple[str, str]],
-        curves: Curves,
+        curves: ReadCurve,
         **known: Any,
     ) -> LazyTrial:
         """Attributes are (key, JSON text); `known` are the other arguments of FrozenTrial."""
@@ -174,7 +170,7 @@ class LazyTrial(FrozenTrial):
                 self.__dict__[name] = {key: json.loads(text) for key, text in texts}
                 self._json.pop(name, None)
         elif name == _CURVE:
-            self.curves.read(self)
+            self.curves(self)
         else:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self.__dict__[name]

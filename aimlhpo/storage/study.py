@@ -35,14 +35,6 @@ DRAWN = "grid"  # in that attribute: the values of a grid's random parameters
 _WAYS_OUT = "put the old value back, or give the new study another name"
 
 
-def study_exists(config: Config) -> bool:
-    """Whether the study is in its storage; never makes a storage that is not there."""
-    study = find_study(config)
-    if study is not None:
-        disconnect(study)
-    return study is not None
-
-
 def find_study(config: Config) -> optuna.Study | None:
     """The study, if there is one. Opens the storage once, and never makes one that is not there."""
     try:

@@ -14,8 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.storage.base import PAUSED, waits_at_rung
-from aimlhpo.storage.owned import ForwardingStorage
+from aimlhpo.storage.base import PAUSED, ForwardingStorage, waits_at_rung
 
 
 def one_metric(study: optuna.Study, position: int) -> optuna.Study:

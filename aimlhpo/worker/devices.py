@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from aimlhpo.errors import DeviceError
@@ -62,21 +63,14 @@ class Slot:
         return threads | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})
 
 
-def listed_gpus(environment: Mapping[str, str] = os.environ) -> list[str] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, believed as they stand; None where it is not set."""
-    listed = environment.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return None
-    names = [name.strip() for name in listed.split(",")]
-    hidden = next((position for position, name in enumerate(names) if name in _HIDDEN), len(names))
-    return names[:hidden]
-
-
 def visible_gpus() -> list[str]:
     """The GPUs this process was given: CUDA_VISIBLE_DEVICES where it is set, else all that nvidia-smi lists."""
-    listed = listed_gpus()
-    if listed is not None or shutil.which("nvidia-smi") is None:
-        return listed or []
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:  # believed as it stands, up to the first name that hides the rest
+        names = [name.strip() for name in listed.split(",")]
+        return list(takewhile(lambda name: name not in _HIDDEN, names))
+    if shutil.which("nvidia-smi") is None:
+        return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT, check=True)

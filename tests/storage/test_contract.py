@@ -16,8 +16,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.storage.base import backend_of, own
 from aimlhpo.storage.open import engine_url, open_storage
-from aimlhpo.storage.owned import backend_of, own
 from tests.storage.studies import as_text, make_trials
 
 pytestmark = pytest.mark.usefixtures("both_ways")

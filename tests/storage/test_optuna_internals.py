@@ -12,6 +12,7 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.trial import TrialState
 
 from aimlhpo.storage import optuna_internals
+from aimlhpo.storage.base import GenericBackend, backend_of
 from aimlhpo.storage.journal import Journal, JournalBackend
 from aimlhpo.storage.open import open_storage
 from aimlhpo.storage.optuna_internals import (
@@ -20,7 +21,6 @@ from aimlhpo.storage.optuna_internals import (
     collection_paused,
     supported,
 )
-from aimlhpo.storage.owned import GenericBackend, backend_of
 from aimlhpo.storage.sql import Database, RelationalBackend
 from tests.project import QUADRATIC, Project
 

@@ -5,12 +5,16 @@ best finished ones, and the newest of the others. TPE splits the finished trials
 and gives old ones of the rest little weight, so it loses little. All other samplers (genetic algorithms, CMA-ES, grids,
 quasi-random sequences) see everything.
 
-`sampler_of` makes the sampler of a configuration, in the agent and in its sampling process alike.
+`sampler_of` makes the sampler of a configuration, in the agent and in its sampling process alike. `reseed` seeds it anew
+for each trial, so that what it draws does not depend on which agent draws it. `after_trial` tells it of a trial that has
+ended, always in the storage thread, under the ledger's lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import logging
+import random
+from collections.abc import Container, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,20 +22,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.search.building import make_sampler
 from aimlhpo.search.grid import GridSampler, declared_grid
+from aimlhpo.space.constraints import holds
+from aimlhpo.storage.retry import is_outage
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
+
+logger = logging.getLogger(__name__)
 
 ALL = "all"
 MOST = {TPESampler: 1000, GPSampler: 300}
 """The samplers that see a bounded part, and how many finished trials that is where the configuration does not say."""
 
+RandomState = np.random.RandomState | np.random.Generator | random.Random
 _BEST_SHARE = 0.25
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _OPEN = (TrialState.RUNNING, TrialState.WAITING)
@@ -125,8 +134,6 @@ class _BoundedStudy:
     def _trials(self) -> Sequence[FrozenTrial]:
         trials = self._study._get_trials(deepcopy=False, states=(*_OPEN, *_FINISHED))
         finished = [trial for trial in trials if trial.state in _FINISHED]
-        if len(finished) <= self._most:
-            return trials
         chosen = choose(finished, self._study.directions, self._most)
         return sorted([*chosen, *(trial for trial in trials if trial.state in _OPEN)], key=lambda trial: trial.number)
 
@@ -145,7 +152,7 @@ def choose(finished: Sequence[FrozenTrial], directions: Sequence[StudyDirection]
     losses = np.array([trial.values for trial in complete]).reshape(len(complete), len(directions)) * signs
     ranks = losses[:, 0] if len(directions) == 1 else pareto_ranks(losses, wanted)
     best_first = (complete[place] for place in np.argsort(ranks, kind="stable"))
-    feasible = (trial for trial in best_first if all(value <= 0 for value in trial.constraints.values()))
+    feasible = (trial for trial in best_first if holds(trial.constraints))
     best = list(islice(feasible, wanted))
     kept = {trial.number for trial in best}
     newest = (trial for trial in reversed(finished) if trial.number not in kept)
@@ -177,3 +184,76 @@ def pareto_ranks(losses: np.ndarray[Any, Any], wanted: int) -> np.ndarray[Any, A
         rank += 1
     ranks[left] = rank
     return ranks[place_of.reshape(-1)]
+
+
+def reseed(sampler: optuna.samplers.BaseSampler, seed: int) -> None:
+    """Seed every random state inside a sampler, nested samplers included, so that `seed` decides what it draws next.
+
+    A sampler whose random states cannot be found reseeds itself, so that agents at least do not draw the same values.
+    """
+    states = list(_random_states(sampler, type(sampler).__module__.partition(".")[0], set()))
+    for index, state in enumerate(states):
+        own_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+        if isinstance(state, np.random.Generator):
+            state.bit_generator.state = type(state.bit_generator)(own_seed).state
+        else:
+            state.seed(own_seed)
+    if not states:
+        sampler.reseed_rng()
+
+
+def _random_states(value: Any, package: str, seen: set[int]) -> Iterator[RandomState]:
+    """The random states below an object, each once, in the order of its attributes.
+
+    The search goes through dictionaries, lists, samplers, the parts of Optuna's samplers, and the objects of `package`,
+    where the sampler itself comes from another package than Optuna.
+    """
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, RandomState):
+        yield value
+        return
+    module = type(value).__module__
+    of_optuna = module.startswith("optuna.samplers")
+    parts: list[Any] = []
+    if isinstance(value, dict):
+        parts = list(value.values())
+    elif isinstance(value, list | tuple):
+        parts = list(value)
+    elif of_optuna and isinstance(getattr(value, "rng", None), np.random.RandomState):
+        parts = [value.rng]  # Optuna makes this random state when it is first asked for
+    elif hasattr(value, "__dict__"):
+        own = package not in ("optuna", "aimlhpo", "builtins") and module.partition(".")[0] == package
+        if of_optuna or own or isinstance(value, optuna.samplers.BaseSampler):
+            parts = list(vars(value).values())
+    for part in parts:
+        yield from _random_states(part, package, seen)
+
+
+def after_trial(study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+    """Tell the study's sampler of a trial that has ended, with its final state and values.
+
+    An error of the sampler is logged, so that the trial's result is not lost. Raises the errors of an outage.
+    """
+    # A sampler that has tried everything stops Optuna's loop, and raises where there is none. Here the budget decides.
+    study._thread_local.in_optimize_loop = True
+    try:
+        study.sampler.after_trial(study, trial, state, values)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        logger.warning("%s takes no note of trial %d: %s: %s", study.sampler, trial.number, type(error).__name__, error)
+    finally:
+        study._thread_local.in_optimize_loop = False
+
+
+def needs_process(sampler: BaseSampler) -> bool:
+    """Whether trials are sampled in a process of their own.
+
+    This is so for the samplers of Optuna that use the study's history. Samplers of other packages run in the agent, as
+    they may learn from `after_trial`, which is called there.
+    """
+    sampler = sampler.inner if isinstance(sampler, BoundedSampler) else sampler
+    of_optuna = type(sampler).__module__.startswith("optuna.samplers")
+    return of_optuna and not isinstance(sampler, RandomSampler | QMCSampler)
