@@ -68,7 +68,13 @@ class GridQueue:
         """
         trials = _by_combination(self._study.get_trials(deepcopy=False))
         missing = [point for key, point in self._points.items() if key not in trials]
-        chosen = missing[:AT_ONCE] or [point for key, point in self._points.items() if _was_killed(trials[key])]
+        chosen = missing[:AT_ONCE]
+        if not missing:
+            for key, point in self._points.items():
+                tried = trials[key]
+                killed = str(read_record(tried[-1], ()).cause).startswith(_KILLED)
+                if killed and _all_failed(tried) and len(tried) < MOST_KILLED:
+                    chosen.append(point)
         self._enqueue(chosen)
         return bool(chosen)
 
@@ -119,12 +125,6 @@ def _by_combination(trials: Iterable[FrozenTrial]) -> dict[str, list[FrozenTrial
 
 def _all_failed(trials: Sequence[FrozenTrial]) -> bool:
     return all(trial.state == TrialState.FAIL for trial in trials)
-
-
-def _was_killed(trials: Sequence[FrozenTrial]) -> bool:
-    """Whether a combination is tried again: the worker of its last trial was killed, and few were before."""
-    cause = str(read_record(trials[-1], ()).cause)
-    return _all_failed(trials) and len(trials) < MOST_KILLED and cause.startswith(_KILLED)
 
 
 def _key(stored: Mapping[str, Any]) -> str:

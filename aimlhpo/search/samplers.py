@@ -5,9 +5,9 @@ best finished ones, and the newest of the others. TPE splits the finished trials
 and gives old ones of the rest little weight, so it loses little. All other samplers (genetic algorithms, CMA-ES, grids,
 quasi-random sequences) see everything.
 
-`sampler_of` makes the sampler of a configuration, in the agent and in its sampling process alike. `reseed` seeds it anew
-for each trial, so that what it draws does not depend on which agent draws it. `after_trial` tells it of a trial that has
-ended, always in the storage thread, under the ledger's lock.
+`sampler_of` makes the sampler of a configuration, in the agent and in its sampling process alike. `reseed` seeds it
+anew for each trial, so that what it draws does not depend on which agent draws it. `after_trial` tells it of a trial
+that has ended, always in the storage thread, under the ledger's lock.
 """
 
 from __future__ import annotations

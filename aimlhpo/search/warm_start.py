@@ -19,7 +19,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,20 +55,19 @@ def begin_study(config: Config, *, allow_changes: bool = False) -> optuna.Study:
 
     Raises StudyError where `reload` and what is stored do not fit.
     """
-    return create_or_load_study(config, prepare=partial(_prepare, config), allow_changes=allow_changes)
 
+    def prepare(study: optuna.Study) -> None:
+        """Runs under the ledger's lock."""
+        queue = queue_of(study, config)
+        if queue is not None:
+            queue.begin()
+        default = [default_trial(config)] if config.optuna.enqueue_default else []
+        with without_experimental_warnings():
+            for values in [*default, *config.enqueued()]:
+                study.enqueue_trial(config.space.encode(values), skip_if_exists=True)
+        import_trials(study, config)
 
-def _prepare(config: Config, study: optuna.Study) -> None:
-    """Runs under the ledger's lock."""
-    queue = queue_of(study, config)
-    if queue is not None:
-        queue.begin()
-    space = config.space
-    default = [default_trial(config)] if config.optuna.enqueue_default else []
-    with without_experimental_warnings():
-        for values in [*default, *config.enqueued()]:
-            study.enqueue_trial(space.encode(values), skip_if_exists=True)
-    import_trials(study, config)
+    return create_or_load_study(config, prepare=prepare, allow_changes=allow_changes)
 
 
 def default_trial(config: Config) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -181,6 +181,12 @@ class OpenTrial:
     def held_with(self, token: str) -> bool:
         """Whether the claim with this token is the one that the trial runs under."""
         return self.state == TrialState.RUNNING and self.token == token
+
+
+def open_trial_of(trial: FrozenTrial) -> OpenTrial:
+    """What the ledger needs to know of a trial that was read in full."""
+    attrs = (trial.system_attrs.get(key) for key in STATUS_ATTRS)
+    return OpenTrial(trial._trial_id, trial.number, trial.state, *attrs)
 
 
 class Place(NamedTuple):
@@ -430,23 +436,27 @@ class GenericBackend:
         return sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)[-most:]
 
     def open_trial(self, trial_id: int) -> OpenTrial:
-        return _open_trial(self.storage.get_trial(trial_id))
+        return open_trial_of(self.storage.get_trial(trial_id))
 
     def introduce(self, operation: SetParam) -> None:
         operation.replay(self.storage)
 
+    def batch(self) -> AbstractContextManager[None]:
+        """What is written inside is written together, where the storage can do so."""
+        return nullcontext()
+
     def apply(self, operations: Sequence[Operation]) -> None:
-        for operation in operations:
-            operation.replay(self.storage)
+        with self.batch():
+            for operation in operations:
+                operation.replay(self.storage)
 
     def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
-        self.apply(operations)
-        for trial in new:
-            self.storage.create_new_trial(study_id, template_trial=trial)
-        return self.places(study_id, new)
-
-    def places(self, study_id: int, new: Sequence[FrozenTrial]) -> dict[str, Place]:
-        """Find the trials that were just made by the tokens of their claims."""
+        with self.batch():
+            for operation in operations:
+                operation.replay(self.storage)
+            for trial in new:
+                self.storage.create_new_trial(study_id, template_trial=trial)
+        # The trials that were just made are found by the tokens of their claims.
         tokens = {token for trial in new if (token := token_of(trial))}
         if not tokens:
             return {}
@@ -458,22 +468,12 @@ class GenericBackend:
 def overview_from(trials: Sequence[FrozenTrial]) -> Overview:
     """The overview of a study with these trials."""
     states = Counter(trial.state for trial in trials)
-    return overview_of(states, (trial for trial in trials if trial.state in UNFINISHED))
+    return overview_of(states, [open_trial_of(trial) for trial in trials if trial.state in UNFINISHED])
 
 
-def overview_of(states: Counter[TrialState], unfinished: Iterable[FrozenTrial]) -> Overview:
+def overview_of(states: Counter[TrialState], unfinished: Sequence[OpenTrial]) -> Overview:
     """The overview of a study from the number of its trials in each state, and those that are not finished."""
-    return Overview(
-        complete=states[TrialState.COMPLETE],
-        pruned=states[TrialState.PRUNED],
-        failed=states[TrialState.FAIL],
-        open=[_open_trial(trial) for trial in unfinished],
-    )
-
-
-def _open_trial(trial: FrozenTrial) -> OpenTrial:
-    attrs = (trial.system_attrs.get(key) for key in STATUS_ATTRS)
-    return OpenTrial(trial._trial_id, trial.number, trial.state, *attrs)
+    return Overview(states[TrialState.COMPLETE], states[TrialState.PRUNED], states[TrialState.FAIL], unfinished)
 
 
 def backend_of(storage: BaseStorage) -> Backend:

@@ -17,7 +17,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,14 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.storage.base import FINISHED, UNFINISHED, GenericBackend, Operation, Overview, Place, overview_of
+from aimlhpo.storage.base import (
+    FINISHED,
+    UNFINISHED,
+    GenericBackend,
+    Overview,
+    open_trial_of,
+    overview_of,
+)
 from aimlhpo.storage.journal_file import BatchingBackend
 from aimlhpo.storage.journal_snapshot import CoveredPart, SnapshotContents, covered_by, load_snapshot, save_snapshot
 from aimlhpo.storage.optuna_internals import (
@@ -259,15 +267,7 @@ class JournalBackend(GenericBackend):
 
     def overview(self, study_id: int) -> Overview:
         unfinished = self.storage.get_all_trials(study_id, deepcopy=False, states=UNFINISHED)
-        return overview_of(self.storage.tally(study_id).states, unfinished)
+        return overview_of(self.storage.tally(study_id).states, [open_trial_of(trial) for trial in unfinished])
 
-    def apply(self, operations: Sequence[Operation]) -> None:
-        with self.storage._backend.batch():
-            super().apply(operations)
-
-    def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
-        with self.storage._backend.batch():
-            super().apply(operations)
-            for trial in new:
-                self.storage.create_new_trial(study_id, template_trial=trial)
-        return self.places(study_id, new)
+    def batch(self) -> AbstractContextManager[None]:
+        return self.storage._backend.batch()

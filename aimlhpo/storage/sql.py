@@ -42,6 +42,7 @@ from aimlhpo.storage.base import (
     SetState,
     SetSystemAttr,
     SetUserAttr,
+    overview_of,
     token_of,
 )
 from aimlhpo.storage.optuna_internals import (
@@ -252,12 +253,7 @@ class RelationalBackend:
         with self._reading.connect() as connection:
             finished = Counter({row[0]: row[1] for row in connection.execute(states)})
             unfinished = _open_trials(connection, in_study, _Trial.state.in_(UNFINISHED))
-        return Overview(
-            complete=finished[TrialState.COMPLETE],
-            pruned=finished[TrialState.PRUNED],
-            failed=finished[TrialState.FAIL],
-            open=unfinished,
-        )
+        return overview_of(finished, unfinished)
 
     def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
         ended, states = _Trial._datetime_complete_utc, (TrialState.COMPLETE, TrialState.PRUNED)
