@@ -18,9 +18,10 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import best_trials
-from aimlhpo.search.grid import declared_grid, given_up
+from aimlhpo.search.grid import given_up
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
+from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, Counts, backend_of, count_overview, has_begun, waits_at_rung
 from aimlhpo.storage.trials import count_feasible, count_imported, origin, read_record
 
@@ -197,7 +198,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
         jobs=tuple(jobs) if jobs is not None else None,
         slurm_answers=jobs is not None or job_states is None,
         interrupted=tuple(_interrupted(unfinished)),
-        given_up=given_up(config, study.get_trials(deepcopy=False)) if declared_grid(config) is not None else 0,
+        given_up=given_up(config, study.get_trials(deepcopy=False)) if grid_of(config.space) is not None else 0,
         feasible=count_feasible(study.get_trials(deepcopy=False)) if options.constraints else None,
         ended=ended,
         taken_over=tuple(import_summaries(study)),

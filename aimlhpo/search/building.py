@@ -40,8 +40,8 @@ import optuna.terminator
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import nsgaii
 
-from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
-from aimlhpo.objective.base import SourceError, import_file, module_name
+from aimlhpo.errors import ConfigError, ObjectiveError, Problem, did_you_mean, key_path, listing, show
+from aimlhpo.objective.base import import_file, module_name
 from aimlhpo.search.asha import ASHA
 
 # --- classes ---
@@ -175,7 +175,7 @@ def _class_from_file(text: str, base: type) -> object:
         raise UnknownClassError(f"no such file: {file}", "the path of the Python file that holds the class")
     try:
         module = sys.modules.get(module_name(file, "strategy")) or import_file(file, "strategy")
-    except SourceError as error:
+    except ObjectiveError as error:
         lines = error.detail.splitlines()
         places = re.findall(rf'File "{re.escape(str(file))}", line (\d+)', error.detail)
         place = f" (line {places[-1]})" if places else ""
@@ -301,15 +301,14 @@ def make_sampler(
             `search_space`, `fixed_params` and `x0`, in nested samplers too.
     """
     entry = _checked_entry("sampler", section, DEFAULT_SAMPLER)
-    sampler = build_strategy("sampler", _encoded(entry, encode), seed)
-    assert isinstance(sampler, optuna.samplers.BaseSampler)
+    sampler: optuna.samplers.BaseSampler = build_strategy("sampler", _encoded(entry, encode), seed)
     return sampler
 
 
 def make_pruner(section: StrategySection | None) -> optuna.pruners.BasePruner:
     """The pruner of a study; without a section, DEFAULT_PRUNER. Raises ConfigError."""
-    pruner = build_strategy("pruner", _checked_entry("pruner", section, DEFAULT_PRUNER), None)
-    assert isinstance(pruner, optuna.pruners.BasePruner)
+    entry = _checked_entry("pruner", section, DEFAULT_PRUNER)
+    pruner: optuna.pruners.BasePruner = build_strategy("pruner", entry, None)
     return pruner
 
 

@@ -98,18 +98,13 @@ class GridQueue:
 
 def queue_of(study: optuna.Study, config: Config) -> GridQueue | None:
     """The queue of a study that is a grid; None for others."""
-    grid = declared_grid(config)
+    grid = grid_of(config.space)
     return None if grid is None else GridQueue(study, grid, config.space)
-
-
-def declared_grid(config: Config) -> Grid | None:
-    """The grid that the configuration declares, or None."""
-    return grid_of(config.space)
 
 
 def given_up(config: Config, trials: Iterable[FrozenTrial]) -> int:
     """How many combinations of a grid have only failed: they are not run until the study is started again."""
-    if declared_grid(config) is None:
+    if grid_of(config.space) is None:
         return 0
     return sum(map(_all_failed, _by_combination(trials).values()))
 

@@ -27,8 +27,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.search.building import make_sampler
-from aimlhpo.search.grid import GridSampler, declared_grid
+from aimlhpo.search.grid import GridSampler
 from aimlhpo.space.constraints import holds
+from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.retry import is_outage
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def sampler_of(config: Config, seed: int | None) -> BaseSampler:
 
     `seed` is the study's: agents share what it decides, such as the order of a grid or a quasi-random sequence.
     """
-    if declared_grid(config) is not None:
+    if grid_of(config.space) is not None:
         return GridSampler()
     sampler = make_sampler(config.optuna.sampler, seed, config.space.encode)
     return bounded(sampler, config.optuna.sampler_sees)

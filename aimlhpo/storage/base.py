@@ -1,14 +1,15 @@
 """How the rest of the package speaks with a storage, and the storage as an agent uses it.
 
 Operations are the writes to a trial as values, so that they can be gathered and written together. `OpenTrial` and
-`Overview` are what the ledger needs to know of a study. A `Backend` answers these questions, and writes one batch of
+`Overview` are what the ledger needs to know of a study. A backend answers these questions, and writes one batch of
 operations at a time:
 
-    GenericBackend      any storage, by Optuna's public interface; one call for each value
+    Backend             any storage, by Optuna's public interface; one call for each value
     JournalBackend      a journal file (in `journal`): one append for a batch
     RelationalBackend   SQLite, PostgreSQL, MySQL (in `sql`): one transaction for a batch
 
-The last two belong to storage classes that rely on Optuna's private names; see `optuna_internals`.
+The last two are subclasses of the first. They belong to storage classes that rely on Optuna's private names; see
+`optuna_internals`.
 
 `OwnedStorage` has Optuna's storage interface, and takes fewer round trips than Optuna's own calls, with the same
 contents. It remembers the trials that this process holds, and gathers the writes to them, so that a whole batch is one
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.storages import BaseStorage
@@ -254,29 +255,71 @@ def count_overview(overview: Overview, imported: tuple[int, int] = (0, 0)) -> Co
     )
 
 
-class Backend(Protocol):
-    """What the ledger asks of a storage, and how a batch of operations is written to it."""
+def overview_from(trials: Sequence[FrozenTrial]) -> Overview:
+    """The overview of a study with these trials."""
+    states = Counter(trial.state for trial in trials)
+    return overview_of(states, [open_trial_of(trial) for trial in trials if trial.state in UNFINISHED])
+
+
+def overview_of(states: Counter[TrialState], unfinished: Sequence[OpenTrial]) -> Overview:
+    """The overview of a study from the number of its trials in each state, and those that are not finished."""
+    return Overview(states[TrialState.COMPLETE], states[TrialState.PRUNED], states[TrialState.FAIL], unfinished)
+
+
+class Backend:
+    """What the ledger asks of a storage, and how a batch of operations is written to it.
+
+    This one drives any storage by Optuna's public interface: one call for each value; an error may end a batch halfway.
+    """
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self.storage = storage
 
     def overview(self, study_id: int) -> Overview:
         """The study as it is now."""
+        return overview_from(self.storage.get_all_trials(study_id, deepcopy=False))
 
     def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
         """When the last of the COMPLETE and PRUNED trials ended, in local time; the earliest first."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        trials = self.storage.get_all_trials(study_id, deepcopy=False, states=states)
+        return sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)[-most:]
 
     def open_trial(self, trial_id: int) -> OpenTrial:
         """One trial as it is now. Raises KeyError where there is none."""
+        return open_trial_of(self.storage.get_trial(trial_id))
 
     def introduce(self, operation: SetParam) -> None:
         """Write a parameter that is new to this process. Raises ValueError if its kind is not the study's."""
+        operation.replay(self.storage)
+
+    def batch(self) -> AbstractContextManager[None]:
+        """What is written inside is written together, where the storage can do so."""
+        return nullcontext()
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """Write a batch, in order; all of it or nothing, if the storage can do so."""
+        with self.batch():
+            for operation in operations:
+                operation.replay(self.storage)
 
     def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
         """Write a batch, and make trials with the states and system attributes of `new`.
 
         Returns where the claimed ones among the new trials are, by the token of their claim.
         """
+        with self.batch():
+            for operation in operations:
+                operation.replay(self.storage)
+            for trial in new:
+                self.storage.create_new_trial(study_id, template_trial=trial)
+        # The trials that were just made are found by the tokens of their claims.
+        tokens = {token for trial in new if (token := token_of(trial))}
+        if not tokens:
+            return {}
+        running = self.storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+        claimed = ((token_of(trial), Place(trial._trial_id, trial.number)) for trial in running)
+        return {token: place for token, place in claimed if token in tokens}
 
 
 # --- the storage as an agent uses it ---
@@ -421,67 +464,12 @@ class OwnedStorage(ForwardingStorage):  # type: ignore[valid-type, misc]
         return trial
 
 
-class GenericBackend:
-    """Drives any storage by Optuna's public interface: one call for each value; an error may end a batch halfway."""
-
-    def __init__(self, storage: BaseStorage) -> None:
-        self.storage = storage
-
-    def overview(self, study_id: int) -> Overview:
-        return overview_from(self.storage.get_all_trials(study_id, deepcopy=False))
-
-    def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
-        trials = self.storage.get_all_trials(study_id, deepcopy=False, states=states)
-        return sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)[-most:]
-
-    def open_trial(self, trial_id: int) -> OpenTrial:
-        return open_trial_of(self.storage.get_trial(trial_id))
-
-    def introduce(self, operation: SetParam) -> None:
-        operation.replay(self.storage)
-
-    def batch(self) -> AbstractContextManager[None]:
-        """What is written inside is written together, where the storage can do so."""
-        return nullcontext()
-
-    def apply(self, operations: Sequence[Operation]) -> None:
-        with self.batch():
-            for operation in operations:
-                operation.replay(self.storage)
-
-    def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
-        with self.batch():
-            for operation in operations:
-                operation.replay(self.storage)
-            for trial in new:
-                self.storage.create_new_trial(study_id, template_trial=trial)
-        # The trials that were just made are found by the tokens of their claims.
-        tokens = {token for trial in new if (token := token_of(trial))}
-        if not tokens:
-            return {}
-        running = self.storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-        claimed = ((token_of(trial), Place(trial._trial_id, trial.number)) for trial in running)
-        return {token: place for token, place in claimed if token in tokens}
-
-
-def overview_from(trials: Sequence[FrozenTrial]) -> Overview:
-    """The overview of a study with these trials."""
-    states = Counter(trial.state for trial in trials)
-    return overview_of(states, [open_trial_of(trial) for trial in trials if trial.state in UNFINISHED])
-
-
-def overview_of(states: Counter[TrialState], unfinished: Sequence[OpenTrial]) -> Overview:
-    """The overview of a study from the number of its trials in each state, and those that are not finished."""
-    return Overview(states[TrialState.COMPLETE], states[TrialState.PRUNED], states[TrialState.FAIL], unfinished)
-
-
 def backend_of(storage: BaseStorage) -> Backend:
-    """The storage's own backend if its class has one, else the generic one."""
+    """The storage's own backend if its class has one, else one that works with any storage."""
     if isinstance(storage, OwnedStorage):
         return storage.backend
     make_backend = getattr(storage, "make_backend", None)
-    return make_backend() if make_backend is not None else GenericBackend(storage)
+    return make_backend() if make_backend is not None else Backend(storage)
 
 
 def own(storage: BaseStorage) -> OwnedStorage:

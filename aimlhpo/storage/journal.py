@@ -29,13 +29,13 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.storage.base import (
     FINISHED,
     UNFINISHED,
-    GenericBackend,
+    Backend,
     Overview,
     open_trial_of,
     overview_of,
 )
-from aimlhpo.storage.journal_file import BatchingBackend
-from aimlhpo.storage.journal_snapshot import CoveredPart, SnapshotContents, covered_by, load_snapshot, save_snapshot
+from aimlhpo.storage.journal_file import BatchingBackend, Position
+from aimlhpo.storage.journal_snapshot import SnapshotContents, covered_by, load_snapshot, save_snapshot
 from aimlhpo.storage.optuna_internals import (
     JournalOperation,
     JournalStorageReplayResult,
@@ -216,12 +216,12 @@ class Journal(JournalStorage):
                 covered, contents = found
                 self._replay_result.start_from(contents)
                 self._replay_result.log_number_read = covered.records
-                self._backend.position = covered.records, covered.offset
+                self._backend.position = covered
                 self._covered = covered.offset
             super()._sync_with_backend()
             self._replay_result.loading = False
         if self._snapshot_due():
-            self._save(CoveredPart(*self._backend.position), self._replay_result.contents())
+            self._save(self._backend.position, self._replay_result.contents())
 
     def make_backend(self) -> JournalBackend:
         return JournalBackend(self)
@@ -242,15 +242,15 @@ class Journal(JournalStorage):
         super()._sync_with_backend()
         writing = self._writer is not None and self._writer.is_alive()
         if self._snapshot_due() and time.monotonic() >= self._next_attempt and not writing:
-            arguments = CoveredPart(*self._backend.position), self._replay_result.contents()
+            arguments = self._backend.position, self._replay_result.contents()
             self._writer = threading.Thread(target=self._save, args=arguments, name="snapshot", daemon=True)
             self._writer.start()
 
     def _snapshot_due(self) -> bool:
-        tail = self._backend.position[1] - self._covered
+        tail = self._backend.position.offset - self._covered
         return tail > max(LEAST_TAIL, TAIL_SHARE * self._covered)
 
-    def _save(self, covered: CoveredPart, contents: SnapshotContents) -> None:
+    def _save(self, covered: Position, contents: SnapshotContents) -> None:
         """Write a snapshot; one that cannot be written costs time alone."""
         self._next_attempt = time.monotonic() + _PAUSE
         try:
@@ -260,7 +260,7 @@ class Journal(JournalStorage):
         self._covered = max(self._covered, covered_by(self._backend.path).offset)
 
 
-class JournalBackend(GenericBackend):
+class JournalBackend(Backend):
     """Counts trials without going through them, and appends the records of a batch at once."""
 
     storage: Journal

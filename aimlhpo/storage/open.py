@@ -77,7 +77,10 @@ def holds_studies(url: str) -> bool:
 
 
 def disconnect_storage(storage: BaseStorage) -> None:
-    """Close the connections to a database; the storage opens new ones when it is used again."""
+    """Close the connections to a database: servers have few, and agents may be many.
+
+    The storage opens new ones when it is used again.
+    """
     inner = getattr(storage, "_backend", storage)
     if isinstance(inner, RDBStorage):
         inner.engine.dispose()

@@ -4,7 +4,7 @@ Optuna's public interface writes one value per transaction and reads a study wit
 because it knows how Optuna works inside: its tables, its journal records, its cache, its trial class. Those names may
 change without notice, so that they are used only with the versions of Optuna that they were tested with (`TESTED`),
 and only if all of them are there. `supported` answers that. Where it says no, storages are opened with Optuna's public
-classes and driven by `GenericBackend`: slower, with the same results; one warning in each process says why.
+classes and driven by `Backend`: slower, with the same results; one warning in each process says why.
 
 Set the environment variable `AIMLHPO_PUBLIC_OPTUNA` to do without the private names. The tests run both ways.
 

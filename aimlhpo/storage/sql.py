@@ -32,6 +32,7 @@ from aimlhpo.storage.base import (
     FINISHED,
     STATUS_ATTRS,
     UNFINISHED,
+    Backend,
     OpenTrial,
     Operation,
     Overview,
@@ -240,11 +241,13 @@ def _local(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
-class RelationalBackend:
+class RelationalBackend(Backend):
     """Reads with two small queries; writes a batch in one transaction: all of it, or nothing."""
 
+    storage: RDBStorage
+
     def __init__(self, rdb: RDBStorage) -> None:
-        self._rdb = rdb
+        super().__init__(rdb)
         self._reading = rdb.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def overview(self, study_id: int) -> Overview:
@@ -269,15 +272,12 @@ class RelationalBackend:
             raise KeyError(f"no trial has the id {trial_id}")
         return found[0]
 
-    def introduce(self, operation: SetParam) -> None:
-        operation.replay(self._rdb)
-
     def apply(self, operations: Sequence[Operation]) -> None:
-        with Session(self._rdb.engine) as session, session.begin():
+        with Session(self.storage.engine) as session, session.begin():
             _write(session, operations)
 
     def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
-        with Session(self._rdb.engine) as session, session.begin():
+        with Session(self.storage.engine) as session, session.begin():
             _write(session, operations)
             if not new:
                 return {}

@@ -66,11 +66,6 @@ def no_such_study(config: Config) -> str:
     )
 
 
-def disconnect(study: optuna.Study) -> None:
-    """Close the connections of a study that is not needed any more: servers have few, and agents may be many."""
-    disconnect_storage(study._storage)
-
-
 def create_or_load_study(
     config: Config, *, prepare: Callable[[optuna.Study], None], allow_changes: bool = False
 ) -> optuna.Study:
@@ -86,7 +81,7 @@ def create_or_load_study(
         problems = _problems(study, config, allow_changes)
         if problems:
             if study is not None:
-                disconnect(study)
+                disconnect_storage(study._storage)
             raise StudyError("\n".join(str(problem) for problem in problems))
         if study is None:
             study = optuna.create_study(
@@ -120,7 +115,7 @@ def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Prob
         return _problems(study, config, allow_changes)
     finally:
         if study is not None:
-            disconnect(study)
+            disconnect_storage(study._storage)
 
 
 def _problems(study: optuna.Study | None, config: Config, allow_changes: bool) -> list[Problem]:

@@ -38,7 +38,7 @@ _TAIL = 8192  # bytes of stderr that are kept
 _CHECK_SECONDS = 0.2  # between two checks of the clock and of the newest decision
 _POLL_SECONDS = 0.02  # between two looks at processes whose end nothing announces
 _ERROR_LINES = 15
-_OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError", "CUDA out of memory")
+OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError")  # errors of frameworks, and Python's
 
 
 class ProgramFailed(OutcomeError):
@@ -284,7 +284,7 @@ class Program:
             return
         cause = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         lines = self._stderr_tail.decode(errors="replace").splitlines()[-_ERROR_LINES:]
-        if any(word in line for line in lines for word in _OUT_OF_MEMORY):
+        if any(word in line for line in lines for word in (*OUT_OF_MEMORY, "CUDA out of memory")):
             cause = "out of memory"
         said = (
             "its last words on standard error:\n" + "\n".join(lines) if lines else "it wrote nothing to standard error"

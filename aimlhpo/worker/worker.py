@@ -42,12 +42,11 @@ from aimlhpo.objective.messages import (
 )
 from aimlhpo.objective.outcome import OutcomeError, Pruned, extract_values, scalars
 from aimlhpo.objective.trial import Channel, Trial, plain
-from aimlhpo.worker.command import CommandObjective
+from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
 from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.ranks import Begin, FollowingChannel, RankEnded, RankGroup, RankZeroIsDone, rank_environment
 
 _ERROR_LINES = 30  # of a traceback that are stored with a failed trial
-_OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError")
 _OUR_SECTION = "optuna"  # of the model configuration
 
 
@@ -166,7 +165,7 @@ def cause_of(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 -- the user's own __str__
         text = ""
     names = {cls.__name__ for cls in type(error).__mro__}
-    if names.intersection(_OUT_OF_MEMORY) or "CUDA out of memory" in text:
+    if names.intersection(OUT_OF_MEMORY) or "CUDA out of memory" in text:
         return "out of memory"
     message = next(iter(text.splitlines()), "")
     return f"exception: {type(error).__name__}: {message}".rstrip(": ")
