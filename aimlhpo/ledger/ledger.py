@@ -32,6 +32,7 @@ from aimlhpo.ledger.requests import (
 )
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.asha import Promotion
+from aimlhpo.search.samplers import last_report
 from aimlhpo.search.stopping import StoppingCriteria, StopReason
 from aimlhpo.storage.base import (
     CLAIM,
@@ -49,7 +50,6 @@ from aimlhpo.storage.base import (
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.trials import count_imported
-from aimlhpo.storage.views import last_report
 
 
 class Queue(Protocol):

@@ -4,6 +4,6 @@ It may import errors, paths, processes, objective, space, config and storage. Mo
 thread; sampling that takes long runs in a child process of the agent.
 
 In reading order: `building` (from a section of the configuration to a sampler or a pruner), `samplers` (the study's
-sampler: how much of a large study it sees, and its seeds), `grid`, `asha`; `sampling` (the parameters of a trial, and
-the process that samples them); `warm_start` (the trials that a study starts with); `stopping`.
+sampler: its seeds, and what it and the pruner see of the study), `grid`, `asha`; `sampling` (the parameters of a trial,
+and the process that samples them); `warm_start` (the trials that a study starts with); `stopping`.
 """

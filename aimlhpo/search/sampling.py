@@ -34,11 +34,10 @@ import aimlhpo
 from aimlhpo.errors import StudyFailed
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.building import make_pruner
-from aimlhpo.search.samplers import reseed, sampler_of
+from aimlhpo.search.samplers import for_sampler, reseed, sampler_of
 from aimlhpo.storage.base import Operation, OwnedStorage, SetParam, backend_of
 from aimlhpo.storage.retry import first_line, is_outage
 from aimlhpo.storage.study import STUDY_ATTR, load_study
-from aimlhpo.storage.views import for_sampler
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
