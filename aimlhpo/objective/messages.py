@@ -240,7 +240,6 @@ class Outcome:
         updates: what the objective changed in its configuration, by colon paths.
         unread: declared parameters that nothing has read.
         ends_worker: whether the worker's process can run no other trial.
-        constraints: the constraints' values, by their texts; the agent fills them in.
     """
 
     state: str

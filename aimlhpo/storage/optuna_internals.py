@@ -215,7 +215,7 @@ def shared_distribution(text: str) -> BaseDistribution:
 def collection_paused() -> Iterator[None]:
     """Switch Python's garbage collector off while many objects are made that all stay.
 
-    It would look through them again and again, which doubles the time of reading a large study.
+    It would go through them again and again, which doubles the time of reading a large study.
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -36,7 +36,7 @@ _LONGEST = 1_000_000  # bytes; a longer line is no record
 _CHUNK = 65536
 _TAIL = 8192  # bytes of stderr that are kept
 _CHECK_SECONDS = 0.2  # between two checks of the clock and of the newest decision
-_POLL_SECONDS = 0.02  # between two looks at processes whose end nothing announces
+_POLL_SECONDS = 0.02  # between two checks of processes whose end nothing announces
 _ERROR_LINES = 15
 OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError")  # errors of frameworks, and Python's
 
