@@ -12,7 +12,7 @@ STARTED := $(shell date +%Y%m%d-%H%M%S)
 # One more than there are processors: tests wait a quarter of their time.
 PYTEST := $(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadgroup
 
-.PHONY: help run keras test test-all check bench bench-full chaos docs gpu-check slurm-demo clean
+.PHONY: help run keras test test-all check bench bench-full trace chaos docs gpu-check slurm-demo clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ bench-full: $(VENV)/ready-bench servers ## all cells of the benchmark (hours), a
 	$(BIN)/python -m benchmarks.bench_start
 	$(BIN)/python -m benchmarks.bench_first_step
 	$(BIN)/python -m benchmarks.bench_footprint
+
+trace: $(VENV)/ready-test ## print through which files and calls a report, a freed slot and a claim go
+	$(BIN)/python -m benchmarks.trace
+	$(BIN)/python -m benchmarks.trace --storage journal
 
 chaos: $(VENV)/ready-test servers ## inject every fault many times and print what each has cost (an hour, as root)
 	$(BIN)/python -m benchmarks.chaos

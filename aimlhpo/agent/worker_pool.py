@@ -144,9 +144,10 @@ class WorkerPool:
         if self._fork_server is not None:
             self._fork_server.write_log(log)
         else:
-            self._fork_server = ForkServer(log)
-            # The first slot's environment: thread numbers are read at import, and slots have equally many GPUs.
-            self._fork_server.load(self._config.optuna.objective or "", self._devices[0].environment())
+            with suppress(OSError):  # the system refuses a process: each worker is then started, and told of, by itself
+                self._fork_server = ForkServer(log)
+                # The first slot's environment: thread numbers are read at import, and slots have equally many GPUs.
+                self._fork_server.load(self._config.optuna.objective or "", self._devices[0].environment())
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

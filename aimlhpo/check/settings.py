@@ -52,10 +52,10 @@ def load_config(
     `when_read` gets the configuration where each key is right by itself, before the checks that load Optuna.
     """
     reading = read_config(hyperparameters, model, overrides, flags)
-    if not reading.problems:
-        when_read(reading.config)
     in_space = space_problems(reading.config) or grid_problems(reading.config)
     reading = _with_trials_of_the_grid(reading, in_space)
+    if not reading.problems:
+        when_read(reading.config)
     problems = [*reading.problems, *(in_space or too_many_trials_problems(reading.config))]
     for check, keys in CHECKS:
         if not reading.refused.intersection(keys):

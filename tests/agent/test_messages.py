@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aimlhpo.agent import worker_process
 from aimlhpo.agent.agent import Agent
 from aimlhpo.cli.live_view import LinesView
 from aimlhpo.errors import StudyFailed
@@ -109,15 +109,15 @@ def test_study_goes_on_when_its_logs_are_deleted(tmp_path: Path) -> None:
 def refusals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many more processes the system refuses, in its only element: root has no limit that could be reached."""
     left = [0]
-    start = worker_process._start
+    start = subprocess.Popen
 
-    def refuse(*arguments: Any) -> Any:
-        if left[0] == 0:
-            return start(*arguments)
+    def refuse(command: list[str], **arguments: Any) -> Any:
+        if left[0] == 0 or not any(word.startswith("aimlhpo.worker") for word in command):
+            return start(command, **arguments)
         left[0] -= 1
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(worker_process, "_start", refuse)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
     return left
 
 

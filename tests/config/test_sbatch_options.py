@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aimlhpo.config import sbatch_options
 from aimlhpo.config.sbatch_options import OPTIONS, SHORT, normalise
 
 
@@ -68,3 +71,20 @@ def test_every_option_of_the_manual_is_known() -> None:
     lines = [line.strip() for line in manual.stdout.splitlines() if line.startswith("       -")]
     names = {line.split("--")[1].split("=")[0].split("[")[0].split()[0] for line in lines if "--" in line}
     assert names - OPTIONS == set()
+
+
+def test_a_new_option_is_a_name_in_one_list(tmp_path: Path) -> None:
+    """In a copy of the module: options that SLURM does not have yet cannot be told apart from mistakes otherwise."""
+    source = Path(sbatch_options.__file__).read_text()
+    copy = tmp_path / "options_with_one_more.py"
+    copy.write_text(
+        source.replace('WITH_VALUE = frozenset([\n    "', 'WITH_VALUE = frozenset([\n    "brand-new", "', 1)
+    )
+    spec = spec_from_file_location("options_with_one_more", copy)
+    assert spec is not None
+    assert spec.loader is not None
+    changed = module_from_spec(spec)
+    spec.loader.exec_module(changed)
+    assert normalise({"brand-new": 5})[1]
+    assert changed.normalise({"brand-new": 5}) == ({"brand-new": "5"}, [])
+    assert changed.normalise({"brand-nwe": 5})[1][0].suggestion == "brand-new"
