@@ -22,8 +22,8 @@ from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Claim, ClaimRequest, LedgerBatch, Result, new_token
 from aimlhpo.paths import StudyPaths
+from aimlhpo.storage.base import own
 from aimlhpo.storage.open import open_storage
-from aimlhpo.storage.owned import own
 from benchmarks.notes import quantiles
 from benchmarks.stores import KINDS, Stores
 

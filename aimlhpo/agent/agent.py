@@ -30,12 +30,12 @@ from aimlhpo.ledger.leases import Election, Holder, JobStateQuery, Lease, Regist
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.search.asha import Promotion
-from aimlhpo.search.bounded import sampler_of
 from aimlhpo.search.building import make_pruner
 from aimlhpo.search.grid import queue_of
-from aimlhpo.search.sampling import SamplingProcess, needs_process
+from aimlhpo.search.samplers import needs_process, sampler_of
+from aimlhpo.search.sampling import SamplingProcess
 from aimlhpo.search.stopping import make_stopping_criteria
-from aimlhpo.storage.owned import OwnedStorage, own
+from aimlhpo.storage.base import OwnedStorage, own
 from aimlhpo.storage.retry import RetryPolicy
 from aimlhpo.storage.study import STUDY_ATTR, load_study
 from aimlhpo.tracking.tracker import Tracker

@@ -27,14 +27,13 @@ from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerAnswer
 from aimlhpo.objective.messages import Assignment, Decision, Report, Suggested, SuggestRequest, UserAttr
 from aimlhpo.results.table import ResultsWriter
 from aimlhpo.search.asha import ASHA
+from aimlhpo.search.samplers import one_metric
 from aimlhpo.search.sampling import Sampling, Suggestion
 from aimlhpo.search.stopping import StopReason, ThrottledCheck
-from aimlhpo.storage.base import Operation
-from aimlhpo.storage.owned import OwnedStorage
+from aimlhpo.storage.base import FINISHED, Counts, Operation, OwnedStorage
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.study import STUDY_ATTR
-from aimlhpo.storage.trials import FINISHED, Counts, History
-from aimlhpo.storage.views import one_metric
+from aimlhpo.storage.trials import History
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config

@@ -15,12 +15,6 @@ def is_due(step: int, interval: int) -> bool:
     return (step + 1) % interval == 0
 
 
-def report_and_ask(trial: Any, value: Any, step: int) -> bool:
-    """Report the value; True when the trial should be pruned."""
-    trial.report(float(value), step)
-    return bool(trial.should_prune())
-
-
 def prune(step: int) -> NoReturn:
     """Raises optuna.TrialPruned."""
     from optuna import TrialPruned
@@ -50,7 +44,8 @@ class Monitor:
 
     def report_and_ask(self, logged: Mapping[str, Any], epoch: int) -> bool:
         """Report the metric; True when the trial should be pruned."""
-        return report_and_ask(self._trial, logged[self._metric], epoch)
+        self._trial.report(float(logged[self._metric]), epoch)
+        return bool(self._trial.should_prune())
 
     def end_trial(self) -> None:
         """Raises optuna.TrialPruned where `ends_after` is set; to be called when that epoch's checkpoint is written."""

@@ -35,17 +35,17 @@ class LightningPruningCallback(Callback):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking:  # Lightning validates once before the first epoch
             return
-        if self._monitor.is_due(trainer.callback_metrics, trainer.current_epoch) and self._decide(trainer):
-            self._monitor.ends_after = trainer.current_epoch
+        logged, epoch = trainer.callback_metrics, trainer.current_epoch
+        if not self._monitor.is_due(logged, epoch):
+            return
+        prune = trainer.is_global_zero and self._monitor.report_and_ask(logged, epoch)
+        if trainer.world_size > 1:
+            prune = trainer.strategy.broadcast(prune)
+        if prune:
+            self._monitor.ends_after = epoch
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._monitor.end_trial()
-
-    def _decide(self, trainer: Any) -> bool:
-        answer = False
-        if trainer.is_global_zero:
-            answer = self._monitor.report_and_ask(trainer.callback_metrics, trainer.current_epoch)
-        return bool(trainer.strategy.broadcast(answer)) if trainer.world_size > 1 else answer
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         self._monitor.end_training()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from aimlhpo.callbacks.decision import is_due, prune, report_and_ask
+from aimlhpo.callbacks.decision import is_due, prune
 
 
 def report_or_prune(trial: Any, value: Any, step: int, interval: int = 1) -> None:
@@ -30,7 +30,10 @@ def report_or_prune(trial: Any, value: Any, step: int, interval: int = 1) -> Non
         and distributed.is_initialized()
         and distributed.get_world_size() > 1
     )
-    answer = [report_and_ask(trial, value, step) if not several_ranks or distributed.get_rank() == 0 else False]
+    answer = [False]
+    if not several_ranks or distributed.get_rank() == 0:
+        trial.report(float(value), step)
+        answer = [bool(trial.should_prune())]
     if several_ranks:
         distributed.broadcast_object_list(answer, src=0)
     if answer[0]:

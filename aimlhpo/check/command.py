@@ -25,7 +25,7 @@ from aimlhpo.config.command import (
 )
 from aimlhpo.config.resolve import variable_problems
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.objective.command import THIS_PYTHON, find_program
+from aimlhpo.objective.messages import THIS_PYTHON, find_program
 from aimlhpo.space.search_space import Parameter, SearchSpace
 
 if TYPE_CHECKING:

@@ -60,7 +60,7 @@ def _ref(name: str) -> Schema:
 
 def _strategies(kind: str) -> list[Schema]:
     """What a sampler, pruner or terminator may be: a class name, or a class with its arguments."""
-    from aimlhpo.search.registry import classes, options
+    from aimlhpo.search.building import classes, options
 
     schemas: list[Schema] = [{"enum": list(classes(kind))}]
     for name, cls in classes(kind).items():

@@ -18,8 +18,7 @@ from optuna.samplers import BruteForceSampler, CmaEsSampler, GPSampler, GridSamp
 from optuna.study import StudyDirection
 
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.search.building import as_entry
-from aimlhpo.search.registry import class_named, nested_kind, options
+from aimlhpo.search.building import as_entry, class_named, nested_kind, options
 from aimlhpo.space.constraints import Constraint, parse_constraints
 from aimlhpo.space.grid import combinations
 from aimlhpo.space.search_space import Parameter, SearchSpace

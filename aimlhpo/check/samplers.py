@@ -21,9 +21,8 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIIISampler
 
 from aimlhpo.check.sampler_rules import StudyContext, combination_problems, constraint_problems, is_categorical
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.search.building import DEFAULT_SAMPLER, check_strategy, make_pruner, make_sampler
-from aimlhpo.search.grid import declared_grid
-from aimlhpo.search.registry import class_named, in_one_line
+from aimlhpo.search.building import DEFAULT_SAMPLER, check_strategy, class_named, in_one_line, make_pruner, make_sampler
+from aimlhpo.space.grid import grid_of
 from aimlhpo.space.parameter_types import is_number
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def suitability_problems(config: Config) -> list[Problem]:
     problems = [problem for kind, section in sections.items() for problem in check_strategy(kind, section)]
     study = StudyContext.of(config)
     problems += constraint_problems(study)
-    if problems or declared_grid(config) is not None:
+    if problems or grid_of(config.space) is not None:
         return problems
     for kind, section in sections.items():
         if section is not None:

@@ -23,11 +23,10 @@ from aimlhpo.config.overrides import DEFAULTS
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.results.table import write_results
-from aimlhpo.search.building import check_strategy
-from aimlhpo.search.grid import declared_grid
-from aimlhpo.search.registry import class_named, options
+from aimlhpo.search.building import check_strategy, class_named, options
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
+from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
 from aimlhpo.worker.provenance import sha256_of
@@ -121,7 +120,7 @@ def _print_end(config: Config) -> int:
     feasible = print_results(study, config, write_results(study, config))
     counts = count(study.get_trials(deepcopy=False))
     left = config.optuna.n_trials - counts.finished
-    if left > 0 and counts.failed and declared_grid(config) is not None:
+    if left > 0 and counts.failed and grid_of(config.space) is not None:
         # A grid's trial that failed is not replaced by another.
         print(
             f"note: {left} of {config.optuna.n_trials} permutations have failed (aimlhpo status --failed tells why); "

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.objective.command import CommandSpec
+from aimlhpo.objective.messages import CommandSpec
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config

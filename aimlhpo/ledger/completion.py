@@ -19,11 +19,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from aimlhpo.ledger.checkpoints import newest_file
 from aimlhpo.ledger.requests import PendingState, Release, Result
 from aimlhpo.paths import StudyPaths
-from aimlhpo.search.sampling import after_trial
-from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial, SetState, SetSystemAttr, SetUserAttr
-from aimlhpo.storage.owned import OwnedStorage
+from aimlhpo.search.samplers import after_trial, last_report
+from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial, OwnedStorage, SetState, SetSystemAttr, SetUserAttr
 from aimlhpo.storage.trials import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT
-from aimlhpo.storage.views import last_report
 
 STOPPED_BY_USER = "stopped by user"
 """A cause of interruption that says nothing against the trial."""

@@ -32,13 +32,24 @@ from aimlhpo.ledger.requests import (
 )
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.asha import Promotion
+from aimlhpo.search.samplers import last_report
 from aimlhpo.search.stopping import StoppingCriteria, StopReason
-from aimlhpo.storage.base import CLAIM, PAUSED, OpenTrial, Overview, SetStart, SetState, SetSystemAttr
+from aimlhpo.storage.base import (
+    CLAIM,
+    PAUSED,
+    Counts,
+    OpenTrial,
+    Overview,
+    OwnedStorage,
+    SetStart,
+    SetState,
+    SetSystemAttr,
+    count_overview,
+    own,
+)
 from aimlhpo.storage.locks import locked
-from aimlhpo.storage.owned import OwnedStorage, own
 from aimlhpo.storage.retry import is_outage
-from aimlhpo.storage.trials import Counts, count_imported, count_overview
-from aimlhpo.storage.views import last_report
+from aimlhpo.storage.trials import count_imported
 
 
 class Queue(Protocol):

@@ -6,6 +6,5 @@ Runs in the processes that train, and imports none of the other rooms and no fra
     trial      the trial that `train` gets: parameters, reports, pruning, checkpoints
     outcome    from what `train` returned to the numbers that go into the study
     script     `aimlhpo.report` and `aimlhpo.checkpoint_dir`, for scripts that are run by `command`
-    command    what a worker is told of a program that is the objective
-    messages   what an agent and its workers say to each other over a pipe
+    messages   what an agent and its workers say to each other over a pipe, a program as the objective included
 """

@@ -127,10 +127,7 @@ def load_objective(path: str | Path) -> type[BaseObjective]:
     file = Path(path).resolve()
     if not file.is_file():
         raise ObjectiveError(f"{file}: no such file. Set optuna: objective to the file that holds Objective.")
-    try:
-        cls = getattr(import_file(file, "objective"), "Objective", None)
-    except SourceError as error:
-        raise ObjectiveError(error.message, error.detail) from error
+    cls = getattr(import_file(file, "objective"), "Objective", None)
     if cls is None:
         raise ObjectiveError(f"{file}: no class Objective in it. Write: class Objective(BaseObjective)")
     if not (isinstance(cls, type) and issubclass(cls, BaseObjective)):
@@ -167,23 +164,15 @@ def make_objective(
     return objective
 
 
-class SourceError(Exception):
-    """A file that cannot be imported; `detail` is its own traceback, where it has one."""
-
-    def __init__(self, message: str, detail: str = "") -> None:
-        self.message, self.detail = message, detail
-        super().__init__(message)
-
-
 def import_file(file: Path, purpose: str) -> ModuleType:
     """Run a user's Python file as a module, under a name that no other file has; `purpose` is a part of that name.
 
-    Raises SourceError.
+    Raises ObjectiveError.
     """
     name = module_name(file, purpose)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise SourceError(f"{file}: not a Python file; its name has to end with .py")
+        raise ObjectiveError(f"{file}: not a Python file; its name has to end with .py")
     module = importlib.util.module_from_spec(spec)
     # The folder stays on the path: helper modules beside the file are imported late, too.
     if str(file.parent) not in sys.path:
@@ -193,7 +182,7 @@ def import_file(file: Path, purpose: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise SourceError(f"{file}: importing it failed", trim(error, file)) from error
+        raise ObjectiveError(f"{file}: importing it failed", trim(error, file)) from error
     return module
 
 

@@ -43,18 +43,6 @@ def extract_values(results: Any, metrics: Sequence[str]) -> list[float]:
     Scalars of NumPy, torch and the like count as the numbers they hold.
     Raises MissingMetric or BadValue, naming what was returned.
     """
-    return [_number(metric, value) for metric, value in _pick(results, metrics)]
-
-
-def scalars(results: Any) -> dict[str, int | float | str | bool]:
-    """The scalar entries of a returned dict, as plain Python values: what is kept with the trial."""
-    if not isinstance(results, Mapping):
-        return {}
-    found = {str(name): _plain(value) for name, value in results.items()}
-    return {name: plain(value) for name, value in found.items() if isinstance(value, int | float | str)}
-
-
-def _pick(results: Any, metrics: Sequence[str]) -> list[tuple[str, Any]]:
     if isinstance(results, Mapping):
         for metric in metrics:
             if metric not in results:
@@ -63,13 +51,23 @@ def _pick(results: Any, metrics: Sequence[str]) -> list[tuple[str, Any]]:
                     f"missing metric: {metric}; returned: {names}",
                     f"the returned dict has no metric {metric!r}; it holds: {names}",
                 )
-        return [(metric, results[metric]) for metric in metrics]
-    if len(metrics) == 1:
-        return [(metrics[0], results)]
-    if isinstance(results, list | tuple) and len(results) == len(metrics):
-        return list(zip(metrics, results, strict=True))
-    expected = f"a dict or a list with the {len(metrics)} metrics {', '.join(metrics)}"
-    raise BadValue(f"bad value: {_describe(results)}", f"expected {expected}, got {_describe(results)}")
+        values = [results[metric] for metric in metrics]
+    elif len(metrics) == 1:
+        values = [results]
+    elif isinstance(results, list | tuple) and len(results) == len(metrics):
+        values = list(results)
+    else:
+        expected = f"a dict or a list with the {len(metrics)} metrics {', '.join(metrics)}"
+        raise BadValue(f"bad value: {_describe(results)}", f"expected {expected}, got {_describe(results)}")
+    return [_number(metric, value) for metric, value in zip(metrics, values, strict=True)]
+
+
+def scalars(results: Any) -> dict[str, int | float | str | bool]:
+    """The scalar entries of a returned dict, as plain Python values: what is kept with the trial."""
+    if not isinstance(results, Mapping):
+        return {}
+    found = {str(name): _plain(value) for name, value in results.items()}
+    return {name: plain(value) for name, value in found.items() if isinstance(value, int | float | str)}
 
 
 def _number(metric: str, value: Any) -> float:

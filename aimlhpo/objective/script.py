@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_MARK = "\x1e"
+MARK = b"\x1e"  # stands in front of what `report` writes, also behind an unfinished line
 
 
 def report(**values: Any) -> None:
@@ -27,7 +27,7 @@ def report(**values: Any) -> None:
     line = json.dumps(values, default=_scalar)
     if sys.stdout is not None and not sys.stdout.closed:
         sys.stdout.flush()
-    data = f"{_MARK}{line}\n".encode()
+    data = MARK + f"{line}\n".encode()
     while data:  # past sys.stdout, which the script may have replaced
         data = data[os.write(1, data) :]
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from aimlhpo.objective.messages import Assignment, Report, SuggestRequest, UserAttr
 
-_LAST_STEP = 2**31 - 1  # what a database column holds
+LAST_STEP = 2**31 - 1  # what a database column holds
 
 
 class Channel(Protocol):
@@ -145,8 +145,8 @@ class Trial:
             position = int(step)
         except (TypeError, ValueError):
             raise TypeError(f"trial.report takes a whole number as step, not {step!r}") from None
-        if not 0 <= position <= _LAST_STEP:
-            raise ValueError(f"trial.report takes a step from 0 to {_LAST_STEP}, not {step}")
+        if not 0 <= position <= LAST_STEP:
+            raise ValueError(f"trial.report takes a step from 0 to {LAST_STEP}, not {step}")
         self._last_step = position
         self.intermediate_values[position] = number
         self._channel.send(Report(self.number, position, number))

@@ -18,12 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import best_trials
-from aimlhpo.search.grid import declared_grid, given_up
+from aimlhpo.search.grid import given_up
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
-from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, has_begun, waits_at_rung
-from aimlhpo.storage.owned import backend_of
-from aimlhpo.storage.trials import Counts, count_feasible, count_imported, count_overview, origin, read_record
+from aimlhpo.space.grid import grid_of
+from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, Counts, backend_of, count_overview, has_begun, waits_at_rung
+from aimlhpo.storage.trials import count_feasible, count_imported, origin, read_record
 
 if TYPE_CHECKING:
     import optuna
@@ -207,7 +207,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
             and (history := trial.system_attrs.get(RELEASED))
             and not waits_at_rung(trial.state, trial.system_attrs.get(PAUSED))
         ),
-        given_up=given_up(config, study.get_trials(deepcopy=False)) if declared_grid(config) is not None else 0,
+        given_up=given_up(config, study.get_trials(deepcopy=False)) if grid_of(config.space) is not None else 0,
         feasible=count_feasible(study.get_trials(deepcopy=False)) if options.constraints else None,
         ended=ended,
         taken_over=tuple(import_summaries(study)),

@@ -3,8 +3,7 @@
 It may import errors, paths, processes, objective, space, config and storage. Most of it runs in an agent's storage
 thread; sampling that takes long runs in a child process of the agent.
 
-In reading order: `registry` and `building` (from a section of the configuration to a sampler or a pruner), `bounded`
-(the study's sampler, and how much of a large study it sees), `grid`, `asha`; `sampling` and `sampling_child` (the
-parameters of a trial, and the process that samples them); `warm_start` and `trial_converter` (the trials that a study
-starts with); `stopping_rules` and `stopping`.
+In reading order: `building` (from a section of the configuration to a sampler or a pruner), `samplers` (the study's
+sampler: its seeds, and what it and the pruner see of the study), `grid`, `asha`; `sampling` (the parameters of a trial,
+and the process that samples them); `warm_start` (the trials that a study starts with); `stopping`.
 """

@@ -1,29 +1,266 @@
-"""From a section of the configuration to a sampler, a pruner or a terminator; and the seeds of a sampler's trials.
+"""From a section of the configuration to a sampler, a pruner or a terminator.
+
+A strategy is a sampler, a pruner, a terminator, or an object that one of these is made of. An entry is a strategy as a
+mapping: `type`, and the keyword arguments of the class. A `type` is one of four forms:
+
+    TPESampler                             a class of Optuna, or ASHA, which is aimlhpo's own
+    package.module.Class                   a class of an installed package
+    file.py:Class                          a class of the user's own Python file
+    optunahub/package[@tag][:Class]        a class from OptunaHub
+
+`class_named` returns the class, or raises UnknownClassError with what is legal. `options` lists the keyword arguments
+that a YAML file can give to it. A class that is made of others (a pruner inside a pruner, a crossover inside a sampler)
+takes them as arguments; `nested_kind` says which arguments these are.
 
 `check_strategy` finds every problem of a section without a study: an unknown class, wrong arguments, a missing package.
-`make_sampler` and `make_pruner` make the object, or raise ConfigError with these problems. A strategy is a sampler, a
-pruner, a terminator, or an object that one of these is made of. An entry is a strategy as a mapping: `type`, and the
-keyword arguments of the class.
+`make_sampler` and `make_pruner` make the object, or raise ConfigError with these problems.
 
-`reseed` seeds a sampler anew for each trial, so that what it draws does not depend on which agent draws it.
+All of it runs wherever a configuration is checked or a sampler is made: in the command, in an agent, and in an agent's
+sampling process.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
-import random
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
-from typing import Any, Protocol
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
+import optuna.terminator
 from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import nsgaii
 
-from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
-from aimlhpo.search.registry import NEEDED_PACKAGES, UnknownClassError, class_named, classes, nested_kind, options
+from aimlhpo.errors import ConfigError, ObjectiveError, Problem, did_you_mean, key_path, listing, show
+from aimlhpo.objective.base import import_file, module_name
+from aimlhpo.search.asha import ASHA
+
+# --- classes ---
+
+if TYPE_CHECKING:
+    from aimlhpo.config.optuna_section import StrategySection
+
+BASE_CLASSES: dict[str, type] = {
+    "sampler": optuna.samplers.BaseSampler,
+    "pruner": optuna.pruners.BasePruner,
+    "crossover": nsgaii.BaseCrossover,
+    "mutation": nsgaii.BaseMutation,
+    "improvement evaluator": optuna.terminator.BaseImprovementEvaluator,
+    "error evaluator": optuna.terminator.BaseErrorEvaluator,
+    "terminator": optuna.terminator.BaseTerminator,
+}
+"""The kinds of classes that a configuration can name, and what a class of each kind inherits from."""
+
+OWN_CLASSES: dict[str, dict[str, type]] = {"pruner": {"ASHA": ASHA}}
+"""aimlhpo's own classes, by kind and by the name that a configuration gives them."""
+
+NEEDED_PACKAGES = {
+    "CmaEsSampler": ("cmaes",),
+    "GPSampler": ("torch", "scipy"),
+    "QMCSampler": ("scipy",),
+    "WilcoxonPruner": ("scipy",),
+    "RegretBoundEvaluator": ("torch", "scipy"),
+    "EMMREvaluator": ("torch", "scipy"),
+}
+"""Packages that a class of Optuna imports only when it is used."""
+
+_FROM_TERMINATOR = {
+    "terminator": ("Terminator",),
+    "improvement evaluator": ("BestValueStagnationEvaluator", "EMMREvaluator", "RegretBoundEvaluator"),
+    # Not CrossValidationErrorEvaluator: it reads scores that the objective would have to write to the storage itself.
+    "error evaluator": ("StaticErrorEvaluator", "MedianErrorEvaluator"),
+}
+_FROM_CODE = ("Callable", "FrozenTrial")  # types of arguments that a YAML file cannot hold
+_WITHOUT_EFFECT = ("restart_strategy", "inc_popsize")  # Optuna 5 takes these arguments and ignores them
+_FILE_FORM = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_HUB_PREFIX = "optunahub/"
+_HUB_FORM = re.compile(
+    r"optunahub/(?P<package>[\w-]+(/[\w-]+)*)(@(?P<ref>[\w-][\w.-]*))?(:(?P<name>[^\W\d]\w*))?", re.ASCII
+)
+_HUB_LEGAL = "optunahub/PACKAGE, as in optunahub/samplers/auto_sampler; with @TAG or :CLASS behind it where needed"
+_OTHER_FORMS = "PACKAGE.MODULE.CLASS, FILE.py:CLASS, optunahub/PACKAGE"
+
+
+class UnknownClassError(Exception):
+    """A `type` that names no usable class: what was found, what is legal, and a guess at what was meant."""
+
+    def __init__(self, found: str, legal: str, suggestion: str | None = None) -> None:
+        self.found, self.legal, self.suggestion = found, legal, suggestion
+        super().__init__(found)
+
+
+def classes(kind: str) -> dict[str, type]:
+    """The classes of Optuna, and aimlhpo's own, that a configuration can name as a `kind` (a key of BASE_CLASSES)."""
+    if kind in _FROM_TERMINATOR:
+        return {name: getattr(optuna.terminator, name) for name in _FROM_TERMINATOR[kind]}
+    module = {"sampler": optuna.samplers, "pruner": optuna.pruners}.get(kind, nsgaii)
+    suffix = kind.capitalize()
+    names = (name for name in module.__all__ if name.endswith(suffix) and not name.startswith("Base"))
+    return OWN_CLASSES.get(kind, {}) | {name: getattr(module, name) for name in names}
+
+
+def class_named(kind: str, name: str) -> type:
+    """The class that a `type` names, in any of its forms; `kind` is a key of BASE_CLASSES.
+
+    Raises UnknownClassError where there is no such class, where it is of another kind, or where it is abstract.
+    """
+    known, base = classes(kind), BASE_CLASSES[kind]
+    if name in known:
+        return known[name]
+    if name.startswith(_HUB_PREFIX):
+        cls = _class_from_hub(name, base)
+    elif ".py" in name or ":" in name:
+        cls = _class_from_file(name, base)
+    elif "." in name:
+        cls = _class_from_package(name, base)
+    else:
+        near = did_you_mean(name, known) or did_you_mean(f"{name}{kind}", known)
+        if "/" in name:
+            near = f"{_HUB_PREFIX}{name}"
+        raise UnknownClassError(f"{show(name)} is not a {kind} of Optuna", f"{listing(known)}; {_OTHER_FORMS}", near)
+    legal = f"a subclass of {base.__module__.partition('.')[0]}'s {base.__name__}"
+    if not isinstance(cls, type) or not issubclass(cls, base):
+        raise UnknownClassError(f"{show(name)} is not a {kind}", legal)
+    if inspect.isabstract(cls):
+        missing = listing(sorted(getattr(cls, "__abstractmethods__", ())))
+        raise UnknownClassError(f"{show(name)} lacks the methods {missing}", f"{legal} with all of its methods")
+    return cls
+
+
+def options(cls: type) -> dict[str, inspect.Parameter]:
+    """The keyword arguments of a class that a YAML file can give."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and not any(word in str(parameter.annotation) for word in _FROM_CODE)
+        and name not in _WITHOUT_EFFECT
+    }
+
+
+def nested_kind(parameter: inspect.Parameter) -> str | None:
+    """The kind of class that an argument holds: by its annotation or, without one, by its name; None for others."""
+    if parameter.annotation is parameter.empty:
+        return next((kind for kind in BASE_CLASSES if parameter.name.endswith(f"_{kind}")), None)
+    annotation = str(parameter.annotation)
+    return next((kind for kind, base in BASE_CLASSES.items() if base.__name__ in annotation), None)
+
+
+def in_one_line(error: BaseException) -> str:
+    """An exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _class_from_file(text: str, base: type) -> object:
+    """What `FILE.py:CLASS` names. The file is run once in a process."""
+    match = _FILE_FORM.fullmatch(text)
+    if match is None:
+        with_dots = text.replace(":", ".")  # a colon in an import path: package.module:Class
+        near = with_dots if _IMPORT_PATH.fullmatch(with_dots) else None
+        near = f"{text}:CLASS" if text.endswith(".py") else near
+        raise UnknownClassError(f"{show(text)} names no class of a file", "FILE.py:CLASS", near)
+    file = Path(match["file"]).resolve()
+    if not file.is_file():
+        raise UnknownClassError(f"no such file: {file}", "the path of the Python file that holds the class")
+    try:
+        module = sys.modules.get(module_name(file, "strategy")) or import_file(file, "strategy")
+    except ObjectiveError as error:
+        lines = error.detail.splitlines()
+        places = re.findall(rf'File "{re.escape(str(file))}", line (\d+)', error.detail)
+        place = f" (line {places[-1]})" if places else ""
+        last = f": {lines[-1]}{place}" if lines else ""
+        raise UnknownClassError(f"{error.message}{last}", "a file that Python can import") from error
+    return _attribute(module, match["name"], base)
+
+
+def _class_from_package(text: str, base: type) -> object:
+    """What `PACKAGE.MODULE.CLASS` names."""
+    if not _IMPORT_PATH.fullmatch(text):
+        raise UnknownClassError(f"{show(text)} is not an import path", "PACKAGE.MODULE.CLASS")
+    path, _, name = text.rpartition(".")
+    try:
+        module = importlib.import_module(path)
+    except (Exception, SystemExit) as error:
+        legal = "a module that is installed or on PYTHONPATH; or FILE.py:CLASS"
+        raise UnknownClassError(f"importing {path} failed: {in_one_line(error)}", legal) from error
+    return _attribute(module, name, base)
+
+
+def _class_from_hub(text: str, base: type) -> object:
+    """What `optunahub/PACKAGE[@TAG][:CLASS]` names; without a class, the only one that the package offers."""
+    match = _HUB_FORM.fullmatch(text)
+    if match is None:
+        raise UnknownClassError(f"{show(text)} is not a package of OptunaHub", _HUB_LEGAL)
+    module = load_hub_package(match["package"], match["ref"] or "main")
+    if match["name"]:
+        return _attribute(module, match["name"], base)
+    offered = getattr(module, "__all__", None) or list(vars(module))
+    held = [name for name in offered if _is_own(getattr(module, name, None), base, module)]
+    if len(held) == 1:
+        return getattr(module, held[0])
+    if held:
+        raise UnknownClassError(f"{show(text)} holds {listing(held)}", "one of them", f"{text}:{held[0]}")
+    raise UnknownClassError(f"{show(text)} holds no {base.__name__.removeprefix('Base').lower()}", _HUB_LEGAL)
+
+
+@cache
+def load_hub_package(package: str, ref: str) -> ModuleType:
+    """A package of OptunaHub as a module, loaded once in a process. Raises UnknownClassError.
+
+    OptunaHub keeps what it has downloaded (~/.cache/optunahub, or OPTUNAHUB_CACHE_HOME). So a check on a login node
+    downloads the package once, and agents on nodes without a network find it there.
+    """
+    if find_spec("optunahub") is None:
+        raise UnknownClassError("the package optunahub is not installed", "pip install 'aimlhpo[optunahub]'")
+    try:
+        import optunahub
+
+        module: ModuleType = optunahub.load_module(package, ref=ref)
+    except ModuleNotFoundError as error:
+        legal = f"pip install {error.name}, or what the package's page on hub.optuna.org asks for"
+        raise UnknownClassError(f"{package} needs the package {error.name}", legal) from error
+    except FileNotFoundError as error:
+        raise UnknownClassError(f"OptunaHub has no package {package}", _HUB_LEGAL) from error
+    except Exception as error:  # from git, from GitHub or from the package, none of which is our own
+        legal = (
+            "a machine that reaches github.com, for the first time: then the package lies in "
+            "~/.cache/optunahub (or OPTUNAHUB_CACHE_HOME) for the nodes, too"
+        )
+        raise UnknownClassError(f"{package} cannot be loaded from OptunaHub: {in_one_line(error)}", legal) from error
+    return module
+
+
+def _attribute(module: ModuleType, name: str, base: type) -> object:
+    """What a module holds under a name; where there is nothing, the error lists the classes that it does hold."""
+    if hasattr(module, name):
+        return getattr(module, name)
+    held = [key for key, value in vars(module).items() if _is_own(value, base, module)]
+    where = getattr(module, "__file__", None) or module.__name__
+    legal = listing(held) or f"a module with a subclass of {base.__name__}"
+    near = did_you_mean(name, held) or did_you_mean(name + base.__name__.removeprefix("Base"), held)
+    raise UnknownClassError(f"{where} has no {name}", legal, near)
+
+
+def _is_own(value: object, base: type, module: ModuleType) -> bool:
+    """Whether a value is a subclass of `base` that the module, or a module inside it, defines."""
+    if not isinstance(value, type) or not issubclass(value, base) or value is base:
+        return False
+    return value.__module__.startswith(module.__name__)
+
+
+# --- objects ---
+
 
 DEFAULT_SAMPLER = "TPESampler"
 DEFAULT_PRUNER = "MedianPruner"
@@ -49,21 +286,12 @@ _YAML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 """A type in an annotation: in plain English, and as what a YAML file gives for it."""
 
-RandomState = np.random.RandomState | np.random.Generator | random.Random
 Encode = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-class Strategy(Protocol):
-    """A class name and its keyword arguments, as the configuration holds them."""
-
-    @property
-    def type(self) -> str: ...
-
-    @property
-    def arguments(self) -> dict[str, Any]: ...
-
-
-def make_sampler(section: Strategy | None, seed: int | None, encode: Encode = dict) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    section: StrategySection | None, seed: int | None, encode: Encode = dict
+) -> optuna.samplers.BaseSampler:
     """The sampler of a study; without a section, DEFAULT_SAMPLER. Raises ConfigError.
 
     Args:
@@ -73,19 +301,18 @@ def make_sampler(section: Strategy | None, seed: int | None, encode: Encode = di
             `search_space`, `fixed_params` and `x0`, in nested samplers too.
     """
     entry = _checked_entry("sampler", section, DEFAULT_SAMPLER)
-    sampler = build_strategy("sampler", _encoded(entry, encode), seed)
-    assert isinstance(sampler, optuna.samplers.BaseSampler)
+    sampler: optuna.samplers.BaseSampler = build_strategy("sampler", _encoded(entry, encode), seed)
     return sampler
 
 
-def make_pruner(section: Strategy | None) -> optuna.pruners.BasePruner:
+def make_pruner(section: StrategySection | None) -> optuna.pruners.BasePruner:
     """The pruner of a study; without a section, DEFAULT_PRUNER. Raises ConfigError."""
-    pruner = build_strategy("pruner", _checked_entry("pruner", section, DEFAULT_PRUNER), None)
-    assert isinstance(pruner, optuna.pruners.BasePruner)
+    entry = _checked_entry("pruner", section, DEFAULT_PRUNER)
+    pruner: optuna.pruners.BasePruner = build_strategy("pruner", entry, None)
     return pruner
 
 
-def _checked_entry(kind: str, section: Strategy | None, default: str) -> dict[str, Any]:
+def _checked_entry(kind: str, section: StrategySection | None, default: str) -> dict[str, Any]:
     problems = check_strategy(kind, section)
     if problems:
         raise ConfigError(problems)
@@ -134,7 +361,7 @@ def _encoded(entry: Mapping[str, Any], encode: Encode) -> dict[str, Any]:
     return encoded
 
 
-def check_strategy(kind: str, section: Strategy | None) -> list[Problem]:
+def check_strategy(kind: str, section: StrategySection | None) -> list[Problem]:
     """Every problem of the configuration's sampler, pruner or terminator; none where there is no section."""
     if section is None:
         return []
@@ -223,48 +450,3 @@ def _outer_types(annotation: str) -> list[str]:
         depth += (char == "[") - (char == "]")
         outer += char if depth == 0 and char != "]" else ""
     return [part.strip().split(".")[0] for part in outer.split("|")]
-
-
-def reseed(sampler: optuna.samplers.BaseSampler, seed: int) -> None:
-    """Seed every random state inside a sampler, nested samplers included, so that `seed` decides what it draws next.
-
-    A sampler whose random states cannot be found reseeds itself, so that agents at least do not draw the same values.
-    """
-    states = list(_random_states(sampler, type(sampler).__module__.partition(".")[0], set()))
-    for index, state in enumerate(states):
-        own_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-        if isinstance(state, np.random.Generator):
-            state.bit_generator.state = type(state.bit_generator)(own_seed).state
-        else:
-            state.seed(own_seed)
-    if not states:
-        sampler.reseed_rng()
-
-
-def _random_states(value: Any, package: str, seen: set[int]) -> Iterator[RandomState]:
-    """The random states below an object, each once, in the order of its attributes.
-
-    The search goes through dictionaries, lists, samplers, the parts of Optuna's samplers, and the objects of `package`,
-    where the sampler itself comes from another package than Optuna.
-    """
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, RandomState):
-        yield value
-        return
-    module = type(value).__module__
-    of_optuna = module.startswith("optuna.samplers")
-    parts: list[Any] = []
-    if isinstance(value, dict):
-        parts = list(value.values())
-    elif isinstance(value, list | tuple):
-        parts = list(value)
-    elif of_optuna and isinstance(getattr(value, "rng", None), np.random.RandomState):
-        parts = [value.rng]  # Optuna makes this random state when it is first asked for
-    elif hasattr(value, "__dict__"):
-        own = package not in ("optuna", "aimlhpo", "builtins") and module.partition(".")[0] == package
-        if of_optuna or own or isinstance(value, optuna.samplers.BaseSampler):
-            parts = list(vars(value).values())
-    for part in parts:
-        yield from _random_states(part, package, seen)

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.space.grid import Grid, grid_of
 from aimlhpo.space.search_space import SearchSpace
-from aimlhpo.storage.owned import backend_of
+from aimlhpo.storage.base import backend_of
 from aimlhpo.storage.study import DRAWN
 from aimlhpo.storage.trials import ATTRIBUTE, read_record
 
@@ -68,7 +68,13 @@ class GridQueue:
         """
         trials = _by_combination(self._study.get_trials(deepcopy=False))
         missing = [point for key, point in self._points.items() if key not in trials]
-        chosen = missing[:AT_ONCE] or [point for key, point in self._points.items() if _was_killed(trials[key])]
+        chosen = missing[:AT_ONCE]
+        if not missing:
+            for key, point in self._points.items():
+                tried = trials[key]
+                killed = str(read_record(tried[-1], ()).cause).startswith(_KILLED)
+                if killed and _all_failed(tried) and len(tried) < MOST_KILLED:
+                    chosen.append(point)
         self._enqueue(chosen)
         return bool(chosen)
 
@@ -92,18 +98,13 @@ class GridQueue:
 
 def queue_of(study: optuna.Study, config: Config) -> GridQueue | None:
     """The queue of a study that is a grid; None for others."""
-    grid = declared_grid(config)
+    grid = grid_of(config.space)
     return None if grid is None else GridQueue(study, grid, config.space)
-
-
-def declared_grid(config: Config) -> Grid | None:
-    """The grid that the configuration declares, or None."""
-    return grid_of(config.space)
 
 
 def given_up(config: Config, trials: Iterable[FrozenTrial]) -> int:
     """How many combinations of a grid have only failed: they are not run until the study is started again."""
-    if declared_grid(config) is None:
+    if grid_of(config.space) is None:
         return 0
     return sum(map(_all_failed, _by_combination(trials).values()))
 
@@ -119,12 +120,6 @@ def _by_combination(trials: Iterable[FrozenTrial]) -> dict[str, list[FrozenTrial
 
 def _all_failed(trials: Sequence[FrozenTrial]) -> bool:
     return all(trial.state == TrialState.FAIL for trial in trials)
-
-
-def _was_killed(trials: Sequence[FrozenTrial]) -> bool:
-    """Whether a combination is tried again: the worker of its last trial was killed, and few were before."""
-    cause = str(read_record(trials[-1], ()).cause)
-    return _all_failed(trials) and len(trials) < MOST_KILLED and cause.startswith(_KILLED)
 
 
 def _key(stored: Mapping[str, Any]) -> str:

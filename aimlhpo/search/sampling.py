@@ -1,18 +1,18 @@
 """Sampling: the parameters of a trial, suggested by the study's sampler, in the agent or in a process beside it.
 
 `Sampling` suggests the parameters of one trial, with the trial's own seed. It may take seconds of computation, so it
-happens after the ledger's lock is released, and for most samplers in a process of its own (`sampling_child`), where it
-keeps neither the agent's storage thread nor its main thread waiting. `SamplingProcess` is the agent's end of that
-process; the agent's sampling thread asks it. The process reads the study by itself and writes nothing: it answers with
-what the agent is to write. So it may be killed at any time, and a new one that is asked the same gives the same answer.
+happens after the ledger's lock is released, and for most samplers in a process of its own, where it keeps neither the
+agent's storage thread nor its main thread waiting.
 
-`after_trial` tells the sampler of a trial that has ended, always in the storage thread, under the ledger's lock.
+`SamplingProcess` is the agent's end of that process; the agent's sampling thread asks it. `SamplingChild` answers in
+the process (`python -m aimlhpo.search`). It reads the study by itself and writes nothing: it answers with what the
+agent is to write. So it may be killed at any time, and a new one that is asked the same gives the same answer.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
+import gc
 import os
 import subprocess
 import sys
@@ -27,23 +27,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 import aimlhpo
 from aimlhpo.errors import StudyFailed
 from aimlhpo.search.asha import Promotion
-from aimlhpo.search.bounded import BoundedSampler
-from aimlhpo.search.building import reseed
-from aimlhpo.storage.base import Operation
-from aimlhpo.storage.retry import is_outage
-from aimlhpo.storage.study import STUDY_ATTR
-from aimlhpo.storage.views import for_sampler
+from aimlhpo.search.building import make_pruner
+from aimlhpo.search.samplers import for_sampler, reseed, sampler_of
+from aimlhpo.storage.base import Operation, OwnedStorage, SetParam, backend_of
+from aimlhpo.storage.retry import first_line, is_outage
+from aimlhpo.storage.study import STUDY_ATTR, load_study
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
-
-logger = logging.getLogger(__name__)
 
 MOST_DEATHS = 3  # of the process in a row, over the same trials
 
@@ -94,30 +91,6 @@ class Sampling:
         return Trial(self._shown, trial_id)
 
 
-def after_trial(study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-    """Tell the study's sampler of a trial that has ended, with its final state and values.
-
-    An error of the sampler is logged, so that the trial's result is not lost. Raises the errors of an outage.
-    """
-    # A sampler that has tried everything stops Optuna's loop, and raises where there is none. Here the budget decides.
-    study._thread_local.in_optimize_loop = True
-    try:
-        study.sampler.after_trial(study, trial, state, values)
-    except Exception as error:
-        if is_outage(error):
-            raise
-        logger.warning("%s takes no note of trial %d: %s: %s", study.sampler, trial.number, type(error).__name__, error)
-    finally:
-        study._thread_local.in_optimize_loop = False
-
-
-@dataclass(frozen=True)
-class SamplingRequest:
-    """Trials to be sampled, as (trial id, number)."""
-
-    trials: Sequence[tuple[int, int]]
-
-
 @dataclass(frozen=True)
 class Suggestion:
     """The user's values for a trial, and the operations that write them to the storage."""
@@ -128,29 +101,11 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class SamplingAnswer:
-    """One suggestion for each trial of the request, in its order."""
-
-    suggestions: Sequence[Suggestion]
-
-
-@dataclass(frozen=True)
 class SamplingRefusal:
     """Why there are no suggestions; after an `outage` of the storage it is worth asking again."""
 
     reason: str
     outage: bool
-
-
-def needs_process(sampler: BaseSampler) -> bool:
-    """Whether trials are sampled in a process of their own.
-
-    This is so for the samplers of Optuna that use the study's history. Samplers of other packages run in the agent, as
-    they may learn from `after_trial`, which is called there.
-    """
-    sampler = sampler.inner if isinstance(sampler, BoundedSampler) else sampler
-    of_optuna = type(sampler).__module__.startswith("optuna.samplers")
-    return of_optuna and not isinstance(sampler, RandomSampler | QMCSampler)
 
 
 class SamplingProcess:
@@ -173,7 +128,7 @@ class SamplingProcess:
         path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "aimlhpo.search.sampling_child", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-m", "aimlhpo.search", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": path},
@@ -199,14 +154,14 @@ class SamplingProcess:
         StudyFailed where the sampler gives no values.
         """
         for _ in range(MOST_DEATHS):
-            answer: SamplingAnswer | SamplingRefusal | None = None
+            answer: list[Suggestion] | SamplingRefusal | None = None
             if self._connection is not None:
                 with suppress(EOFError, OSError):  # the child is dead
-                    self._connection.send(SamplingRequest(trials))
+                    self._connection.send(trials)
                     answer = self._connection.recv()
-            if isinstance(answer, SamplingAnswer):
-                return list(answer.suggestions)
-            if isinstance(answer, SamplingRefusal):
+            if isinstance(answer, list):
+                return answer
+            if answer is not None:
                 raise OSError(errno.ETIMEDOUT, answer.reason) if answer.outage else StudyFailed(answer.reason)
             with self._changing:
                 if self._closed:
@@ -221,3 +176,63 @@ class SamplingProcess:
     def _kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+class SuggestedStorage(OwnedStorage):
+    """Shows the trials that were sampled here with their parameters, also before the agent has written these."""
+
+    def set_trial_param(self, trial_id: int, name: str, internal: float, distribution: BaseDistribution) -> None:
+        """Remember the parameter; whether the study accepts it, the agent finds out when it writes it."""
+        self.write(SetParam(trial_id, name, internal, distribution))
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+        trials: list[FrozenTrial] = list(self.inner.get_all_trials(study_id, deepcopy=deepcopy, states=states))
+        for place, trial in enumerate(trials):
+            suggested = self.held(trial._trial_id)
+            if suggested is not None and trial.state == TrialState.RUNNING and not trial.params:
+                trials[place] = suggested
+        return trials
+
+
+class SamplingChild:
+    """Answers one request after another; the study is loaded with the first one, which may be an empty one."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._sampling: Sampling | None = None
+
+    def answer(self, trials: Sequence[tuple[int, int]]) -> list[Suggestion] | SamplingRefusal:
+        """One suggestion for each trial, given as (id, number), in their order; or why there are none."""
+        try:
+            if self._sampling is None:
+                self._sampling = self._load()
+            suggestions = []
+            for trial_id, number in trials:
+                self._storage.let_go(trial_id)
+                self._storage.hold(trial_id)
+                with self._storage.gather() as operations:  # nothing is written here
+                    values = self._sampling.sample(trial_id, number)
+                suggestions.append(Suggestion(number, values, operations))
+            return suggestions
+        except Exception as error:  # noqa: BLE001 -- the agent reports it, or asks again
+            return SamplingRefusal(first_line(error) if is_outage(error) else str(error), is_outage(error))
+
+    def _load(self) -> Sampling:
+        study = load_study(self._config, pruner=make_pruner(self._config.optuna.pruner))
+        study.sampler = sampler_of(self._config, study.user_attrs[STUDY_ATTR]["seed"])
+        study._storage = self._storage = SuggestedStorage(study._storage, backend_of(study._storage))
+        study.get_trials(deepcopy=False)  # the storage keeps what it has read
+        gc.freeze()
+        return Sampling(self._config, study)
+
+
+def serve(connection: Connection) -> None:
+    """Answer the agent at the other end until it hangs up. Its first message is the configuration."""
+    try:
+        child = SamplingChild(connection.recv())
+        # Load the study while the workers start. If this fails, the answer to the next request says so.
+        child.answer(())
+        while True:
+            connection.send(child.answer(connection.recv()))
+    except (EOFError, OSError):
+        return

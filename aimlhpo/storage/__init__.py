@@ -6,9 +6,8 @@ scheduler of trials: who runs which trial is decided by the ledger, which speaks
 Every process that needs the study opens it itself: the command, each agent (in its storage thread alone), and the
 process that samples for an agent. Workers open none.
 
-Files in reading order: `base` (operations and questions), `owned` (the storage as an agent uses it), `open` (the kinds
-of storage), `optuna_internals` (which of Optuna's private names are used, and whether they may be), `sql` and `journal`
+Files in reading order: `base` (operations and questions, and the storage as an agent uses it), `open` (the kinds of
+storage), `optuna_internals` (which of Optuna's private names are used, and whether they may be), `sql` and `journal`
 with `journal_file` and `journal_snapshot` (storages faster than Optuna's), `study` (made, loaded, compared with the
-configuration), `trials` (records and numbers), `views` (the study as pruners and samplers see it), `retry` (outages),
-`locks` (file locks).
+configuration), `trials` (records and numbers), `retry` (outages), `locks` (file locks).
 """

@@ -17,7 +17,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,24 +26,29 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.storage.base import Operation, Overview, Place
-from aimlhpo.storage.journal_file import BatchingBackend
-from aimlhpo.storage.journal_snapshot import CoveredPart, SnapshotContents, covered_by, load_snapshot, save_snapshot
+from aimlhpo.storage.base import (
+    FINISHED,
+    UNFINISHED,
+    Backend,
+    Overview,
+    open_trial_of,
+    overview_of,
+)
+from aimlhpo.storage.journal_file import BatchingBackend, Position
+from aimlhpo.storage.journal_snapshot import SnapshotContents, covered_by, load_snapshot, save_snapshot
 from aimlhpo.storage.optuna_internals import (
     JournalOperation,
     JournalStorageReplayResult,
     collection_paused,
     shared_distribution,
 )
-from aimlhpo.storage.owned import GenericBackend, overview_of
 
 logger = logging.getLogger(__name__)
 
 LEAST_TAIL, TAIL_SHARE = 4 << 20, 0.1  # a snapshot is due when this many bytes, and this share of it, came after it
 _PAUSE = 60.0  # seconds between two attempts to write one
 
-_FINISHED = frozenset(state for state in TrialState if state.is_finished())
-_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+_FINISHED = frozenset(FINISHED)
 _APPLY = {
     operation.value: f"_apply_{operation.name.lower()}"
     for operation in JournalOperation
@@ -210,12 +216,12 @@ class Journal(JournalStorage):
                 covered, contents = found
                 self._replay_result.start_from(contents)
                 self._replay_result.log_number_read = covered.records
-                self._backend.position = covered.records, covered.offset
+                self._backend.position = covered
                 self._covered = covered.offset
             super()._sync_with_backend()
             self._replay_result.loading = False
         if self._snapshot_due():
-            self._save(CoveredPart(*self._backend.position), self._replay_result.contents())
+            self._save(self._backend.position, self._replay_result.contents())
 
     def make_backend(self) -> JournalBackend:
         return JournalBackend(self)
@@ -236,15 +242,15 @@ class Journal(JournalStorage):
         super()._sync_with_backend()
         writing = self._writer is not None and self._writer.is_alive()
         if self._snapshot_due() and time.monotonic() >= self._next_attempt and not writing:
-            arguments = CoveredPart(*self._backend.position), self._replay_result.contents()
+            arguments = self._backend.position, self._replay_result.contents()
             self._writer = threading.Thread(target=self._save, args=arguments, name="snapshot", daemon=True)
             self._writer.start()
 
     def _snapshot_due(self) -> bool:
-        tail = self._backend.position[1] - self._covered
+        tail = self._backend.position.offset - self._covered
         return tail > max(LEAST_TAIL, TAIL_SHARE * self._covered)
 
-    def _save(self, covered: CoveredPart, contents: SnapshotContents) -> None:
+    def _save(self, covered: Position, contents: SnapshotContents) -> None:
         """Write a snapshot; one that cannot be written costs time alone."""
         self._next_attempt = time.monotonic() + _PAUSE
         try:
@@ -254,22 +260,14 @@ class Journal(JournalStorage):
         self._covered = max(self._covered, covered_by(self._backend.path).offset)
 
 
-class JournalBackend(GenericBackend):
+class JournalBackend(Backend):
     """Counts trials without going through them, and appends the records of a batch at once."""
 
     storage: Journal
 
     def overview(self, study_id: int) -> Overview:
-        unfinished = self.storage.get_all_trials(study_id, deepcopy=False, states=_UNFINISHED)
-        return overview_of(self.storage.tally(study_id).states, unfinished)
+        unfinished = self.storage.get_all_trials(study_id, deepcopy=False, states=UNFINISHED)
+        return overview_of(self.storage.tally(study_id).states, [open_trial_of(trial) for trial in unfinished])
 
-    def apply(self, operations: Sequence[Operation]) -> None:
-        with self.storage._backend.batch():
-            super().apply(operations)
-
-    def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
-        with self.storage._backend.batch():
-            super().apply(operations)
-            for trial in new:
-                self.storage.create_new_trial(study_id, template_trial=trial)
-        return self.places(study_id, new)
+    def batch(self) -> AbstractContextManager[None]:
+        return self.storage._backend.batch()

@@ -15,13 +15,20 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from optuna.storages.journal import JournalFileBackend
 
 from aimlhpo.storage.locks import lock, open_lock_file
 
 _CHUNK = 1 << 16  # bytes that are read at once when the end of the last whole line is looked for
+
+
+class Position(NamedTuple):
+    """A place in a journal: how many records lie before it, and how many bytes."""
+
+    records: int
+    offset: int
 
 
 class JournalLock:
@@ -60,12 +67,12 @@ class BatchingBackend(JournalFileBackend):
         journal_lock.release()
         super().__init__(str(path), lock_obj=cast("Any", journal_lock))  # any object with acquire and release will do
         self.path = path
-        self.position = (0, 0)
-        """Records read so far, and the byte after the last of them; may be set where what lies before is known."""
+        self.position = Position(0, 0)
+        """How far it was read; may be set where what lies before is known."""
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """The whole records from that number on. Raises ValueError for a line that is none and not the last."""
-        records, offset = self.position if self.position[0] == log_number_from else (0, 0)
+        records, offset = self.position if self.position.records == log_number_from else (0, 0)
         with open(self.path, "rb") as file:
             end = os.fstat(file.fileno()).st_size  # a line after this may still be being written
             file.seek(offset)
@@ -84,7 +91,7 @@ class BatchingBackend(JournalFileBackend):
                     broken = error
                     continue
                 records += 1
-                self.position = records, offset
+                self.position = Position(records, offset)
                 if records > log_number_from:
                     yield record
 

@@ -30,19 +30,12 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.storage.journal_file import Position
 from aimlhpo.storage.locks import try_lock
 from aimlhpo.storage.optuna_internals import FrozenStudy, LazyTrial, shared_distribution
 
 FORMAT = 1
 _SAMPLES, _SAMPLE = 64, 1024  # pieces of the journal that its mark is made of, and their bytes
-
-
-@dataclass(frozen=True)
-class CoveredPart:
-    """How far into a journal a snapshot goes."""
-
-    records: int
-    offset: int
 
 
 @dataclass(frozen=True)
@@ -59,22 +52,19 @@ def snapshot_path(journal: Path) -> Path:
     return journal.with_name(journal.name + ".snapshot")
 
 
-def covered_by(journal: Path) -> CoveredPart:
+def covered_by(journal: Path) -> Position:
     """How far the snapshot that is there goes; its contents are not looked at."""
     with suppress(OSError, ValueError, KeyError, TypeError), open(snapshot_path(journal), "rb") as file:
-        return _covered(_read_header(file))
-    return CoveredPart(0, 0)
+        return _read_header(file)[0]
+    return Position(0, 0)
 
 
-def _read_header(file: BinaryIO) -> dict[str, Any]:
+def _read_header(file: BinaryIO) -> tuple[Position, dict[str, Any]]:
+    """How far the snapshot goes, and everything that its first line says."""
     header = json.loads(file.readline(4096))
     if header["format"] != FORMAT:
         raise ValueError(f"a snapshot of format {header['format']}")
-    return dict(header)
-
-
-def _covered(header: dict[str, Any]) -> CoveredPart:
-    return CoveredPart(int(header["records"]), int(header["offset"]))
+    return Position(int(header["records"]), int(header["offset"])), dict(header)
 
 
 def content_mark(journal: Path, offset: int) -> str:
@@ -97,7 +87,7 @@ def content_mark(journal: Path, offset: int) -> str:
 # --- writing ---
 
 
-def save_snapshot(journal: Path, covered: CoveredPart, contents: SnapshotContents) -> bool:
+def save_snapshot(journal: Path, covered: Position, contents: SnapshotContents) -> bool:
     """Write the snapshot; returns False if another process is writing one. Raises OSError."""
     temporary = snapshot_path(journal).with_suffix(".snapshot.new")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -127,7 +117,15 @@ def _body(contents: SnapshotContents) -> bytes:
     def utc(moment: datetime | None) -> str | None:
         return None if moment is None else moment.astimezone(UTC).isoformat(timespec="microseconds")
 
-    distributions = _DistributionNumbers()
+    numbers: dict[str, int] = {}  # equal distributions have the same
+    known: dict[int, tuple[int, BaseDistribution]] = {}  # by id, and kept alive so that ids stay unique
+
+    def number_of(distribution: BaseDistribution) -> int:
+        if id(distribution) not in known:
+            number = numbers.setdefault(distribution_to_json(distribution), len(numbers))
+            known[id(distribution)] = number, distribution
+        return known[id(distribution)][0]
+
     lines, steps, values = [], [np.empty(0, "<i8")], [np.empty(0, "<f8")]
     for trial, study_id in zip(contents.trials, contents.study_ids, strict=True):
         if isinstance(trial, LazyTrial) and isinstance(trial.curves, SnapshotCurves) and not trial.has_curve:
@@ -138,7 +136,7 @@ def _body(contents: SnapshotContents) -> bytes:
         steps.append(curve[0])
         values.append(curve[1])
         params = {
-            name: (distributions.number(distribution), distribution.to_internal_repr(trial.params[name]))
+            name: (number_of(distribution), distribution.to_internal_repr(trial.params[name]))
             for name, distribution in trial.distributions.items()
         }
         row = [
@@ -151,11 +149,10 @@ def _body(contents: SnapshotContents) -> bytes:
         [study._study_id, study.study_name, [int(d) for d in study.directions], study.user_attrs, study.system_attrs]
         for study in contents.studies
     ]
-    kinds = list(distributions.numbers)
-    head = {"next_study_id": contents.next_study_id, "studies": studies, "kinds": kinds, "trials": len(lines)}
+    head = {"next_study_id": contents.next_study_id, "studies": studies, "kinds": list(numbers), "trials": len(lines)}
     text = "\n".join([json.dumps(head), *lines, ""]).encode()
-    numbers = np.concatenate(steps).astype("<i8").tobytes(), np.concatenate(values).astype("<f8").tobytes()
-    return b"".join((text, *numbers))
+    curves = np.concatenate(steps).astype("<i8").tobytes(), np.concatenate(values).astype("<f8").tobytes()
+    return b"".join((text, *curves))
 
 
 def _attrs(trial: FrozenTrial, name: str) -> Sequence[tuple[str, str]]:
@@ -164,37 +161,23 @@ def _attrs(trial: FrozenTrial, name: str) -> Sequence[tuple[str, str]]:
     return [(key, json.dumps(value)) for key, value in getattr(trial, name).items()] if unread is None else unread
 
 
-class _DistributionNumbers:
-    """Gives each distribution a number; equal ones have the same."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-        self._known: dict[int, tuple[int, BaseDistribution]] = {}  # by id, and kept alive so that ids stay unique
-
-    def number(self, distribution: BaseDistribution) -> int:
-        if id(distribution) not in self._known:
-            number = self.numbers.setdefault(distribution_to_json(distribution), len(self.numbers))
-            self._known[id(distribution)] = number, distribution
-        return self._known[id(distribution)][0]
-
-
 # --- reading ---
 
 _last_read: dict[str, SnapshotContents] = {}  # by digest: one command opens the same journal several times
 
 
-def load_snapshot(journal: Path) -> tuple[CoveredPart, SnapshotContents] | None:
+def load_snapshot(journal: Path) -> tuple[Position, SnapshotContents] | None:
     """The newest snapshot that belongs to the journal as it is now, or None."""
     with suppress(OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, UnicodeError):
         with open(snapshot_path(journal), "rb") as file:
             if os.fstat(file.fileno()).st_uid != journal.stat().st_uid:
                 return None
-            header = _read_header(file)
-            covered, digest = _covered(header), header["digest"]
+            covered, header = _read_header(file)
             if header["mark"] != content_mark(journal, covered.offset):
                 return None
             body = file.read()
-        if digest == blake2b(body).hexdigest():
+        digest = blake2b(body).hexdigest()
+        if header["digest"] == digest:
             contents = _last_read.get(digest) or _contents(body)
             _last_read.clear()
             _last_read[digest] = contents
@@ -250,6 +233,6 @@ class SnapshotCurves:
         begin = self._ends[trial._trial_id - 1] if trial._trial_id else 0
         return self._steps[begin:end], self._values[begin:end]
 
-    def read(self, trial: LazyTrial) -> None:
+    def __call__(self, trial: LazyTrial) -> None:
         steps, values = self.of(trial)
         trial.intermediate_values = dict(zip(steps.tolist(), values.tolist(), strict=True))

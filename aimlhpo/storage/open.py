@@ -26,6 +26,7 @@ from optuna.storages.journal import JournalRedisBackend
 from aimlhpo.errors import ConfigError, Problem, StorageError
 from aimlhpo.storage.journal_file import BatchingBackend
 from aimlhpo.storage.optuna_internals import supported
+from aimlhpo.storage.retry import first_line
 
 CONNECT_TIMEOUT = 10  # seconds that a server may take to answer; it may be on a busy machine
 _SQLITE_BUSY_TIMEOUT = 60  # seconds that a writer waits for another one
@@ -76,7 +77,10 @@ def holds_studies(url: str) -> bool:
 
 
 def disconnect_storage(storage: BaseStorage) -> None:
-    """Close the connections to a database; the storage opens new ones when it is used again."""
+    """Close the connections to a database: servers have few, and agents may be many.
+
+    The storage opens new ones when it is used again.
+    """
     inner = getattr(storage, "_backend", storage)
     if isinstance(inner, RDBStorage):
         inner.engine.dispose()
@@ -139,7 +143,7 @@ def _storage_errors(url: str) -> Iterator[None]:
         expected = SQLAlchemyError, OSError, optuna.exceptions.StorageInternalError
         if not isinstance(error, expected) and not type(error).__module__.startswith("redis"):
             raise
-        line = next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)
+        line = first_line(error)
         for name in _VARIABLE.findall(url):
             line = line.replace(os.environ[name], f"${{{name}}}") if os.environ[name] else line
         raise StorageError(f"the storage {url} cannot be opened: {line}") from error

@@ -4,7 +4,7 @@ Optuna's public interface writes one value per transaction and reads a study wit
 because it knows how Optuna works inside: its tables, its journal records, its cache, its trial class. Those names may
 change without notice, so that they are used only with the versions of Optuna that they were tested with (`TESTED`),
 and only if all of them are there. `supported` answers that. Where it says no, storages are opened with Optuna's public
-classes and driven by `GenericBackend`: slower, with the same results; one warning in each process says why.
+classes and driven by `Backend`: slower, with the same results; one warning in each process says why.
 
 Set the environment variable `AIMLHPO_PUBLIC_OPTUNA` to do without the private names. The tests run both ways.
 
@@ -23,11 +23,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, json_to_distribution
@@ -128,15 +128,11 @@ def relational_models() -> ModuleType:
 # --- reading many trials ---
 
 
-class Curves(Protocol):
-    """Where intermediate values lie until somebody asks for them."""
-
-    def read(self, trial: LazyTrial) -> None:
-        """Set the trial's intermediate values; those of others may be set as well."""
-
-
 _ATTRS = ("_user_attrs", "_system_attrs")
 _CURVE = "intermediate_values"
+
+ReadCurve = Callable[["LazyTrial"], None]
+"""Sets a trial's intermediate values when somebody asks for them; it may set those of other trials as well."""
 
 
 class LazyTrial(FrozenTrial):
@@ -148,14 +144,14 @@ class LazyTrial(FrozenTrial):
 
     __slots__ = ("_json", "curves")
     _json: dict[str, Sequence[tuple[str, str]]]
-    curves: Curves
+    curves: ReadCurve
 
     @classmethod
     def of(
         cls,
         user_attrs: Sequence[tuple[str, str]],
         system_attrs: Sequence[tuple[str, str]],
-        curves: Curves,
+        curves: ReadCurve,
         **known: Any,
     ) -> LazyTrial:
         """Attributes are (key, JSON text); `known` are the other arguments of FrozenTrial."""
@@ -174,7 +170,7 @@ class LazyTrial(FrozenTrial):
                 self.__dict__[name] = {key: json.loads(text) for key, text in texts}
                 self._json.pop(name, None)
         elif name == _CURVE:
-            self.curves.read(self)
+            self.curves(self)
         else:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self.__dict__[name]
@@ -219,7 +215,7 @@ def shared_distribution(text: str) -> BaseDistribution:
 def collection_paused() -> Iterator[None]:
     """Switch Python's garbage collector off while many objects are made that all stay.
 
-    It would look through them again and again, which doubles the time of reading a large study.
+    It would go through them again and again, which doubles the time of reading a large study.
     """
     was_on = gc.isenabled()
     gc.disable()

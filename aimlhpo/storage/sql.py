@@ -17,8 +17,8 @@ import copy
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -29,7 +29,10 @@ from sqlalchemy import Connection, String, and_, func, insert, or_, select, type
 from sqlalchemy.orm import Session
 
 from aimlhpo.storage.base import (
+    FINISHED,
     STATUS_ATTRS,
+    UNFINISHED,
+    Backend,
     OpenTrial,
     Operation,
     Overview,
@@ -40,11 +43,13 @@ from aimlhpo.storage.base import (
     SetState,
     SetSystemAttr,
     SetUserAttr,
+    overview_of,
     token_of,
 )
 from aimlhpo.storage.optuna_internals import (
     CachedStorage,
     LazyTrial,
+    ReadCurve,
     StudyInfo,
     collection_paused,
     relational_models,
@@ -58,8 +63,6 @@ _Step = models.TrialIntermediateValueModel
 
 _MOST_NAMED = 500  # trials that one query names; SQLite allows 32766 variables, older ones 999
 _AT_ONCE = 1000  # trials whose intermediate values are read together
-_FINISHED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
-_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _IN_BULK = {"synchronize_session": False}  # no object of the session is affected by the statement
 
 _Rows = Sequence[Any]  # SQLAlchemy's rows: their columns have no types
@@ -91,10 +94,10 @@ class Database(CachedStorage):
                 with self._connect() as connection:
                     found = connection.execute(rows.order_by(_Trial.number)).all()
                     trials: list[FrozenTrial] = [
-                        *_build_trials(connection, study_id, found, StudyCurves(self, study_id))
+                        *_build_trials(connection, study_id, found, partial(self.read_curve, study_id))
                     ]
             else:
-                self._refresh(study_id, with_open=not wanted <= _FINISHED)
+                self._refresh(study_id, with_open=not wanted <= set(FINISHED))
                 if (study_id, wanted) not in self._lists:
                     known = self._studies[study_id].trials
                     chosen = [known[number] for number in sorted(known) if known[number].state in wanted]
@@ -119,8 +122,8 @@ class Database(CachedStorage):
         with self._connect() as connection, collection_paused():
             found = _changed_rows(connection, study_id, study.last_finished_trial_id, study.unfinished_trial_ids)
             study.unfinished_trial_ids.update(row.trial_id for row in found)
-            wanted = [row for row in found if with_open or row.state in _FINISHED]
-            trials = _build_trials(connection, study_id, wanted, StudyCurves(self, study_id))
+            wanted = [row for row in found if with_open or row.state in FINISHED]
+            trials = _build_trials(connection, study_id, wanted, partial(self.read_curve, study_id))
         if trials:
             self._add_trials_to_cache(study_id, list(trials))
             self._forget_lists(study_id)
@@ -168,17 +171,6 @@ class Database(CachedStorage):
         return self._backend.engine.execution_options(isolation_level="AUTOCOMMIT").connect()
 
 
-@dataclass(frozen=True)
-class StudyCurves:
-    """Where the trials of a study find their intermediate values."""
-
-    database: Database
-    study_id: int
-
-    def read(self, trial: LazyTrial) -> None:
-        self.database.read_curve(self.study_id, trial)
-
-
 def _rows() -> Any:
     """Selects id, number, state and times of trials."""
     return select(
@@ -197,7 +189,7 @@ def _changed_rows(connection: Connection, study_id: int, after: int, unfinished:
     return connection.execute(query.where(or_(new, _Trial.trial_id.in_(known)) if known else new)).all()
 
 
-def _build_trials(connection: Connection, study_id: int, rows: _Rows, curves: StudyCurves) -> list[LazyTrial]:
+def _build_trials(connection: Connection, study_id: int, rows: _Rows, read_curve: ReadCurve) -> list[LazyTrial]:
     """The trials of these rows, with all but their intermediate values."""
     ids = [row.trial_id for row in rows]
 
@@ -230,7 +222,7 @@ def _build_trials(connection: Connection, study_id: int, rows: _Rows, curves: St
         trial = LazyTrial.of(
             [(key, text) for _, key, text in user[trial_id]],
             [(key, text) for _, key, text in system[trial_id]],
-            curves,
+            read_curve,
             trial_id=trial_id,
             number=number,
             state=state,
@@ -249,25 +241,22 @@ def _local(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
-class RelationalBackend:
+class RelationalBackend(Backend):
     """Reads with two small queries; writes a batch in one transaction: all of it, or nothing."""
 
+    storage: RDBStorage
+
     def __init__(self, rdb: RDBStorage) -> None:
-        self._rdb = rdb
+        super().__init__(rdb)
         self._reading = rdb.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def overview(self, study_id: int) -> Overview:
         in_study = _Trial.study_id == study_id
-        states = select(_Trial.state, func.count()).where(in_study, _Trial.state.in_(_FINISHED)).group_by(_Trial.state)
+        states = select(_Trial.state, func.count()).where(in_study, _Trial.state.in_(FINISHED)).group_by(_Trial.state)
         with self._reading.connect() as connection:
             finished = Counter({row[0]: row[1] for row in connection.execute(states)})
-            unfinished = _open_trials(connection, in_study, _Trial.state.in_(_UNFINISHED))
-        return Overview(
-            complete=finished[TrialState.COMPLETE],
-            pruned=finished[TrialState.PRUNED],
-            failed=finished[TrialState.FAIL],
-            open=unfinished,
-        )
+            unfinished = _open_trials(connection, in_study, _Trial.state.in_(UNFINISHED))
+        return overview_of(finished, unfinished)
 
     def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
         ended, states = _Trial._datetime_complete_utc, (TrialState.COMPLETE, TrialState.PRUNED)
@@ -283,15 +272,12 @@ class RelationalBackend:
             raise KeyError(f"no trial has the id {trial_id}")
         return found[0]
 
-    def introduce(self, operation: SetParam) -> None:
-        operation.replay(self._rdb)
-
     def apply(self, operations: Sequence[Operation]) -> None:
-        with Session(self._rdb.engine) as session, session.begin():
+        with Session(self.storage.engine) as session, session.begin():
             _write(session, operations)
 
     def commit(self, study_id: int, operations: Sequence[Operation], new: Sequence[FrozenTrial]) -> dict[str, Place]:
-        with Session(self._rdb.engine) as session, session.begin():
+        with Session(self.storage.engine) as session, session.begin():
             _write(session, operations)
             if not new:
                 return {}

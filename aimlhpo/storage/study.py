@@ -35,14 +35,6 @@ DRAWN = "grid"  # in that attribute: the values of a grid's random parameters
 _WAYS_OUT = "put the old value back, or give the new study another name"
 
 
-def study_exists(config: Config) -> bool:
-    """Whether the study is in its storage; never makes a storage that is not there."""
-    study = find_study(config)
-    if study is not None:
-        disconnect(study)
-    return study is not None
-
-
 def find_study(config: Config) -> optuna.Study | None:
     """The study, if there is one. Opens the storage once, and never makes one that is not there."""
     try:
@@ -74,11 +66,6 @@ def no_such_study(config: Config) -> str:
     )
 
 
-def disconnect(study: optuna.Study) -> None:
-    """Close the connections of a study that is not needed any more: servers have few, and agents may be many."""
-    disconnect_storage(study._storage)
-
-
 def create_or_load_study(
     config: Config, *, prepare: Callable[[optuna.Study], None], allow_changes: bool = False
 ) -> optuna.Study:
@@ -94,7 +81,7 @@ def create_or_load_study(
         problems = _problems(study, config, allow_changes)
         if problems:
             if study is not None:
-                disconnect(study)
+                disconnect_storage(study._storage)
             raise StudyError("\n".join(str(problem) for problem in problems))
         if study is None:
             study = optuna.create_study(
@@ -128,10 +115,14 @@ def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Prob
         return _problems(study, config, allow_changes)
     finally:
         if study is not None:
-            disconnect(study)
+            disconnect_storage(study._storage)
 
 
 def _problems(study: optuna.Study | None, config: Config, allow_changes: bool) -> list[Problem]:
+    """Why the configuration cannot be run: what `reload` says, and each way in which it asks for another study.
+
+    With `allow_changes`, ranges may change and parameters come and go; what Optuna itself cannot mix stays refused.
+    """
     if study is None:
         return [Problem("optuna: reload", no_such_study(config))] if config.optuna.reload else []
     trials = study._storage.get_n_trials(study._study_id)
@@ -139,27 +130,6 @@ def _problems(study: optuna.Study | None, config: Config, allow_changes: bool) -
         found = f"is 0, and study {study.study_name!r} already has {trials} trials"
         legal = "reload: 1 to go on with it, or another name for a new study"
         return [Problem("optuna: reload", found, legal)]
-    return fingerprint_differences(study, config, allow_changes=allow_changes)
-
-
-# --- what a study searches and optimizes ---
-
-
-def fingerprint_of(config: Config) -> dict[str, Any]:
-    """Metrics, directions, and each parameter's distribution as Optuna's JSON."""
-    return {
-        "metric": list(config.optuna.metric),
-        "direction": list(config.optuna.direction),
-        "constraints": sorted(config.optuna.constraints),
-        "space": config.space.fingerprint(),
-    }
-
-
-def fingerprint_differences(study: optuna.Study, config: Config, *, allow_changes: bool = False) -> list[Problem]:
-    """Every way in which the configuration asks for another study than the stored one.
-
-    With `allow_changes`, ranges may change and parameters come and go; what Optuna itself cannot mix stays refused.
-    """
     wanted = fingerprint_of(config)
     signed = study.user_attrs.get(STUDY_ATTR, {}).get("fingerprint")
     if signed:
@@ -180,6 +150,19 @@ def fingerprint_differences(study: optuna.Study, config: Config, *, allow_change
         if before != now and not (allow_changes and _can_mix(before, now)):
             problems.append(_changed(name, before, now))
     return problems
+
+
+# --- what a study searches and optimizes ---
+
+
+def fingerprint_of(config: Config) -> dict[str, Any]:
+    """Metrics, directions, and each parameter's distribution as Optuna's JSON."""
+    return {
+        "metric": list(config.optuna.metric),
+        "direction": list(config.optuna.direction),
+        "constraints": sorted(config.optuna.constraints),
+        "space": config.space.fingerprint(),
+    }
 
 
 def _unlike_the_trials(study: optuna.Study, wanted: Mapping[str, str]) -> Iterator[Problem]:

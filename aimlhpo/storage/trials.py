@@ -3,13 +3,11 @@
 Trials may have been imported from another study (`IMPORTED`); everything that counts the study's own leaves them out.
 
 TrialRecord   one trial as results, status and report show it
-Counts        trials by state
 History       what the trials that have ended say about those to come
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.space.constraints import holds
-from aimlhpo.storage.base import CLAIM, PAUSED, Overview, has_begun, waits_at_rung
+from aimlhpo.storage.base import Counts, count_overview, overview_from
 
 if TYPE_CHECKING:
     import optuna
@@ -37,8 +35,6 @@ IMPORTED = "aimlhpo:taken"
 
 IMPORT_NOTES = "aimlhpo:warm_start"
 """User attribute of the study: what was imported, by source; written before the first trial is."""
-
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 # --- imported trials ---
@@ -134,65 +130,12 @@ def finished_records(trials: Iterable[FrozenTrial], metric_names: Sequence[str])
 # --- numbers by state ---
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Trials of the study by state.
-
-    Agents hold the `running` ones, and the `ready` ones, which have not begun; `paused` ones wait to be promoted.
-    """
-
-    complete: int = 0
-    pruned: int = 0
-    failed: int = 0
-    running: int = 0
-    waiting: int = 0
-    paused: int = 0
-    ready: int = 0
-
-    @property
-    def finished(self) -> int:
-        """How many trials of the budget are used up."""
-        return self.complete + self.pruned
-
-    @property
-    def claimed(self) -> int:
-        """How many trials of the budget are being used."""
-        return self.running + self.ready
-
-
 def count(trials: Iterable[FrozenTrial]) -> Counts:
     """Count the study's own trials by state.
 
     A RUNNING trial that no agent claimed belongs to somebody else and is left out, as are imported ones.
     """
-    states: Counter[TrialState] = Counter()
-    ready = paused = 0
-    for trial in filter(is_own, trials):
-        claim = trial.system_attrs.get(CLAIM) if trial.state == TrialState.RUNNING else None
-        if claim and not has_begun(claim):
-            ready += 1
-        elif waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)):
-            paused += 1
-        elif claim or trial.state != TrialState.RUNNING:
-            states[trial.state] += 1
-    complete, pruned, failed = (states[state] for state in FINISHED)
-    running, waiting = states[TrialState.RUNNING], states[TrialState.WAITING]
-    return Counts(complete, pruned, failed, running, waiting, paused, ready)
-
-
-def count_overview(overview: Overview, imported: tuple[int, int] = (0, 0)) -> Counts:
-    """The same, from what the ledger sees; `imported` are the COMPLETE and PRUNED trials of other studies in it."""
-    held = [trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.claim]
-    begun = sum(trial.begun for trial in held)
-    return Counts(
-        complete=overview.complete - imported[0],
-        pruned=overview.pruned - imported[1],
-        failed=overview.failed,
-        running=begun,
-        waiting=sum(trial.state == TrialState.WAITING and not trial.is_paused for trial in overview.open),
-        paused=len(overview.paused),
-        ready=len(held) - begun,
-    )
+    return count_overview(overview_from(list(filter(is_own, trials))))
 
 
 def count_feasible(trials: Iterable[FrozenTrial]) -> int:

@@ -5,8 +5,8 @@ It may import `objective` and `config`. User code runs in the main thread of a w
 sends.
 
     fork_server     the process that imports the objective once, of which workers are forked
-    worker          the main loop: load the objective, run one trial after another, hand the results back
-    channel         the worker's end of the pipe
+    worker          the main loop: load the objective, run one trial after another, hand the results back;
+                    and the worker's end of the pipe
     ranks           one trial on several devices: the other ranks of a worker
     command         the objective of a study with `command`: runs a program for each trial
     process_guard   ends what a worker's programs have started when the worker is gone

@@ -23,22 +23,22 @@ from typing import IO, Any
 from aimlhpo.config.command import CHECKPOINT_DIR, CONFIG, CONFIG_JSON, PYTHON, TRIAL, arguments
 from aimlhpo.errors import ObjectiveError
 from aimlhpo.objective.base import BaseObjective
-from aimlhpo.objective.command import CommandSpec, find_program
+from aimlhpo.objective.messages import CommandSpec, find_program
 from aimlhpo.objective.outcome import MissingMetric, OutcomeError, Pruned
+from aimlhpo.objective.script import MARK
+from aimlhpo.objective.trial import LAST_STEP
 from aimlhpo.processes import adopt_orphans, descendants, kill_descendants, signal_descendants
 from aimlhpo.worker.process_guard import start_guard
 
 STEP_KEYS = ("step", "epoch", "iteration")
-MARK = b"\x1e"  # stands in front of what aimlhpo.report writes, also behind an unfinished line
 
 _LONGEST = 1_000_000  # bytes; a longer line is no record
-_LAST_STEP = 2**31 - 1  # what every storage can hold
 _CHUNK = 65536
 _TAIL = 8192  # bytes of stderr that are kept
 _CHECK_SECONDS = 0.2  # between two checks of the clock and of the newest decision
-_POLL_SECONDS = 0.02  # between two looks at processes whose end nothing announces
+_POLL_SECONDS = 0.02  # between two checks of processes whose end nothing announces
 _ERROR_LINES = 15
-_OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError", "CUDA out of memory")
+OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError")  # errors of frameworks, and Python's
 
 
 class ProgramFailed(OutcomeError):
@@ -284,7 +284,7 @@ class Program:
             return
         cause = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         lines = self._stderr_tail.decode(errors="replace").splitlines()[-_ERROR_LINES:]
-        if any(word in line for line in lines for word in _OUT_OF_MEMORY):
+        if any(word in line for line in lines for word in (*OUT_OF_MEMORY, "CUDA out of memory")):
             cause = "out of memory"
         said = (
             "its last words on standard error:\n" + "\n".join(lines) if lines else "it wrote nothing to standard error"
@@ -330,7 +330,7 @@ def step_of(record: Mapping[str, Any]) -> int | None:
         value = record.get(key)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LAST_STEP:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LAST_STEP:
             return value
     return None
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from aimlhpo.errors import DeviceError
@@ -62,21 +63,14 @@ class Slot:
         return threads | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})
 
 
-def listed_gpus(environment: Mapping[str, str] = os.environ) -> list[str] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, believed as they stand; None where it is not set."""
-    listed = environment.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return None
-    names = [name.strip() for name in listed.split(",")]
-    hidden = next((position for position, name in enumerate(names) if name in _HIDDEN), len(names))
-    return names[:hidden]
-
-
 def visible_gpus() -> list[str]:
     """The GPUs this process was given: CUDA_VISIBLE_DEVICES where it is set, else all that nvidia-smi lists."""
-    listed = listed_gpus()
-    if listed is not None or shutil.which("nvidia-smi") is None:
-        return listed or []
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:  # believed as it stands, up to the first name that hides the rest
+        names = [name.strip() for name in listed.split(",")]
+        return list(takewhile(lambda name: name not in _HIDDEN, names))
+    if shutil.which("nvidia-smi") is None:
+        return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT, check=True)
@@ -104,8 +98,18 @@ def plan_slots(
     There are `workers` slots where that is given; else `trials_per_gpu` for every `gpus_per_worker` GPUs, and a single
     one without GPUs. Raises DeviceError where `cuda` is asked for and GPUs are missing.
     """
-    if len(gpus) < gpus_per_worker and (cuda or gpus):
-        raise DeviceError(_too_few(gpus, gpus_per_worker))
+    if gpus and len(gpus) < gpus_per_worker:
+        raise DeviceError(
+            f"slurm: gpus_per_worker is {gpus_per_worker}, and there are only {len(gpus)} GPUs ({', '.join(gpus)}).\n"
+            "    Ask for more (batch: gres: gpu:N), or make gpus_per_worker smaller."
+        )
+    if cuda and not gpus:
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = "nvidia-smi lists none" if listed is None else f"CUDA_VISIBLE_DEVICES is {listed!r}"
+        raise DeviceError(
+            f"there is no GPU to use, though gpu is true: {seen}.\n"
+            "    Run where there is one (in a SLURM job: batch: gres: gpu:1), or set gpu: false to train on the CPU."
+        )
     whole = len(gpus) - len(gpus) % gpus_per_worker
     groups = [tuple(gpus[start : start + gpus_per_worker]) for start in range(0, whole, gpus_per_worker)] or [()]
     number = workers or len(groups) * (trials_per_gpu if gpus else 1)
@@ -122,17 +126,3 @@ def plan_local_slots(config: Config, workers: int | None) -> list[Slot]:
     gpu = config.optuna.gpu
     ranks = config.slurm.gpus_per_worker if config.slurm else 1
     return plan_slots(visible_gpus() if gpu else [], cuda=gpu, workers=workers, gpus_per_worker=ranks)
-
-
-def _too_few(found: Sequence[str], wanted: int) -> str:
-    if found:
-        return (
-            f"slurm: gpus_per_worker is {wanted}, and there are only {len(found)} GPUs ({', '.join(found)}).\n"
-            "    Ask for more (batch: gres: gpu:N), or make gpus_per_worker smaller."
-        )
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    seen = "nvidia-smi lists none" if listed is None else f"CUDA_VISIBLE_DEVICES is {listed!r}"
-    return (
-        f"there is no GPU to use, though gpu is true: {seen}.\n"
-        "    Run where there is one (in a SLURM job: batch: gres: gpu:1), or set gpu: false to train on the CPU."
-    )

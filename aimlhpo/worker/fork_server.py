@@ -102,9 +102,21 @@ class ForkServerLoop:
                 with suppress(OSError):
                     Connection(os.dup(pipe)).send(self._imported)
             elif self._obstacle is not None or self._fork():
-                return self._become_worker(Connection(pipe), log, json.loads(data))
+                break
             os.close(pipe)
             os.close(log)
+        connection = Connection(pipe)
+        with suppress(OSError):  # not wanted any more: the pipe's end tells
+            connection.send(Started(os.getpid()))
+        self._requests.close()
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        os.environ.update(json.loads(data))
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:  # a state of this process's own; Python's `random` sees to that itself after a fork
+            numpy.random.seed()
+        return connection
 
     def _fork(self) -> bool:
         """Whether this is the new worker, whose parent is the agent by now."""
@@ -127,20 +139,6 @@ class ForkServerLoop:
         os.setsid()
         die_with_parent(self._parent)
         return True
-
-    def _become_worker(self, connection: Connection, log: int, environment: Mapping[str, str]) -> Connection:
-        """Turn this process into the worker that was asked for."""
-        with suppress(OSError):  # not wanted any more: the pipe's end tells
-            connection.send(Started(os.getpid()))
-        self._requests.close()
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(log)
-        os.environ.update(environment)
-        numpy = sys.modules.get("numpy")
-        if numpy is not None:  # a state of this process's own; Python's `random` sees to that itself after a fork
-            numpy.random.seed()
-        return connection
 
 
 def obstacle(before: Mapping[int, str]) -> str | None:

@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup, SuggestRequest
+from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup, Suggested, SuggestRequest
 from aimlhpo.objective.trial import Channel
 
 _CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -40,19 +40,6 @@ class Begin:
 
     assignment: Assignment
     port: int
-
-
-@dataclass(frozen=True)
-class Shared:
-    """From rank 0: what it was answered, a pruning decision, a suggested value, or the refusal of one."""
-
-    value: Any = None
-    error: Exception | None = None
-
-
-@dataclass(frozen=True)
-class NoMoreAnswers:
-    """From rank 0: it has ended the trial."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +82,7 @@ class RankGroup:
     def finish(self) -> None:
         """Rank 0 has ended the trial: wait for the others, and fail the trial where they do not end."""
         for other in self._others:
-            other.send(NoMoreAnswers())
+            other.send(None)  # no more answers
         with self._change:
             all_ended = self._change.wait_for(lambda: len(self._ended) == len(self._others), _SECONDS_AFTER_RANK_ZERO)
             if not all_ended:
@@ -160,17 +147,17 @@ class SharingChannel:
         try:
             value = self._inner.request(message)
         except Exception as error:
-            self._share(Shared(error=error))
+            self._share(Suggested(error=error))
             raise
-        self._share(Shared(value))
+        self._share(Suggested(value))
         return value
 
     def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
         prune = self._inner.decision(number, step, wait=wait)
-        self._share(Shared(prune))
+        self._share(Suggested(prune))
         return prune
 
-    def _share(self, answer: Shared) -> None:
+    def _share(self, answer: Suggested) -> None:
         for other in self._others:
             other.send(answer)
 
@@ -195,8 +182,8 @@ class FollowingChannel:
         return bool(self._next())
 
     def _next(self) -> Any:
-        answer: Shared | NoMoreAnswers = self._connection.recv()
-        if isinstance(answer, NoMoreAnswers):
+        answer: Suggested | None = self._connection.recv()
+        if answer is None:
             raise RankZeroIsDone
         if answer.error is not None:
             raise answer.error

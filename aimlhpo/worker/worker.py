@@ -1,8 +1,10 @@
 """A worker's main loop: load the objective once, then run the trials that the agent sends, one after another.
 
 Runs in the main thread of the worker's process, which is user code's too: whatever the objective does, raises, prints
-or closes costs the trial at hand and nothing else. The agent hears of the result through a `PipeChannel`. Optuna is
-not imported here; an objective may do so.
+or closes costs the trial at hand and nothing else. Optuna is not imported here; an objective may do so.
+
+`PipeChannel` is the worker's end of the pipe to its agent. The training thread sends; a thread of the channel's own
+receives, and ends the process when the agent is gone.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 from aimlhpo.errors import ObjectiveError
@@ -25,22 +29,24 @@ from aimlhpo.objective.messages import (
     PAUSED,
     PRUNED,
     Assignment,
+    Decision,
     Finished,
     LoadFailed,
     Outcome,
+    Pause,
     Ready,
     Setup,
     Stop,
+    Suggested,
+    SuggestRequest,
 )
 from aimlhpo.objective.outcome import OutcomeError, Pruned, extract_values, scalars
 from aimlhpo.objective.trial import Channel, Trial, plain
-from aimlhpo.worker.channel import PipeChannel
-from aimlhpo.worker.command import CommandObjective
+from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
 from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.ranks import Begin, FollowingChannel, RankEnded, RankGroup, RankZeroIsDone, rank_environment
 
 _ERROR_LINES = 30  # of a traceback that are stored with a failed trial
-_OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError")
 _OUR_SECTION = "optuna"  # of the model configuration
 
 
@@ -159,7 +165,7 @@ def cause_of(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 -- the user's own __str__
         text = ""
     names = {cls.__name__ for cls in type(error).__mro__}
-    if names.intersection(_OUT_OF_MEMORY) or "CUDA out of memory" in text:
+    if names.intersection(OUT_OF_MEMORY) or "CUDA out of memory" in text:
         return "out of memory"
     message = next(iter(text.splitlines()), "")
     return f"exception: {type(error).__name__}: {message}".rstrip(": ")
@@ -224,3 +230,76 @@ def _print(text: str) -> None:
     with suppress(OSError, ValueError):
         sys.stderr.flush()
         print(text, flush=True)
+
+
+class PipeChannel:
+    """Passes messages on between the training thread and the agent.
+
+    Attributes:
+        assignments: the trials to run, and the Stop after the last one; the training thread takes them out.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.assignments: SimpleQueue[Assignment | Stop] = SimpleQueue()
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._answers: SimpleQueue[Suggested] = SimpleQueue()
+        self._pause: Pause | None = None
+        self._decision: Decision | None = None  # the newest one; the condition guards it
+        self._decided = threading.Condition()
+
+    def start(self) -> None:
+        """Begin to receive."""
+        threading.Thread(target=self._receive, name="channel", daemon=True).start()
+
+    def send(self, message: object) -> None:
+        """Send to the agent; any thread may."""
+        with self._sending:
+            self._connection.send(message)
+
+    def request(self, message: SuggestRequest) -> Any:
+        """Ask the agent for a suggestion and wait for it. Raises what Optuna raised there."""
+        self.send(message)
+        answer = self._answers.get()
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+    def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
+        """Whether the newest decision is to prune trial `number`; with `wait`, the one on the report at `step`.
+
+        At the rung where the trial pauses there is nothing to decide.
+        """
+        if self._pause is not None and step is not None and step >= self._pause.step:
+            return True
+
+        def newest() -> Decision | None:
+            return self._decision if self._decision is not None and self._decision.number == number else None
+
+        with self._decided:
+            if wait and step is not None:
+                self._decided.wait_for(lambda: (known := newest()) is not None and known.step >= step)
+            known = newest()
+            return known is not None and known.prune
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                message = self._connection.recv()
+                match message:
+                    case Assignment():
+                        self._pause, self._decision = message.pause, None
+                        self.assignments.put(message)
+                    case Stop():
+                        self.assignments.put(message)
+                    case Suggested():
+                        self._answers.put(message)
+                    case Decision():
+                        with self._decided:
+                            self._decision = message
+                            self._decided.notify_all()
+        except (EOFError, OSError):
+            os._exit(1)
+        except Exception:  # noqa: BLE001 -- the trial would wait for ever for what cannot be read
+            traceback.print_exc()
+            os._exit(1)

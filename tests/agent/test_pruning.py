@@ -11,7 +11,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, PatientPru
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.agent.trial_store import Pruning
-from aimlhpo.storage.owned import own
+from aimlhpo.storage.base import own
 from tests.project import Project
 
 TWO_METRICS = """

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.errors import ConfigError
-from aimlhpo.search.stopping_rules import STOPPING_RULES
+from aimlhpo.search.stopping import STOPPING_RULES
 from tests.project import Project
 
 TWO = {"metric": ["a", "b"], "direction": ["minimize", "maximize"], "pruner": None}

@@ -9,7 +9,7 @@ import pytest
 from aimlhpo.cli.main import main
 from aimlhpo.cli.watch import is_over, summarize_in_line
 from aimlhpo.results.status import AgentStatus, JobStatus, Status
-from aimlhpo.storage.trials import Counts
+from aimlhpo.storage.base import Counts
 from tests.cli.studies import fill_study
 from tests.project import Project
 

@@ -12,10 +12,9 @@ from optuna.trial import TrialState
 from aimlhpo.ledger.leases import Holder, Lease, Registry
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result
 from aimlhpo.paths import StudyPaths
-from aimlhpo.storage.base import CLAIM
+from aimlhpo.storage.base import CLAIM, own
 from aimlhpo.storage.open import open_storage
 from aimlhpo.storage.optuna_internals import PUBLIC_ONLY
-from aimlhpo.storage.owned import own
 from tests.conftest import STORAGE_KINDS
 from tests.ledgers import SingleRequestLedger
 

@@ -15,8 +15,7 @@ from aimlhpo.cli.status import screen
 from aimlhpo.errors import ConfigError
 from aimlhpo.results.status import read_status
 from aimlhpo.search.asha import ASHA, Ladder, Promotion, ranked
-from aimlhpo.storage.base import OpenTrial
-from aimlhpo.storage.owned import own
+from aimlhpo.storage.base import OpenTrial, own
 from tests.command_project import CommandProject
 from tests.project import Project
 from tests.waiting import wait_until

@@ -16,13 +16,14 @@ from aimlhpo.config.yaml import parse_yaml
 from aimlhpo.errors import ConfigError
 from aimlhpo.search.building import (
     ARGUMENT_DEFAULTS,
+    OWN_CLASSES,
     check_strategy,
+    classes,
     make_pruner,
     make_sampler,
-    reseed,
     strategy_problems,
 )
-from aimlhpo.search.registry import OWN_CLASSES, classes
+from aimlhpo.search.samplers import reseed
 
 
 def section(type: str, **arguments: Any) -> StrategySection:

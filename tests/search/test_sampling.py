@@ -18,9 +18,10 @@ from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.requests import Claim
 from aimlhpo.search.grid import GridSampler
-from aimlhpo.search.sampling import MOST_DEATHS, SamplingProcess, needs_process
+from aimlhpo.search.samplers import needs_process
+from aimlhpo.search.sampling import MOST_DEATHS, SamplingProcess
 from aimlhpo.search.warm_start import begin_study
-from aimlhpo.storage.owned import own
+from aimlhpo.storage.base import own
 from tests.ledgers import SingleRequestLedger
 from tests.project import Project
 from tests.waiting import wait_until
@@ -137,7 +138,7 @@ def samplers(agent: int) -> list[int]:
     found = []
     for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
         words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        if b"aimlhpo.search.sampling_child" in words:
+        if b"aimlhpo.search" in words:
             found.append(int(child))
     return found
 

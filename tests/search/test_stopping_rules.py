@@ -13,16 +13,18 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.errors import StudyFailed
-from aimlhpo.search.stopping import StoppingCriteria, make_rules, read_note
-from aimlhpo.search.stopping_rules import (
+from aimlhpo.search.stopping import (
     STOPPING_RULES,
     GpuHours,
     Moment,
     PatienceRule,
     Rule,
+    StoppingCriteria,
     TargetValue,
     Terminator,
     Timeout,
+    make_rules,
+    read_note,
 )
 from aimlhpo.storage.base import OpenTrial, Overview
 from aimlhpo.storage.study import STUDY_ATTR

@@ -11,7 +11,7 @@ import pytest
 from aimlhpo.check.check import check
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.launch import local
-from aimlhpo.search.registry import classes
+from aimlhpo.search.building import classes
 from aimlhpo.search.warm_start import begin_study
 from tests.project import Project
 

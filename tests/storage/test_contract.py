@@ -1,6 +1,7 @@
 """Optuna's own tests of a storage, over each of ours as an agent uses it; and what is read against plain Optuna.
 
-All of them hold with Optuna's private names and without them.
+All of them hold with Optuna's private names and without them. Without them they run on SQLite and a journal file: there
+PostgreSQL is driven by the same class of Optuna's as SQLite, and Redis is opened by Optuna's own class in any case.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 import pytest
@@ -16,16 +18,39 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.storage.base import backend_of, own
 from aimlhpo.storage.open import engine_url, open_storage
-from aimlhpo.storage.owned import backend_of, own
+from aimlhpo.storage.optuna_internals import PUBLIC_ONLY
+from tests.conftest import STORAGE_KINDS
 from tests.storage.studies import as_text, make_trials
 
-pytestmark = pytest.mark.usefixtures("both_ways")
+
+def each_way(*kinds: str) -> list[Any]:
+    """Each kind of storage with private names, those that differ without them also by the public interface alone."""
+    public = [kind for kind in kinds if kind in ("sqlite", "journal")]
+    return [pytest.param((kind, False), id=kind) for kind in kinds] + [
+        pytest.param((kind, True), id=f"{kind}, public interface") for kind in public
+    ]
 
 
-@pytest.fixture(params=["sqlite", "journal"])
-def storage(request: pytest.FixtureRequest, both_ways: bool, make_storage_url: Callable[[str], str]) -> BaseStorage:
-    return own(open_storage(make_storage_url(request.param)))
+@pytest.fixture
+def new_url(
+    make_storage_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[tuple[str, bool]], str]:
+    """Gives the URL of a new, empty storage; with True, everything opens it by the public interface alone."""
+
+    def new(param: tuple[str, bool]) -> str:
+        kind, public = param
+        if public:
+            monkeypatch.setenv(PUBLIC_ONLY, "1")
+        return make_storage_url(kind)
+
+    return new
+
+
+@pytest.fixture(params=each_way("sqlite", "journal"))
+def storage(request: pytest.FixtureRequest, new_url: Callable[[tuple[str, bool]], str]) -> BaseStorage:
+    return own(open_storage(new_url(request.param)))
 
 
 class TestStorage(StorageTestCase):
@@ -35,9 +60,14 @@ class TestStorage(StorageTestCase):
         super().test_pickle_storage(storage.inner)  # type: ignore[attr-defined]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, make_storage_url: Callable[[str], str]) -> str:
-    return make_storage_url(request.param)
+@pytest.fixture(params=each_way("sqlite", "postgresql"))
+def database_url(request: pytest.FixtureRequest, new_url: Callable[[tuple[str, bool]], str]) -> str:
+    return new_url(request.param)
+
+
+@pytest.fixture(params=each_way(*STORAGE_KINDS))
+def storage_url(request: pytest.FixtureRequest, new_url: Callable[[tuple[str, bool]], str]) -> str:
+    return new_url(request.param)
 
 
 def test_trials_are_read_as_optuna_reads_them(database_url: str) -> None:

@@ -12,6 +12,7 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.trial import TrialState
 
 from aimlhpo.storage import optuna_internals
+from aimlhpo.storage.base import Backend, backend_of
 from aimlhpo.storage.journal import Journal, JournalBackend
 from aimlhpo.storage.open import open_storage
 from aimlhpo.storage.optuna_internals import (
@@ -20,7 +21,6 @@ from aimlhpo.storage.optuna_internals import (
     collection_paused,
     supported,
 )
-from aimlhpo.storage.owned import GenericBackend, backend_of
 from aimlhpo.storage.sql import Database, RelationalBackend
 from tests.project import QUADRATIC, Project
 
@@ -76,7 +76,7 @@ def test_storages_are_of_optunas_own_classes_where_nothing_else_is_supported(
     assert type(backend_of(open_storage(url))) is backend
     monkeypatch.setenv(PUBLIC_ONLY, "1")
     assert type(open_storage(url)) is public
-    assert type(backend_of(open_storage(url))) is GenericBackend
+    assert type(backend_of(open_storage(url))) is Backend
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "journal"])

@@ -24,7 +24,7 @@ from aimlhpo.check.check import check
 from aimlhpo.errors import StudyError
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.open import open_storage
-from aimlhpo.storage.study import load_study, study_exists
+from aimlhpo.storage.study import find_study, load_study
 from tests.project import QUADRATIC, Project
 from tests.servers import PostgreSQL
 from tests.waiting import wait_until
@@ -188,7 +188,7 @@ def test_what_is_not_there_keeps_none(tmp_path: Path, postgresql_server: Postgre
     url = postgresql_server.url()
     project = Project(tmp_path, storage=url)
     for _ in range(5):
-        assert not study_exists(project.config)
+        assert find_study(project.config) is None
         with pytest.raises(StudyError):
             load_study(project.config)
     wait_for_at_most(0, postgresql_server, url)

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from aimlhpo.objective.command import CommandSpec
+from aimlhpo.objective.messages import CommandSpec
 from aimlhpo.processes import adopt_orphans
 from aimlhpo.worker.command import Program, outlive_sigterm
 from aimlhpo.worker.process_guard import start_guard

@@ -5,8 +5,8 @@ from __future__ import annotations
 import optuna
 from optuna.trial import TrialState, create_trial
 
+from aimlhpo.search.samplers import for_sampler
 from aimlhpo.storage.base import PAUSED
-from aimlhpo.storage.views import for_sampler
 
 
 def study_with_paused(directions: int = 1) -> optuna.Study:

@@ -15,8 +15,9 @@ import pytest
 
 from aimlhpo.check.json_schema import json_schema
 from aimlhpo.config.optuna_section import StrategySection
-from aimlhpo.search import registry as search_registry
-from aimlhpo.search.building import check_strategy, make_pruner, make_sampler, reseed
+from aimlhpo.search import building
+from aimlhpo.search.building import check_strategy, make_pruner, make_sampler
+from aimlhpo.search.samplers import reseed
 from tests.project import Project
 
 SAMPLERS = """
@@ -217,9 +218,9 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("OPTUNAHUB_CACHE_HOME", str(home))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens: a download fails at once
-    search_registry.load_hub_package.cache_clear()
+    building.load_hub_package.cache_clear()
     yield home
-    search_registry.load_hub_package.cache_clear()
+    building.load_hub_package.cache_clear()
 
 
 def test_a_sampler_from_optunahub(registry: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_package_that_holds_no_pruner(registry: Path) -> None:
 
 
 def test_without_optunahub(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aimlhpo.search.registry.find_spec", lambda name: None)
+    monkeypatch.setattr("aimlhpo.search.building.find_spec", lambda name: None)
     (problem,) = check_strategy("sampler", section("optunahub/samplers/lucky"))
     assert problem.found == "the package optunahub is not installed"
     assert problem.legal == "pip install 'aimlhpo[optunahub]'"

@@ -11,8 +11,7 @@ from optuna.samplers import NSGAIISampler, PartialFixedSampler, RandomSampler, T
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError
-from aimlhpo.search.bounded import ALL, BoundedSampler, bounded, choose, pareto_ranks
-from aimlhpo.search.building import reseed
+from aimlhpo.search.samplers import ALL, BoundedSampler, bounded, choose, pareto_ranks, reseed
 from tests.project import Project
 
 
