@@ -37,7 +37,7 @@ class ForkServer:
 
     def __init__(self, log: Path | None = None) -> None:
         self._log = log
-        self._objective = ""
+        self._objective: str | None = None
         self._awaited = 0
         self._retired = False
         self._output = tempfile.TemporaryFile() if log is None else open(log, "a+b")  # noqa: SIM115 -- see close
@@ -73,6 +73,8 @@ class ForkServer:
 
         Raises ObjectiveError when it cannot be loaded as an objective, with its own traceback last.
         """
+        if self._objective is None:
+            raise RuntimeError("nothing was loaded that could be verified")  # nobody would ever answer
         answer = b""
         with suppress(ConnectionResetError):  # it has died before it read what to import
             answer = self._requests.recv(_MESSAGE_BYTES)

@@ -260,7 +260,7 @@ class StorageClient:
         """Have the parameters of the claimed trials sampled."""
         made = [claim for claim in done.answer.claims.values() if isinstance(claim, Claim)]
         # A study's first trials leave a sampler nothing to learn from, while its process is still loading.
-        are_first = any(claim.number == 0 for claim in made)
+        are_first = any(claim.number == 0 and claim.attempt == 1 for claim in made)
         if made and self._sampling is not None and not are_first:
             executor, process = self._sampling
             trials = [(claim.trial_id, claim.number) for claim in made]
