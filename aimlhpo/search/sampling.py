@@ -22,7 +22,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,8 +29,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-import aimlhpo
 from aimlhpo.errors import StudyFailed
+from aimlhpo.processes import package_environment
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.building import make_pruner
 from aimlhpo.search.samplers import for_sampler, reseed, sampler_of
@@ -123,15 +122,12 @@ class SamplingProcess:
 
     def start(self) -> None:
         self._connection, theirs = Pipe()
-        # So that the child finds this very package where it is not installed.
-        root = str(Path(aimlhpo.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "aimlhpo.search", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path},
+                env=package_environment(),
                 start_new_session=True,
             )
         with suppress(OSError):  # it is dead already: the first request finds that out
