@@ -135,7 +135,7 @@ class Agent:
                 Outbox(paths.outbox),
                 lease,
                 self._view.log,
-                repeatable=len(self._pool) == 1,
+                slots=len(self._pool),
                 strict=options.pruning == "strict",
                 sampling=sampling,
             )

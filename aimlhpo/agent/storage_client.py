@@ -125,8 +125,8 @@ class StorageClient:
         outbox: keeps results until the storage has them.
         lease: this agent's.
         log: shows the user a line.
-        repeatable: whether a sampler with a seed must see the same results at each claim, however long it takes: with
-            a single slot it can.
+        slots: how many the agent has. With a single one, a sampler with a seed sees the same results at each claim,
+            however long it takes.
         strict: whether workers wait for each decision on pruning.
         sampling: the thread that asks the sampling process, and that process; None where the storage thread samples.
 
@@ -145,7 +145,7 @@ class StorageClient:
         lease: Lease,
         log: Callable[[str], None],
         *,
-        repeatable: bool,
+        slots: int,
         strict: bool = False,
         sampling: tuple[SerialExecutor, SamplingProcess] | None = None,
     ) -> None:
@@ -153,7 +153,7 @@ class StorageClient:
         self.trials_run = 0
         self.log = log
         self._store, self._executor, self._sampling = store, executor, sampling
-        self._outbox, self._lease, self._repeatable = outbox, lease, repeatable
+        self._outbox, self._lease, self._slots = outbox, lease, slots
         self._buffer = RequestBuffer(strict=strict)
         self._notifier = PruningNotifier(strict=strict)
         self._rest_until = 0.0
@@ -163,6 +163,9 @@ class StorageClient:
         self._stale, self._reading, self._next_snapshot = True, False, 0.0
         self._reaping = False
         self._told_unread: set[str] = set()
+        self._can_ask_process = False
+        if sampling is not None:
+            sampling[0].submit(partial(sampling[1].sample, ()), self._after_loading)
 
     # --- what goes into the next batch ---
 
@@ -199,7 +202,7 @@ class StorageClient:
                 self.log(f"trial {result.number}: its result is in memory alone until the storage has it ({error})")
         self._notifier.forget(result.number)
         self._unstored[result.token] = result
-        if self._repeatable and self._claimants:
+        if self._slots == 1 and self._claimants:
             self._held_back.append(result)
         else:
             self._buffer.put(result)
@@ -222,8 +225,7 @@ class StorageClient:
 
     def is_idle(self) -> bool:
         """Whether all that was handed in has been done, and what follows from it, too."""
-        samples = self._sampling is not None and not self._sampling[0].is_idle()
-        return self._executor.is_idle() and self._buffer.is_empty and not samples
+        return self._executor.is_idle() and self._buffer.is_empty and not self._claimants
 
     # --- what comes of it ---
 
@@ -259,8 +261,9 @@ class StorageClient:
     def _after_claims(self, done: BatchResult) -> None:
         """Have the parameters of the claimed trials sampled."""
         made = [claim for claim in done.answer.claims.values() if isinstance(claim, Claim)]
-        # A study's first trials leave a sampler nothing to learn from, while its process is still loading.
-        are_first = any(claim.number == 0 and claim.attempt == 1 for claim in made)
+        # While the sampling process loads, the storage thread samples a study's first trials, those claimed ahead with
+        # them: there is next to nothing that a sampler could learn from, so it takes no time.
+        are_first = not self._can_ask_process and all(claim.number < 2 * self._slots for claim in made)
         if made and self._sampling is not None and not are_first:
             executor, process = self._sampling
             trials = [(claim.trial_id, claim.number) for claim in made]
@@ -270,6 +273,9 @@ class StorageClient:
         for token, claim in done.answer.claims.items():
             if isinstance(claim, NoTrial):
                 self._answer_claimant(token, claim)
+
+    def _after_loading(self, suggestions: list[Suggestion] | None) -> None:
+        self._can_ask_process = True
 
     def _after_sampling(self, claims: list[Claim], term: int, suggestions: list[Suggestion] | None) -> None:
         """Have the suggestions stored; None comes where the agent is about to stop."""

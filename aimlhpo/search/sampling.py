@@ -144,7 +144,7 @@ class SamplingProcess:
             self._kill()
 
     def sample(self, trials: Sequence[tuple[int, int]]) -> list[Suggestion] | None:
-        """Suggestions for trials given as (id, number); None once this is closed.
+        """Suggestions for trials given as (id, number), for none once the child is loaded; None after `close`.
 
         A child that dies is replaced, MOST_DEATHS - 1 times. Raises OSError where the child cannot reach the storage,
         StudyFailed where the sampler gives no values.
@@ -165,9 +165,8 @@ class SamplingProcess:
                 self._kill()
                 self.start()
         numbers = ", ".join(str(number) for _, number in trials)
-        raise StudyFailed(
-            f"{self._sampler} cannot suggest values for trial {numbers}: its process died {MOST_DEATHS} times"
-        )
+        what = f"suggest values for trial {numbers}" if trials else "be loaded"
+        raise StudyFailed(f"{self._sampler} cannot {what}: its process died {MOST_DEATHS} times")
 
     def _kill(self) -> None:
         self._process.kill()

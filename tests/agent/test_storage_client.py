@@ -45,7 +45,7 @@ def open_client(folder: Path, executor: BusyExecutor, *, strict: bool = False) -
         Outbox(folder),
         cast(Lease, None),
         lambda line: None,
-        repeatable=False,
+        slots=2,
         strict=strict,
     )
 
