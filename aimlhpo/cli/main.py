@@ -52,7 +52,7 @@ def _run(argv: list[str]) -> int:
     module, _, function = (verb.function or f"{argv[0]}.run").partition(".")
     with ExitStack() as resources:
         given = (arguments,) if verb.load is None else (verb.load(arguments, resources), arguments)
-        return int(getattr(import_module(f"aimlhpo.cli.{module}"), function)(*given))
+        return int(getattr(import_module(f"aimlhpo.cli.verbs.{module}"), function)(*given))
 
 
 def _help() -> str:

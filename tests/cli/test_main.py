@@ -152,9 +152,9 @@ def test_the_module_runs_as_the_command() -> None:
 def test_a_new_verb_is_a_module_and_an_entry(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = types.ModuleType("aimlhpo.cli.greet")
+    module = types.ModuleType("aimlhpo.cli.verbs.greet")
     vars(module)["run"] = lambda arguments: print(f"hello {arguments.name}") or 0
-    monkeypatch.setitem(sys.modules, "aimlhpo.cli.greet", module)
+    monkeypatch.setitem(sys.modules, "aimlhpo.cli.verbs.greet", module)
     monkeypatch.setitem(cli.VERBS, "greet", Verb("say hello", "Say hello.", "greet you", None, (argument("name"),)))
     assert cli.main(["greet", "you"]) == 0
     assert cli.main(["--help"]) == 0

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.agent.trial_store import Pruning
-from aimlhpo.cli.status import screen
+from aimlhpo.cli.verbs.status import screen
 from aimlhpo.errors import ConfigError
 from aimlhpo.results.status import read_status
 from aimlhpo.search.asha import ASHA, Ladder, Promotion, ranked

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 
-from aimlhpo.cli.status import screen
+from aimlhpo.cli.verbs.status import screen
 from aimlhpo.errors import ExitCode
 from aimlhpo.results.status import read_status
 from aimlhpo.search.grid import AT_ONCE, queue_of

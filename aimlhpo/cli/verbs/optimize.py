@@ -16,8 +16,8 @@ from aimlhpo.check.summary import summarize
 from aimlhpo.cli.arguments import number_of_workers
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.messages import bold, green, print_notes, print_nothing_to_do, print_rows
-from aimlhpo.cli.results import print_results
-from aimlhpo.cli.submit import print_plan, submit_jobs
+from aimlhpo.cli.verbs.results import print_results
+from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.config.command import command_spec
 from aimlhpo.config.overrides import DEFAULTS
 from aimlhpo.errors import ConfigError, ExitCode, show

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 from rich.text import Text
 
-from aimlhpo.cli.status import describe_rest, screen
+from aimlhpo.cli.verbs.status import describe_rest, screen
 from aimlhpo.errors import ExitCode
 from aimlhpo.launch.base import launcher_of_jobs
 from aimlhpo.results.status import Status, read_status

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.cli.main import main
-from aimlhpo.cli.watch import is_over, summarize_in_line
+from aimlhpo.cli.verbs.watch import is_over, summarize_in_line
 from aimlhpo.results.status import AgentStatus, JobStatus, Status
 from aimlhpo.storage.base import Counts
 from tests.cli.studies import fill_study

@@ -44,7 +44,7 @@ def test_stopping_goes_on_where_slurm_is_silent_for_a_moment(
         def cancel_jobs(self, paths: StudyPaths) -> LiveJobs:
             return running
 
-    monkeypatch.setattr("aimlhpo.cli.stop.launcher_of_jobs", lambda paths: SilentLauncher())
-    monkeypatch.setattr("aimlhpo.cli.stop._POLL", 0.0)
+    monkeypatch.setattr("aimlhpo.cli.verbs.stop.launcher_of_jobs", lambda paths: SilentLauncher())
+    monkeypatch.setattr("aimlhpo.cli.verbs.stop._POLL", 0.0)
     assert main(["stop", str(finished), "--yes"]) == 0
     assert "2 of 2 trials are finished" in capsys.readouterr().out
