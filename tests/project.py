@@ -28,14 +28,22 @@ QUADRATIC = """
 
 
 class Project:
-    """Files under `folder`; the study's results go to `folder/run`."""
+    """Files under `folder`; the study's results go to `folder/run`.
+
+    `objective` is a text, or a file that is copied; `model` holds more keys of the model configuration.
+    """
 
     def __init__(
-        self, folder: Path, objective: str = QUADRATIC, slurm: dict[str, Any] | None = None, **optuna_keys: Any
+        self,
+        folder: Path,
+        objective: str | Path = QUADRATIC,
+        slurm: dict[str, Any] | None = None,
+        model: dict[str, Any] | None = None,
+        **optuna_keys: Any,
     ) -> None:
         self.folder = folder
         self.save_path = folder / "run"
-        (folder / "objective.py").write_text(dedent(objective))
+        self.write_objective(objective)
         settings: dict[str, Any] = {
             "name": "s",
             "objective": str(folder / "objective.py"),
@@ -53,7 +61,12 @@ class Project:
         self.hyperparameters = folder / "hyperparameters.yml"
         self.model = folder / "model.yml"
         self.hyperparameters.write_text(yaml.safe_dump(hyperparameters, sort_keys=False))
-        self.model.write_text(yaml.safe_dump({"model": {"x": 0.9, "units": 4}}))
+        self.model.write_text(yaml.safe_dump({"model": {"x": 0.9, "units": 4}, **(model or {})}))
+
+    def write_objective(self, objective: str | Path) -> None:
+        """Put another objective in the place of the one that is there."""
+        text = objective.read_text() if isinstance(objective, Path) else dedent(objective)
+        (self.folder / "objective.py").write_text(text)
 
     def command(self, *arguments: str, verb: str = "optimize") -> list[str]:
         return [sys.executable, "-m", "aimlhpo", verb, str(self.hyperparameters), str(self.model), *arguments]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,60 +13,52 @@ from aimlhpo.errors import ExitCode, StudyFailed
 from aimlhpo.worker.devices import Slot
 from tests.project import Project
 
-FIRST_IS_BAD = """
-    import os, signal, sys, time
-    import numpy
-    from aimlhpo import BaseObjective
+OBJECTIVES = Path(__file__).parent / "objectives"
 
-    class Objective(BaseObjective):
-        def train(self, trial, conf):
-            if trial.number == 0:
-                {bad}
-            return {{"val_loss": 1.0}}
-"""
+BAD = {
+    "raise ValueError": "exception: ValueError: no such layer",
+    "exit": "exception: SystemExit: 0",
+    "exit at once": "exit code 7",
+    "segfault": "killed by signal 11",
+    "be killed": "killed by signal 9",
+    "raise MemoryError": "out of memory",
+    "return None": "bad value",
+    "return NaN": "nan",
+    "return infinity": "bad value",
+    "return a text": "bad value",
+    "return True": "bad value",
+    "return a complex number": "bad value",
+    "return a list": "bad value",
+    "return another metric": "missing metric",
+}
 
 
-BAD = [
-    ("raise ValueError('no such layer')", "exception: ValueError: no such layer"),
-    ("sys.exit(0)", "exception: SystemExit: 0"),
-    ("os._exit(7)", "exit code 7"),
-    ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by signal 11"),
-    ("os.kill(os.getpid(), signal.SIGKILL)", "killed by signal 9"),
-    ("raise MemoryError", "out of memory"),
-    ("return None", "bad value"),
-    ("return {'val_loss': float('nan')}", "nan"),
-    ("return {'val_loss': float('inf')}", "bad value"),
-    ("return {'val_loss': '0.5'}", "bad value"),
-    ("return {'val_loss': True}", "bad value"),
-    ("return {'val_loss': 1j}", "bad value"),
-    ("return {'val_loss': [1.0]}", "bad value"),
-    ("return {'loss': 1.0}", "missing metric"),
-]
+def project(folder: Path, model: dict[str, Any], **keys: Any) -> Project:
+    """A study whose trials do what `model` says, in the words of objectives/deeds.py."""
+    return Project(folder, OBJECTIVES / "deeds.py", model=model, **{"n_trials": 2, **keys})
 
 
 @pytest.mark.oom
 def test_bad_trials_fail_with_their_causes(tmp_path: Path) -> None:
-    each = "\n                ".join(f"if trial.number == {number}: {bad}" for number, (bad, _) in enumerate(BAD))
-    objective = FIRST_IS_BAD.replace("trial.number == 0", "True").format(bad=each)
-    project = Project(tmp_path, objective, n_trials=2, max_consecutive_failures=len(BAD) + 1)
-    project.run()
-    assert project.states() == {"COMPLETE": 2, "FAIL": len(BAD)}
-    for (bad, cause), record in zip(BAD, project.records(), strict=False):
+    made = project(tmp_path, {"deeds": dict(enumerate(BAD))}, max_consecutive_failures=len(BAD) + 1)
+    made.run()
+    assert made.states() == {"COMPLETE": 2, "FAIL": len(BAD)}
+    for (bad, cause), record in zip(BAD.items(), made.records(), strict=False):
         assert record["cause"].startswith(cause), (bad, record)
-        assert (project.save_path / record["log"]).exists()
+        assert (made.save_path / record["log"]).exists()
 
 
 def test_numpy_scalars_are_numbers(tmp_path: Path) -> None:
-    project = Project(tmp_path, FIRST_IS_BAD.format(bad="return {'val_loss': numpy.float32(0.5)}"), n_trials=2)
-    project.run()
-    assert project.study().trials[0].value == 0.5
+    made = project(tmp_path, {"deeds": {0: "return a NumPy number"}})
+    made.run()
+    assert made.study().trials[0].value == 0.5
 
 
 def test_hung_trial_is_stopped_at_its_limit(tmp_path: Path) -> None:
-    project = Project(tmp_path, FIRST_IS_BAD.format(bad="time.sleep(600)"), n_trials=2, trial_timeout=1)
-    project.run()
-    assert project.states()["COMPLETE"] == 2
-    hung, *others = project.records()
+    made = project(tmp_path, {"deeds": {0: "hang"}}, trial_timeout=1)
+    made.run()
+    assert made.states()["COMPLETE"] == 2
+    hung, *others = made.records()
     assert hung["cause"] == "timeout"
     assert 1 <= hung["seconds"] < 600
     # On a machine that stops for a while a trial that does nothing may be stopped, too.
@@ -73,34 +66,28 @@ def test_hung_trial_is_stopped_at_its_limit(tmp_path: Path) -> None:
 
 
 def test_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
-    project = Project(
-        tmp_path, FIRST_IS_BAD.format(bad="pass").replace("== 0", ">= 0").replace("pass", "raise ValueError('x')"),
-        max_consecutive_failures=4,
-    )  # fmt: skip
-    failed = project.run(expect=ExitCode.STUDY_FAILED)
+    made = project(tmp_path, {"always": "raise ValueError"}, n_trials=8, max_consecutive_failures=4)
+    failed = made.run(expect=ExitCode.STUDY_FAILED)
     assert "max_consecutive_failures" in failed.stderr
-    failures = project.states()["FAIL"]
+    failures = made.states()["FAIL"]
     assert failures >= 4
     # A job of the same submission that starts later begins none.
     with pytest.raises(StudyFailed, match="in a row have failed"):
-        Agent(project.config, [Slot(0), Slot(1)], LinesView()).run()
-    assert project.states()["FAIL"] == failures
-    assert "RUNNING" not in project.states()
+        Agent(made.config, [Slot(0), Slot(1)], LinesView()).run()
+    assert made.states()["FAIL"] == failures
+    assert "RUNNING" not in made.states()
 
 
 def test_objective_that_cannot_be_made_in_the_worker_is_reported_once(tmp_path: Path) -> None:
-    broken = "\n        def __init__(self, **given):\n            1 / 0\n"
-    project = Project(tmp_path, FIRST_IS_BAD.format(bad="pass") + broken)
-    failed = project.run("--local", "2", expect=ExitCode.CONFIG)
+    made = project(tmp_path, {"cannot_be_made": True}, n_trials=8)
+    failed = made.run("--local", "2", expect=ExitCode.CONFIG)
     assert "ZeroDivisionError" in failed.stderr
-    assert "RUNNING" not in project.states()
+    assert "RUNNING" not in made.states()
 
 
 def test_next_trial_finds_its_output_open(tmp_path: Path) -> None:
-    bad = "sys.stdout.close(); os.close(2)"
-    objective = FIRST_IS_BAD.format(bad=bad).replace("return {", 'print("still here"); return {')
-    project = Project(tmp_path, objective, n_trials=2)
-    project.run()
-    assert project.states() == {"COMPLETE": 2, "FAIL": 1}
-    record = project.records()[1]
-    assert "still here" in (project.save_path / record["log"]).read_bytes()[record["log_offset"] :].decode()
+    made = project(tmp_path, {"deeds": {0: "close its output"}})
+    made.run()
+    assert made.states() == {"COMPLETE": 2, "FAIL": 1}
+    record = made.records()[1]
+    assert "still here" in (made.save_path / record["log"]).read_bytes()[record["log_offset"] :].decode()

@@ -18,22 +18,7 @@ from aimlhpo.storage.locks import locked
 from tests.project import Project
 from tests.waiting import wait_until
 
-# Each trial says that it has begun, and ends when it may: at once from the number in the file `open` on.
-HELD = """
-    import time
-    from pathlib import Path
-    from aimlhpo import BaseObjective
-
-    FOLDER = Path(__file__).parent
-
-    class Objective(BaseObjective):
-        def train(self, trial, conf):
-            (FOLDER / f"begun-{trial.number}").touch()
-            while not (FOLDER / f"end-{trial.number}").exists() and not (FOLDER / "end").exists():
-                time.sleep(0.01)
-            (FOLDER / f"ended-{trial.number}").touch()
-            return {"val_loss": conf["model"]["x"]}
-"""
+HELD = Path(__file__).parent / "objectives" / "held.py"
 
 
 @contextmanager
@@ -81,17 +66,7 @@ def test_each_slot_has_its_next_trial_ready(tmp_path: Path) -> None:
 
 
 def test_slot_whose_worker_is_late_has_its_next_trial_ready_too(tmp_path: Path) -> None:
-    late = """
-        def __init__(self, *given, **named):
-            super().__init__(*given, **named)
-            try:
-                (FOLDER / "first").mkdir()
-            except FileExistsError:
-                while not (FOLDER / "begin").exists():
-                    time.sleep(0.01)
-
-        def train"""
-    project = Project(tmp_path, HELD.replace("        def train", late.lstrip("\n")), n_trials=10)
+    project = held(tmp_path, model={"one_is_late": True})
     with running(project, "--local", "2"):
         wait_for_claims(project, {0: True, 1: False})
         (tmp_path / "begin").touch()
@@ -195,19 +170,6 @@ def test_one_worker_with_a_seed_finds_the_same_again(tmp_path: Path) -> None:
     assert len(set(found[0])) == 8
 
 
-# Trial 0 runs out of memory when it may, and is run again with its GPU to itself.
-NEEDS_ALL = HELD.replace(
-    'trial.number}").touch()',
-    """trial.number}").touch()
-            while trial.number == trial.attempt - 1 == 0 and not (FOLDER / "full").exists():
-                time.sleep(0.01)
-            if trial.number == 0 and not (FOLDER / "again").exists():
-                (FOLDER / "again").write_text(str(os.getpid()))
-                raise RuntimeError("CUDA out of memory")""",
-    1,
-).replace("import time", "import os, time")
-
-
 def has_ended(file: Path) -> bool:
     """Whether the process is gone that has written its number into the file."""
     return file.exists() and file.read_text() != "" and not Path("/proc", file.read_text()).exists()
@@ -217,7 +179,7 @@ def test_slot_that_is_free_elsewhere_does_not_wait_behind_a_trial_that_has_its_g
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    project = Project(tmp_path, NEEDS_ALL, n_trials=4, gpu=True, on_oom="retry_alone")
+    project = held(tmp_path, model={"needs_all": True}, n_trials=4, gpu=True, on_oom="retry_alone")
     with running(project, "--local", "2") as alone:
         wait_for_claims(project, {0: True, 1: True, 2: False, 3: False})
         (tmp_path / "full").touch()

@@ -16,20 +16,8 @@ from tests.conftest import STORAGE_KINDS
 from tests.project import Project
 from tests.waiting import wait_until
 
-SLOW = """
-    import os, time
-    from aimlhpo import BaseObjective
-
-    class Objective(BaseObjective):
-        def train(self, trial, conf):
-            state = self.checkpoint_dir(trial) / "step"
-            for step in range(1000):
-                trial.report(1.0, step)
-                state.with_suffix(".new").write_text(str(step))
-                os.replace(state.with_suffix(".new"), state)
-                time.sleep(0.05)
-            return {"val_loss": 1.0}
-"""
+OBJECTIVES = Path(__file__).parent / "objectives"
+SLOW, QUICK = OBJECTIVES / "slow.py", OBJECTIVES / "quick.py"
 
 
 @pytest.mark.parametrize("kind", STORAGE_KINDS)
@@ -116,21 +104,19 @@ def test_stopped_study_gives_its_trials_back_and_goes_on(tmp_path: Path, number:
     assert command.returncode == ExitCode.INTERRUPTED, output
     assert "reload: 1" in output
     assert project.states() == {"WAITING": 2}
-    quick = "from aimlhpo import BaseObjective\nclass Objective(BaseObjective):\n"
-    quick += "    def train(self, trial, conf):\n"
-    quick += "        return {'val_loss': 1.0, 'found': int((self.checkpoint_dir(trial) / 'step').read_text())}\n"
-    (tmp_path / "objective.py").write_text(quick)
+    project.write_objective(QUICK)
     project.run("-r", "1")
     assert project.states() == {"COMPLETE": 2}
     assert [record["attempts"] for record in project.records()] == [2, 2]
 
 
 def test_no_process_is_left_when_the_agent_is_killed(tmp_path: Path) -> None:
-    project = Project(tmp_path, SLOW.replace("write_text(str(step))", "write_text(str(os.getpid()))"), n_trials=1)
+    project = Project(tmp_path, SLOW, n_trials=1)
     command = project.start()
-    pid = project.save_path / "checkpoints" / "trial-00000" / "step"
-    wait_until(pid.exists, "a running trial")
-    worker = Path(f"/proc/{pid.read_text()}")
+    checkpoint = project.save_path / "checkpoints" / "trial-00000" / "step"
+    wait_until(checkpoint.exists, "a running trial")
+    _, pid = checkpoint.read_text().split()
+    worker = Path(f"/proc/{pid}")
     assert worker.exists()
     command.kill()
     command.wait()
@@ -144,7 +130,7 @@ def test_killed_agent_loses_nothing(tmp_path: Path) -> None:
     command.kill()
     command.wait()
     assert project.states() == {"RUNNING": 2}
-    (tmp_path / "objective.py").write_text((tmp_path / "objective.py").read_text().replace("1000", "1"))
+    project.write_objective(QUICK)
     project.run("-r", "1")
     assert project.states() == {"COMPLETE": 2}
 
