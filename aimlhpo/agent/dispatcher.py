@@ -31,10 +31,11 @@ from aimlhpo.objective.messages import (
     Finished,
     LoadFailed,
     Outcome,
+    ReadRequest,
     Ready,
     Report,
+    SetAttribute,
     SuggestRequest,
-    UserAttr,
 )
 from aimlhpo.objective.outcome import OutcomeError
 from aimlhpo.space.constraints import constraint_values, parse_constraints
@@ -232,10 +233,10 @@ class TrialDispatcher:
                 if slot.running is not None and slot.running.prepared.claim.number == message.number:
                     slot.running.reports.append(message)
                     self._storage.report(message, slot.worker)
-            case SuggestRequest():
-                self._storage.suggest(message, slot.worker)
-            case UserAttr():
-                self._storage.set_user_attr(message)
+            case SuggestRequest() | ReadRequest():
+                self._storage.answer(message, slot.worker)
+            case SetAttribute():
+                self._storage.set_attribute(message)
             case Finished():
                 self._end_trial(slot, message.outcome)
 

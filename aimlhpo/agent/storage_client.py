@@ -18,7 +18,7 @@ from aimlhpo.agent.executor import SerialExecutor
 from aimlhpo.agent.trial_store import BatchResult, PreparedTrial, Request, SampledTrial, StudySnapshot, TrialStore
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, NoTrial, Release, Result, new_token
-from aimlhpo.objective.messages import Decision, Report, Suggested, SuggestRequest, UserAttr
+from aimlhpo.objective.messages import Answer, Decision, ReadRequest, Report, SetAttribute, SuggestRequest
 from aimlhpo.search.sampling import SamplingProcess, Suggestion
 from aimlhpo.worker.devices import Slot
 
@@ -38,7 +38,7 @@ class RequestBuffer:
     """
 
     def __init__(self, *, strict: bool = False) -> None:
-        self._can_wait = () if strict else (Report, UserAttr)
+        self._can_wait = () if strict else (Report, SetAttribute)
         self._requests: list[Request] = []
         self._has_job = self._urgent = False
         self._lock = threading.Lock()
@@ -190,7 +190,7 @@ class StorageClient:
         self._notifier.note_report(report.number, worker)
         self._buffer.put(report)
 
-    def set_user_attr(self, message: UserAttr) -> None:
+    def set_attribute(self, message: SetAttribute) -> None:
         self._buffer.put(message)
 
     def finish(self, result: Result) -> None:
@@ -310,16 +310,16 @@ class StorageClient:
         """Whether trials that were claimed ahead are better kept than given back."""
         self._executor.submit(self._store.keeps_ready, callback)
 
-    def suggest(self, request: SuggestRequest, worker: WorkerProcess) -> None:
-        """Answer the worker's suggest call."""
+    def answer(self, request: SuggestRequest | ReadRequest, worker: WorkerProcess) -> None:
+        """Answer what the worker asks for."""
 
-        def answer(answered: tuple[Suggested, str | None]) -> None:
-            suggested, complaint = answered
+        def send(answered: tuple[Answer, str | None]) -> None:
+            answer, complaint = answered
             if complaint is not None:
                 self.log(complaint)
-            worker.answer(suggested)
+            worker.answer(answer)
 
-        self._executor.submit(partial(self._store.suggest, request), answer)
+        self._executor.submit(partial(self._store.answer, request), send)
 
     def note_provenance(self, provenance_id: str, provenance: dict[str, Any]) -> None:
         """Keep what the trials run on, under its id."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.distributions import distribution_to_json
 from optuna.pruners import HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import Trial
 
@@ -24,7 +26,15 @@ from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.checkpoints import Checkpoints
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerAnswer, LedgerBatch, Release, Result
-from aimlhpo.objective.messages import Assignment, Decision, Report, Suggested, SuggestRequest, UserAttr
+from aimlhpo.objective.messages import (
+    Answer,
+    Assignment,
+    Decision,
+    ReadRequest,
+    Report,
+    SetAttribute,
+    SuggestRequest,
+)
 from aimlhpo.results.table import ResultsWriter
 from aimlhpo.search.asha import ASHA
 from aimlhpo.search.samplers import one_metric
@@ -49,7 +59,7 @@ class SampledTrial:
     term: int
 
 
-Request = Report | UserAttr | Beginning | Result | Release | ClaimRequest | SampledTrial
+Request = Report | SetAttribute | Beginning | Result | Release | ClaimRequest | SampledTrial
 """What the main thread may ask for; those that have gathered are done in one batch."""
 
 
@@ -148,6 +158,7 @@ class TrialBuilder:
         self._reports = config.optuna.reported_metric is not None
         self._strict = config.optuna.pruning == "strict"
         self._sampling = Sampling(config, study)
+        self._distributions = {name: distribution_to_json(d) for name, d in config.space.distributions.items()}
         self._attached: dict[int, Trial] = {}
 
     def sample(self, claims: Sequence[Claim]) -> list[dict[str, Any]]:
@@ -174,17 +185,16 @@ class TrialBuilder:
             reports=self._reports,
             strict_pruning=self._strict,
             pause=promotion.pause(stored) if promotion is not None else None,
+            distributions=self._distributions,
+            trial_id=claim.trial_id,
         )
         return PreparedTrial(claim, assignment, term)
 
-    def suggest(self, claim: Claim, request: SuggestRequest) -> Suggested:
-        """Answer a suggest call for a parameter that the YAML does not declare."""
-        try:
-            if claim.number not in self._attached:
-                self._attached[claim.number] = self._sampling.attach_again(claim.trial_id, claim.number)
-            return Suggested(getattr(self._attached[claim.number], request.method)(**request.arguments))
-        except (ValueError, TypeError) as error:
-            return Suggested(error=error)
+    def suggest(self, claim: Claim, request: SuggestRequest) -> Any:
+        """The value for a suggest call of a parameter that the YAML does not declare. Raises what Optuna raises."""
+        if claim.number not in self._attached:
+            self._attached[claim.number] = self._sampling.attach_again(claim.trial_id, claim.number)
+        return getattr(self._attached[claim.number], request.method)(**request.arguments)
 
     def forget(self, number: int) -> None:
         """This attempt at the trial is over, or others may have gone on with the trial meanwhile."""
@@ -230,10 +240,11 @@ class TrialStore:
         writes: dict[int, list[Operation]] = defaultdict(list)
         decisions = self._take_reports(by_type[Report], {result.number for result in results}, writes)
         with self._storage.gather() as operations:
-            for attribute in by_type[UserAttr]:
+            storage = self._storage
+            for attribute in by_type[SetAttribute]:
                 if attribute.number in self._held:
-                    trial_id = self._held[attribute.number].trial_id
-                    self._storage.set_trial_user_attr(trial_id, attribute.key, attribute.value)
+                    set_one = storage.set_trial_system_attr if attribute.system else storage.set_trial_user_attr
+                    set_one(self._held[attribute.number].trial_id, attribute.key, attribute.value)
         for operation in operations:
             writes[operation.trial_id].append(operation)
         for trial in sampled:
@@ -335,22 +346,39 @@ class TrialStore:
             raise
         return [self._builder.build(claim, sampled, term) for claim, sampled in zip(claims, values, strict=True)]
 
-    def suggest(self, request: SuggestRequest) -> tuple[Suggested, str | None]:
-        """The answer to a suggest call, and a line for the user where the storage has refused the parameter.
+    def answer(self, request: SuggestRequest | ReadRequest) -> tuple[Answer, str | None]:
+        """The answer to a worker, and a line for the user where the storage has refused a parameter.
 
         What it refuses for good costs the value, not the agent.
         """
+        complaint = None
         try:
             self._confirm_claims()
             claim = self._held.get(request.number)
             if claim is None:
-                return Suggested(error=RuntimeError("this trial has been given to another worker")), None
-            return self._builder.suggest(claim, request), None
+                raise RuntimeError("this trial has been given to another worker")
+            if isinstance(request, SuggestRequest):
+                value = self._builder.suggest(claim, request)
+            else:
+                value = pickle.dumps(self._read(claim, request.what))
+            return Answer(value, question=request.question), None
+        except (ValueError, TypeError, RuntimeError) as error:  # Optuna's own, which the objective is to see
+            if is_outage(error):
+                raise
+            refused: Exception = error
         except Exception as error:
             if is_outage(error):
                 raise
-            refused = RuntimeError(f"the storage does not take the parameter {request.arguments['name']!r}")
-            return Suggested(error=refused), _refused(request.number, error)
+            refused, complaint = RuntimeError("the storage has refused this"), _refused(request.number, error)
+            if isinstance(request, SuggestRequest):
+                refused = RuntimeError(f"the storage does not take the parameter {request.arguments['name']!r}")
+        return Answer(error=refused, question=request.question), complaint
+
+    def _read(self, claim: Claim, what: str) -> Any:
+        """Raises what Optuna raises, such as ValueError for the best trial before one is complete."""
+        if what == "trial":
+            return self._storage.get_trial(claim.trial_id)
+        return self._study.get_trials(deepcopy=False) if what == "trials" else getattr(self._study, what)
 
     def _confirm_claims(self) -> None:
         while not self._lease.valid():

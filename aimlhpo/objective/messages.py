@@ -1,8 +1,8 @@
 """What an agent and its workers say to each other over a pipe, as pickled dataclasses.
 
-agent -> worker   Setup, then an Assignment for each trial; Decision and Suggested while one runs; Stop at the end
-worker -> agent   Started where it was forked, Ready or LoadFailed, then Report, UserAttr and SuggestRequest while a
-                  trial runs, and Finished when it has ended
+agent -> worker   Setup, then an Assignment for each trial; Decision and Answer while one runs; Stop at the end
+worker -> agent   Started where it was forked, Ready or LoadFailed, then Report, SetAttribute, SuggestRequest and
+                  ReadRequest while a trial runs, and Finished when it has ended
 """
 
 from __future__ import annotations
@@ -130,6 +130,8 @@ class Assignment:
         names: from a parameter's key in the YAML to its name in the study.
         settings: the arguments that the YAML declares each parameter with.
         plain: the names that stand at no path of the model configuration: only the objective's own code can read them.
+        distributions: what Optuna searches for each parameter, as Optuna's JSON.
+        trial_id: the trial's id in the storage.
         checkpoint_dir: the trial's own directory, which is not made yet.
         user_attrs: what earlier attempts have set.
         intermediate_values: step -> value, what earlier attempts have reported.
@@ -151,6 +153,8 @@ class Assignment:
     reports: bool = True
     strict_pruning: bool = False
     pause: Pause | None = None
+    distributions: Mapping[str, str] = field(default_factory=dict)
+    trial_id: int = -1
 
 
 @dataclass(frozen=True)
@@ -163,11 +167,21 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Suggested:
-    """The answer to a SuggestRequest; `error` is what Optuna refused it with."""
+class Answer:
+    """The answer to one question; `error` is what it was refused with.
+
+    `question` is that of the SuggestRequest or ReadRequest: whoever asked takes no other answer for its own.
+    """
 
     value: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
+    question: int = 0
+
+    def get(self) -> Any:
+        """The value. Raises the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -216,15 +230,29 @@ class SuggestRequest:
     number: int
     method: str
     arguments: dict[str, Any]
+    question: int = 0
 
 
 @dataclass(frozen=True)
-class UserAttr:
-    """A JSON value to be kept with the trial."""
+class ReadRequest:
+    """Asks for what the agent knows: an attribute of Optuna's study, or "trial", this one as it is stored.
+
+    The answer's value is a pickle, which is made and read beside the threads that pass messages on.
+    """
+
+    number: int
+    what: str
+    question: int = 0
+
+
+@dataclass(frozen=True)
+class SetAttribute:
+    """A JSON value to be kept with the trial, among its user attributes or, with `system`, its system attributes."""
 
     number: int
     key: str
     value: Any
+    system: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,48 @@
 """The trial that user code sees in a worker: Optuna's trial interface, with the agent behind it.
 
 Nothing here waits for the storage. Reports leave by a pipe, and `should_prune` gives the newest decision that has come
-back; only a suggestion of an undeclared parameter waits for its answer. Runs in the worker's training thread.
+back; only a suggestion of an undeclared parameter, and what is read of the study, wait for their answers. Runs in the
+worker's training thread, and in processes that the objective starts: there a trial passes on what it is asked to do to
+the process that it belongs to (`relay`).
+
+To Optuna's own code a `Trial` is an instance of `optuna.trial.Trial`, but Optuna is loaded only where the objective
+imports it or asks for what is made of its classes.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import os
+import pickle
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from aimlhpo.objective.messages import Assignment, Report, SuggestRequest, UserAttr
+from aimlhpo.objective.messages import (
+    Assignment,
+    ReadRequest,
+    Report,
+    SetAttribute,
+    StudyInfo,
+    SuggestRequest,
+)
+from aimlhpo.objective.relay import RelayedChannel, ShouldPrune, TrialAddress
+from aimlhpo.objective.study import ReadOnlyStudy, TrialStorage
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 LAST_STEP = 2**31 - 1  # what a database column holds
+_CONSTRAINT = "constraints:"  # before the key, among the system attributes: there Optuna's samplers look for them
+_UNKNOWN = StudyInfo("", ["minimize"], [])
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class Channel(Protocol):
@@ -23,15 +51,40 @@ class Channel(Protocol):
     def send(self, message: object) -> None:
         """Send a message that has no answer."""
 
-    def request(self, message: SuggestRequest) -> Any:
-        """Send a request and wait for the suggested value. Raises what Optuna raised."""
+    def request(self, message: SuggestRequest | ReadRequest) -> Any:
+        """Send a request and wait for the answer. Raises what it was refused with."""
 
     def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
         """Whether the newest decision is to prune trial `number`; with `wait`, the one on the report at `step`."""
 
 
+def _takes_entries(method: _Method) -> _Method:
+    """Let a suggest method take a whole entry of `conf["optuna"]["parameters"]`, as `trial.suggest_int(**entry)`.
+
+    It then gives the value of the parameter that the entry declares, with that parameter's type.
+    """
+
+    @functools.wraps(method)
+    def suggest(self: Trial, *arguments: Any, **named: Any) -> Any:
+        if not arguments and "type" in named and isinstance(named.get("settings"), Mapping):
+            return self.suggest(self._key_of(named))
+        return method(self, *arguments, **named)
+
+    return suggest  # type: ignore[return-value]
+
+
 class Trial:
     """One attempt at one trial.
+
+    It may be copied, and pickled into other processes. A copy in this process is the trial itself; in another process
+    it can read what was known when it was made, and does everything else in the process that the trial belongs to, or
+    raises RuntimeError where the trial has ended or cannot be reached.
+
+    Args:
+        assignment: what is to be run.
+        channel: the way to the agent.
+        study: what is known of the study.
+        relay: the name of the socket at which other processes reach this one.
 
     Attributes:
         number: the trial's number in the study; an interrupted trial keeps it.
@@ -41,9 +94,12 @@ class Trial:
         user_attrs: what earlier attempts, and this one, set with `set_user_attr`.
         intermediate_values: step -> value, everything reported so far, earlier attempts included.
         results: the metrics that the objective recorded.
+        datetime_start: when this attempt began.
     """
 
-    def __init__(self, assignment: Assignment, channel: Channel) -> None:
+    def __init__(
+        self, assignment: Assignment, channel: Channel, study: StudyInfo = _UNKNOWN, relay: bytes = b""
+    ) -> None:
         self.number = assignment.number
         self.attempt = assignment.attempt
         self.conf = assignment.conf
@@ -52,11 +108,54 @@ class Trial:
         self.intermediate_values = dict(assignment.intermediate_values)
         self.results: Mapping[str, Any] = {}
         self.datetime_start = datetime.now()
-        self._assignment = assignment
-        self._channel = channel
+        self._assignment, self._study = assignment, study
+        self._address = TrialAddress(assignment.number, assignment.attempt, os.getpid(), relay)
+        self._process, self._way = os.getpid(), channel
         self._values = WatchedValues(assignment.values)
+        self._suggested: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._system_attrs: dict[str, Any] = {}
         self._last_step: int | None = None
         self._told_to_end = False
+
+    # --- one trial in several processes ---
+
+    @property
+    def _channel(self) -> Channel:
+        """The way to the agent; in a process that the trial does not belong to, the way to the one that it does."""
+        if self._process != os.getpid():
+            self._process, self._way = os.getpid(), RelayedChannel(self._address)
+        return self._way
+
+    def take(self, message: object) -> Any:
+        """Do what another process that holds the trial was asked for. Raises what the call raises there."""
+        self._values.read.update(self._values)
+        match message:
+            case Report():
+                return self.report(message.value, message.step)
+            case SetAttribute():
+                return self._set_attribute(message.key, message.value, system=message.system)
+            case SuggestRequest():
+                return getattr(self, message.method)(**message.arguments)
+            case ReadRequest():
+                return self._channel.request(message)
+            case ShouldPrune():
+                return self.should_prune()
+        raise TypeError(f"no message of a trial: {message!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._values.read.update(self._values)  # by whoever gets the pickle
+        return _restore, ({**self.__dict__, "_process": None, "_way": None},)
+
+    def __copy__(self) -> Trial:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Trial:
+        return self
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """Optuna's class where that is loaded, so that `isinstance` takes a trial for one of its trials."""
+        return getattr(sys.modules.get("optuna.trial"), "Trial", Trial)
 
     # --- parameters ---
 
@@ -64,6 +163,26 @@ class Trial:
     def params(self) -> Mapping[str, Any]:
         """The values of all parameters suggested so far, by their name in the study."""
         return self._values
+
+    @property
+    def relative_params(self) -> dict[str, Any]:
+        """The values of the declared parameters, which were sampled together before the trial began."""
+        return dict(self._assignment.values)
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """What Optuna searches for each parameter suggested so far, by its name in the study."""
+        from optuna import distributions
+
+        found = {
+            name: distributions.json_to_distribution(text)
+            for name, text in self._assignment.distributions.items()
+            if name in self._assignment.values
+        }
+        for name, (method, arguments) in self._suggested.items():
+            kind = {"suggest_int": "IntDistribution", "suggest_float": "FloatDistribution"}
+            found.setdefault(name, getattr(distributions, kind.get(method, "CategoricalDistribution"))(**arguments))
+        return found
 
     @property
     def unread(self) -> list[str]:
@@ -84,6 +203,7 @@ class Trial:
             )
         return self._values[name]
 
+    @_takes_entries
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
@@ -93,10 +213,12 @@ class Trial:
         """
         return float(self._suggest("suggest_float", name, low=low, high=high, step=step, log=log))
 
+    @_takes_entries
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """As `suggest_float`, for a whole number."""
         return int(self._suggest("suggest_int", name, low=low, high=high, step=step, log=log))
 
+    @_takes_entries
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """As `suggest_float`, for one of the choices, which have to be what JSON can hold."""
         options = [plain(choice) for choice in choices]
@@ -106,14 +228,17 @@ class Trial:
                 return choice
         return value
 
+    @_takes_entries
     def suggest_uniform(self, name: str, low: float, high: float) -> float:
         """The same as `suggest_float(name, low, high)`, under Optuna's old name."""
         return self.suggest_float(name, low, high)
 
+    @_takes_entries
     def suggest_loguniform(self, name: str, low: float, high: float) -> float:
         """The same as `suggest_float(name, low, high, log=True)`."""
         return self.suggest_float(name, low, high, log=True)
 
+    @_takes_entries
     def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
         """The same as `suggest_float(name, low, high, step=q)`."""
         return self.suggest_float(name, low, high, step=q)
@@ -122,7 +247,22 @@ class Trial:
         declared = self._assignment.settings.get(name)
         if name not in self._values or _meaning(declared) != _meaning(arguments):
             self._values[name] = self._channel.request(SuggestRequest(self.number, method, {"name": name, **arguments}))
+            self._suggested[name] = method, arguments
         return self._values[name]
+
+    def _key_of(self, entry: Mapping[str, Any]) -> str:
+        """The key of a declared parameter, or its name, from its whole entry. Raises TypeError where it has none."""
+        settings, declared = entry["settings"], self.conf["optuna"]["parameters"]
+        if "name" in settings:
+            return str(settings["name"])
+        same = [key for key, other in declared.items() if other["settings"] is settings]
+        keys: list[str] = same or [key for key, other in declared.items() if other == entry]
+        if len(keys) != 1:
+            raise TypeError(
+                f"trial.suggest_*(**entry): which of the parameters {', '.join(declared)} the entry {entry} is for "
+                "is not clear; give it a name (settings: name: ...), or call trial.suggest(key)"
+            )
+        return keys[0]
 
     # --- reports and pruning ---
 
@@ -138,7 +278,7 @@ class Trial:
         """
         self._refuse_several_metrics("report")
         try:
-            number = float(value)
+            number = float(one_element(value))
         except (TypeError, ValueError):
             raise TypeError(f"trial.report takes a number, not {value!r} ({type(value).__name__})") from None
         try:
@@ -178,8 +318,33 @@ class Trial:
 
     def set_user_attr(self, key: str, value: Any) -> None:
         """Keep a JSON value with the trial. Raises TypeError for what JSON cannot hold."""
-        self._channel.send(UserAttr(self.number, key, plain(value)))
-        self.user_attrs[key] = value
+        self._set_attribute(key, value, system=False)
+
+    def set_constraint(self, key: str, value: float) -> None:
+        """As Optuna's: a value above 0 says that the trial breaks the constraint of this name.
+
+        What is set first counts. Raises TypeError for what is no number, ValueError for NaN.
+        """
+        try:
+            number = float(one_element(value))
+        except (TypeError, ValueError):
+            raise TypeError(f"trial.set_constraint takes a number, not {value!r} ({type(value).__name__})") from None
+        if math.isnan(number):
+            raise ValueError(f"trial.set_constraint({key!r}): NaN is no value of a constraint")
+        if _CONSTRAINT + key in self._system_attrs:
+            warnings.warn(f"the constraint {key!r} is set already; this value is ignored", stacklevel=2)
+        else:
+            self._set_attribute(_CONSTRAINT + key, number, system=True)
+
+    @property
+    def constraints(self) -> dict[str, float]:
+        """The values set by `set_constraint`, in earlier attempts, too."""
+        found = self.system_attrs.items()
+        return {key.removeprefix(_CONSTRAINT): value for key, value in found if key.startswith(_CONSTRAINT)}
+
+    def _set_attribute(self, key: str, value: Any, *, system: bool) -> None:
+        self._channel.send(SetAttribute(self.number, key, plain(value), system))
+        (self._system_attrs if system else self.user_attrs)[key] = value
 
     def record_results(self, results: Any) -> None:
         """Keep the dict that the objective returned, for the results table."""
@@ -191,6 +356,52 @@ class Trial:
         path = Path(self._assignment.checkpoint_dir)
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    # --- the study ---
+
+    @property
+    def study(self) -> ReadOnlyStudy:
+        """The study, to be read: its name and directions, and its trials as far as the agent knows them."""
+        return ReadOnlyStudy(self._study, self._read, self.storage)
+
+    @property
+    def storage(self) -> TrialStorage:
+        """The trial's own attributes, with the interface of Optuna's storages."""
+        return TrialStorage(self._trial_id, self._attributes, self._set_attribute)
+
+    @property
+    def system_attrs(self) -> dict[str, Any]:
+        """What Optuna, its samplers and aimlhpo itself keep with the trial."""
+        stored: FrozenTrial = self._read("trial")
+        return {**stored.system_attrs, **self._system_attrs}
+
+    @property
+    def _trial_id(self) -> int:
+        return self._assignment.trial_id
+
+    def _attributes(self, system: bool) -> dict[str, Any]:
+        return self.system_attrs if system else self.user_attrs
+
+    def _read(self, what: str) -> Any:
+        """Ask the agent for what it knows: an attribute of the study, or "trial"."""
+        answer = self._channel.request(ReadRequest(self.number, what))
+        return pickle.loads(answer)  # noqa: S301 -- from the agent
+
+
+def _restore(state: dict[str, Any]) -> Trial:
+    """A trial in another process, out of a pickle."""
+    trial = Trial.__new__(Trial)
+    trial.__dict__.update(state)
+    return trial
+
+
+def one_element(value: Any) -> Any:
+    """The Python scalar inside an array or tensor with one element, of any shape; anything else as it is."""
+    array = value
+    if getattr(value, "shape", None) is not None and not hasattr(value, "item"):  # as TensorFlow's tensors
+        array = value.numpy() if callable(getattr(value, "numpy", None)) else value
+    shape, item = getattr(array, "shape", None), getattr(array, "item", None)
+    return item() if isinstance(shape, tuple) and math.prod(shape) == 1 and callable(item) else value
 
 
 def plain(value: Any) -> Any:

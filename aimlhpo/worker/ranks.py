@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup, Suggested, SuggestRequest
+from aimlhpo.objective.messages import FAIL, Answer, Assignment, Finished, Outcome, ReadRequest, Setup, SuggestRequest
 from aimlhpo.objective.trial import Channel
 
 _CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -143,21 +143,21 @@ class SharingChannel:
     def send(self, message: object) -> None:
         self._inner.send(message)
 
-    def request(self, message: SuggestRequest) -> Any:
+    def request(self, message: SuggestRequest | ReadRequest) -> Any:
         try:
             value = self._inner.request(message)
         except Exception as error:
-            self._share(Suggested(error=error))
+            self._share(Answer(error=error))
             raise
-        self._share(Suggested(value))
+        self._share(Answer(value))
         return value
 
     def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
         prune = self._inner.decision(number, step, wait=wait)
-        self._share(Suggested(prune))
+        self._share(Answer(prune))
         return prune
 
-    def _share(self, answer: Suggested) -> None:
+    def _share(self, answer: Answer) -> None:
         for other in self._others:
             other.send(answer)
 
@@ -175,19 +175,17 @@ class FollowingChannel:
     def send(self, message: object) -> None:
         """Rank 0 alone reports."""
 
-    def request(self, message: SuggestRequest) -> Any:
+    def request(self, message: SuggestRequest | ReadRequest) -> Any:
         return self._next()
 
     def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
         return bool(self._next())
 
     def _next(self) -> Any:
-        answer: Suggested | None = self._connection.recv()
+        answer: Answer | None = self._connection.recv()
         if answer is None:
             raise RankZeroIsDone
-        if answer.error is not None:
-            raise answer.error
-        return answer.value
+        return answer.get()
 
 
 def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:

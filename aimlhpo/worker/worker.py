@@ -2,9 +2,6 @@
 
 Runs in the main thread of the worker's process, which is user code's too: whatever the objective does, raises, prints
 or closes costs the trial at hand and nothing else. Optuna is not imported here; an objective may do so.
-
-`PipeChannel` is the worker's end of the pipe to its agent. The training thread sends; a thread of the channel's own
-receives, and ends the process when the agent is gone.
 """
 
 from __future__ import annotations
@@ -12,13 +9,11 @@ from __future__ import annotations
 import copy
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
 from typing import Any
 
 from aimlhpo.errors import ObjectiveError
@@ -29,19 +24,18 @@ from aimlhpo.objective.messages import (
     PAUSED,
     PRUNED,
     Assignment,
-    Decision,
     Finished,
     LoadFailed,
     Outcome,
-    Pause,
     Ready,
     Setup,
     Stop,
-    Suggested,
-    SuggestRequest,
+    StudyInfo,
 )
 from aimlhpo.objective.outcome import OutcomeError, Pruned, extract_values, scalars
+from aimlhpo.objective.relay import Relay
 from aimlhpo.objective.trial import Channel, Trial, plain
+from aimlhpo.worker.channel import PipeChannel
 from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
 from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.ranks import Begin, FollowingChannel, RankEnded, RankGroup, RankZeroIsDone, rank_environment
@@ -62,14 +56,15 @@ def run_worker(connection: Connection, imported: type[BaseObjective] | None = No
         return
     channel.send(Ready(provenance(setup.command.source if setup.command else setup.objective)))
     channel.start()
-    worker = os.getpid()
+    relay, worker = Relay(), os.getpid()
     while not isinstance(assignment := channel.assignments.get(), Stop):
         output.restore()
         ranks.begin(assignment)
-        outcome = attempt(objective, assignment, ranks.channel, setup.study.metric)
+        outcome = attempt(objective, assignment, ranks.channel, setup.study, relay)
         if os.getpid() != worker:
             os._exit(0)  # the objective forked, and its child came back from it: the worker's own result counts
         ranks.finish()
+        channel.end_trial()
         channel.send(Finished(assignment.number, outcome))
 
 
@@ -77,6 +72,7 @@ def run_rank(connection: Connection, rank: int) -> None:
     """Be another rank of the worker at the other end, until that one ends."""
     setup: Setup = connection.recv()
     objective = load(setup, f"cuda:{rank}" if setup.device.startswith("cuda") else setup.device)
+    relay = Relay()
     while True:
         begin = connection.recv()
         if not isinstance(begin, Begin):  # answers that this rank did not ask for
@@ -86,9 +82,10 @@ def run_rank(connection: Connection, rank: int) -> None:
         if isinstance(objective, LoadFailed):
             ended = RankEnded(objective.message, objective.detail)
         else:
-            trial = Trial(begin.assignment, FollowingChannel(connection))
+            trial = Trial(begin.assignment, FollowingChannel(connection), setup.study, relay.name)
             try:
-                objective.train(trial, trial.conf)
+                with relay.serving(trial):
+                    objective.train(trial, trial.conf)
             except RankZeroIsDone:
                 pass
             except BaseException as error:  # noqa: BLE001 -- told to rank 0, which fails the trial
@@ -113,14 +110,15 @@ def load(setup: Setup, device: str, imported: type[BaseObjective] | None = None)
 
 
 def attempt(
-    objective: Callable[[Trial], Any], assignment: Assignment, channel: Channel, metrics: Sequence[str]
+    objective: Callable[[Trial], Any], assignment: Assignment, channel: Channel, study: StudyInfo, relay: Relay
 ) -> Outcome:
     """Run the objective on the assignment. Never raises: a failure is an Outcome with its cause."""
     _headline(f"trial {assignment.number}, attempt {assignment.attempt}")
-    trial = Trial(assignment, channel)
+    trial = Trial(assignment, channel, study, relay.name)
     before = copy.deepcopy(assignment.conf)
     started = time.monotonic()
-    ending = _run(objective, trial, metrics)
+    with relay.serving(trial):
+        ending = _run(objective, trial, study.metric)
     seconds = time.monotonic() - started
     _headline(f"trial {assignment.number}: {ending['state']} after {seconds:.1f} s")
     return Outcome(
@@ -230,76 +228,3 @@ def _print(text: str) -> None:
     with suppress(OSError, ValueError):
         sys.stderr.flush()
         print(text, flush=True)
-
-
-class PipeChannel:
-    """Passes messages on between the training thread and the agent.
-
-    Attributes:
-        assignments: the trials to run, and the Stop after the last one; the training thread takes them out.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self.assignments: SimpleQueue[Assignment | Stop] = SimpleQueue()
-        self._connection = connection
-        self._sending = threading.Lock()
-        self._answers: SimpleQueue[Suggested] = SimpleQueue()
-        self._pause: Pause | None = None
-        self._decision: Decision | None = None  # the newest one; the condition guards it
-        self._decided = threading.Condition()
-
-    def start(self) -> None:
-        """Begin to receive."""
-        threading.Thread(target=self._receive, name="channel", daemon=True).start()
-
-    def send(self, message: object) -> None:
-        """Send to the agent; any thread may."""
-        with self._sending:
-            self._connection.send(message)
-
-    def request(self, message: SuggestRequest) -> Any:
-        """Ask the agent for a suggestion and wait for it. Raises what Optuna raised there."""
-        self.send(message)
-        answer = self._answers.get()
-        if answer.error is not None:
-            raise answer.error
-        return answer.value
-
-    def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
-        """Whether the newest decision is to prune trial `number`; with `wait`, the one on the report at `step`.
-
-        At the rung where the trial pauses there is nothing to decide.
-        """
-        if self._pause is not None and step is not None and step >= self._pause.step:
-            return True
-
-        def newest() -> Decision | None:
-            return self._decision if self._decision is not None and self._decision.number == number else None
-
-        with self._decided:
-            if wait and step is not None:
-                self._decided.wait_for(lambda: (known := newest()) is not None and known.step >= step)
-            known = newest()
-            return known is not None and known.prune
-
-    def _receive(self) -> None:
-        try:
-            while True:
-                message = self._connection.recv()
-                match message:
-                    case Assignment():
-                        self._pause, self._decision = message.pause, None
-                        self.assignments.put(message)
-                    case Stop():
-                        self.assignments.put(message)
-                    case Suggested():
-                        self._answers.put(message)
-                    case Decision():
-                        with self._decided:
-                            self._decision = message
-                            self._decided.notify_all()
-        except (EOFError, OSError):
-            os._exit(1)
-        except Exception:  # noqa: BLE001 -- the trial would wait for ever for what cannot be read
-            traceback.print_exc()
-            os._exit(1)

@@ -19,7 +19,7 @@ from aimlhpo.config.schema import Config
 from aimlhpo.ledger.leases import Holder, Lease
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, Release, new_token
-from aimlhpo.objective.messages import Report, Suggested, SuggestRequest
+from aimlhpo.objective.messages import Report, SuggestRequest
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.base import CLAIM
 from aimlhpo.storage.retry import RetryPolicy
@@ -135,8 +135,7 @@ def test_trial_that_begins_goes_on(agent: Agent) -> None:
 def test_trial_that_comes_back_has_the_values_that_others_have_suggested_meanwhile(agent: Agent) -> None:
     def suggest(name: str) -> object:
         request = SuggestRequest(claim.number, "suggest_int", {"name": name, "low": 0, "high": 10**9})
-        answer, _ = agent.store.suggest(request)
-        assert isinstance(answer, Suggested)
+        answer, _ = agent.store.answer(request)
         assert answer.error is None
         return answer.value
 

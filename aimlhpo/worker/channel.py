@@ -1,0 +1,114 @@
+"""The worker's end of the pipe to its agent.
+
+Any thread of the worker may send and ask; a thread of the channel's own receives, and ends the process when the agent
+is gone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import traceback
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from aimlhpo.objective.messages import Answer, Assignment, Decision, ReadRequest, Stop, SuggestRequest
+
+
+class PipeChannel:
+    """Passes messages on between the worker's threads and the agent.
+
+    Attributes:
+        assignments: the trials to run, and the Stop after the last one; the training thread takes them out.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.assignments: SimpleQueue[Assignment | Stop] = SimpleQueue()
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._questions = itertools.count(1)
+        self._asked: dict[int, SimpleQueue[Answer]] = {}
+        self._decided = threading.Condition()  # guards the next two
+        self._running: Assignment | None = None
+        self._decision: Decision | None = None  # the newest one on that trial
+
+    def start(self) -> None:
+        """Begin to receive."""
+        threading.Thread(target=self._receive, name="channel", daemon=True).start()
+
+    def send(self, message: object) -> None:
+        """Send to the agent; any thread may."""
+        with self._sending:
+            self._connection.send(message)
+
+    def request(self, message: SuggestRequest | ReadRequest) -> Any:
+        """Ask the agent and wait for its answer. Raises what it was refused with.
+
+        An answer whose asker has given up meanwhile, by an alarm's exception for example, is dropped.
+        """
+        question, answer = next(self._questions), SimpleQueue[Answer]()
+        self._asked[question] = answer
+        try:
+            self.send(replace(message, question=question))
+            return answer.get().get()
+        finally:
+            del self._asked[question]
+
+    def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
+        """Whether the newest decision is to prune trial `number`; with `wait`, the one on the report at `step`.
+
+        At the rung where the trial pauses there is nothing to decide. False for a trial that has ended.
+        """
+        with self._decided:
+            if wait and step is not None:
+                self._decided.wait_for(lambda: self._is_settled(number, step))
+            if self._running is None or self._running.number != number:
+                return False
+            pause = self._running.pause
+            if pause is not None and step is not None and step >= pause.step:
+                return True
+            return self._decision is not None and self._decision.prune
+
+    def _is_settled(self, number: int, step: int) -> bool:
+        """Whether there is nothing to wait for: the decision on that report is here, or none will come."""
+        if self._running is None or self._running.number != number:
+            return True
+        pause = self._running.pause
+        decided = self._decision is not None and self._decision.step >= step
+        return decided or (pause is not None and step >= pause.step)
+
+    def end_trial(self) -> None:
+        """The trial has ended: nobody waits for a decision on it any more."""
+        self._begin(None)
+
+    def _begin(self, assignment: Assignment | None) -> None:
+        with self._decided:
+            self._running, self._decision = assignment, None
+            self._decided.notify_all()
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                message = self._connection.recv()
+                match message:
+                    case Assignment():
+                        self._begin(message)
+                        self.assignments.put(message)
+                    case Stop():
+                        self.assignments.put(message)
+                    case Answer():
+                        if (asker := self._asked.get(message.question)) is not None:
+                            asker.put(message)
+                    case Decision():
+                        with self._decided:
+                            if self._running is not None and self._running.number == message.number:
+                                self._decision = message
+                                self._decided.notify_all()
+        except (EOFError, OSError):
+            os._exit(1)
+        except Exception:  # noqa: BLE001 -- the trial would wait for ever for what cannot be read
+            traceback.print_exc()
+            os._exit(1)
