@@ -1,6 +1,6 @@
 """From what an objective returned to the numbers that go into the study, and the errors that fail or prune a trial.
 
-Imports no framework: scalars of NumPy, torch and TensorFlow are recognised by their attributes.
+Imports no framework: arrays and tensors are recognised by their attributes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any
 
 from aimlhpo.errors import AimlhpoError
-from aimlhpo.objective.trial import plain
+from aimlhpo.objective.trial import one_element, plain
 
 
 class OutcomeError(AimlhpoError):
@@ -40,7 +40,7 @@ class BadValue(OutcomeError):
 def extract_values(results: Any, metrics: Sequence[str]) -> list[float]:
     """The values of `metrics`, in their order, out of a dict, a number, or (several metrics) a list or tuple.
 
-    Scalars of NumPy, torch and the like count as the numbers they hold.
+    Scalars, arrays and tensors with one element, of any framework, count as the numbers they hold.
     Raises MissingMetric or BadValue, naming what was returned.
     """
     if isinstance(results, Mapping):
@@ -66,12 +66,12 @@ def scalars(results: Any) -> dict[str, int | float | str | bool]:
     """The scalar entries of a returned dict, as plain Python values: what is kept with the trial."""
     if not isinstance(results, Mapping):
         return {}
-    found = {str(name): _plain(value) for name, value in results.items()}
+    found = {str(name): one_element(value) for name, value in results.items()}
     return {name: plain(value) for name, value in found.items() if isinstance(value, int | float | str)}
 
 
 def _number(metric: str, value: Any) -> float:
-    found = _plain(value)
+    found = one_element(value)
     if isinstance(found, bool) or not isinstance(found, Real):
         raise _bad(metric, value, "a number is needed")
     try:
@@ -83,16 +83,6 @@ def _number(metric: str, value: Any) -> float:
     if math.isinf(number):
         raise _bad(metric, value, "a finite number is needed")
     return number
-
-
-def _plain(value: Any) -> Any:
-    """The Python scalar inside a 0-d array, tensor or NumPy scalar; anything else as it is."""
-    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
-        return value.item()
-    if getattr(value, "shape", None) is not None and callable(getattr(value, "numpy", None)):
-        array = value.numpy()  # TensorFlow's tensors have no `item`; their NumPy form has
-        return array.item() if getattr(array, "ndim", None) == 0 else value
-    return value
 
 
 def _bad(metric: str, value: Any, need: str) -> BadValue:

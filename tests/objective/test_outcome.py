@@ -23,9 +23,11 @@ from aimlhpo.objective.outcome import BadValue, MissingMetric, extract_values, s
         np.array(0.25),
         torch.tensor(0.25),
         torch.tensor(0.25, requires_grad=True),
+        np.array([0.25]),
+        torch.tensor([[0.25]]),
     ],
 )
-def test_a_scalar_of_any_framework_is_its_number(value: Any) -> None:
+def test_one_number_of_any_framework_is_taken(value: Any) -> None:
     assert extract_values({"loss": value, "other": None}, ["loss"]) == [0.25]
     assert extract_values(value, ["loss"]) == [0.25]
 
@@ -34,7 +36,7 @@ def test_a_tensorflow_scalar_is_its_number() -> None:
     import tensorflow as tf
 
     assert extract_values({"loss": tf.constant(0.25)}, ["loss"]) == [0.25]
-    assert extract_values({"loss": tf.Variable(2)}, ["loss"]) == [2.0]
+    assert extract_values({"loss": tf.Variable([2])}, ["loss"]) == [2.0]
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), torch.tensor(3), np.uint8(3)])
@@ -86,8 +88,8 @@ def test_nan_has_a_cause_of_its_own(value: Any) -> None:
         (np.complex128(1), "numpy.complex128"),
         ([0.5], "[0.5] (list)"),
         ((0.5,), "(tuple)"),
-        (np.array([0.5]), "numpy.ndarray"),
-        (torch.tensor([0.5]), "torch.Tensor"),
+        (np.array([0.5, 0.5]), "numpy.ndarray"),
+        (torch.tensor([0.5, 0.5]), "torch.Tensor"),
         (float("inf"), "inf (float)"),
         (-np.float64("inf"), "inf"),
         (10**400, "(int)"),
