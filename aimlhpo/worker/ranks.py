@@ -2,10 +2,10 @@
 
 Every rank is a process that runs the objective's `train`, with the environment that torch.distributed reads (RANK,
 LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). What rank 0 learns from the agent, a pruning decision or a suggested
-value, each other rank gets in the same order, so that all ranks act alike. The other ranks report nothing.
+value, each other rank gets, too (`rank_channels`), so that all ranks act alike. The other ranks report nothing.
 
-Rank 0 calls `RankGroup` and `SharingChannel` in its training thread; a thread of the group waits for how the others
-end. The others have a `FollowingChannel` in place of the agent's; their main loop is `aimlhpo.worker.worker.run_rank`.
+Rank 0 calls `RankGroup` in its training thread; a thread of the group waits for how the others end. The main loop of
+the others is `aimlhpo.worker.worker.run_rank`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,15 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
-from aimlhpo.objective.messages import FAIL, Answer, Assignment, Finished, Outcome, ReadRequest, Setup, SuggestRequest
+from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup
 from aimlhpo.objective.trial import Channel
+from aimlhpo.worker.rank_channels import Begin, SharingChannel
 
 _CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _FIRST, _ENOUGH, _TRIES = 10000, 1000, 50  # ports
 _RANDOM = random.SystemRandom()  # not the global generator: user code seeds that one alike in all workers
 _SECONDS_AFTER_RANK_ZERO = 60.0  # that the other ranks have to end the trial
-
-
-@dataclass(frozen=True)
-class Begin:
-    """From rank 0: run this trial; the ranks meet at `port`."""
-
-    assignment: Assignment
-    port: int
 
 
 @dataclass(frozen=True)
@@ -132,60 +124,6 @@ class RankHandle:
     def send(self, message: object) -> None:
         with suppress(OSError):  # it is dead, which the end of its pipe tells
             self.connection.send(message)
-
-
-class SharingChannel:
-    """Rank 0's channel: what comes back from the agent goes to the other ranks, too."""
-
-    def __init__(self, inner: Channel, others: Sequence[RankHandle]) -> None:
-        self._inner, self._others = inner, others
-
-    def send(self, message: object) -> None:
-        self._inner.send(message)
-
-    def request(self, message: SuggestRequest | ReadRequest) -> Any:
-        try:
-            value = self._inner.request(message)
-        except Exception as error:
-            self._share(Answer(error=error))
-            raise
-        self._share(Answer(value))
-        return value
-
-    def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
-        prune = self._inner.decision(number, step, wait=wait)
-        self._share(Answer(prune))
-        return prune
-
-    def _share(self, answer: Answer) -> None:
-        for other in self._others:
-            other.send(answer)
-
-
-class RankZeroIsDone(BaseException):
-    """Rank 0 has ended the trial while this rank still asked."""
-
-
-class FollowingChannel:
-    """Another rank's channel: gives what rank 0 was given, in the same order, and sends nothing."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def send(self, message: object) -> None:
-        """Rank 0 alone reports."""
-
-    def request(self, message: SuggestRequest | ReadRequest) -> Any:
-        return self._next()
-
-    def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
-        return bool(self._next())
-
-    def _next(self) -> Any:
-        answer: Answer | None = self._connection.recv()
-        if answer is None:
-            raise RankZeroIsDone
-        return answer.get()
 
 
 def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:

@@ -38,7 +38,8 @@ from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.channel import PipeChannel
 from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
 from aimlhpo.worker.provenance import provenance
-from aimlhpo.worker.ranks import Begin, FollowingChannel, RankEnded, RankGroup, RankZeroIsDone, rank_environment
+from aimlhpo.worker.rank_channels import FollowingChannel, RankZeroIsDone
+from aimlhpo.worker.ranks import RankEnded, RankGroup, rank_environment
 
 _ERROR_LINES = 30  # of a traceback that are stored with a failed trial
 _OUR_SECTION = "optuna"  # of the model configuration
@@ -72,17 +73,15 @@ def run_rank(connection: Connection, rank: int) -> None:
     """Be another rank of the worker at the other end, until that one ends."""
     setup: Setup = connection.recv()
     objective = load(setup, f"cuda:{rank}" if setup.device.startswith("cuda") else setup.device)
-    relay = Relay()
+    channel, relay = FollowingChannel(connection), Relay()
     while True:
-        begin = connection.recv()
-        if not isinstance(begin, Begin):  # answers that this rank did not ask for
-            continue
+        begin = channel.next_trial()
         os.environ.update(rank_environment(rank, setup.ranks, begin.port))
         ended = RankEnded()
         if isinstance(objective, LoadFailed):
             ended = RankEnded(objective.message, objective.detail)
         else:
-            trial = Trial(begin.assignment, FollowingChannel(connection), setup.study, relay.name)
+            trial = Trial(begin.assignment, channel, setup.study, relay.name)
             try:
                 with relay.serving(trial):
                     objective.train(trial, trial.conf)
@@ -165,8 +164,18 @@ def cause_of(error: BaseException) -> str:
     names = {cls.__name__ for cls in type(error).__mro__}
     if names.intersection(OUT_OF_MEMORY) or "CUDA out of memory" in text:
         return "out of memory"
-    message = next(iter(text.splitlines()), "")
+    message = next(iter(text.splitlines()), "") + _advice(error)
     return f"exception: {type(error).__name__}: {message}".rstrip(": ")
+
+
+def _advice(error: BaseException) -> str:
+    """What to write instead of what has raised the error, where something takes its place here."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).startswith("optuna_integration.pytorch_distributed"):
+            return (
+                "; leave TorchDistributedTrial out: each rank has a trial of its own here, and all get the same answers"
+            )
+    return ""
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
