@@ -1,9 +1,12 @@
 """What user code meets: the class that it subclasses, the trial that it is given, and what it may return.
 
-Runs in the processes that train, and imports none of the other rooms and no framework; Optuna is not loaded either.
+Runs in the processes that train, and imports none of the other rooms and no framework; Optuna is loaded only where the
+objective asks for something that is made of its classes.
 
     base       BaseObjective, and loading `Objective` from the user's file
     trial      the trial that `train` gets: parameters, reports, pruning, checkpoints
+    study      what can be read of the study, and the trial's attributes as callbacks of other packages set them
+    relay      the trial in processes that the objective starts
     outcome    from what `train` returned to the numbers that go into the study
     script     `aimlhpo.report` and `aimlhpo.checkpoint_dir`, for scripts that are run by `command`
     messages   what an agent and its workers say to each other over a pipe, a program as the objective included

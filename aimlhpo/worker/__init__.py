@@ -1,13 +1,14 @@
 """The processes that train: what runs beside user code, one trial after another, in one slot.
 
-A worker holds no storage and never imports Optuna: all that it knows of the study comes over the pipe from its agent.
+A worker holds no storage and needs no Optuna: all that it knows of the study comes over the pipe from its agent.
 It may import `objective` and `config`. User code runs in the main thread of a worker; a thread receives what the agent
 sends.
 
     fork_server     the process that imports the objective once, of which workers are forked
-    worker          the main loop: load the objective, run one trial after another, hand the results back;
-                    and the worker's end of the pipe
+    worker          the main loop: load the objective, run one trial after another, hand the results back
+    channel         the worker's end of the pipe to its agent
     ranks           one trial on several devices: the other ranks of a worker
+    rank_channels   what these ranks are told when they ask
     command         the objective of a study with `command`: runs a program for each trial
     process_guard   ends what a worker's programs have started when the worker is gone
     provenance      what a trial ran on: versions of packages, the objective's text
