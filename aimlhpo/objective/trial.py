@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 LAST_STEP = 2**31 - 1  # what a database column holds
 _CONSTRAINT = "constraints:"  # before the key, among the system attributes: there Optuna's samplers look for them
-_UNKNOWN = StudyInfo("", ["minimize"], [])
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -67,7 +66,7 @@ def _takes_entries(method: _Method) -> _Method:
     @functools.wraps(method)
     def suggest(self: Trial, *arguments: Any, **named: Any) -> Any:
         if not arguments and "type" in named and isinstance(named.get("settings"), Mapping):
-            return self.suggest(self._key_of(named))
+            return self._declared_value(self._name_of(named))
         return method(self, *arguments, **named)
 
     return suggest  # type: ignore[return-value]
@@ -97,9 +96,7 @@ class Trial:
         datetime_start: when this attempt began.
     """
 
-    def __init__(
-        self, assignment: Assignment, channel: Channel, study: StudyInfo = _UNKNOWN, relay: bytes = b""
-    ) -> None:
+    def __init__(self, assignment: Assignment, channel: Channel, study: StudyInfo, relay: bytes = b"") -> None:
         self.number = assignment.number
         self.attempt = assignment.attempt
         self.conf = assignment.conf
@@ -195,13 +192,29 @@ class Trial:
 
         Raises KeyError, naming the declared keys, where there is none.
         """
-        name = self._assignment.names.get(key, key)
+        return self._declared_value(self._assignment.names.get(key, key))
+
+    def _declared_value(self, name: str) -> Any:
         if name not in self._values:
             declared = ", ".join(self._assignment.names) or "none"
             raise KeyError(
-                f"no parameter {key!r} is active in this trial; declared under optuna: parameters: {declared}"
+                f"no parameter {name!r} is active in this trial; declared under optuna: parameters: {declared}"
             )
         return self._values[name]
+
+    def _name_of(self, entry: Mapping[str, Any]) -> str:
+        """The name of the parameter that a whole entry declares. Raises TypeError where that is not clear."""
+        settings, declared = entry["settings"], self.conf["optuna"]["parameters"]
+        if "name" in settings:
+            return str(settings["name"])
+        same = [key for key, other in declared.items() if other["settings"] is settings]
+        keys: list[str] = same or [key for key, other in declared.items() if other == entry]
+        if len(keys) != 1:
+            raise TypeError(
+                f"trial.suggest_*(**entry): which of the parameters {', '.join(declared)} the entry {entry} is for "
+                "is not clear; give it a name (settings: name: ...), or call trial.suggest(key)"
+            )
+        return self._assignment.names[keys[0]]
 
     @_takes_entries
     def suggest_float(
@@ -249,20 +262,6 @@ class Trial:
             self._values[name] = self._channel.request(SuggestRequest(self.number, method, {"name": name, **arguments}))
             self._suggested[name] = method, arguments
         return self._values[name]
-
-    def _key_of(self, entry: Mapping[str, Any]) -> str:
-        """The key of a declared parameter, or its name, from its whole entry. Raises TypeError where it has none."""
-        settings, declared = entry["settings"], self.conf["optuna"]["parameters"]
-        if "name" in settings:
-            return str(settings["name"])
-        same = [key for key, other in declared.items() if other["settings"] is settings]
-        keys: list[str] = same or [key for key, other in declared.items() if other == entry]
-        if len(keys) != 1:
-            raise TypeError(
-                f"trial.suggest_*(**entry): which of the parameters {', '.join(declared)} the entry {entry} is for "
-                "is not clear; give it a name (settings: name: ...), or call trial.suggest(key)"
-            )
-        return keys[0]
 
     # --- reports and pruning ---
 
