@@ -94,9 +94,10 @@ class Relay:
             _, user = _credentials(accepted)
             connection = Connection(accepted.detach())
             if user == os.getuid():
-                threading.Thread(target=self._serve, args=(connection,), name="relay", daemon=True).start()
-            else:
-                connection.close()
+                with suppress(RuntimeError):  # there can be no more threads
+                    threading.Thread(target=self._serve, args=(connection,), name="relay", daemon=True).start()
+                    continue
+            connection.close()
 
     def _serve(self, connection: Connection) -> None:
         """Answer one process until it hangs up."""
@@ -111,7 +112,7 @@ class Relay:
             address, message = pickle.loads(call)  # noqa: S301 -- from a process of the same user
             trial = self._trial
             if trial is None or (trial.number, trial.attempt) != (address.number, address.attempt):
-                return Answer(error=RuntimeError(f"trial {address.number} has ended: it can only be read any more"))
+                return Answer(error=RuntimeError(f"trial {address.number} has ended: from now on it can only be read"))
             return Answer(trial.take(message))
         except BaseException as error:  # noqa: BLE001 -- raised where the call was made
             return Answer(error=error)

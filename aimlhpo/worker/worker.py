@@ -170,11 +170,11 @@ def cause_of(error: BaseException) -> str:
 
 def _advice(error: BaseException) -> str:
     """What to write instead of what has raised the error, where something takes its place here."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if str(frame.f_globals.get("__name__")).startswith("optuna_integration.pytorch_distributed"):
-            return (
-                "; leave TorchDistributedTrial out: each rank has a trial of its own here, and all get the same answers"
-            )
+    modules = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)}
+    if "optuna_integration.pytorch_distributed.pytorch_distributed" in modules:
+        return "; leave TorchDistributedTrial out: each rank has a trial of its own here, and all get the same answers"
+    if "optuna_integration.pytorch_lightning.pytorch_lightning" in modules and "RDBStorage" in str(error):
+        return "; with several devices, take LightningPruningCallback of aimlhpo.callbacks"
     return ""
 
 

@@ -77,7 +77,7 @@ def test_what_is_refused_is_raised_in_the_child(trials: list[optuna.trial.Frozen
 
 def test_child_that_outlives_its_trial_is_told_so(project: Project, trials: list[optuna.trial.FrozenTrial]) -> None:
     *said, number = (project.folder / "late.said").read_text().splitlines()
-    assert said == ["trial 8 has ended: it can only be read any more"] * 3
+    assert said == ["trial 8 has ended: from now on it can only be read"] * 3
     assert number == "8"
     assert trials[9].intermediate_values == {}
 
