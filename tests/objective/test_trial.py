@@ -25,9 +25,11 @@ DECLARED = """
       num_dense: {type: int, settings: {low: 0, high: 10}}
       other_dense: {type: int, settings: {low: 0, high: 10, name: dense}}
       rate: {type: loguniform, settings: {low: 1.0e-4, high: 1.0}}
+      first: {type: int, settings: {name: second, low: 0, high: 10}}
+      second: {type: int, settings: {name: first, low: 0, high: 10}}
       kind: {type: categorical, settings: {name: of, choices: [[1, 2], [3]]}}
 """
-VALUES = {"num_dense": 3, "dense": 4, "rate": 0.5, "of": [1, 2]}
+VALUES = {"num_dense": 3, "dense": 4, "rate": 0.5, "second": 8, "first": 9, "of": [1, 2]}
 
 
 class Sent:
