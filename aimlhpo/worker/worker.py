@@ -43,8 +43,10 @@ from aimlhpo.objective.messages import (
 from aimlhpo.objective.outcome import OutcomeError, Pruned, extract_values, scalars
 from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
+from aimlhpo.worker.device_guard import hint_for
+from aimlhpo.worker.process_group import enter_process_group
 from aimlhpo.worker.provenance import provenance
-from aimlhpo.worker.ranks import Begin, FollowingChannel, RankEnded, RankGroup, RankZeroIsDone, rank_environment
+from aimlhpo.worker.ranks import Begin, FollowingChannel, RankEnded, RankGroup, RankZeroIsDone
 
 _ERROR_LINES = 30  # of a traceback that are stored with a failed trial
 _OUR_SECTION = "optuna"  # of the model configuration
@@ -69,8 +71,7 @@ def run_worker(connection: Connection, imported: type[BaseObjective] | None = No
         outcome = attempt(objective, assignment, ranks.channel, setup.study.metric)
         if os.getpid() != worker:
             os._exit(0)  # the objective forked, and its child came back from it: the worker's own result counts
-        ranks.finish()
-        channel.send(Finished(assignment.number, outcome))
+        channel.send(Finished(assignment.number, ranks.finish(outcome)))
 
 
 def run_rank(connection: Connection, rank: int) -> None:
@@ -81,7 +82,7 @@ def run_rank(connection: Connection, rank: int) -> None:
         begin = connection.recv()
         if not isinstance(begin, Begin):  # answers that this rank did not ask for
             continue
-        os.environ.update(rank_environment(rank, setup.ranks, begin.port))
+        enter_process_group(rank, setup.ranks, begin.port)
         ended = RankEnded()
         if isinstance(objective, LoadFailed):
             ended = RankEnded(objective.message, objective.detail)
@@ -94,6 +95,7 @@ def run_rank(connection: Connection, rank: int) -> None:
             except BaseException as error:  # noqa: BLE001 -- told to rank 0, which fails the trial
                 if not is_pruned(error):
                     ended = RankEnded(cause_of(error), traceback.format_exc())
+                    _print(f"rank {rank}: {ended.error}")
         connection.send(ended)
 
 
@@ -164,11 +166,13 @@ def cause_of(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 -- the user's own __str__
         text = ""
+    if isinstance(error, OutcomeError):
+        return error.cause
     names = {cls.__name__ for cls in type(error).__mro__}
     if names.intersection(OUT_OF_MEMORY) or "CUDA out of memory" in text:
         return "out of memory"
     message = next(iter(text.splitlines()), "")
-    return f"exception: {type(error).__name__}: {message}".rstrip(": ")
+    return f"exception: {type(error).__name__}: {message}".rstrip(": ") + hint_for(text)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.worker import ranks
+from aimlhpo.worker import process_group
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -58,9 +58,9 @@ def test_ranks_meet_where_the_kernel_sends_no_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clients: str, free: int
 ) -> None:
     (tmp_path / "range").write_text(clients)
-    monkeypatch.setattr(ranks, "_CLIENTS", tmp_path / "range")
-    assert len(ranks._ports_of_no_client()) == free
-    assert ranks._free_port() in ranks._ports_of_no_client()
+    monkeypatch.setattr(process_group, "_CLIENTS", tmp_path / "range")
+    assert len(process_group._ports_of_no_client()) == free
+    assert process_group.free_port() in process_group._ports_of_no_client()
 
 
 def test_ranks_learn_of_pruning(tmp_path: Path) -> None:
@@ -91,6 +91,6 @@ def test_killed_rank_fails_the_trial_and_no_process_is_left(tmp_path: Path) -> N
         n_trials=1,
     )
     made.run("--local", "1")
-    assert made.records()[0]["cause"] == "rank 1: its process died"
+    assert made.records()[0]["cause"] == "rank 1: its process ended with exit code 9"
     pids = [(tmp_path / f"{number}-{rank}").read_text().split()[0] for number in range(2) for rank in range(3)]
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the ranks' end")
