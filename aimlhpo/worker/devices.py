@@ -26,6 +26,9 @@ _THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
 )
 
+SLOT_GPUS = "AIMLHPO_GPUS"
+"""The variable that repeats a slot's CUDA_VISIBLE_DEVICES, where SLURM's srun does not replace it."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -67,7 +70,7 @@ class Slot:
         if self.gpus:
             needed["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         if "SLURM_JOB_ID" in given:
-            needed["SLURM_CPUS_PER_TASK"] = share
+            needed |= {"SLURM_CPUS_PER_TASK": share, SLOT_GPUS: ",".join(self.gpus)}
         if self.ranks > 1:
             needed.update(rank_environment(0, self.ranks, free_port()))
         return needed
