@@ -33,6 +33,29 @@ RANKS = """
 
 SLURM = {"gpus_per_worker": 3}
 
+COLLECTIVE = """
+    import os, time
+    from pathlib import Path
+    import torch.distributed as dist
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            dist.init_process_group("gloo")
+            pids = Path(__file__).parent / "pids"
+            pids.mkdir(exist_ok=True)
+            (pids / str(os.getpid())).touch()
+            if dist.get_rank() != conf["raising"]:
+                dist.barrier()
+            Path(__file__).with_name("failed").write_text(str(time.time()))
+            try:
+                raise ValueError("cannot read the validation set")
+            finally:
+                if conf["leaves"]:  # as a framework does, which then takes its time
+                    dist.destroy_process_group()
+                    time.sleep(1)
+"""
+
 
 def project(folder: Path, at_the_end: str = "pass", **keys: object) -> Project:
     made = Project(folder, RANKS.replace("AT_THE_END", at_the_end), slurm=dict(SLURM), pruning="strict", **keys)
@@ -94,3 +117,21 @@ def test_killed_rank_fails_the_trial_and_no_process_is_left(tmp_path: Path) -> N
     assert made.records()[0]["cause"] == "rank 1: its process ended with exit code 9"
     pids = [(tmp_path / f"{number}-{rank}").read_text().split()[0] for number in range(2) for rank in range(3)]
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the ranks' end")
+
+
+@pytest.mark.parametrize(("raising", "leaves", "told"), [(0, False, ""), (1, True, "rank 1: ")])
+def test_the_first_exception_is_the_cause_where_the_other_rank_waits_in_a_collective(
+    tmp_path: Path, raising: int, leaves: bool, told: str
+) -> None:
+    """The other rank waits for ever; or loses the connection, and raises because of that, before the cause is told."""
+    made = Project(tmp_path, COLLECTIVE, slurm={"gpus_per_worker": 2}, n_trials=1, max_consecutive_failures=1)
+    made.model.write_text(f"model: {{x: 0.5}}\nraising: {raising}\nleaves: {leaves}\n")
+    made.run("--local", "1", expect=4)
+    record = made.records()[0]
+    assert record["cause"] == f"{told}exception: ValueError: cannot read the validation set"
+    assert "ValueError: cannot read" in record["error"]
+    pids = [int(file.name) for file in (tmp_path / "pids").iterdir()]
+    assert len(pids) >= 2
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the ranks' end")
+    failed_at = float((tmp_path / "failed").read_text())
+    assert made.study().trials[0].datetime_complete.timestamp() - failed_at < 10
