@@ -32,10 +32,10 @@ def test_two_ranks_in_a_job_are_pruned_preempted_and_resumed(cluster: Cluster, t
     study = SlurmStudy(tmp_path, cluster, slurm, objective=objective, **STUDY)
     write_model(study)
     study.submit()
-    cluster.wait_for(lambda: sum(note[::2] == [str(FIRST), "1"] for note in study.notes("epoch")) == 2)
+    cluster.wait_for(lambda: sum(note[::2] == [str(FIRST), "1"] for note in study.notes("epoch")) == 2, seconds=240)
     urgent = ("--partition=urgent", "--exclusive", "--nodelist=gpu1", "--output=/dev/null")
     cluster.sbatch(*urgent, "--wrap", "sleep 1", cwd=tmp_path)
-    study.wait_for_end()
+    study.wait_for_end(300)
 
     logs = "\n".join(log.read_text() for log in (study.save_path / "logs").iterdir())
     assert {trial.params["lr"]: trial.state.name for trial in study.study().trials} == ENDINGS, logs
