@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -21,32 +21,22 @@ _MISSING_DEVICE = re.compile(
 )
 
 
-class TooManyDevices(OutcomeError):
-    """The training wants to start processes for devices that its slot does not have."""
-
-    def __init__(self, wanted: int, there: int) -> None:
-        asked = f"asks for {wanted} devices where its slot has {there}"
-        hint = _HINT.format(wanted)
-        super().__init__(f"the training {asked}; {hint}", f"the training {asked}.\n    {hint}.")
-
-    def __reduce__(self) -> Any:
-        return OutcomeError, (self.cause, str(self))
-
-
 def hint_for(text: str) -> str:
     """What to do where the text of an exception says that a device is missing; else nothing."""
     return f"; {_HINT.format('N')}" if _MISSING_DEVICE.search(text) else ""
 
 
 class LightningGuard(MetaPathFinder):
-    """Has Lightning refuse `devices=2` in a worker with one device.
+    """Has Lightning refuse to start processes: for devices that the slot does not have, or beside the ranks.
 
-    It would start the program again for each further device, and wait for half an hour for what such a copy of a worker
-    can never do. Lightning asks the class that is patched here, when it is imported, only where no launcher (such as
-    torchrun, or rank 0) has said that there are several ranks; how many it wants, it says when its Trainer is made.
+    With `devices=2` in a worker with one device, Lightning would start the program again, and wait for half an hour for
+    what such a copy of a worker can never do. It has a class for the case that nobody (torchrun, or rank 0) has started
+    the processes already, and tells that class, when a Trainer is made, how many it wants: there it is stopped. The
+    strategies that spawn ask nobody, and are stopped when they do. Both are patched when they are imported; a version
+    of Lightning without them goes its own way.
     """
 
-    _PATCHED = ("lightning.fabric", "lightning_fabric")
+    _PACKAGES = ("lightning.", "lightning_fabric.", "pytorch_lightning.")
 
     @classmethod
     def install(cls) -> None:
@@ -56,29 +46,57 @@ class LightningGuard(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not fullname.endswith(".plugins.environments.lightning") or not fullname.startswith(self._PATCHED):
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
+        patches = (patch for name, patch in _PATCHES.items() if fullname.endswith(name))
+        patch = next(patches, None) if fullname.startswith(self._PACKAGES) else None
+        spec = PathFinder.find_spec(fullname, path, target) if patch is not None else None
+        if patch is not None and spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_patch(module: ModuleType) -> None:
                 execute(module)
-                self._patch(getattr(module, "LightningEnvironment", None))
+                patch(module)
 
             setattr(spec.loader, "exec_module", execute_and_patch)  # noqa: B010 -- of this one module's loader
         return spec
 
-    @staticmethod
-    def _patch(environment: Any) -> None:
-        set_world_size = getattr(environment, "set_world_size", None)
-        if set_world_size is None:  # another version of Lightning: its own words come later
-            return
 
-        def refuse_more(self: Any, size: int) -> None:
-            ranks = int(os.environ.get("WORLD_SIZE", "1"))
-            if size > ranks:
-                raise TooManyDevices(size, ranks)
-            set_world_size(self, size)
+def _refuse_more_devices(module: Any) -> None:
+    environment = getattr(module, "LightningEnvironment", None)
+    set_world_size = getattr(environment, "set_world_size", None)
+    if environment is None or set_world_size is None:
+        return
 
-        environment.set_world_size = refuse_more
+    def refuse_more(self: Any, size: int) -> None:
+        there = _ranks()
+        if size > there:
+            asked = f"the training asks for {size} devices where its slot has {there}"
+            hint = _HINT.format(size)
+            raise OutcomeError(f"{asked}; {hint}", f"{asked}.\n    {hint}.")
+        set_world_size(self, size)
+
+    environment.set_world_size = refuse_more
+
+
+def _refuse_spawning(module: Any) -> None:
+    launcher = getattr(module, "_MultiProcessingLauncher", None)
+    launch = getattr(launcher, "launch", None)
+    if launcher is None or launch is None:
+        return
+
+    def refuse(self: Any, *arguments: Any, **named: Any) -> Any:
+        if _ranks() > 1:
+            problem = f'the training starts processes beside its {_ranks()} ranks; write strategy="ddp"'
+            raise OutcomeError(problem, problem)
+        return launch(self, *arguments, **named)
+
+    launcher.launch = refuse
+
+
+def _ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+_PATCHES: dict[str, Callable[[ModuleType], None]] = {
+    ".plugins.environments.lightning": _refuse_more_devices,
+    ".strategies.launchers.multiprocessing": _refuse_spawning,
+}

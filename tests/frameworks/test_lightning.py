@@ -48,25 +48,32 @@ def test_two_ranks_in_a_job_are_pruned_preempted_and_resumed(cluster: Cluster, t
 
 
 ASKING_FOR_TWO = """
+    import os
     import lightning
     import pytorch_lightning
     from aimlhpo import BaseObjective
 
     class Objective(BaseObjective):
         def train(self, trial, conf):
-            package = pytorch_lightning if trial.number == 2 else lightning
-            strategy = "ddp_spawn" if trial.number == 1 else "ddp"
-            package.Trainer(accelerator="cpu", devices=2, strategy=strategy)
+            package, strategy = [
+                (lightning, "ddp"), (lightning, "ddp_spawn"), (pytorch_lightning, "ddp"), (lightning, "ddp_spawn")
+            ][trial.number]
+            if trial.number == 3:
+                os.environ["WORLD_SIZE"] = "2"  # as with gpus_per_worker: 2
+            trainer = package.Trainer(accelerator="cpu", devices=2, strategy=strategy)
+            trainer.strategy.launcher.launch(print)
             return {"val_loss": 1.0}
 """
 
 
-def test_more_devices_than_the_slot_has_fail_the_trial_at_once_and_in_words(tmp_path: Path) -> None:
-    made = Project(tmp_path, ASKING_FOR_TWO, n_trials=1, max_consecutive_failures=3)
+def test_more_processes_than_the_slot_has_fail_the_trial_at_once_and_in_words(tmp_path: Path) -> None:
+    made = Project(tmp_path, ASKING_FOR_TWO, n_trials=1, max_consecutive_failures=4)
     made.run("--local", "1", expect=4)
-    records = made.records()[:3]
-    assert {record["cause"] for record in records} == {
+    records = made.records()[:4]
+    too_many = (
         "the training asks for 2 devices where its slot has 1; "
         "`slurm: gpus_per_worker: 2` gives each trial so many, with a process for each"
-    }
+    )
+    beside = 'the training starts processes beside its 2 ranks; write strategy="ddp"'
+    assert [record["cause"] for record in records] == [too_many, too_many, too_many, beside]
     assert max(record["seconds"] for record in records) < 10
