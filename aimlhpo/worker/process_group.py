@@ -32,16 +32,24 @@ _RANDOM = random.SystemRandom()  # not the global generator: user code seeds tha
 
 
 def without_process_group(given: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what a launcher of other processes has put into it, or a framework in an earlier trial."""
+    """An environment without what the launcher of other processes has put into it."""
     return {name: value for name, value in given.items() if not _OF_PROCESSES.fullmatch(name)}
 
 
-def enter_process_group(rank: int, ranks: int, port: int | None) -> None:
-    """Have this process's own environment say that it is one of `ranks` processes; where there is one, nothing."""
-    for name in os.environ.keys() - without_process_group(os.environ).keys():
-        del os.environ[name]
-    if port is not None:
-        os.environ.update(rank_environment(rank, ranks, port))
+class ProcessGroupVariables:
+    """What this process's own environment says of a process group.
+
+    What the objective has set by itself when it was imported stays; what a framework has left in an earlier trial goes.
+    """
+
+    def __init__(self) -> None:
+        self._own = {name: value for name, value in os.environ.items() if _OF_PROCESSES.fullmatch(name)}
+
+    def enter(self, rank: int = 0, ranks: int = 1, port: int = 0) -> None:
+        """Say at the start of a trial that this is one of `ranks` processes; where it is the only one, nothing."""
+        for name in os.environ.keys() - without_process_group(os.environ).keys():
+            del os.environ[name]
+        os.environ.update(self._own | (rank_environment(rank, ranks, port) if ranks > 1 else {}))
 
 
 def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:

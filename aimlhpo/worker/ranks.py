@@ -1,8 +1,8 @@
 """One trial on several devices: the worker is rank 0 and owns the trial, the other ranks follow it.
 
 Every rank is a process that runs the objective's `train`, with the environment that torchrun would give it
-(`process_group`). What rank 0 learns from the agent, a pruning decision or a suggested
-value, each other rank gets in the same order, so that all ranks act alike. The other ranks report nothing.
+(`process_group`). What rank 0 learns from the agent, a pruning decision or a suggested value, each other rank gets in
+the same order, so that all ranks act alike. The other ranks report nothing.
 
 Rank 0 calls `RankGroup` and `SharingChannel` in its training thread; a thread of the group waits for how the others
 end. The others have a `FollowingChannel` in place of the agent's; their main loop is `aimlhpo.worker.worker.run_rank`.
@@ -26,7 +26,7 @@ from typing import Any
 
 from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup, Suggested, SuggestRequest
 from aimlhpo.objective.trial import Channel
-from aimlhpo.worker.process_group import enter_process_group, free_port, rank_environment
+from aimlhpo.worker.process_group import ProcessGroupVariables, free_port, rank_environment
 
 _SECONDS_AFTER_RANK_ZERO = 60.0  # that the other ranks have to end the trial
 _GRACE = 3.0  # seconds that all ranks have to end it once one has failed
@@ -61,7 +61,7 @@ class RankGroup:
         self._number: int | None = None  # of the trial that runs
         self._began = 0.0
         self._others = [RankHandle(setup, rank) for rank in range(1, setup.ranks)]
-        self._dead: dict[int, RankEnded] = {}
+        self._variables: ProcessGroupVariables | None = None
         self._ended: dict[int, RankEnded] = {}  # how ranks have ended the trial, in that order
         self._failed_at = math.inf
         self._change = threading.Condition()
@@ -71,15 +71,15 @@ class RankGroup:
 
     def begin(self, assignment: Assignment) -> None:
         """Start the trial in all ranks."""
-        port = free_port() if self._others else None
-        enter_process_group(0, self._setup.ranks, port)
-        if port is None:
+        self._variables = self._variables or ProcessGroupVariables()
+        if not self._others:
+            self._variables.enter()
             return
+        port = free_port()
+        self._variables.enter(0, self._setup.ranks, port)
         with self._change:
             self._number, self._began = assignment.number, time.monotonic()
             self._ended, self._failed_at = {}, math.inf
-            for rank, ended in self._dead.items():
-                self._note(rank, ended)
         for other in self._others:
             other.send(Begin(assignment, port))
 
@@ -101,15 +101,19 @@ class RankGroup:
         """Receive how the other ranks end; one that fails fails the trial, also where rank 0 waits for it for ever."""
         by_connection = {other.connection: other for other in self._others}
         while True:
-            left = self._failed_at + _GRACE - time.monotonic()
+            with self._change:
+                rank_zero_hangs = self._number is not None and 0 not in self._ended
+                left = self._failed_at + _GRACE - time.monotonic() if rank_zero_hangs else math.inf
             for connection in wait(list(by_connection), None if math.isinf(left) else max(0.0, left)):
                 assert isinstance(connection, Connection)
                 rank = by_connection[connection].rank
                 try:
                     ended: RankEnded = connection.recv()
                 except (EOFError, OSError):
-                    ended = self._dead[rank] = RankEnded(by_connection.pop(connection).cause_of_death())
+                    ended = RankEnded(by_connection.pop(connection).cause_of_death())
                 with self._change:
+                    if self._number is None and ended.cause is not None:
+                        os._exit(1)  # it has died between two trials: the agent starts another worker
                     self._note(rank, ended)
             with self._change:
                 if self._number is not None and 0 not in self._ended and time.monotonic() > self._failed_at + _GRACE:
@@ -118,8 +122,6 @@ class RankGroup:
                     threading.Event().wait()  # with the lock: the agent ends this process, wherever rank 0 hangs
 
     def _note(self, rank: int, ended: RankEnded) -> None:
-        if self._number is None:
-            return
         self._ended.setdefault(rank, ended)
         if ended.cause is not None:
             self._failed_at = min(self._failed_at, time.monotonic())

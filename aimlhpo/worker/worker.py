@@ -44,7 +44,7 @@ from aimlhpo.objective.outcome import OutcomeError, Pruned, extract_values, scal
 from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
 from aimlhpo.worker.device_guard import hint_for
-from aimlhpo.worker.process_group import enter_process_group
+from aimlhpo.worker.process_group import ProcessGroupVariables
 from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.ranks import Begin, FollowingChannel, RankEnded, RankGroup, RankZeroIsDone
 
@@ -78,11 +78,12 @@ def run_rank(connection: Connection, rank: int) -> None:
     """Be another rank of the worker at the other end, until that one ends."""
     setup: Setup = connection.recv()
     objective = load(setup, f"cuda:{rank}" if setup.device.startswith("cuda") else setup.device)
+    variables = ProcessGroupVariables()
     while True:
         begin = connection.recv()
         if not isinstance(begin, Begin):  # answers that this rank did not ask for
             continue
-        enter_process_group(rank, setup.ranks, begin.port)
+        variables.enter(rank, setup.ranks, begin.port)
         ended = RankEnded()
         if isinstance(objective, LoadFailed):
             ended = RankEnded(objective.message, objective.detail)

@@ -33,6 +33,7 @@ NOTING = """
     from aimlhpo import BaseObjective
 
     at_import = dict(os.environ)
+    os.environ["OMPI_COMM_WORLD_NODE_RANK"] = "own"
 
     class Objective(BaseObjective):
         def train(self, trial, conf):
@@ -53,7 +54,9 @@ def test_a_training_finds_its_ranks_and_no_others(tmp_path: Path, monkeypatch: p
     for trial in range(2):
         for rank in range(ranks):
             note = tmp_path / f"{trial}-{rank if ranks > 1 else None}"
-            for found in json.loads(note.read_text()):
+            at_import, in_train = json.loads(note.read_text())
+            assert in_train["OMPI_COMM_WORLD_NODE_RANK"] == "own"
+            for found in (at_import, in_train):
                 assert {name: found.get(name) for name in KEPT} == KEPT
                 told = {name: found[name] for name in {*TASKS, *rank_environment(0, 2, 0)} & found.keys()}
                 assert told.keys() == given[rank].keys()
