@@ -23,7 +23,7 @@ IN_A_JOB = {
 
 @pytest.mark.parametrize(
     ("title", "ranks"),
-    [("Lightning", 1), ("Lightning", 2), ("Hugging Face", 1), ("Hugging Face", 2), ("torch", 2), ("JAX", 1),
+    [("Lightning", 1), ("Lightning", 2), ("Hugging Face", 1), ("Hugging Face", 2), ("torch", 2),
      ("JAX", 2), ("Keras", 2)],
 )  # fmt: skip
 def test_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, title: str, ranks: int) -> None:
