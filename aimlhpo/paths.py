@@ -80,6 +80,11 @@ class StudyPaths:
         """One JSON file per submitted job array."""
         return self.state / "jobs"
 
+    @property
+    def task_prolog(self) -> Path:
+        """What SLURM runs at the start of each task that a training in a job starts with srun."""
+        return self.state / "task-prolog"
+
     def checkpoint(self, number: int) -> Path:
         """The directory that trial `number` keeps between its attempts."""
         return self.checkpoints / f"trial-{number:05d}"

@@ -291,11 +291,10 @@ class TrialDispatcher:
         running = slot.clear()
         if running is None:
             return
-        if outcome.ends_worker:
-            slot.replace_worker()
-        if outcome.cause == OUT_OF_MEMORY:
+        if outcome.ends_worker or outcome.cause == OUT_OF_MEMORY:
             # Only the end of the process gives all of a GPU's memory back for certain.
             slot.replace_worker()
+        if outcome.cause == OUT_OF_MEMORY:
             wanted = self._options.on_oom == "retry_alone" and not running.alone and not self._stop.requested
             if wanted and self._pool.neighbours(slot):
                 slot.retry_alone = running.prepared

@@ -23,6 +23,7 @@ from typing import Self
 
 from aimlhpo.errors import ObjectiveError
 from aimlhpo.processes import adopt_orphans, package_environment
+from aimlhpo.worker.process_group import without_process_group
 
 _POLL_SECONDS = 0.005
 _MESSAGE_BYTES = 1 << 17
@@ -49,7 +50,7 @@ class ForkServer:
                 stdout=self._output,
                 stderr=self._output,
                 pass_fds=[theirs.fileno()],
-                env=package_environment(),
+                env=without_process_group(package_environment()),
                 start_new_session=True,
             )
 

@@ -17,6 +17,7 @@ from aimlhpo.agent.fork_server import ForkedProcess, ForkServer
 from aimlhpo.objective.messages import Setup, Started
 from aimlhpo.processes import package_environment
 from aimlhpo.worker.devices import Slot
+from aimlhpo.worker.process_group import without_process_group
 
 KILLED_FOR_MEMORY = "out of memory: killed by the kernel"
 """The cause that is stored with the trial of such a worker."""
@@ -62,7 +63,7 @@ class WorkerProcess:
                     stdout=output,
                     stderr=output,
                     pass_fds=[theirs.fileno()],
-                    env={**package_environment(), **slot.environment()},
+                    env={**without_process_group(package_environment()), **slot.environment()},
                     start_new_session=True,
                 )
             except OSError as error:  # no memory, or too many processes

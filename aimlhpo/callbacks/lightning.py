@@ -33,7 +33,7 @@ class LightningPruningCallback(Callback):
         self._monitor = Monitor(trial, monitor, interval)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.sanity_checking:  # Lightning validates once before the first epoch
+        if trainer.sanity_checking or trainer.state.fn != "fit":  # before the first epoch, or on its own
             return
         logged, epoch = trainer.callback_metrics, trainer.current_epoch
         if not self._monitor.is_due(logged, epoch):

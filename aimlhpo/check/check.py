@@ -24,6 +24,7 @@ from aimlhpo.storage.locks import lock_trouble, network
 from aimlhpo.storage.open import file_of, holds_studies, literal_password
 from aimlhpo.storage.study import no_such_study, reload_problems
 from aimlhpo.tracking.targets import tracking_problems
+from aimlhpo.worker.devices import Slot, ranks_of
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -58,7 +59,9 @@ def check(
     with ExitStack() as stack:
         if fork_server is None and config.optuna.command is None:
             fork_server = stack.enter_context(ForkServer())
-            fork_server.load(config.optuna.objective or "", {})  # is imported while the rest is checked
+            slot = Slot(0, ranks=ranks_of(config))
+            # It is imported while the rest is checked.
+            fork_server.load(config.optuna.objective or "", slot.environment())
         for where, step in steps:
             try:
                 problems += list(step(config))

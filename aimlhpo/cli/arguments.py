@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Problem, did_you_mean
 from aimlhpo.paths import StudyPaths
-from aimlhpo.worker.devices import plan_local_slots
+from aimlhpo.worker.devices import Slot, plan_local_slots, ranks_of
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -150,11 +150,11 @@ def load_files_and_objective(arguments: Namespace, resources: ExitStack) -> Conf
     arguments.fork_server = resources.enter_context(ForkServer())
 
     def load_objective(config: Config) -> None:
-        environment: dict[str, str] = {}
+        slot = Slot(0, ranks=ranks_of(config))
         if config.slurm is None or arguments.local is not None:
             with suppress(DeviceError):  # the check reports it
-                environment = plan_local_slots(config, number_of_workers(arguments))[0].environment()
-        arguments.fork_server.load(config.optuna.objective or "", environment)
+                slot = plan_local_slots(config, number_of_workers(arguments))[0]
+        arguments.fork_server.load(config.optuna.objective or "", slot.environment())
 
     return load_files(arguments, load_objective)
 

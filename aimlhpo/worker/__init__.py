@@ -9,6 +9,8 @@ sends.
     channel         the worker's end of the pipe to its agent
     ranks           one trial on several devices: the other ranks of a worker
     rank_channels   what these ranks are told when they ask
+    process_group   the environment from which frameworks learn of ranks: torchrun's, or none
+    device_guard    words for a training that asks for more devices than its slot has
     command         the objective of a study with `command`: runs a program for each trial
     process_guard   ends what a worker's programs have started when the worker is gone
     provenance      what a trial ran on: versions of packages, the objective's text

@@ -9,11 +9,13 @@ import sys
 from multiprocessing.connection import Connection
 
 from aimlhpo.processes import die_with_parent
+from aimlhpo.worker.device_guard import LightningGuard
 from aimlhpo.worker.worker import run_rank, run_worker
 
 if __name__ == "__main__":
     descriptor, parent, *rank = map(int, sys.argv[1:])
     die_with_parent(parent)
+    LightningGuard.install()
     if rank:
         run_rank(Connection(descriptor), rank[0])
     else:

@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from aimlhpo.errors import DeviceError
+from aimlhpo.worker.process_group import free_port, rank_environment
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -24,6 +25,9 @@ _THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "TF_NUM_INTRAOP_THREADS",
 )
+
+SLOT_GPUS = "AIMLHPO_GPUS"
+"""The variable that repeats a slot's CUDA_VISIBLE_DEVICES, where SLURM's srun does not replace it."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,19 @@ class Slot:
         return "gpu " + ",".join(self.gpus) if self.gpus else "cpu"
 
     def environment(self, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """What a worker in this slot needs in its environment; numbers of threads that the user set are kept."""
+        """What a worker in this slot needs in its environment; numbers of threads that the user set are kept.
+
+        With several ranks it is rank 0, from the start: objectives ask for that when they are imported.
+        """
         share = str(max(1, self.threads // self.ranks))
-        threads = {name: share for name in _THREAD_VARIABLES if name not in given}
-        return threads | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})
+        needed = {name: share for name in _THREAD_VARIABLES if name not in given}
+        if self.gpus:
+            needed["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+        if "SLURM_JOB_ID" in given:
+            needed |= {"SLURM_CPUS_PER_TASK": share, SLOT_GPUS: ",".join(self.gpus)}
+        if self.ranks > 1:
+            needed.update(rank_environment(0, self.ranks, free_port()))
+        return needed
 
 
 def visible_gpus() -> list[str]:
@@ -124,5 +137,9 @@ def plan_local_slots(config: Config, workers: int | None) -> list[Slot]:
     Raises DeviceError.
     """
     gpu = config.optuna.gpu
-    ranks = config.slurm.gpus_per_worker if config.slurm else 1
-    return plan_slots(visible_gpus() if gpu else [], cuda=gpu, workers=workers, gpus_per_worker=ranks)
+    return plan_slots(visible_gpus() if gpu else [], cuda=gpu, workers=workers, gpus_per_worker=ranks_of(config))
+
+
+def ranks_of(config: Config) -> int:
+    """The number of processes that run one trial."""
+    return config.slurm.gpus_per_worker if config.slurm else 1

@@ -34,6 +34,7 @@ from aimlhpo.errors import ObjectiveError
 from aimlhpo.objective.base import BaseObjective, load_objective
 from aimlhpo.objective.messages import LoadFailed, Started
 from aimlhpo.processes import die_with_parent
+from aimlhpo.worker.device_guard import LightningGuard
 from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.worker import run_worker
 
@@ -184,4 +185,5 @@ def forked() -> int:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[2]))
+    LightningGuard.install()
     ForkServerLoop(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])).run()

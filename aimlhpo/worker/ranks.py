@@ -1,8 +1,8 @@
 """One trial on several devices: the worker is rank 0 and owns the trial, the other ranks follow it.
 
-Every rank is a process that runs the objective's `train`, with the environment that torch.distributed reads (RANK,
-LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). What rank 0 learns from the agent, a pruning decision or a suggested
-value, each other rank gets, too (`rank_channels`), so that all ranks act alike. The other ranks report nothing.
+Every rank is a process that runs the objective's `train`, with the environment that torchrun would give it
+(`process_group`). What rank 0 learns from the agent, a pruning decision or a suggested value, each other rank gets, too
+(`rank_channels`), so that all ranks act alike. The other ranks report nothing.
 
 Rank 0 calls `RankGroup` in its training thread; a thread of the group waits for how the others end. The main loop of
 the others is `aimlhpo.worker.worker.run_rank`.
@@ -10,28 +10,26 @@ the others is `aimlhpo.worker.worker.run_rank`.
 
 from __future__ import annotations
 
-import errno
+import math
 import os
-import random
-import socket
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 
 from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup
 from aimlhpo.objective.trial import Channel
+from aimlhpo.worker.process_group import ProcessGroupVariables, free_port, rank_environment
 from aimlhpo.worker.rank_channels import Begin, SharingChannel
 
-_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_FIRST, _ENOUGH, _TRIES = 10000, 1000, 50  # ports
-_RANDOM = random.SystemRandom()  # not the global generator: user code seeds that one alike in all workers
 _SECONDS_AFTER_RANK_ZERO = 60.0  # that the other ranks have to end the trial
+_GRACE = 3.0  # seconds that all ranks have to end it once one has failed
+_LOST_PEER = re.compile(r"gloo|nccl|closed by peer|reset by peer|broken pipe|Dist(Backend|Network|Store)Error", re.I)
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,11 @@ class RankGroup:
     def __init__(self, setup: Setup, channel: Channel) -> None:
         self._setup, self._agent = setup, channel
         self._number: int | None = None  # of the trial that runs
+        self._began = 0.0
         self._others = [RankHandle(setup, rank) for rank in range(1, setup.ranks)]
-        self._ended: set[int] = set()
+        self._variables: ProcessGroupVariables | None = None
+        self._ended: dict[int, RankEnded] = {}  # how ranks have ended the trial, in that order
+        self._failed_at = math.inf
         self._change = threading.Condition()
         self.channel: Channel = SharingChannel(channel, self._others) if self._others else channel
         if self._others:
@@ -61,49 +62,87 @@ class RankGroup:
 
     def begin(self, assignment: Assignment) -> None:
         """Start the trial in all ranks."""
+        self._variables = self._variables or ProcessGroupVariables()
         if not self._others:
+            self._variables.enter()
             return
+        port = free_port()
+        self._variables.enter(0, self._setup.ranks, port)
         with self._change:
-            self._number = assignment.number
-            self._ended = set()
-        port = _free_port()
-        os.environ.update(rank_environment(0, self._setup.ranks, port))
+            self._number, self._began = assignment.number, time.monotonic()
+            self._ended, self._failed_at = {}, math.inf
         for other in self._others:
             other.send(Begin(assignment, port))
 
-    def finish(self) -> None:
-        """Rank 0 has ended the trial: wait for the others, and fail the trial where they do not end."""
+    def finish(self, outcome: Outcome) -> Outcome:
+        """Rank 0 has ended the trial: wait for the others; gives how the trial has ended, seen from all ranks."""
+        if not self._others:
+            return outcome
         for other in self._others:
             other.send(None)  # no more answers
         with self._change:
-            all_ended = self._change.wait_for(lambda: len(self._ended) == len(self._others), _SECONDS_AFTER_RANK_ZERO)
-            if not all_ended:
-                self._fail("the other ranks did not end after rank 0", None)
+            self._note(0, RankEnded(outcome.cause, outcome.error))
+            patience = time.monotonic() + _SECONDS_AFTER_RANK_ZERO
+            while (left := min(patience, self._failed_at + _GRACE) - time.monotonic()) > 0 and self._missing():
+                self._change.wait(left)
             self._number = None
+            return self._judge(outcome)
 
     def _watch(self) -> None:
-        """Receive how the other ranks end; one that fails, or dies, fails the trial, whatever rank 0 waits for."""
+        """Receive how the other ranks end; one that fails fails the trial, also where rank 0 waits for it for ever."""
         by_connection = {other.connection: other for other in self._others}
         while True:
-            for connection in wait(list(by_connection)):
+            with self._change:
+                rank_zero_hangs = self._number is not None and 0 not in self._ended
+                left = self._failed_at + _GRACE - time.monotonic() if rank_zero_hangs else math.inf
+            for connection in wait(list(by_connection), None if math.isinf(left) else max(0.0, left)):
                 assert isinstance(connection, Connection)
+                rank = by_connection[connection].rank
                 try:
                     ended: RankEnded = connection.recv()
                 except (EOFError, OSError):
-                    ended = RankEnded("its process died")
-                rank = by_connection[connection].rank
+                    ended = RankEnded(by_connection.pop(connection).cause_of_death())
                 with self._change:
-                    if ended.cause is not None:
-                        self._fail(f"rank {rank}: {ended.cause}", ended.error)
-                    self._ended.add(rank)
-                    self._change.notify_all()
+                    if self._number is None and ended.cause is not None:
+                        os._exit(1)  # it has died between two trials: the agent starts another worker
+                    self._note(rank, ended)
+            with self._change:
+                if self._number is not None and 0 not in self._ended and time.monotonic() > self._failed_at + _GRACE:
+                    outcome = Outcome(FAIL, seconds=time.monotonic() - self._began)
+                    self._agent.send(Finished(self._number, self._judge(outcome)))
+                    threading.Event().wait()  # with the lock: the agent ends this process, wherever rank 0 hangs
 
-    def _fail(self, cause: str, error: str | None) -> None:
-        """End the trial from outside the training thread, which may hang in a collective: the process goes with it."""
-        if self._number is not None:
-            outcome = Outcome(FAIL, cause=cause, error=error, ends_worker=True)
-            self._agent.send(Finished(self._number, outcome))
-            threading.Event().wait()  # the agent ends this process
+    def _note(self, rank: int, ended: RankEnded) -> None:
+        self._ended.setdefault(rank, ended)
+        if ended.cause is not None:
+            self._failed_at = min(self._failed_at, time.monotonic())
+        self._change.notify_all()
+
+    def _missing(self) -> list[int]:
+        """The ranks that have not ended the trial."""
+        return [rank for rank in range(self._setup.ranks) if rank not in self._ended]
+
+    def _judge(self, outcome: Outcome) -> Outcome:
+        """Rank 0's outcome, or the failure of the rank that was the first to fail.
+
+        A rank that merely has lost the connection to another one is not the first, whichever error has come first.
+        After a failure, what the ranks have sent each other may not match: they are started anew.
+        """
+        failures = {rank: ended for rank, ended in self._ended.items() if ended.cause is not None}
+        if not failures:
+            missing = ", ".join(map(str, self._missing()))
+            if not missing:
+                return outcome
+            cause = (
+                f"rank {missing} did not end within {_SECONDS_AFTER_RANK_ZERO:.0f} s after rank 0 ({outcome.state}); "
+                "all ranks have to call the same collectives, and trial.should_prune alike"
+            )
+            return replace(outcome, state=FAIL, values=None, cause=cause, ends_worker=True)
+        rank, first = min(failures.items(), key=lambda failure: bool(_LOST_PEER.search(str(failure[1].cause))))
+        if 0 in failures and failures[0].cause == first.cause:  # the same in all ranks
+            rank, first = 0, failures[0]
+        told = first.cause if rank == 0 else f"rank {rank}: {first.cause}"
+        return replace(outcome, state=FAIL, values=None, cause=told, error=first.error, ends_worker=True)
 
 
 class RankHandle:
@@ -112,12 +151,14 @@ class RankHandle:
     def __init__(self, setup: Setup, rank: int) -> None:
         self.rank = rank
         self.connection, theirs = Pipe()
+        port = int(os.environ["MASTER_PORT"])  # at which the objective may meet the others when it is imported
         with theirs:
             command = [sys.executable, "-P", "-m", "aimlhpo.worker"]
-            subprocess.Popen(
+            self._process = subprocess.Popen(
                 [*command, str(theirs.fileno()), str(os.getpid()), str(rank)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                env={**os.environ, **rank_environment(rank, setup.ranks, port)},
             )
         self.send(setup)
 
@@ -125,33 +166,10 @@ class RankHandle:
         with suppress(OSError):  # it is dead, which the end of its pipe tells
             self.connection.send(message)
 
-
-def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """What torch.distributed reads from the environment, for ranks on one node."""
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-
-
-def _free_port() -> int:
-    """A port that nobody has now, and that the kernel gives to no client until rank 0 comes to listen on it."""
-    for port in _RANDOM.sample(_ports_of_no_client(), _TRIES):
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError(errno.EADDRINUSE, f"none of {_TRIES} TCP ports is free for the ranks to meet at")
-
-
-def _ports_of_no_client() -> Sequence[int]:
-    """Those below or above the range that clients get; all where next to none are left, or nothing is known of it."""
-    low = high = 0
-    with suppress(OSError, ValueError):
-        low, high = map(int, _CLIENTS.read_text().split())
-    found = [port for port in range(_FIRST, 1 << 16) if not low <= port <= high]
-    return found if len(found) >= _ENOUGH else range(_FIRST, 1 << 16)
+    def cause_of_death(self) -> str:
+        """How its process has ended."""
+        try:
+            code = self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            return "its process closed its pipe"
+        return f"its process was killed by signal {-code}" if code < 0 else f"its process ended with exit code {code}"

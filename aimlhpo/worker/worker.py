@@ -37,9 +37,11 @@ from aimlhpo.objective.relay import Relay
 from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.channel import PipeChannel
 from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
+from aimlhpo.worker.device_guard import hint_for
+from aimlhpo.worker.process_group import ProcessGroupVariables
 from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.rank_channels import FollowingChannel, RankZeroIsDone
-from aimlhpo.worker.ranks import RankEnded, RankGroup, rank_environment
+from aimlhpo.worker.ranks import RankEnded, RankGroup
 
 _ERROR_LINES = 30  # of a traceback that are stored with a failed trial
 _OUR_SECTION = "optuna"  # of the model configuration
@@ -64,7 +66,7 @@ def run_worker(connection: Connection, imported: type[BaseObjective] | None = No
         outcome = attempt(objective, assignment, ranks.channel, setup.study, relay)
         if os.getpid() != worker:
             os._exit(0)  # the objective forked, and its child came back from it: the worker's own result counts
-        ranks.finish()
+        outcome = ranks.finish(outcome)
         channel.end_trial()
         channel.send(Finished(assignment.number, outcome))
 
@@ -73,10 +75,10 @@ def run_rank(connection: Connection, rank: int) -> None:
     """Be another rank of the worker at the other end, until that one ends."""
     setup: Setup = connection.recv()
     objective = load(setup, f"cuda:{rank}" if setup.device.startswith("cuda") else setup.device)
-    channel, relay = FollowingChannel(connection), Relay()
+    channel, relay, variables = FollowingChannel(connection), Relay(), ProcessGroupVariables()
     while True:
         begin = channel.next_trial()
-        os.environ.update(rank_environment(rank, setup.ranks, begin.port))
+        variables.enter(rank, setup.ranks, begin.port)
         ended = RankEnded()
         if isinstance(objective, LoadFailed):
             ended = RankEnded(objective.message, objective.detail)
@@ -90,6 +92,7 @@ def run_rank(connection: Connection, rank: int) -> None:
             except BaseException as error:  # noqa: BLE001 -- told to rank 0, which fails the trial
                 if not is_pruned(error):
                     ended = RankEnded(cause_of(error), traceback.format_exc())
+                    _print(f"rank {rank}: {ended.error}")
         connection.send(ended)
 
 
@@ -161,11 +164,13 @@ def cause_of(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 -- the user's own __str__
         text = ""
+    if isinstance(error, OutcomeError):
+        return error.cause
     names = {cls.__name__ for cls in type(error).__mro__}
     if names.intersection(OUT_OF_MEMORY) or "CUDA out of memory" in text:
         return "out of memory"
     message = next(iter(text.splitlines()), "") + _advice(error)
-    return f"exception: {type(error).__name__}: {message}".rstrip(": ")
+    return f"exception: {type(error).__name__}: {message}".rstrip(": ") + hint_for(text)
 
 
 def _advice(error: BaseException) -> str:

@@ -59,10 +59,11 @@ class SlurmStudy(Project):
         cluster: Cluster,
         slurm: dict[str, Any],
         variables: dict[str, Any] | None = None,
+        objective: str = OBJECTIVE,
         **optuna_keys: Any,
     ) -> None:
         settings = {"storage": "journal", "grace_period": 20, **optuna_keys}
-        super().__init__(folder, OBJECTIVE, slurm, **settings)
+        super().__init__(folder, objective, slurm, **settings)
         self.cluster = cluster
         # The jobs' login shells would read the profile of whoever runs the tests.
         wanted = {name: str(value) for name, value in (variables or {}).items()}

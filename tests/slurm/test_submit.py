@@ -42,6 +42,31 @@ def test_whole_nodes_run_a_worker_on_each_gpu(cluster: Cluster, tmp_path: Path) 
     assert {words[4] for words in starts} == {"8"}  # the job's 16 CPUs, shared by its 2 workers
 
 
+STEPS = """
+    import os, subprocess
+    from pathlib import Path
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            places = Path(__file__).parent / "places"
+            places.mkdir(exist_ok=True)
+            meet = f"touch {places}/$CUDA_VISIBLE_DEVICES; until [ $(ls {places} | wc -l) = 2 ]; do sleep 0.1; done"
+            subprocess.run(["srun", "sh", "-c", meet], check=True)
+            return {"val_loss": 1.0, "own": os.environ["CUDA_VISIBLE_DEVICES"], "tasks": "SLURM_NTASKS" in os.environ}
+"""
+
+
+def test_a_step_of_a_training_has_its_slots_gpu_and_waits_for_no_other(cluster: Cluster, tmp_path: Path) -> None:
+    slurm = {"jobs": 1, "batch": {"gres": "gpu:2", "ntasks": 4}}
+    study = SlurmStudy(tmp_path, cluster, slurm, objective=STEPS, n_trials=2)
+    study.submit()
+    study.wait_for_end()
+    assert study.meeting() == ["0", "1"]
+    assert sorted(record["metrics"]["own"] for record in study.records()) == ["0", "1"]
+    assert not any(record["metrics"]["tasks"] for record in study.records())
+
+
 def test_jobs_without_gpus_share_their_cpus(cluster: Cluster, tmp_path: Path) -> None:
     slurm = {"jobs": 1, "workers_per_job": 3, "batch": {"cpus-per-task": 12}}
     study = SlurmStudy(tmp_path, cluster, slurm, n_trials=6)

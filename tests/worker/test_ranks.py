@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.worker import ranks
+from aimlhpo.worker import process_group
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -33,6 +33,29 @@ RANKS = """
 
 SLURM = {"gpus_per_worker": 3}
 
+COLLECTIVE = """
+    import os, time
+    from pathlib import Path
+    import torch.distributed as dist
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            dist.init_process_group("gloo")
+            pids = Path(__file__).parent / "pids"
+            pids.mkdir(exist_ok=True)
+            (pids / str(os.getpid())).touch()
+            if dist.get_rank() != conf["raising"]:
+                dist.barrier()
+            Path(__file__).with_name("failed").write_text(str(time.time()))
+            try:
+                raise ValueError("cannot read the validation set")
+            finally:
+                if conf["leaves"]:  # as a framework does, which then takes its time
+                    dist.destroy_process_group()
+                    time.sleep(1)
+"""
+
 
 def project(folder: Path, at_the_end: str = "pass", **keys: object) -> Project:
     made = Project(folder, RANKS.replace("AT_THE_END", at_the_end), slurm=dict(SLURM), pruning="strict", **keys)
@@ -58,9 +81,9 @@ def test_ranks_meet_where_the_kernel_sends_no_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clients: str, free: int
 ) -> None:
     (tmp_path / "range").write_text(clients)
-    monkeypatch.setattr(ranks, "_CLIENTS", tmp_path / "range")
-    assert len(ranks._ports_of_no_client()) == free
-    assert ranks._free_port() in ranks._ports_of_no_client()
+    monkeypatch.setattr(process_group, "_CLIENTS", tmp_path / "range")
+    assert len(process_group._ports_of_no_client()) == free
+    assert process_group.free_port() in process_group._ports_of_no_client()
 
 
 def test_ranks_learn_of_pruning(tmp_path: Path) -> None:
@@ -91,6 +114,24 @@ def test_killed_rank_fails_the_trial_and_no_process_is_left(tmp_path: Path) -> N
         n_trials=1,
     )
     made.run("--local", "1")
-    assert made.records()[0]["cause"] == "rank 1: its process died"
+    assert made.records()[0]["cause"] == "rank 1: its process ended with exit code 9"
     pids = [(tmp_path / f"{number}-{rank}").read_text().split()[0] for number in range(2) for rank in range(3)]
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the ranks' end")
+
+
+@pytest.mark.parametrize(("raising", "leaves", "told"), [(0, False, ""), (1, True, "rank 1: ")])
+def test_the_first_exception_is_the_cause_where_the_other_rank_waits_in_a_collective(
+    tmp_path: Path, raising: int, leaves: bool, told: str
+) -> None:
+    """The other rank waits for ever; or loses the connection, and raises because of that, before the cause is told."""
+    made = Project(tmp_path, COLLECTIVE, slurm={"gpus_per_worker": 2}, n_trials=1, max_consecutive_failures=1)
+    made.model.write_text(f"model: {{x: 0.5}}\nraising: {raising}\nleaves: {leaves}\n")
+    made.run("--local", "1", expect=4)
+    record = made.records()[0]
+    assert record["cause"] == f"{told}exception: ValueError: cannot read the validation set"
+    assert "ValueError: cannot read" in record["error"]
+    pids = [int(file.name) for file in (tmp_path / "pids").iterdir()]
+    assert len(pids) >= 2
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the ranks' end")
+    failed_at = float((tmp_path / "failed").read_text())
+    assert made.study().trials[0].datetime_complete.timestamp() - failed_at < 10

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,8 @@ from aimlhpo.launch.slurm.queue import (
     write_array_if_missing,
 )
 from aimlhpo.ledger.completion import STOPPED_BY_USER
-from aimlhpo.paths import StudyPaths
-from aimlhpo.worker.devices import Slot, plan_slots, visible_gpus
+from aimlhpo.paths import StudyPaths, replace_file
+from aimlhpo.worker.devices import SLOT_GPUS, Slot, plan_slots, visible_gpus
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -51,6 +52,7 @@ _CAUSES = {
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "SLURM_JOB_GPUS")
 _NO_GPU = frozenset({"", "-1", "NoDevFiles"})
 _FIRST_NUMBER = re.compile(r"\d+")
+_TASK_PROLOG = f'#!/bin/sh\n[ -z "${SLOT_GPUS}" ] || echo "export CUDA_VISIBLE_DEVICES=${SLOT_GPUS}"\n'
 _REQUEUE_ATTEMPTS = 3
 _CANCEL_TIMEOUT = 10.0  # seconds: after KillWait (30 by default) nobody is there to be told
 _CLOCK_MARGIN = 2.0  # seconds between the clocks of this node and of the file system
@@ -139,6 +141,7 @@ def run_agent(config: Config, view: View) -> int:
     devices = "; ".join(slot.label for slot in slots)
     print(f"job {job.job_id} on {job.node}: python {sys.executable}, workers on {devices}", flush=True)
 
+    confine_steps(config.paths)
     view.start()
     try:
         described = AgentJob(job.job_id, job.restarts, job_end_time(job))
@@ -194,6 +197,19 @@ def slots_of_job(config: Config, job: JobEnvironment) -> list[Slot]:
         )
     except DeviceError as error:
         raise DeviceError(f"job {job.job_id} on {job.node}: {error}") from error
+
+
+def confine_steps(paths: StudyPaths) -> None:
+    """Have what a training starts with srun stay in its slot, beside the steps of other slots.
+
+    SLURM gives a step all of the job, GPUs included, and makes the next step wait for its end. A task prolog has the
+    last word on a task's environment. The user's own variables stay as they are.
+    """
+    with suppress(OSError):  # the disk is full: srun is as it would be without us
+        paths.create()
+        replace_file(paths.task_prolog, _TASK_PROLOG, 0o700, lasting=False)
+        os.environ.setdefault("SLURM_OVERLAP", "1")
+        os.environ.setdefault("SLURM_TASK_PROLOG", str(paths.task_prolog))
 
 
 def causes_of_signals(config: Config) -> dict[signal.Signals, str]:

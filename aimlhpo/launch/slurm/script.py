@@ -19,15 +19,6 @@ from aimlhpo.paths import StudyPaths
 _SAFE = re.compile(r"[A-Za-z0-9_./:,@%+=\-\[\]*]+")
 _DIRECTIVE = re.compile("(het|pack)(job)", re.IGNORECASE)
 
-# The agent is the only task of its job and has all of it, whatever tasks the CPUs and GPUs were asked with;
-# frameworks that see several tasks would wait for the others.
-_ONE_TASK = """\
-export SLURM_NTASKS=1 SLURM_NPROCS=1 SLURM_TASKS_PER_NODE=1
-[ -z "${SLURM_CPUS_ON_NODE:-}" ] || export SLURM_CPUS_PER_TASK="$SLURM_CPUS_ON_NODE"
-unset SLURM_NTASKS_PER_NODE SLURM_NTASKS_PER_SOCKET SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_GPU
-unset SLURM_TRES_PER_TASK
-"""
-
 # Which Python `kernel:` or `bash:` have activated is known in the job alone.
 _ON_PATH = "$(command -v python || command -v python3 || :)"
 _ACTIVATED = (
@@ -71,7 +62,6 @@ def _parts(submission: Submission) -> Iterator[str]:
 
     if python.path is not None:
         yield f"export PYTHONPATH={shlex.quote(python.path)}${{PYTHONPATH:+:$PYTHONPATH}}\n"
-    yield _ONE_TASK
 
     # The study has to be there on every node; said in plain words before Python starts.
     snapshot = StudyPaths(Path(save_path), submission.study).hyperparameters

@@ -22,7 +22,7 @@ def fake_python(directory: Path, name: str, imports: int = CAN_IMPORT) -> Path:
     python = directory / "python"
     python.write_text(
         f'#!/bin/bash\nfor word; do [ "$word" = -c ] && {{ echo "No module named x" >&2; exit {imports}; }}; done\n'
-        f'echo "{name}: ${{@: -1}} ntasks=${{SLURM_NTASKS}} cpus=${{SLURM_CPUS_PER_TASK}}"\n'
+        f'echo "{name}: ${{@: -1}}"\n'
     )
     python.chmod(0o755)
     return python
@@ -51,13 +51,7 @@ def test_bash_then_kernel_then_the_agent_in_a_login_shell(tmp_path: Path, submit
     (tmp_path / "home" / ".bash_profile").write_text("module() { echo module $1; }\n")
     config = make_config(tmp_path / "run", bash=["echo one", "echo two\necho three"], kernel="module cuda")
     lines = run(config, tmp_path)
-    assert lines == ["one", "two", "three", "module cuda", f"submitting: {tmp_path}/run ntasks=1 cpus="]
-
-
-def test_the_agent_is_one_task_with_all_cpus(tmp_path: Path, submitting: Path) -> None:
-    given = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "8", "SLURM_CPUS_ON_NODE": "16", "SLURM_CPUS_PER_TASK": "2"}
-    lines = run(make_config(tmp_path / "run"), tmp_path, **given)
-    assert lines == [f"submitting: {tmp_path}/run ntasks=1 cpus=16"]
+    assert lines == ["one", "two", "three", "module cuda", f"submitting: {tmp_path}/run"]
 
 
 def test_kernel_activates_another_python(tmp_path: Path, submitting: Path) -> None:
@@ -120,7 +114,7 @@ def test_early_signals_do_not_end_the_job(tmp_path: Path, submitting: Path) -> N
 )
 def test_no_path_or_name_runs_a_command(tmp_path: Path, submitting: Path, name: str) -> None:
     lines = run(make_config(tmp_path / name, name=name, batch={"job-name": name, "comment": name}), tmp_path)
-    assert lines == [f"submitting: {tmp_path}/{name} ntasks=1 cpus="]
+    assert lines == [f"submitting: {tmp_path}/{name}"]
     assert not list(tmp_path.rglob("canary"))
 
 

@@ -81,13 +81,13 @@ def test_the_submission_is_recorded(cluster: Cluster, here: Path, agent: Callabl
 
 
 def test_one_agent_with_all_of_the_job(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:
-    line = 'echo "$@" "$SLURM_NTASKS $SLURM_CPUS_PER_TASK $CUDA_VISIBLE_DEVICES"'
+    line = 'echo "$@" "$SLURM_CPUS_ON_NODE $CUDA_VISIBLE_DEVICES"'
     batch = {"ntasks": "4", "cpus-per-task": "2", "gres": "gpu:2"}
     config = make_config(here / "run", batch=batch, python=agent(line))
     submit_jobs(config)
     cluster.wait_for(lambda: any(texts(config.paths.logs).values()))
     (text,) = texts(config.paths.logs).values()
-    assert text == f"-u -P -m aimlhpo agent {here}/run 1 8 0,1\n"
+    assert text == f"-u -P -m aimlhpo agent {here}/run 8 0,1\n"
 
 
 def test_output_and_error_land_where_the_user_said(cluster: Cluster, here: Path, agent: Callable[[str], str]) -> None:

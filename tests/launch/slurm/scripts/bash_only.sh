@@ -9,11 +9,6 @@ aimlhpo_before=$(command -v python || command -v python3 || :)
 
 source /opt/site.sh
 
-export SLURM_NTASKS=1 SLURM_NPROCS=1 SLURM_TASKS_PER_NODE=1
-[ -z "${SLURM_CPUS_ON_NODE:-}" ] || export SLURM_CPUS_PER_TASK="$SLURM_CPUS_ON_NODE"
-unset SLURM_NTASKS_PER_NODE SLURM_NTASKS_PER_SOCKET SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_GPU
-unset SLURM_TRES_PER_TASK
-
 [ -r /scratch/ada/digits/.aimlhpo/config/hyperparameters.yml ] || {
     echo aimlhpo: /scratch/ada/digits does not hold the study on node "${SLURMD_NODENAME:-$HOSTNAME}". save_path must lead to the same directory on every node. >&2
     exit 2
