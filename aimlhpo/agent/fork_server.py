@@ -2,7 +2,7 @@
 
 A command that runs a study on this machine starts it first of all, so that the objective is imported while the
 configuration is read and checked; the check asks it whether the objective can be loaded, and the agent takes it over.
-An agent in a SLURM job starts its own. `aimlhpo.worker.fork_server` is the program that runs in it.
+An agent in a SLURM job starts its own. `aimlhpo.worker.fork_server` is what runs in it.
 Everything here is called in the main thread.
 """
 
@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from aimlhpo.errors import ObjectiveError
-from aimlhpo.processes import adopt_orphans, package_environment
+from aimlhpo.processes import adopt_orphans, module_command
 
 _POLL_SECONDS = 0.005
 _MESSAGE_BYTES = 1 << 17
@@ -44,12 +43,11 @@ class ForkServer:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "aimlhpo.worker.fork_server", str(theirs.fileno()), str(os.getpid())],
+                module_command("aimlhpo.worker", theirs.fileno(), os.getpid()),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
                 pass_fds=[theirs.fileno()],
-                env=package_environment(),
                 start_new_session=True,
             )
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
 
 from aimlhpo.agent.fork_server import ForkedProcess, ForkServer
 from aimlhpo.objective.messages import Setup, Started
-from aimlhpo.processes import package_environment
+from aimlhpo.processes import module_command
 from aimlhpo.worker.devices import Slot
 
 KILLED_FOR_MEMORY = "out of memory: killed by the kernel"
@@ -57,12 +56,12 @@ class WorkerProcess:
                 return
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "aimlhpo.worker", str(theirs.fileno()), str(os.getpid())],
+                    module_command("aimlhpo.worker", theirs.fileno(), os.getpid(), 0),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     pass_fds=[theirs.fileno()],
-                    env={**package_environment(), **slot.environment()},
+                    env={**os.environ, **slot.environment()},
                     start_new_session=True,
                 )
             except OSError as error:  # no memory, or too many processes

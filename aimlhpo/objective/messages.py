@@ -41,12 +41,15 @@ class CommandSpec:
     kill_after: float = 10.0
 
     def environment(self, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """The program's environment: the worker's, which names the slot's GPUs, with the extra variables."""
+        """The program's environment: the worker's, which names the slot's GPUs, with the extra variables.
+
+        A Python program is told not to keep its lines back.
+        """
 
         def expand(value: str) -> str:
             return _VARIABLE.sub(lambda match: given.get(match[1], match[0]), value)
 
-        return {**given, **{name: expand(value) for name, value in self.variables.items()}}
+        return {"PYTHONUNBUFFERED": "1", **given, **{name: expand(value) for name, value in self.variables.items()}}
 
     @property
     def source(self) -> str:

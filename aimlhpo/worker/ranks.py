@@ -15,7 +15,6 @@ import os
 import random
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from typing import Any
 
 from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup, Suggested, SuggestRequest
 from aimlhpo.objective.trial import Channel
+from aimlhpo.processes import module_command
 
 _CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _FIRST, _ENOUGH, _TRIES = 10000, 1000, 50  # ports
@@ -121,9 +121,8 @@ class RankHandle:
         self.rank = rank
         self.connection, theirs = Pipe()
         with theirs:
-            command = [sys.executable, "-P", "-m", "aimlhpo.worker"]
             subprocess.Popen(
-                [*command, str(theirs.fileno()), str(os.getpid()), str(rank)],
+                module_command("aimlhpo.worker", theirs.fileno(), os.getpid(), rank),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )

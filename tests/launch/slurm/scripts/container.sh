@@ -5,8 +5,6 @@
 
 trap '' USR1 USR2
 
-export PYTHONPATH=/home/ada/aimlhpo${PYTHONPATH:+:$PYTHONPATH}
-
 export SLURM_NTASKS=1 SLURM_NPROCS=1 SLURM_TASKS_PER_NODE=1
 [ -z "${SLURM_CPUS_ON_NODE:-}" ] || export SLURM_CPUS_PER_TASK="$SLURM_CPUS_ON_NODE"
 unset SLURM_NTASKS_PER_NODE SLURM_NTASKS_PER_SOCKET SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_GPU
@@ -17,4 +15,4 @@ unset SLURM_TRES_PER_TASK
     exit 2
 }
 
-exec apptainer exec --nv 'my image.sif' python -u -P -m aimlhpo agent /scratch/ada/digits
+exec apptainer exec --nv 'my image.sif' python -u -P -c 'import runpy, sys; sys.path.insert(0, "/home/ada/aimlhpo"); import aimlhpo; sys.path.append(sys.path.pop(0)); runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)' aimlhpo agent /scratch/ada/digits
