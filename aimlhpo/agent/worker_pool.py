@@ -6,6 +6,7 @@ worker runs. Both belong to the agent's main thread. `TrialDispatcher` decides w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -130,6 +131,7 @@ class WorkerPool:
 
     Attributes:
         slots: filled once by `start_workers`. The storage thread reads it (`busy`); only the main thread changes it.
+        told_to_end_at: when the workers were told to end, on the monotonic clock.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class WorkerPool:
         self._config, self._agent, self._devices = config, agent, slots
         self._fork_server = fork_server
         self.slots: list[WorkerSlot] = []
+        self.told_to_end_at = math.inf
 
     def __enter__(self) -> Self:
         log = self._config.paths.import_log(self._agent)
@@ -191,6 +194,7 @@ class WorkerPool:
 
     def end_workers(self) -> None:
         """End all workers, by SIGTERM first."""
+        self.told_to_end_at = min(self.told_to_end_at, time.monotonic())
         for slot in self.slots:
             slot.worker.terminate()
         deadline = time.monotonic() + _TERM_PATIENCE

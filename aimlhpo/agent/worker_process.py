@@ -13,7 +13,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 from aimlhpo.agent.fork_server import ForkedProcess, ForkServer
-from aimlhpo.objective.messages import Setup, Started
+from aimlhpo.objective.messages import Setup, Started, Stop
 from aimlhpo.processes import module_command
 from aimlhpo.worker.devices import Slot
 
@@ -117,7 +117,9 @@ class WorkerProcess:
         return self._log_size()
 
     def terminate(self) -> None:
-        """Send SIGTERM to the worker and its process group."""
+        """Send SIGTERM to the worker and its process group; a worker that handles it ends when its trial has."""
+        if self._process is not None:
+            self.answer(Stop())
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:

@@ -243,6 +243,8 @@ class Outcome:
         updates: what the objective changed in its configuration, by colon paths.
         unread: declared parameters that nothing has read.
         ends_worker: whether the worker's process can run no other trial.
+        told_to_end: whether the worker got a SIGTERM while the trial ran.
+        ended_at: when the objective ended, on the monotonic clock, which all processes of a machine share.
     """
 
     state: str
@@ -254,6 +256,8 @@ class Outcome:
     updates: dict[str, Any] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     ends_worker: bool = False
+    told_to_end: bool = False
+    ended_at: float = 0.0
 
 
 @dataclass(frozen=True)
