@@ -69,7 +69,8 @@ class ForkServer:
     def verify(self) -> None:
         """Wait until the file is imported.
 
-        Raises ObjectiveError when it cannot be loaded as an objective, with its own traceback last.
+        Raises ObjectiveError when it cannot be loaded as an objective, with its own traceback last, or what it has
+        printed last where there is none.
         """
         if self._objective is None:
             raise RuntimeError("nothing was loaded that could be verified")  # nobody would ever answer
@@ -79,12 +80,12 @@ class ForkServer:
         if answer:
             problem = json.loads(answer)
             if problem is not None:
-                raise ObjectiveError(*problem)
+                message, detail = problem
+                raise ObjectiveError(message, detail or self._last_lines())
             return
         code = self._process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        last = self._printed().decode(errors="replace").splitlines()[-_LAST_LINES:]
-        raise ObjectiveError(f"{self._objective}: Python {how} while importing it", "\n".join(last))
+        raise ObjectiveError(f"{self._objective}: Python {how} while importing it", self._last_lines())
 
     def write_log(self, log: Path) -> None:
         """Put what importing the objective has printed, if anything, into a file, where that can be written."""
@@ -92,6 +93,9 @@ class ForkServer:
         if printed:
             with suppress(OSError):  # a full disk keeps no study from training
                 log.write_bytes(printed)
+
+    def _last_lines(self) -> str:
+        return "\n".join(self._printed().decode(errors="replace").splitlines()[-_LAST_LINES:])
 
     def _printed(self) -> bytes:
         return os.pread(self._output.fileno(), os.fstat(self._output.fileno()).st_size, 0)

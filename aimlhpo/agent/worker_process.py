@@ -6,11 +6,15 @@ Everything here is called in the agent's main thread.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
+import sys
 from contextlib import suppress
+from io import BytesIO
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 from aimlhpo.agent.fork_server import ForkedProcess, ForkServer
 from aimlhpo.objective.messages import Setup, Started, Stop
@@ -27,6 +31,15 @@ _CGROUPS, _MINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 class UnreadableMessage(Exception):
     """A worker has sent an object that the agent cannot make: of a class of the objective's own, for example."""
+
+
+class _MessageReader(pickle.Unpickler):
+    """Reads a message. What is of a module that the agent has not loaded is refused: it never imports user code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module not in sys.modules:
+            raise pickle.UnpicklingError(f"an object of {module}.{name}")
+        return super().find_class(module, name)
 
 
 class WorkerProcess:
@@ -84,7 +97,7 @@ class WorkerProcess:
         Raises EOFError or OSError when the worker is dead, or will never be there, and UnreadableMessage.
         """
         try:
-            message = self.connection.recv()
+            message = _MessageReader(BytesIO(self.connection.recv_bytes())).load()
         except (EOFError, OSError):
             if self._fork_server is not None and not self.has_started:
                 self._fork_server.retire()
