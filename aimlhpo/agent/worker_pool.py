@@ -20,6 +20,7 @@ from aimlhpo.agent.trial_store import PreparedTrial
 from aimlhpo.agent.worker_process import WorkerProcess
 from aimlhpo.config.command import command_spec
 from aimlhpo.objective.messages import Report, Setup, Stop, StudyInfo
+from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.worker.devices import Slot
 
 if TYPE_CHECKING:
@@ -140,6 +141,8 @@ class WorkerPool:
         self._config, self._agent, self._devices = config, agent, slots
         self._fork_server = fork_server
         self.slots: list[WorkerSlot] = []
+        bound = config.log.max_mb_per_worker
+        self._logs = [WorkerLog(config.paths.worker_log(agent, slot.index), bound) for slot in slots]
         self.told_to_end_at = math.inf
 
     def __enter__(self) -> Self:
@@ -168,8 +171,12 @@ class WorkerPool:
         study = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric), reported)
         command = command_spec(self._config)
         setup = Setup(options.objective or "", self._config.conf(), slot.device, study, command, slot.ranks)
-        log = self._config.paths.worker_log(self._agent, slot.index)
-        return WorkerProcess(slot, setup, log, self._fork_server)
+        return WorkerProcess(slot, setup, self._logs[slot.index], self._fork_server)
+
+    def trim_logs(self) -> None:
+        """Keep the workers' logs within their bound."""
+        for log in self._logs:
+            log.trim()
 
     def __len__(self) -> int:
         return len(self._devices)
@@ -200,3 +207,4 @@ class WorkerPool:
         deadline = time.monotonic() + _TERM_PATIENCE
         for slot in self.slots:
             slot.worker.wait(max(0.0, deadline - time.monotonic()))
+        self.trim_logs()

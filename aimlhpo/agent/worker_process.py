@@ -19,13 +19,12 @@ from typing import Any
 from aimlhpo.agent.fork_server import ForkedProcess, ForkServer
 from aimlhpo.objective.messages import Setup, Started, Stop
 from aimlhpo.processes import module_command
+from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.worker.devices import Slot
 
 KILLED_FOR_MEMORY = "out of memory: killed by the kernel"
 """The cause that is stored with the trial of such a worker."""
 
-_LAST_LINES = 15
-_TAIL_BYTES = 8192
 _CGROUPS, _MINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -50,12 +49,12 @@ class WorkerProcess:
 
     Attributes:
         connection: the agent's end of the pipe.
-        log: the worker's standard output and error.
+        log: where the worker's standard output and error go.
         gone: whether it was ended from here.
         refused: why the system has made no process, where it has not.
     """
 
-    def __init__(self, slot: Slot, setup: Setup, log: Path, fork_server: ForkServer | None = None) -> None:
+    def __init__(self, slot: Slot, setup: Setup, log: WorkerLog, fork_server: ForkServer | None = None) -> None:
         self.log = log
         self.gone = False
         self.refused: str | None = None
@@ -63,8 +62,8 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self._memory_kills = count_memory_kills()
         self.connection, theirs = Pipe()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with theirs, open(log, "ab") as output:
+        log.path.parent.mkdir(parents=True, exist_ok=True)
+        with theirs, open(log.path, "ab") as output:
             if fork_server is not None and fork_server.ask(theirs.fileno(), output.fileno(), slot.environment()):
                 return
             try:
@@ -127,7 +126,7 @@ class WorkerProcess:
     def begin_trial(self) -> int:
         """To be called before a trial is sent; returns where the trial's lines begin in the log, in bytes."""
         self._memory_kills = count_memory_kills()
-        return self._log_size()
+        return self.log.end
 
     def terminate(self) -> None:
         """Send SIGTERM to the worker and its process group; a worker that handles it ends when its trial has."""
@@ -163,20 +162,6 @@ class WorkerProcess:
         if code == -signal.SIGKILL and count_memory_kills() > self._memory_kills:
             return KILLED_FOR_MEMORY
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-
-    def last_lines(self, begin: int) -> str:
-        """The end of the log, from byte `begin` on."""
-        try:
-            with open(self.log, "rb") as file:
-                file.seek(max(begin, self._log_size() - _TAIL_BYTES))
-                return "\n".join(file.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
-        except OSError as error:
-            return f"(its log cannot be read: {error})"
-
-    def _log_size(self) -> int:
-        with suppress(OSError):  # somebody has removed the logs
-            return self.log.stat().st_size
-        return 0
 
 
 def count_memory_kills(cgroups: Path = _CGROUPS, mine: Path = _MINE) -> int:
