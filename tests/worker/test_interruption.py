@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ RETURNS_EARLY = """
     class Objective(BaseObjective):
         def train(self, trial, conf):
             self.stopped = False
-            print(trial.number, file=open(HERE / f"began-{trial.number}-{os.environ.get('RANK', 0)}", "w"))
+            (HERE / f"began-{trial.number}-{os.environ.get('RANK', 0)}").write_text(str(os.getpid()))
             if trial.number == 1:  # an event loop takes signals in a way of its own
                 asyncio.run(self.until_told())
             else:
@@ -44,7 +45,7 @@ PROGRAM = """
     import json, os, signal, time
     stopped = []
     signal.signal(signal.SIGTERM, lambda *given: stopped.append(1))
-    open(f"began-{os.environ['AIMLHPO_TRIAL']}-0", "w").close()
+    print(os.getpid(), file=open(f"began-{os.environ['AIMLHPO_TRIAL']}-0", "w"), flush=True)
     while not stopped and not os.path.exists("go"):
         time.sleep(0.02)
     print(json.dumps({"val_loss": 1.0, "stopped": bool(stopped)}))
@@ -58,11 +59,18 @@ def make(folder: Path, kind: str) -> Project:
     return Project(folder, RETURNS_EARLY, slurm, n_trials=2)
 
 
+def begun(folder: Path) -> list[int]:
+    """The processes that have begun to train."""
+    return [int(text) for path in folder.glob("began-*") if (text := path.read_text())]
+
+
 @pytest.mark.parametrize(("kind", "processes"), [("worker", 1), ("ranks", 2), ("command", 1)])
 def test_training_that_returns_when_told_to_stop_goes_on_later(tmp_path: Path, kind: str, processes: int) -> None:
     project = make(tmp_path, kind)
     study = project.start("--local", "2")
-    wait_until(lambda: len(list(tmp_path.glob("began-*"))) == 2 * processes, "both trials to begin")
+    wait_until(lambda: len(begun(tmp_path)) == 2 * processes, "both trials to begin")
+    for group in set(map(os.getpgid, begun(tmp_path))):
+        os.killpg(group, signal.SIGTERM)  # SLURM signals all processes of a job, and the agent may be the last
     study.send_signal(signal.SIGTERM)
     study.communicate(timeout=60)
     assert study.returncode == ExitCode.INTERRUPTED
@@ -92,10 +100,10 @@ SIGNALS_ITSELF = """
 
 def test_next_trial_of_a_worker_starts_where_the_first_one_did(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("1\n2\n")
-    project = Project(tmp_path, SIGNALS_ITSELF, n_trials=3)
+    project = Project(tmp_path, SIGNALS_ITSELF, n_trials=2)
     project.run("-s", "run")
-    assert project.states() == {"COMPLETE": 3}, "a SIGTERM of the objective's own is its own business"
-    assert [(record["metrics"]["rows"], record["metrics"]["signals"]) for record in project.records()] == [(2, 1)] * 3
+    assert project.states() == {"COMPLETE": 2}, "a SIGTERM of the objective's own is its own business"
+    assert [(record["metrics"]["rows"], record["metrics"]["signals"]) for record in project.records()] == [(2, 1)] * 2
     assert len({record["worker"] for record in project.records()}) == 1
     assert all((tmp_path / "run" / record["log"]).is_file() for record in project.records())
-    assert len(list((tmp_path / "run" / "checkpoints").glob("*/state"))) == 3
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*/state"))) == 2
