@@ -1,15 +1,17 @@
-"""Processes that end with those that started them.
+"""The package's own processes: how they are started, and that they end with those that started them.
 
-`die_with_parent` keeps a worker from outliving its agent, however the agent ends. The other functions are for a worker
-and the processes below it: `adopt_orphans` makes whatever they start stay among the worker's descendants, so that all
-of them can be found, signalled and killed.
+`module_command` is what runs in them. `die_with_parent` keeps a worker from outliving its agent, however the agent
+ends. The other functions are for a worker and the processes below it: `adopt_orphans` makes whatever they start stay
+among the worker's descendants, so that all of them can be found, signalled and killed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,10 +23,25 @@ _POLL_SECONDS = 0.01
 _KILL_SECONDS = 30.0  # a process in an uninterruptible wait ends later, or never
 
 
-def package_environment() -> dict[str, str]:
-    """This process's environment, in which a Python child finds this very package, installed or not."""
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(Path(aimlhpo.__file__).parent.parent)]))
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
+def module_command(module: str, *arguments: int) -> list[str]:
+    """The command that runs one of this package's modules as `python -m` does, with this Python.
+
+    What it prints is not buffered.
+    """
+    code = run_module_code(Path(aimlhpo.__file__).parent.parent)
+    return [sys.executable, "-u", "-P", "-c", code, module, *map(str, arguments)]
+
+
+def run_module_code(directory: Path | str) -> str:
+    """Python code that runs the module named by its first argument, with the package `aimlhpo` of that directory.
+
+    The package need not be installed, and the environment is left alone: with a PYTHONPATH, programs that user code
+    starts would find what lies beside the package, although they may run in another Python with packages of their own.
+    """
+    return (
+        f"import runpy, sys; sys.path.insert(0, {json.dumps(str(directory), ensure_ascii=False)}); import aimlhpo; "
+        'sys.path.append(sys.path.pop(0)); runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)'
+    )
 
 
 def die_with_parent(parent: int) -> None:

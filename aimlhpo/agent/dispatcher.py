@@ -247,7 +247,8 @@ class TrialDispatcher:
                 self._take(slot, slot.worker.receive())
 
     def check_workers(self) -> None:
-        """End trials that run too long; now and then, replace workers that died unheard or that the system refused.
+        """End trials that run too long; now and then, replace workers that died unheard or that the system refused, and
+        see that no log becomes too long.
 
         A process that the objective has forked holds the pipe open, so that the pipe does not tell of the worker's end.
         """
@@ -255,6 +256,7 @@ class TrialDispatcher:
         looks_for_deaths = time.monotonic() >= self._next_death_check
         if looks_for_deaths:
             self._next_death_check = time.monotonic() + _DEATH_INTERVAL
+            self._pool.trim_logs()
         for slot in self._pool.slots:
             if looks_for_deaths and slot.state is not WorkerState.RETIRED:
                 unheard = slot.worker.has_ended() and not slot.worker.connection.poll()
@@ -274,7 +276,7 @@ class TrialDispatcher:
         elif slot.state is WorkerState.STARTING and (slot.worker.has_started or slot.worker.refused):
             slot.early_deaths += 1
             if slot.early_deaths >= (_MOST_LATER_DEATHS if self._worker_was_ready else _MOST_EARLY_DEATHS):
-                lines = slot.worker.last_lines(0)
+                lines = slot.worker.log.last_lines(0)
                 ends = f"the worker of {slot.slot.label} ends before it is ready ({cause}):\n{lines}"
                 self._stop.give_up(StudyFailed(ends))
         slot.replace_worker()
@@ -283,11 +285,12 @@ class TrialDispatcher:
 
     def _end_trial(self, slot: WorkerSlot, outcome: Outcome) -> None:
         """The slot's trial has ended by itself, or with its worker."""
-        if outcome.state == FAIL:
+        if outcome.state == FAIL or outcome.told_to_end or outcome.ended_at > self._pool.told_to_end_at:
+            # What ends because it was told to is not a result, whatever it returned: stopping gives the trial back.
             # SLURM signals a job's processes one by one, and workers may be hit before the agent.
-            delay = _SIGNAL_DELAY if self._holder.job is not None else 0.0
+            delay = _SIGNAL_DELAY if self._holder.job is not None or outcome.told_to_end else 0.0
             if self._stop.requested or wait([self._trap.fileno()], timeout=delay):
-                return  # stopping gives the trial back
+                return
         running = slot.clear()
         if running is None:
             return
@@ -309,7 +312,7 @@ class TrialDispatcher:
     def _fail_trial(self, slot: WorkerSlot, cause: str) -> None:
         """The slot's trial has failed; its worker is dead."""
         if slot.running is not None:
-            lines = slot.worker.last_lines(slot.running.log_offset)
+            lines = slot.worker.log.last_lines(slot.running.log_offset)
             self._end_trial(slot, Outcome(FAIL, cause=cause, error=lines, seconds=slot.running.seconds))
 
     def _make_result(self, slot: WorkerSlot, running: CurrentTrial, outcome: Outcome) -> Result:
@@ -339,7 +342,7 @@ class TrialDispatcher:
             "host": self._holder.host,
             "device": slot.slot.label,
             "gpus": slot.slot.gpu_share,
-            "log": str(slot.worker.log.relative_to(self._paths.save_path)),
+            "log": str(slot.worker.log.path.relative_to(self._paths.save_path)),
             "log_offset": running.log_offset,
             "provenance": slot.provenance,
         }

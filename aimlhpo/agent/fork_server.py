@@ -2,7 +2,7 @@
 
 A command that runs a study on this machine starts it first of all, so that the objective is imported while the
 configuration is read and checked; the check asks it whether the objective can be loaded, and the agent takes it over.
-An agent in a SLURM job starts its own. `aimlhpo.worker.fork_server` is the program that runs in it.
+An agent in a SLURM job starts its own. `aimlhpo.worker.fork_server` is what runs in it.
 Everything here is called in the main thread.
 """
 
@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from aimlhpo.errors import ObjectiveError
-from aimlhpo.processes import adopt_orphans, package_environment
+from aimlhpo.processes import adopt_orphans, module_command
 from aimlhpo.worker.process_group import without_process_group
 
 _POLL_SECONDS = 0.005
@@ -45,12 +44,12 @@ class ForkServer:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "aimlhpo.worker.fork_server", str(theirs.fileno()), str(os.getpid())],
+                module_command("aimlhpo.worker", theirs.fileno(), os.getpid()),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
                 pass_fds=[theirs.fileno()],
-                env=without_process_group(package_environment()),
+                env=without_process_group(os.environ),
                 start_new_session=True,
             )
 
@@ -72,7 +71,8 @@ class ForkServer:
     def verify(self) -> None:
         """Wait until the file is imported.
 
-        Raises ObjectiveError when it cannot be loaded as an objective, with its own traceback last.
+        Raises ObjectiveError when it cannot be loaded as an objective, with its own traceback last, or what it has
+        printed last where there is none.
         """
         if self._objective is None:
             raise RuntimeError("nothing was loaded that could be verified")  # nobody would ever answer
@@ -82,12 +82,12 @@ class ForkServer:
         if answer:
             problem = json.loads(answer)
             if problem is not None:
-                raise ObjectiveError(*problem)
+                message, detail = problem
+                raise ObjectiveError(message, detail or self._last_lines())
             return
         code = self._process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        last = self._printed().decode(errors="replace").splitlines()[-_LAST_LINES:]
-        raise ObjectiveError(f"{self._objective}: Python {how} while importing it", "\n".join(last))
+        raise ObjectiveError(f"{self._objective}: Python {how} while importing it", self._last_lines())
 
     def write_log(self, log: Path) -> None:
         """Put what importing the objective has printed, if anything, into a file, where that can be written."""
@@ -95,6 +95,9 @@ class ForkServer:
         if printed:
             with suppress(OSError):  # a full disk keeps no study from training
                 log.write_bytes(printed)
+
+    def _last_lines(self) -> str:
+        return "\n".join(self._printed().decode(errors="replace").splitlines()[-_LAST_LINES:])
 
     def _printed(self) -> bytes:
         return os.pread(self._output.fileno(), os.fstat(self._output.fileno()).st_size, 0)

@@ -6,6 +6,7 @@ worker runs. Both belong to the agent's main thread. `TrialDispatcher` decides w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from aimlhpo.agent.trial_store import PreparedTrial
 from aimlhpo.agent.worker_process import WorkerProcess
 from aimlhpo.config.command import command_spec
 from aimlhpo.objective.messages import Report, Setup, Stop, StudyInfo
+from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.worker.devices import Slot
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ class WorkerPool:
 
     Attributes:
         slots: filled once by `start_workers`. The storage thread reads it (`busy`); only the main thread changes it.
+        told_to_end_at: when the workers were told to end, on the monotonic clock.
     """
 
     def __init__(
@@ -138,6 +141,9 @@ class WorkerPool:
         self._config, self._agent, self._devices = config, agent, slots
         self._fork_server = fork_server
         self.slots: list[WorkerSlot] = []
+        bound = config.log.max_mb_per_worker
+        self._logs = [WorkerLog(config.paths.worker_log(agent, slot.index), bound) for slot in slots]
+        self.told_to_end_at = math.inf
 
     def __enter__(self) -> Self:
         log = self._config.paths.import_log(self._agent)
@@ -165,8 +171,12 @@ class WorkerPool:
         study = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric), reported)
         command = command_spec(self._config)
         setup = Setup(options.objective or "", self._config.conf(), slot.device, study, command, slot.ranks)
-        log = self._config.paths.worker_log(self._agent, slot.index)
-        return WorkerProcess(slot, setup, log, self._fork_server)
+        return WorkerProcess(slot, setup, self._logs[slot.index], self._fork_server)
+
+    def trim_logs(self) -> None:
+        """Keep the workers' logs within their bound."""
+        for log in self._logs:
+            log.trim()
 
     def __len__(self) -> int:
         return len(self._devices)
@@ -191,8 +201,10 @@ class WorkerPool:
 
     def end_workers(self) -> None:
         """End all workers, by SIGTERM first."""
+        self.told_to_end_at = min(self.told_to_end_at, time.monotonic())
         for slot in self.slots:
             slot.worker.terminate()
         deadline = time.monotonic() + _TERM_PATIENCE
         for slot in self.slots:
             slot.worker.wait(max(0.0, deadline - time.monotonic()))
+        self.trim_logs()

@@ -6,29 +6,40 @@ Everything here is called in the agent's main thread.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from contextlib import suppress
+from io import BytesIO
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 from aimlhpo.agent.fork_server import ForkedProcess, ForkServer
-from aimlhpo.objective.messages import Setup, Started
-from aimlhpo.processes import package_environment
+from aimlhpo.objective.messages import Setup, Started, Stop
+from aimlhpo.processes import module_command
+from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.worker.devices import Slot
 from aimlhpo.worker.process_group import without_process_group
 
 KILLED_FOR_MEMORY = "out of memory: killed by the kernel"
 """The cause that is stored with the trial of such a worker."""
 
-_LAST_LINES = 15
-_TAIL_BYTES = 8192
 _CGROUPS, _MINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class UnreadableMessage(Exception):
     """A worker has sent an object that the agent cannot make: of a class of the objective's own, for example."""
+
+
+class _MessageReader(pickle.Unpickler):
+    """Reads a message. What is of a module that the agent has not loaded is refused: it never imports user code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module not in sys.modules:
+            raise pickle.UnpicklingError(f"an object of {module}.{name}")
+        return super().find_class(module, name)
 
 
 class WorkerProcess:
@@ -39,12 +50,12 @@ class WorkerProcess:
 
     Attributes:
         connection: the agent's end of the pipe.
-        log: the worker's standard output and error.
+        log: where the worker's standard output and error go.
         gone: whether it was ended from here.
         refused: why the system has made no process, where it has not.
     """
 
-    def __init__(self, slot: Slot, setup: Setup, log: Path, fork_server: ForkServer | None = None) -> None:
+    def __init__(self, slot: Slot, setup: Setup, log: WorkerLog, fork_server: ForkServer | None = None) -> None:
         self.log = log
         self.gone = False
         self.refused: str | None = None
@@ -52,18 +63,18 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self._memory_kills = count_memory_kills()
         self.connection, theirs = Pipe()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with theirs, open(log, "ab") as output:
+        log.path.parent.mkdir(parents=True, exist_ok=True)
+        with theirs, open(log.path, "ab") as output:
             if fork_server is not None and fork_server.ask(theirs.fileno(), output.fileno(), slot.environment()):
                 return
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "aimlhpo.worker", str(theirs.fileno()), str(os.getpid())],
+                    module_command("aimlhpo.worker", theirs.fileno(), os.getpid(), 0),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     pass_fds=[theirs.fileno()],
-                    env={**without_process_group(package_environment()), **slot.environment()},
+                    env={**without_process_group(os.environ), **slot.environment()},
                     start_new_session=True,
                 )
             except OSError as error:  # no memory, or too many processes
@@ -86,7 +97,7 @@ class WorkerProcess:
         Raises EOFError or OSError when the worker is dead, or will never be there, and UnreadableMessage.
         """
         try:
-            message = self.connection.recv()
+            message = _MessageReader(BytesIO(self.connection.recv_bytes())).load()
         except (EOFError, OSError):
             if self._fork_server is not None and not self.has_started:
                 self._fork_server.retire()
@@ -116,10 +127,12 @@ class WorkerProcess:
     def begin_trial(self) -> int:
         """To be called before a trial is sent; returns where the trial's lines begin in the log, in bytes."""
         self._memory_kills = count_memory_kills()
-        return self._log_size()
+        return self.log.end
 
     def terminate(self) -> None:
-        """Send SIGTERM to the worker and its process group."""
+        """Send SIGTERM to the worker and its process group; a worker that handles it ends when its trial has."""
+        if self._process is not None:
+            self.answer(Stop())
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -150,20 +163,6 @@ class WorkerProcess:
         if code == -signal.SIGKILL and count_memory_kills() > self._memory_kills:
             return KILLED_FOR_MEMORY
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-
-    def last_lines(self, begin: int) -> str:
-        """The end of the log, from byte `begin` on."""
-        try:
-            with open(self.log, "rb") as file:
-                file.seek(max(begin, self._log_size() - _TAIL_BYTES))
-                return "\n".join(file.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
-        except OSError as error:
-            return f"(its log cannot be read: {error})"
-
-    def _log_size(self) -> int:
-        with suppress(OSError):  # somebody has removed the logs
-            return self.log.stat().st_size
-        return 0
 
 
 def count_memory_kills(cgroups: Path = _CGROUPS, mine: Path = _MINE) -> int:

@@ -48,6 +48,11 @@ class LogSection(Section):
     save_path: Text | None = Field(
         default=None, description="Directory of the study's files, used where `optuna: save_path` is not given."
     )
+    max_mb_per_worker: Count = Field(
+        default=200,
+        description="Megabytes that the log of a worker may have. Beyond them its middle is dropped; the beginning and "
+        "the newest lines stay.",
+    )
     mlflow: Annotated[
         MlflowSection | None, mapping("true, a URI, or uri: URI and experiment: NAME", "uri", _ON_OR_OFF)
     ] = Field(default=None, description="Tell MLflow of every trial: true, a URI, or a mapping.")

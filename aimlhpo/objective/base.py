@@ -14,6 +14,7 @@ import tempfile
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, overload
@@ -22,6 +23,7 @@ from aimlhpo.errors import ObjectiveError
 from aimlhpo.objective.outcome import extract_values
 
 _ARGUMENTS = ("study", "config", "metric", "device")
+_objectives: set[str] = set()  # the names of the objectives that this process has imported
 
 
 class BaseObjective(ABC):
@@ -120,14 +122,19 @@ class BaseObjective(ABC):
 
 
 def load_objective(path: str | Path) -> type[BaseObjective]:
-    """The class `Objective` of a file; modules beside the file import as they would for a script there.
+    """The class `Objective` of a file.
+
+    The file becomes a module like any other, named after the file, and its folder is the first on the path: processes
+    that user code starts can import it, and what was pickled of its classes can be read elsewhere. As for a script,
+    modules beside the file can be imported, and `sys.argv` holds the file alone.
 
     Raises ObjectiveError, with the file's own traceback last where it has one.
     """
     file = Path(path).resolve()
     if not file.is_file():
         raise ObjectiveError(f"{file}: no such file. Set optuna: objective to the file that holds Objective.")
-    cls = getattr(import_file(file, "objective"), "Objective", None)
+    sys.argv[:] = [str(file)]
+    cls = getattr(_import_by_name(file), "Objective", None)
     if cls is None:
         raise ObjectiveError(f"{file}: no class Objective in it. Write: class Objective(BaseObjective)")
     if not (isinstance(cls, type) and issubclass(cls, BaseObjective)):
@@ -164,6 +171,37 @@ def make_objective(
     return objective
 
 
+def _import_by_name(file: Path) -> ModuleType:
+    """Import a file under its own name, where that is what Python finds under this name in any process."""
+    name, folder = file.stem, str(file.parent)
+    if file.suffix != ".py":
+        raise _not_python(file)
+    if "." in name:
+        raise ObjectiveError(
+            f"{file}: a module's name holds no dots, so that other processes could not import the file.\n"
+            f"    Rename it, for example to {name.replace('.', '_')}.py."
+        )
+    sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
+    sys.path_importer_cache.pop(folder, None)  # it may not know of a file that has just been written
+    if name in _objectives:  # another file of that name, or the same one
+        sys.modules.pop(name, None)
+    found: str | None = "built-in"
+    with suppress(ValueError):  # a module that was put together by hand
+        spec = importlib.util.find_spec(name)
+        found = spec.origin if spec is not None else None
+    if found != str(file):
+        raise ObjectiveError(
+            f"{file}: there is another module named {name!r} ({found}), which Python takes for this one.\n"
+            f"    Rename the file, for example to {name}_objective.py."
+        )
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise _failed(file, error) from error
+    _objectives.add(name)
+    return module
+
+
 def import_file(file: Path, purpose: str) -> ModuleType:
     """Run a user's Python file as a module, under a name that no other file has; `purpose` is a part of that name.
 
@@ -172,7 +210,7 @@ def import_file(file: Path, purpose: str) -> ModuleType:
     name = module_name(file, purpose)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ObjectiveError(f"{file}: not a Python file; its name has to end with .py")
+        raise _not_python(file)
     module = importlib.util.module_from_spec(spec)
     # The folder stays on the path: helper modules beside the file are imported late, too.
     if str(file.parent) not in sys.path:
@@ -182,8 +220,26 @@ def import_file(file: Path, purpose: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ObjectiveError(f"{file}: importing it failed", trim(error, file)) from error
+        raise _failed(file, error) from error
     return module
+
+
+def _not_python(file: Path) -> ObjectiveError:
+    return ObjectiveError(f"{file}: not a Python file; its name has to end with .py")
+
+
+def _failed(file: Path, error: BaseException) -> ObjectiveError:
+    """Why the import failed, in words where the file has ended the process on purpose."""
+    if not isinstance(error, SystemExit):
+        return ObjectiveError(f"{file}: importing it failed", trim(error, file))
+    code = 0 if error.code is None else error.code
+    ended = f"exits with {code!r}" if isinstance(code, str) else f"exits with code {code}"
+    trace = _from_file(error, file)
+    line = f"line {trace.tb_lineno} " if trace is not None else ""
+    return ObjectiveError(
+        f"{file}: {line}{ended} when the file is imported (SystemExit).\n"
+        '    Workers import the file. What is for a script alone goes under: if __name__ == "__main__":'
+    )
 
 
 def module_name(file: Path, purpose: str) -> str:
@@ -193,7 +249,11 @@ def module_name(file: Path, purpose: str) -> str:
 
 def trim(error: BaseException, file: Path) -> str:
     """The traceback from the file's first line on, without the machinery that imported it."""
+    return "".join(traceback.format_exception(type(error), error, _from_file(error, file))).rstrip()
+
+
+def _from_file(error: BaseException, file: Path) -> TracebackType | None:
     tb: TracebackType | None = error.__traceback__
     while tb is not None and tb.tb_frame.f_code.co_filename != str(file):
         tb = tb.tb_next
-    return "".join(traceback.format_exception(type(error), error, tb)).rstrip()
+    return tb

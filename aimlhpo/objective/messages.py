@@ -41,12 +41,15 @@ class CommandSpec:
     kill_after: float = 10.0
 
     def environment(self, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """The program's environment: the worker's, which names the slot's GPUs, with the extra variables."""
+        """The program's environment: the worker's, which names the slot's GPUs, with the extra variables.
+
+        A Python program is told not to keep its lines back.
+        """
 
         def expand(value: str) -> str:
             return _VARIABLE.sub(lambda match: given.get(match[1], match[0]), value)
 
-        return {**given, **{name: expand(value) for name, value in self.variables.items()}}
+        return {"PYTHONUNBUFFERED": "1", **given, **{name: expand(value) for name, value in self.variables.items()}}
 
     @property
     def source(self) -> str:
@@ -268,6 +271,8 @@ class Outcome:
         updates: what the objective changed in its configuration, by colon paths.
         unread: declared parameters that nothing has read.
         ends_worker: whether the worker's process can run no other trial.
+        told_to_end: whether the worker got a SIGTERM while the trial ran.
+        ended_at: when the objective ended, on the monotonic clock, which all processes of a machine share.
     """
 
     state: str
@@ -279,6 +284,8 @@ class Outcome:
     updates: dict[str, Any] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     ends_worker: bool = False
+    told_to_end: bool = False
+    ended_at: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import best_trials
+from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.search.grid import given_up
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
@@ -62,7 +63,7 @@ class AgentStatus:
 
 @dataclass(frozen=True)
 class FailedTrial:
-    """A trial that failed, with the path of its log and the byte where its lines begin."""
+    """A trial that failed, with the path of its log and the byte where its lines begin, unless that was dropped."""
 
     number: int
     cause: str
@@ -251,9 +252,14 @@ def _agents(living: Iterable[Holder], trials: Sequence[FrozenTrial]) -> tuple[Ag
 
 def _failed(study: optuna.Study, config: Config) -> Iterator[FailedTrial]:
     """Failed trials, the latest to end last."""
+    logs: dict[str, WorkerLog] = {}
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     for trial in sorted(failed, key=lambda t: t.datetime_complete.timestamp() if t.datetime_complete else 0.0):
         record = read_record(trial, config.optuna.metric)
-        log = str(config.paths.save_path / record.log) if record.log else None
+        path, offset = None, record.log_offset
+        if record.log:
+            path = config.paths.save_path / record.log
+            log = logs.setdefault(record.log, WorkerLog(path, config.log.max_mb_per_worker))
+            offset = log.offset(offset) if offset is not None else None
         cause = record.cause or "unknown"
-        yield FailedTrial(record.number, cause, record.worker, log, record.log_offset, record.error)
+        yield FailedTrial(record.number, cause, record.worker, str(path) if path else None, offset, record.error)

@@ -15,7 +15,6 @@ import errno
 import gc
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,7 +29,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from aimlhpo.errors import StudyFailed
-from aimlhpo.processes import package_environment
+from aimlhpo.processes import module_command
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.building import make_pruner
 from aimlhpo.search.samplers import for_sampler, reseed, sampler_of
@@ -124,10 +123,9 @@ class SamplingProcess:
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "aimlhpo.search", str(theirs.fileno()), str(os.getpid())],
+                module_command("aimlhpo.search", theirs.fileno(), os.getpid()),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=package_environment(),
                 start_new_session=True,
             )
         with suppress(OSError):  # it is dead already: the first request finds that out

@@ -6,7 +6,6 @@ Runs in the agent's main thread. The messages that go over the pipe to the child
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from aimlhpo.ledger.leases import Election
-from aimlhpo.processes import package_environment
+from aimlhpo.processes import module_command
 from aimlhpo.tracking.targets import TRACKERS, asked_trackers
 
 if TYPE_CHECKING:
@@ -150,12 +149,11 @@ class Tracker:
         try:
             with theirs, open(self._output, "ab") as output:
                 self._child = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "aimlhpo.tracking", str(theirs.fileno())],
+                    module_command("aimlhpo.tracking", theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     pass_fds=[theirs.fileno()],
-                    env=package_environment(),
                     start_new_session=True,
                 )
             self._connection.send(self._config)

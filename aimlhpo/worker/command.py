@@ -95,8 +95,6 @@ class CommandObjective(BaseObjective):
                     if reported and not program.stopping and trial.should_prune():
                         program.stop()
                 pruned = program.stopping
-            if sigterm_came():
-                os._exit(128 + signal.SIGTERM)  # the agent has given the trial back: there is no result
             if pruned:
                 raise Pruned
             program.raise_failure()

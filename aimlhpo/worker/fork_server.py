@@ -1,7 +1,7 @@
 """The fork server's own program: it imports the objective once, and all workers of an agent are forked of it.
 
-`python -m aimlhpo.worker.fork_server FD PARENT` is started by `aimlhpo.agent.fork_server.ForkServer`, as early as a
-command knows that it will need an objective. On the socket FD the two say, in this order:
+It is started by `aimlhpo.agent.fork_server.ForkServer`, as early as a command knows that it will need an objective. On
+their socket the two say, in this order:
 
     parent -> server   a LoadRequest: the objective's file, and what the first slot adds to the environment
     server -> parent   null, or the ObjectiveError that importing the file has raised
@@ -34,7 +34,6 @@ from aimlhpo.errors import ObjectiveError
 from aimlhpo.objective.base import BaseObjective, load_objective
 from aimlhpo.objective.messages import LoadFailed, Started
 from aimlhpo.processes import die_with_parent
-from aimlhpo.worker.device_guard import LightningGuard
 from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.worker import run_worker
 
@@ -181,9 +180,3 @@ def forked() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
-
-
-if __name__ == "__main__":
-    die_with_parent(int(sys.argv[2]))
-    LightningGuard.install()
-    ForkServerLoop(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])).run()

@@ -14,7 +14,6 @@ import math
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -24,6 +23,7 @@ from multiprocessing.connection import Connection, wait
 
 from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup
 from aimlhpo.objective.trial import Channel
+from aimlhpo.processes import module_command
 from aimlhpo.worker.process_group import ProcessGroupVariables, free_port, rank_environment
 from aimlhpo.worker.rank_channels import Begin, SharingChannel
 
@@ -153,9 +153,8 @@ class RankHandle:
         self.connection, theirs = Pipe()
         port = int(os.environ["MASTER_PORT"])  # at which the objective may meet the others when it is imported
         with theirs:
-            command = [sys.executable, "-P", "-m", "aimlhpo.worker"]
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(os.getpid()), str(rank)],
+                module_command("aimlhpo.worker", theirs.fileno(), os.getpid(), rank),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **rank_environment(rank, setup.ranks, port)},

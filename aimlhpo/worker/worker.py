@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -43,6 +45,7 @@ from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.rank_channels import FollowingChannel, RankZeroIsDone
 from aimlhpo.worker.ranks import RankEnded, RankGroup
 
+_CHUNK = 4096
 _ERROR_LINES = 30  # of a traceback that are stored with a failed trial
 _OUR_SECTION = "optuna"  # of the model configuration
 
@@ -59,14 +62,16 @@ def run_worker(connection: Connection, imported: type[BaseObjective] | None = No
         return
     channel.send(Ready(provenance(setup.command.source if setup.command else setup.objective)))
     channel.start()
-    relay, worker = Relay(), os.getpid()
+    relay, directory, terminations, worker = Relay(), WorkingDirectory(), Terminations(), os.getpid()
     while not isinstance(assignment := channel.assignments.get(), Stop):
         output.restore()
+        directory.restore()
         ranks.begin(assignment)
+        terminations.watch()
         outcome = attempt(objective, assignment, ranks.channel, setup.study, relay)
         if os.getpid() != worker:
             os._exit(0)  # the objective forked, and its child came back from it: the worker's own result counts
-        outcome = ranks.finish(outcome)
+        outcome = ranks.finish(replace(outcome, told_to_end=terminations.came()))
         channel.end_trial()
         channel.send(Finished(assignment.number, outcome))
 
@@ -75,9 +80,11 @@ def run_rank(connection: Connection, rank: int) -> None:
     """Be another rank of the worker at the other end, until that one ends."""
     setup: Setup = connection.recv()
     objective = load(setup, f"cuda:{rank}" if setup.device.startswith("cuda") else setup.device)
-    channel, relay, variables = FollowingChannel(connection), Relay(), ProcessGroupVariables()
+    channel, relay = FollowingChannel(connection), Relay()
+    directory, variables = WorkingDirectory(), ProcessGroupVariables()
     while True:
         begin = channel.next_trial()
+        directory.restore()
         variables.enter(rank, setup.ranks, begin.port)
         ended = RankEnded()
         if isinstance(objective, LoadFailed):
@@ -125,6 +132,7 @@ def attempt(
     _headline(f"trial {assignment.number}: {ending['state']} after {seconds:.1f} s")
     return Outcome(
         seconds=seconds,
+        ended_at=started + seconds,
         metrics=scalars(trial.results),
         updates=changes(before, trial.conf),
         unread=trial.unread,
@@ -230,6 +238,41 @@ class StandardOutput:
             if stream is None or getattr(stream, "closed", False):
                 writer = os.fdopen(number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
                 setattr(sys, name, writer)
+
+
+class WorkingDirectory:
+    """Remembers the directory in which the objective was loaded: every trial starts there."""
+
+    def __init__(self) -> None:
+        self._directory = os.open(".", os.O_PATH | os.O_DIRECTORY)
+
+    def restore(self) -> None:
+        os.fchdir(self._directory)
+
+
+class Terminations:
+    """Notes each SIGTERM that user code handles, with whichever handler it has set by then.
+
+    Python's own handler of signals in C writes to the wakeup descriptor before the one in Python is called.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # The signals of children that user code forks are not this process's.
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+    def watch(self) -> None:
+        """Begin anew; to be called before each trial, as asyncio's event loops take the descriptor away."""
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self.came()
+
+    def came(self) -> bool:
+        """Whether there was one."""
+        noted = b""
+        with suppress(BlockingIOError):
+            while data := os.read(self._read, _CHUNK):
+                noted += data
+        return signal.SIGTERM in noted
 
 
 def _headline(text: str) -> None:

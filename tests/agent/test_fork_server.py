@@ -66,7 +66,11 @@ def test_a_long_traceback_keeps_its_end(tmp_path: Path) -> None:
     [
         ("", "no class Objective"),
         ("class Objective: pass", "not a subclass"),
-        ("raise SystemExit(0)", "SystemExit"),
+        ("raise SystemExit(0)", "exits with code 0"),
+        (
+            "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('data')\nparser.parse_args()",
+            "line 4 exits with code 2 (.|\n)*the following arguments are required: data",
+        ),
         ("import os\nprint('last words', flush=True)\nos._exit(0)", "last words"),
         ("import os\nos._exit(7)", "exit code 7"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -122,6 +123,12 @@ class TestCheckpointDir:
 
 
 class TestLoading:
+    @pytest.fixture(autouse=True)
+    def process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What loading changes in the process is taken back."""
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(sys, "argv", list(sys.argv))
+
     def test_helper_modules_beside_the_file_import(self, tmp_path: Path) -> None:
         write(tmp_path, "VALUE = 5", "helper_of_this_test.py")
         path = write(
@@ -137,6 +144,24 @@ class TestLoading:
         )
         objective = make_objective(load_objective(path), None, CONFIG, "val_loss", "cpu")
         assert objective(proxy(conf={})) == 10
+
+    def test_the_file_is_a_module_of_its_own_name(self, tmp_path: Path) -> None:
+        text = """
+            import sys
+            from aimlhpo import BaseObjective
+            ARGUMENTS = list(sys.argv)
+            class Objective(BaseObjective):
+                def train(self, trial, conf): ...
+            """
+        path = write(tmp_path, text, "training.py")
+        module = sys.modules[load_objective(path).__module__]
+        assert (module.__name__, module.ARGUMENTS) == ("training", [str(path)])
+        read = "import pickle, sys; print(pickle.load(sys.stdin.buffer).__module__)"
+        pickled = pickle.dumps(module.Objective)
+        done = subprocess.run(
+            [sys.executable, "-c", read], input=pickled, cwd=tmp_path, capture_output=True, check=True
+        )
+        assert done.stdout == b"training\n"
 
     def test_two_files_of_one_name_stay_apart(self, tmp_path: Path) -> None:
         text = "from aimlhpo import BaseObjective\nclass Objective(BaseObjective):\n    train = lambda *_: {}\n"
@@ -181,9 +206,40 @@ class TestLoading:
             load_objective(write(tmp_path, "def train(:\n"))
         assert str(caught.value).splitlines()[-1].startswith("SyntaxError")
 
-    def test_a_script_that_exits_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(ObjectiveError, match="SystemExit: 3"):
-            load_objective(write(tmp_path, "raise SystemExit(3)"))
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("x = 1\nraise SystemExit(3)", "line 2 exits with code 3 when the file is imported"),
+            ("import sys\nsys.exit()", "line 2 exits with code 0"),
+            ("import sys\nsys.exit('no data')", "line 2 exits with 'no data'"),
+        ],
+    )
+    def test_a_script_that_exits_is_told_without_a_traceback(self, tmp_path: Path, text: str, words: str) -> None:
+        with pytest.raises(ObjectiveError, match=words) as caught:
+            load_objective(write(tmp_path, text))
+        assert "Traceback" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("random.py", r"another module named 'random' \(.*/random.py\)"),
+            ("sys.py", r"another module named 'sys' \(built-in\)"),
+            ("pytest.py", "another module named 'pytest'"),
+            ("objective.v2.py", "Rename it, for example to objective_v2.py"),
+            ("__main__.py", "another module named '__main__'"),
+            ("objective.txt", "has to end with .py"),
+        ],
+    )
+    def test_a_name_that_other_processes_would_not_find_is_refused(self, tmp_path: Path, name: str, words: str) -> None:
+        with pytest.raises(ObjectiveError, match=words) as caught:
+            load_objective(write(tmp_path, "raise RuntimeError('it was run')", name))
+        assert str(tmp_path / name) in str(caught.value)
+
+    def test_a_package_beside_it_of_the_same_name_is_told_of(self, tmp_path: Path) -> None:
+        (tmp_path / "objective").mkdir()
+        package = write(tmp_path / "objective", "", "__init__.py")
+        with pytest.raises(ObjectiveError, match=f"another module named 'objective'.*{package}"):
+            load_objective(write(tmp_path, ""))
 
     def test_importing_loads_no_framework(self) -> None:
         code = "import sys, aimlhpo.objective.base; print({'optuna', 'numpy', 'torch'} & set(sys.modules))"

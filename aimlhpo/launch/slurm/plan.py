@@ -49,7 +49,7 @@ class AgentPython:
     prefer_activated: bool = False
     """Take the `python` that `kernel:` or `bash:` put on PATH, where it can import aimlhpo."""
     path: str | None = None
-    """A directory that PYTHONPATH needs, where aimlhpo runs from its sources."""
+    """The directory that holds aimlhpo, where it runs from its sources."""
 
 
 @dataclass(frozen=True)

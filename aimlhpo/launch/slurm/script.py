@@ -12,27 +12,17 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from aimlhpo.launch.slurm.plan import Submission
+from aimlhpo.launch.slurm.plan import AgentPython, Submission
 from aimlhpo.launch.slurm.program import DEFAULT_SIGNAL, parse_signal_option
 from aimlhpo.paths import StudyPaths
+from aimlhpo.processes import run_module_code
 
 _SAFE = re.compile(r"[A-Za-z0-9_./:,@%+=\-\[\]*]+")
 _DIRECTIVE = re.compile("(het|pack)(job)", re.IGNORECASE)
 
 # Which Python `kernel:` or `bash:` have activated is known in the job alone.
 _ON_PATH = "$(command -v python || command -v python3 || :)"
-_ACTIVATED = (
-    f"aimlhpo_found={_ON_PATH}\n"
-    """\
-if [ -z "$aimlhpo_found" ] || [ "$aimlhpo_found" = "$aimlhpo_before" ]; then
-    :
-elif aimlhpo_error=$("$aimlhpo_found" -P -c 'import aimlhpo.config, optuna, submitit' 2>&1); then
-    aimlhpo_python=$aimlhpo_found
-else
-    echo "aimlhpo: $aimlhpo_found cannot run aimlhpo: ${aimlhpo_error##*$'\\n'}"
-fi
-"""
-)
+_PROBE = "import aimlhpo.config, optuna, submitit"
 
 
 def render_script(submission: Submission) -> str:
@@ -60,9 +50,6 @@ def _parts(submission: Submission) -> Iterator[str]:
     if submission.kernel:
         yield _lines(submission.kernel)
 
-    if python.path is not None:
-        yield f"export PYTHONPATH={shlex.quote(python.path)}${{PYTHONPATH:+:$PYTHONPATH}}\n"
-
     # The study has to be there on every node; said in plain words before Python starts.
     snapshot = StudyPaths(Path(save_path), submission.study).hyperparameters
     yield (
@@ -73,11 +60,29 @@ def _parts(submission: Submission) -> Iterator[str]:
     )
 
     # The agent takes the place of the batch shell, so that SLURM's signals reach it.
-    agent, command = f"-u -P -m aimlhpo agent {shlex.quote(save_path)}", shlex.join(python.command)
+    command, module = shlex.join(python.command), "-m"
+    if python.path is not None:
+        module = f"-c {shlex.quote(run_module_code(python.path))}"
+    agent = f"-u -P {module} aimlhpo agent {shlex.quote(save_path)}"
     if python.prefer_activated:
-        yield f'aimlhpo_python={command}\n{_ACTIVATED}exec "$aimlhpo_python" {agent}\n'
+        yield f'aimlhpo_python={command}\n{_prefer_activated(python)}exec "$aimlhpo_python" {agent}\n'
     else:
         yield f"exec {command} {agent}\n"
+
+
+def _prefer_activated(python: AgentPython) -> str:
+    """Take the Python that `kernel:` or `bash:` have activated; which one that is, is known in the job alone."""
+    probe = _PROBE if python.path is None else f"import sys; sys.path.insert(0, {python.path!r}); {_PROBE}"
+    return f"""\
+aimlhpo_found={_ON_PATH}
+if [ -z "$aimlhpo_found" ] || [ "$aimlhpo_found" = "$aimlhpo_before" ]; then
+    :
+elif aimlhpo_error=$("$aimlhpo_found" -P -c {shlex.quote(probe)} 2>&1); then
+    aimlhpo_python=$aimlhpo_found
+else
+    echo "aimlhpo: $aimlhpo_found cannot run aimlhpo: ${{aimlhpo_error##*$'\\n'}}"
+fi
+"""
 
 
 def _lines(lines: Iterator[str] | tuple[str, ...]) -> str:

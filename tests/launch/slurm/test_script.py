@@ -50,7 +50,7 @@ def test_script_is_one_that_bash_can_read(name: str) -> None:
 def test_the_agent_takes_the_place_of_the_shell(submission: Submission) -> None:
     last = render_script(submission).splitlines()[-1]
     assert last.startswith("exec ")
-    assert "-m aimlhpo agent" in last
+    assert " aimlhpo agent " in last
     assert render_script(submission).count("aimlhpo agent") == 1
 
 
