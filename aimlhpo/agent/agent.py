@@ -34,7 +34,7 @@ from aimlhpo.search.building import make_pruner
 from aimlhpo.search.grid import queue_of
 from aimlhpo.search.samplers import needs_process, sampler_of
 from aimlhpo.search.sampling import SamplingProcess
-from aimlhpo.search.stopping import make_stopping_criteria
+from aimlhpo.search.stopping import StoppingCriteria, make_rules
 from aimlhpo.storage.base import OwnedStorage, own
 from aimlhpo.storage.retry import RetryPolicy
 from aimlhpo.storage.study import STUDY_ATTR, load_study
@@ -184,6 +184,7 @@ class Agent:
             self._storage.flush()
             wait(executors, timeout=self._storage.rest or _TICK)
             self._deliver()
+        self._give_up_if_failed()
         self._show()
         self._tracker.finish(self._stop.cause)
 
@@ -192,27 +193,31 @@ class Agent:
             executor.deliver()
 
     def _tick(self) -> None:
-        """What time brings: dead agents, a new snapshot, dead workers, the limit of failures, the end of the job."""
+        """What time brings: dead agents, a new snapshot, dead workers, the study given up, the end of the job."""
         now = time.monotonic()
         if now >= self._next_reap:
             self._next_reap = now + self._config.optuna.grace_period / 4
             self._storage.reap()
         self._storage.refresh()
         self._dispatcher.check_workers()
-        failures, limit = self._storage.snapshot.failures, self._config.optuna.max_consecutive_failures
-        if limit and failures >= limit and not self._stop.requested:
-            self._stop.give_up(
-                StudyFailed(
-                    f"{failures} trials in a row have failed (max_consecutive_failures is {limit}), so the study was "
-                    "stopped.\n"
-                    "    `aimlhpo status --failed` lists them with their causes and logs.\n"
-                    "    When the objective is mended, the same command with reload: 1 goes on."
-                )
-            )
+        self._give_up_if_failed()
         if self._walltime.is_over():
             self._stop.request("walltime")
         self._tracker.poll()
         self._show()
+
+    def _give_up_if_failed(self) -> None:
+        """Stop because too many trials in a row have failed, on whichever agents."""
+        ended = self._storage.snapshot.ended
+        if ended is not None and ended.is_failure and not self._stop.requested:
+            limit = self._config.optuna.max_consecutive_failures
+            self._stop.give_up(
+                StudyFailed(
+                    f"{ended.reason} (max_consecutive_failures is {limit}), so the study was stopped.\n"
+                    "    `aimlhpo status --failed` lists them with their causes and logs.\n"
+                    "    When the objective is mended, the same command with reload: 1 goes on."
+                )
+            )
 
     def _stop_if_requested(self) -> None:
         """End all workers and give their trials back, once."""
@@ -255,6 +260,6 @@ def make_ledger(config: Config, study: optuna.Study, holder: Holder, query_job_s
         max_retries=options.max_retries,
         max_interruptions=options.max_interruptions,
         queue=queue_of(study, config),
-        stopping_criteria=make_stopping_criteria(study, config),
+        stopping_criteria=StoppingCriteria(study, make_rules(study, config)),
         promotion=Promotion.of(study, options.reported_metric),
     )

@@ -99,6 +99,7 @@ Operation = SetParam | SetIntermediate | SetUserAttr | SetSystemAttr | SetState 
 
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+SUCCESSFUL = (TrialState.COMPLETE, TrialState.PRUNED)
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 CLAIM = "aimlhpo:claim"
@@ -279,9 +280,8 @@ class Backend:
         """The study as it is now."""
         return overview_from(self.storage.get_all_trials(study_id, deepcopy=False))
 
-    def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
-        """When the last of the COMPLETE and PRUNED trials ended, in local time; the earliest first."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
+    def latest_ends(self, study_id: int, most: int, states: tuple[TrialState, ...] = SUCCESSFUL) -> Sequence[datetime]:
+        """When the last of the trials in these states ended, in local time; the earliest first."""
         trials = self.storage.get_all_trials(study_id, deepcopy=False, states=states)
         return sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)[-most:]
 

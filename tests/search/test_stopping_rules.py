@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from aimlhpo.errors import StudyFailed
 from aimlhpo.search.stopping import (
     STOPPING_RULES,
+    ConsecutiveFailures,
     GpuHours,
     Moment,
     PatienceRule,
@@ -66,6 +68,61 @@ def test_all_agree_on_a_timeout_when_the_study_is_started_again() -> None:
     assert noted is not None
     assert noted.limit == [60.0, over]
     assert first.ended(Overview()) == read_note(study, [Timeout(60.0, "submission")]) == noted
+
+
+START = datetime(2026, 1, 1)
+
+
+class Endings:
+    """Trials by state and the minute in which they ended, as a storage tells of them; `looks` counts the questions."""
+
+    def __init__(self, *endings: tuple[str, int]) -> None:
+        self.endings, self.looks = list(endings), 0
+
+    def latest(self, most: int, states: tuple[TrialState, ...]) -> list[datetime]:
+        self.looks += 1
+        names = {state.name for state in states}
+        return sorted(START + timedelta(minutes=minute) for state, minute in self.endings if state in names)[-most:]
+
+    def ask(self, rule: ConsecutiveFailures) -> str | None:
+        """What the rule says of them, asked as it is at a claim."""
+        may_hold = rule.may_hold(Overview(failed=sum(state == "FAIL" for state, _ in self.endings)))
+        return rule(Moment()) if may_hold else None
+
+
+def failures_in_a_row(most: int, endings: Endings) -> ConsecutiveFailures:
+    rule = ConsecutiveFailures(most, endings.latest)
+    rule.update({"started": START.timestamp()})
+    return rule
+
+
+def test_failures_after_the_last_success_are_in_a_row() -> None:
+    endings = Endings(("FAIL", 1), ("COMPLETE", 2), ("FAIL", 5), ("FAIL", 3), ("PRUNED", 4))
+    rule = failures_in_a_row(2, endings)
+    assert endings.ask(rule) is None
+    endings.endings.append(("FAIL", 6))
+    assert endings.ask(rule) == "2 trials in a row have failed"
+
+
+def test_failures_before_the_last_start_do_not_count() -> None:
+    endings = Endings(("FAIL", -3), ("FAIL", -2), ("FAIL", -1), ("FAIL", 1), ("FAIL", 2))
+    assert endings.ask(failures_in_a_row(3, endings)) is None
+    assert endings.ask(failures_in_a_row(2, endings)) == "2 trials in a row have failed"
+
+
+def test_rows_are_found_whenever_the_rule_is_asked() -> None:
+    """It may be asked after each trial or after many, and looks at trials only where the row may be long enough."""
+    known = [("FAIL" if number % 4 else "COMPLETE", number) for number in range(40)] + [("FAIL", 40), ("FAIL", 41)]
+    for pace in (1, 3, 42):
+        endings = Endings()
+        rule = failures_in_a_row(5, endings)
+        said = []
+        for number in range(0, 42, pace):
+            endings.endings = known[: number + pace]
+            said.append(endings.ask(rule))
+        assert said[-1] == "5 trials in a row have failed"
+        assert not any(said[:-1])
+        assert endings.looks <= 2 * 32 / 2  # two questions each time, at most after each second failure
 
 
 @pytest.mark.parametrize(("direction", "reached"), [("minimize", 0.04), ("maximize", 0.06)])
