@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, cached_property, partial
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState, create_trial
@@ -32,6 +32,7 @@ from aimlhpo.ledger.requests import (
 )
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.asha import Promotion
+from aimlhpo.search.grid import GridQueue
 from aimlhpo.search.samplers import last_report
 from aimlhpo.search.stopping import StoppingCriteria, StopReason
 from aimlhpo.storage.base import (
@@ -50,13 +51,6 @@ from aimlhpo.storage.base import (
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.trials import count_imported
-
-
-class Queue(Protocol):
-    """What gives a study all its trials, where its sampler makes none up."""
-
-    def fill(self) -> bool:
-        """Queue the next trials; False if there are no more."""
 
 
 class Ledger:
@@ -82,7 +76,7 @@ class Ledger:
         registry: Registry,
         max_retries: int = 0,
         max_interruptions: int = MOST_FRUITLESS,
-        queue: Queue | None = None,
+        queue: GridQueue | None = None,
         stopping_criteria: StoppingCriteria | None = None,
         promotion: Promotion | None = None,
     ) -> None:

@@ -48,19 +48,6 @@ if TYPE_CHECKING:
 _HOUR = 3600.0
 
 
-@dataclass(frozen=True)
-class Moment:
-    """What a rule is asked about besides the trials that have ended.
-
-    Attributes:
-        open: the trials that run or wait.
-        now: the time, in seconds since the epoch.
-    """
-
-    open: Sequence[OpenTrial] = ()
-    now: float = field(default_factory=time.time)
-
-
 class Rule(ABC):
     """A reason to end the study.
 
@@ -90,8 +77,13 @@ class Rule(ABC):
         """Count a trial that has ended. Each trial is given once, in the order in which they ended."""
 
     @abstractmethod
-    def __call__(self, moment: Moment) -> str | None:
-        """Why the study should end, or None."""
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
+        """Why the study should end, or None.
+
+        Args:
+            unfinished: the trials that run or wait.
+            now: the time, in seconds since the epoch.
+        """
 
 
 class Timeout(Rule):
@@ -113,8 +105,8 @@ class Timeout(Rule):
         self._begin = float(signature.get("begun", started)) if self._of_study else started
         self.limit = [self._seconds, self._begin]
 
-    def __call__(self, moment: Moment) -> str | None:
-        if moment.now - self._begin <= self._seconds:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
+        if now - self._begin <= self._seconds:
             return None
         since = "the study was begun" if self._of_study else "the study was last started"
         return f"more than {show_duration(self._seconds)} have passed since {since}"
@@ -149,7 +141,7 @@ class ConsecutiveFailures(Rule):
         self._failed = overview.failed
         return self._failed - self._before >= self._most
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         successes = self._latest_ends(1, SUCCESSFUL)
         begin = max([datetime.fromtimestamp(self._started), *successes])
         failures = self._latest_ends(self._failed - self._before, (TrialState.FAIL,))
@@ -188,7 +180,7 @@ class TargetValue(Rule):
             reached.append(f"{name} {show_number(value)} {sign} {show_number(target)}")
         self._reached = f"{', '.join(reached)} with trial {trial.number}"
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         return self._reached
 
 
@@ -210,13 +202,13 @@ class GpuHours(Rule):
         record = trial.user_attrs.get(ATTRIBUTE)
         self._seconds += float(record.get("gpu_seconds") or 0.0) if isinstance(record, Mapping) else 0.0
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         seconds = self._seconds
-        for trial in moment.open:
+        for trial in unfinished:
             seconds += trial.gpu_seconds  # of earlier attempts
             claim = trial.claim if trial.state == TrialState.RUNNING else None
             if claim:
-                seconds += max(0.0, moment.now - (claim.get("since") or moment.now)) * claim.get("gpus", 0.0)
+                seconds += max(0.0, now - (claim.get("since") or now)) * claim.get("gpus", 0.0)
         used = seconds / _HOUR
         if used < self.limit:
             return None
@@ -256,7 +248,7 @@ class PatienceRule(Rule):
             self._front = [known for known in self._front if not _as_good(losses, known)] + [losses]
             self._best, self._since = trial.number, 0
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         if not self._front or self._since < self._most:
             return None
         return f"none of the {self._since} trials that finished after trial {self._best} is better"
@@ -302,7 +294,7 @@ class Terminator(Rule):
         if trial.state == TrialState.COMPLETE:
             self._trials.append(trial)
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         """Raises StudyFailed where the terminator cannot judge these trials at all."""
         name = self.limit["type"]
         if self._verdict is not None and self._verdict.done():
@@ -448,11 +440,11 @@ class StoppingCriteria:
     def _ask(self, rules: Sequence[Rule], overview: Overview) -> StopReason | None:
         if self.reads_trials and overview.complete + overview.pruned + overview.failed != self._added:
             self._add(self._study.get_trials(deepcopy=False))
-        moment = Moment(overview.open)
+        now = time.time()
         for rule in rules:
-            said = rule(moment)
+            said = rule(overview.open, now)
             if said is not None:
-                reason = StopReason(rule.key, said, moment.now, rule.limit)
+                reason = StopReason(rule.key, said, now, rule.limit)
                 self._study.set_user_attr(NOTE, asdict(reason))
                 return reason
         return None
