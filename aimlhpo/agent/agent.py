@@ -68,7 +68,6 @@ class Agent:
     """Runs trials in `slots` until the budget is finished, a signal comes, or the study has to be given up.
 
     Args:
-        name: the agent's name in the study; a random one where none is given.
         causes: the signals to stop for, with the causes that they stand for.
         job: the SLURM job that it runs in.
         query_job_state: asks the cluster about the jobs of other agents.
@@ -84,7 +83,6 @@ class Agent:
         slots: Sequence[Slot],
         view: View,
         *,
-        name: str | None = None,
         causes: Mapping[signal.Signals, str] = LOCAL,
         job: AgentJob | None = None,
         query_job_state: JobStateQuery = lambda holder: None,
@@ -92,9 +90,7 @@ class Agent:
         fork_server: ForkServer | None = None,
     ) -> None:
         self._config, self._view, self._causes = config, view, causes
-        self._holder = Holder(
-            name or secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0
-        )
+        self._holder = Holder(secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0)
         self._walltime = Walltime(job.deadline if job else None)
         self._query_job_state, self._explain_cause = query_job_state, explain_cause
         self._pool = WorkerPool(config, self._holder.agent, slots, fork_server)

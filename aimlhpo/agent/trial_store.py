@@ -215,7 +215,7 @@ class TrialStore:
         self._ledger, self._lease = ledger, lease
         self._builder = TrialBuilder(config, study, storage)
         self._pruning = Pruning(study, config.optuna.reported_metric)
-        self._ended = ThrottledCheck(ledger.ended)
+        self._ended = ThrottledCheck(lambda: ledger.look()[1])
         self._results, self._checkpoints = ResultsWriter(study, config), Checkpoints(study, config)
         self._longest = LongestTrial()
         self._held: dict[int, Claim] = {}
@@ -398,8 +398,9 @@ class TrialStore:
 
     def keeps_ready(self) -> bool:
         """Whether trials that were claimed ahead stay: they may begin, and no other agent needs them."""
-        left = self._ledger.left(self._ledger.counts())
-        return self._ledger.ended() is None and (left is None or left > 0 or self._ledger.is_alone())
+        counts, ended = self._ledger.look()
+        left = self._ledger.left(counts)
+        return ended is None and (left is None or left > 0 or self._ledger.is_alone())
 
     def note_provenance(self, provenance_id: str, provenance: dict[str, Any]) -> None:
         """Keep what the trials run on, once for the study; each trial names it by its id."""
@@ -413,7 +414,7 @@ class TrialStore:
         Before this agent's first claim the counts alone, unless it is the last look: loading the study would keep the
         claim waiting.
         """
-        counts, ended = self._ledger.counts(), self._ledger.ended()
+        counts, ended = self._ledger.look()
         if not (self._has_claimed or last):
             return StudySnapshot(counts, ended=ended)
         longest = self._longest.among(self._study.get_trials(deepcopy=False, states=FINISHED))

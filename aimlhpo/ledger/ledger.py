@@ -256,19 +256,17 @@ class Ledger:
 
     # --- the study ---
 
-    def ended(self) -> StopReason | None:
-        """Which stopping rule has ended the study, if one has."""
-        if self._stopping_criteria is None or not self._stopping_criteria.may_have_ended(self._overview()):
-            return None
-        with locked(self._lock_file):
-            return self._stop_reason(self._overview())
+    def look(self) -> tuple[Counts, StopReason | None]:
+        """The study's trials by state, and the stopping rule that has ended it, if one has."""
+        overview, ended = self._overview(), None
+        if self._stopping_criteria is not None and self._stopping_criteria.may_have_ended(overview):
+            with locked(self._lock_file):
+                ended = self._stop_reason(self._overview())
+        return count_overview(overview, self._imported), ended
 
     def _stop_reason(self, overview: Overview) -> StopReason | None:
-        """The same, under the ledger's lock, of a study with this overview."""
+        """What has ended a study with this overview. The caller holds the ledger's lock."""
         return self._stopping_criteria.ended(overview) if self._stopping_criteria is not None else None
-
-    def counts(self) -> Counts:
-        return count_overview(self._overview(), self._imported)
 
     def left(self, counts: Counts) -> int | None:
         """How many trials nobody has claimed yet; None without a budget."""

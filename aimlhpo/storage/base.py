@@ -351,9 +351,9 @@ class OwnedStorage(ForwardingStorage):  # type: ignore[valid-type, misc]
         self._distributions: dict[str, BaseDistribution] = {}
         self._gathered: list[Operation] | None = None
 
-    def hold(self, trial_id: int, trial: FrozenTrial | None = None) -> None:
-        """From now on the trial is this process's; `trial` is what is known of it already."""
-        self._held.setdefault(trial_id, trial)
+    def hold(self, trial_id: int) -> None:
+        """From now on the trial is this process's."""
+        self._held.setdefault(trial_id, None)
 
     def held(self, trial_id: int) -> FrozenTrial | None:
         """What is remembered of a trial, if anything."""
