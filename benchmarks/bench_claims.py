@@ -13,6 +13,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Claim, ClaimRequest, LedgerBatch, Result, new_token
 from aimlhpo.paths import StudyPaths
-from aimlhpo.storage.base import own
+from aimlhpo.search.stopping import ConsecutiveFailures, StoppingCriteria
+from aimlhpo.storage.base import backend_of, own
 from aimlhpo.storage.open import open_storage
 from benchmarks.notes import quantiles
 from benchmarks.stores import KINDS, Stores
@@ -34,7 +36,10 @@ def ours(url: str, folder: Path, name: str) -> Iterator[float]:
     """Seconds that each claim takes, one trial after the other."""
     paths = StudyPaths(folder, "s")
     study = optuna.load_study(study_name="s", storage=own(open_storage(url)))
-    ledger = Ledger(study, paths, None, name, Registry(paths.leases, 60.0))
+    backend = backend_of(study._storage)
+    failures = ConsecutiveFailures(10, partial(backend.latest_ends, study._study_id))  # the rule that each study has
+    criteria = StoppingCriteria(study, [failures])
+    ledger = Ledger(study, paths, None, name, Registry(paths.leases, 60.0), stopping_criteria=criteria)
     while True:
         begun = time.perf_counter()
         request = ClaimRequest(new_token(), 0, "cpu", since=time.time())

@@ -10,10 +10,14 @@ from optuna.trial import TrialState
 
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result, new_token
+from aimlhpo.storage.base import Counts
 
 
 class SingleRequestLedger(Ledger):
     """Each call is a batch of one request."""
+
+    def counts(self) -> Counts:
+        return self.look()[0]
 
     def claim(
         self, slot: int | None = None, device: str | None = None, token: str | None = None, gpus: float = 0.0

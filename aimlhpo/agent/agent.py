@@ -34,7 +34,7 @@ from aimlhpo.search.building import make_pruner
 from aimlhpo.search.grid import queue_of
 from aimlhpo.search.samplers import needs_process, sampler_of
 from aimlhpo.search.sampling import SamplingProcess
-from aimlhpo.search.stopping import make_stopping_criteria
+from aimlhpo.search.stopping import StoppingCriteria, make_rules
 from aimlhpo.storage.base import OwnedStorage, own
 from aimlhpo.storage.retry import RetryPolicy
 from aimlhpo.storage.study import STUDY_ATTR, load_study
@@ -68,7 +68,6 @@ class Agent:
     """Runs trials in `slots` until the budget is finished, a signal comes, or the study has to be given up.
 
     Args:
-        name: the agent's name in the study; a random one where none is given.
         causes: the signals to stop for, with the causes that they stand for.
         job: the SLURM job that it runs in.
         query_job_state: asks the cluster about the jobs of other agents.
@@ -84,7 +83,6 @@ class Agent:
         slots: Sequence[Slot],
         view: View,
         *,
-        name: str | None = None,
         causes: Mapping[signal.Signals, str] = LOCAL,
         job: AgentJob | None = None,
         query_job_state: JobStateQuery = lambda holder: None,
@@ -92,9 +90,7 @@ class Agent:
         fork_server: ForkServer | None = None,
     ) -> None:
         self._config, self._view, self._causes = config, view, causes
-        self._holder = Holder(
-            name or secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0
-        )
+        self._holder = Holder(secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0)
         self._walltime = Walltime(job.deadline if job else None)
         self._query_job_state, self._explain_cause = query_job_state, explain_cause
         self._pool = WorkerPool(config, self._holder.agent, slots, fork_server)
@@ -184,6 +180,7 @@ class Agent:
             self._storage.flush()
             wait(executors, timeout=self._storage.rest or _TICK)
             self._deliver()
+        self._give_up_if_failed()
         self._show()
         self._tracker.finish(self._stop.cause)
 
@@ -192,27 +189,31 @@ class Agent:
             executor.deliver()
 
     def _tick(self) -> None:
-        """What time brings: dead agents, a new snapshot, dead workers, the limit of failures, the end of the job."""
+        """What time brings: dead agents, a new snapshot, dead workers, the study given up, the end of the job."""
         now = time.monotonic()
         if now >= self._next_reap:
             self._next_reap = now + self._config.optuna.grace_period / 4
             self._storage.reap()
         self._storage.refresh()
         self._dispatcher.check_workers()
-        failures, limit = self._storage.snapshot.failures, self._config.optuna.max_consecutive_failures
-        if limit and failures >= limit and not self._stop.requested:
-            self._stop.give_up(
-                StudyFailed(
-                    f"{failures} trials in a row have failed (max_consecutive_failures is {limit}), so the study was "
-                    "stopped.\n"
-                    "    `aimlhpo status --failed` lists them with their causes and logs.\n"
-                    "    When the objective is mended, the same command with reload: 1 goes on."
-                )
-            )
+        self._give_up_if_failed()
         if self._walltime.is_over():
             self._stop.request("walltime")
         self._tracker.poll()
         self._show()
+
+    def _give_up_if_failed(self) -> None:
+        """Stop because too many trials in a row have failed, on whichever agents."""
+        ended = self._storage.snapshot.ended
+        if ended is not None and ended.is_failure and not self._stop.requested:
+            limit = self._config.optuna.max_consecutive_failures
+            self._stop.give_up(
+                StudyFailed(
+                    f"{ended.reason} (max_consecutive_failures is {limit}), so the study was stopped.\n"
+                    "    `aimlhpo status --failed` lists them with their causes and logs.\n"
+                    "    When the objective is mended, the same command with reload: 1 goes on."
+                )
+            )
 
     def _stop_if_requested(self) -> None:
         """End all workers and give their trials back, once."""
@@ -255,6 +256,6 @@ def make_ledger(config: Config, study: optuna.Study, holder: Holder, query_job_s
         max_retries=options.max_retries,
         max_interruptions=options.max_interruptions,
         queue=queue_of(study, config),
-        stopping_criteria=make_stopping_criteria(study, config),
+        stopping_criteria=StoppingCriteria(study, make_rules(study, config)),
         promotion=Promotion.of(study, options.reported_metric),
     )

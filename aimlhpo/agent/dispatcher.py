@@ -136,6 +136,8 @@ class TrialDispatcher:
         """Whether the slot can run a trial now."""
         if slot.state is not WorkerState.IDLE or slot.worker.gone:
             return False
+        if slot.failure is not None and self._storage.is_storing(slot.failure):
+            return False  # first the ledger says whether too many have failed
         kept_empty = any(other.wants_to_be_alone for other in self._pool.neighbours(slot))
         return slot.retry_alone is not None or not kept_empty
 
@@ -305,9 +307,11 @@ class TrialDispatcher:
             if self._options.on_oom == "prune":
                 outcome = replace(outcome, state=PRUNED)  # the cause stays with the trial
         self._pool.claim_again()
-        if self._is_free(slot) and slot.retry_alone is None and self._may_start():
+        result = self._make_result(slot, running, outcome)
+        slot.failure = result if result.state == STATES[FAIL] else None
+        if slot.failure is None and self._is_free(slot) and slot.retry_alone is None and self._may_start():
             self._start_ready(slot)  # before anything else: its GPU is idle
-        self._storage.finish(self._make_result(slot, running, outcome))
+        self._storage.finish(result)
 
     def _fail_trial(self, slot: WorkerSlot, cause: str) -> None:
         """The slot's trial has failed; its worker is dead."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +208,10 @@ class StorageClient:
         else:
             self._buffer.put(result)
 
+    def is_storing(self, result: Result) -> bool:
+        """Whether a result that was handed in has not been stored yet."""
+        return result.token in self._unstored
+
     def release(self, claim: Claim, cause: str | None, seconds: float = 0.0) -> None:
         """Give a trial back; without a cause, one that has not begun."""
         self._stale = True
@@ -238,6 +243,8 @@ class StorageClient:
             self._after_result(self._unstored.pop(token), stored)
         if done.answer.finished:
             self._executor.submit(self._store.tidy)
+        if done.answer.ended is not None:
+            self.snapshot = replace(self.snapshot, ended=done.answer.ended)
         if done.answer.claims:
             self._stale = True
             self._after_claims(done)

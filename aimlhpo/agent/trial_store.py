@@ -43,7 +43,7 @@ from aimlhpo.search.stopping import StopReason, ThrottledCheck
 from aimlhpo.storage.base import FINISHED, Counts, Operation, OwnedStorage
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.study import STUDY_ATTR
-from aimlhpo.storage.trials import History
+from aimlhpo.storage.trials import LongestTrial
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -99,14 +99,12 @@ class StudySnapshot:
 
     Attributes:
         best: (number, value) of the best trial; None with several metrics, or before there is one.
-        failures: how many trials in a row have failed since the study was last started.
-        longest: seconds that the longest trial took.
+        longest: seconds that the longest complete trial took.
         ended: the stopping rule that has ended the study.
     """
 
     counts: Counts = field(default_factory=Counts)
     best: tuple[int, float] | None = None
-    failures: int = 0
     longest: float = 0.0
     ended: StopReason | None = None
 
@@ -217,9 +215,9 @@ class TrialStore:
         self._ledger, self._lease = ledger, lease
         self._builder = TrialBuilder(config, study, storage)
         self._pruning = Pruning(study, config.optuna.reported_metric)
-        self._ended = ThrottledCheck(ledger.ended)
+        self._ended = ThrottledCheck(lambda: ledger.look()[1])
         self._results, self._checkpoints = ResultsWriter(study, config), Checkpoints(study, config)
-        self._history = History(float(study.user_attrs[STUDY_ATTR]["started"]))
+        self._longest = LongestTrial()
         self._held: dict[int, Claim] = {}
         self._complaints: list[str] = []
         self._has_claimed = self._has_history = False
@@ -400,8 +398,9 @@ class TrialStore:
 
     def keeps_ready(self) -> bool:
         """Whether trials that were claimed ahead stay: they may begin, and no other agent needs them."""
-        left = self._ledger.left(self._ledger.counts())
-        return self._ledger.ended() is None and (left is None or left > 0 or self._ledger.is_alone())
+        counts, ended = self._ledger.look()
+        left = self._ledger.left(counts)
+        return ended is None and (left is None or left > 0 or self._ledger.is_alone())
 
     def note_provenance(self, provenance_id: str, provenance: dict[str, Any]) -> None:
         """Keep what the trials run on, once for the study; each trial names it by its id."""
@@ -412,15 +411,13 @@ class TrialStore:
     def snapshot(self, *, last: bool = False) -> StudySnapshot:
         """The study as it is now.
 
-        Before this agent's first claim the counts alone, unless it is the last look or too many trials may have failed:
-        loading the study would keep the claim waiting.
+        Before this agent's first claim the counts alone, unless it is the last look: loading the study would keep the
+        claim waiting.
         """
-        counts, ended = self._ledger.counts(), self._ledger.ended()
-        limit = self._config.optuna.max_consecutive_failures
-        if not (self._has_claimed or last or (limit and counts.failed >= limit)):
+        counts, ended = self._ledger.look()
+        if not (self._has_claimed or last):
             return StudySnapshot(counts, ended=ended)
-        history = self._history
-        history.take(self._study.get_trials(deepcopy=False, states=FINISHED))
+        longest = self._longest.among(self._study.get_trials(deepcopy=False, states=FINISHED))
         if not self._has_history:
             self._has_history = True
             gc.freeze()  # spare the garbage collector the loaded study: looking through it stops all threads
@@ -431,7 +428,7 @@ class TrialStore:
                 best = trial.number, float(trial.values[0])
             except ValueError:  # none yet
                 pass
-        return StudySnapshot(counts, best, history.consecutive_failures, history.longest, ended)
+        return StudySnapshot(counts, best, longest, ended)
 
     def tidy(self) -> None:
         """After results: write the files that are older than a while, remove checkpoints that nobody needs."""

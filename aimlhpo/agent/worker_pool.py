@@ -19,6 +19,7 @@ from aimlhpo.agent.progress import SlotState
 from aimlhpo.agent.trial_store import PreparedTrial
 from aimlhpo.agent.worker_process import WorkerProcess
 from aimlhpo.config.command import command_spec
+from aimlhpo.ledger.requests import Result
 from aimlhpo.objective.messages import Report, Setup, Stop, StudyInfo
 from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.worker.devices import Slot
@@ -68,6 +69,7 @@ class WorkerSlot:
         retry_at: when the slot may claim again after it found nothing, on the monotonic clock.
         early_deaths: how many of its workers in a row have ended before they were ready.
         retry_alone: a trial that ran out of memory here, to be run again with the GPU to itself.
+        failure: the result of the slot's last trial, where it has failed: until it is stored, nothing starts here.
         provenance: the id of what the worker runs on, as it is stored with the trials.
     """
 
@@ -78,6 +80,7 @@ class WorkerSlot:
         self.retry_at = 0.0
         self.early_deaths = 0
         self.retry_alone: PreparedTrial | None = None
+        self.failure: Result | None = None
         self.provenance = ""
         self._start = start
         self.worker = start(slot)

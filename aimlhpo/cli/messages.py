@@ -90,6 +90,8 @@ def print_nothing_to_do(config: Config, ended: StopReason) -> None:
         print(f"nothing to do: study {name} has finished its {budget} trials (n_trials) before")
         return
     way = f"to go on, set another {ended.rule}, or leave it out"
-    if ended.rule == "timeout" and config.optuna.timeout_scope == "submission":
+    if ended.is_failure:
+        way = "when the objective is mended, start it again with reload: 1"
+    elif ended.rule == "timeout" and config.optuna.timeout_scope == "submission":
         way = "to go on, start it again with reload: 1"
     print(f"nothing to do: study {name} was ended by {ended}\n    {way}")

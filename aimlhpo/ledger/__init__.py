@@ -6,15 +6,9 @@ Every decision is made under one lock, from what the storage holds at that momen
        ^                  |
        '-----release------'      (interrupted, or its agent is dead)
 
-A trial may be claimed ahead, for the slot that is free next: it is RUNNING and counts, but its claim says that it has
-not begun. Given back, it is as if it had never been claimed.
-
-With ASHA by promotion a result may also leave its trial WAITING: it is paused at a rung, and counts. It is claimed
-again when it is among the best there; paused trials that never are end PRUNED when nothing else is left to run.
-
 A claim writes the owner's token together with the state. Whoever begins, finishes or releases the trial must have that
 token, so that an agent that lost its claim while it was stopped or cut off cannot overwrite what others have done
-since.
+since. `docs/architecture.md` tells of each step, of claims ahead and of promotion.
 
 requests      what an agent asks at once, the answers, and the decisions that are not written yet
 ledger        takes the lock, decides on every request of a batch, and writes what follows at once

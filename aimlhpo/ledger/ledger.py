@@ -7,11 +7,11 @@ new one, or none. Everything here runs in the agent's storage thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache, cached_property
-from typing import Any, Protocol
+from functools import cache, cached_property, partial
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState, create_trial
@@ -32,6 +32,7 @@ from aimlhpo.ledger.requests import (
 )
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.asha import Promotion
+from aimlhpo.search.grid import GridQueue
 from aimlhpo.search.samplers import last_report
 from aimlhpo.search.stopping import StoppingCriteria, StopReason
 from aimlhpo.storage.base import (
@@ -50,13 +51,6 @@ from aimlhpo.storage.base import (
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.trials import count_imported
-
-
-class Queue(Protocol):
-    """What gives a study all its trials, where its sampler makes none up."""
-
-    def fill(self) -> bool:
-        """Queue the next trials; False if there are no more."""
 
 
 class Ledger:
@@ -82,7 +76,7 @@ class Ledger:
         registry: Registry,
         max_retries: int = 0,
         max_interruptions: int = MOST_FRUITLESS,
-        queue: Queue | None = None,
+        queue: GridQueue | None = None,
         stopping_criteria: StoppingCriteria | None = None,
         promotion: Promotion | None = None,
     ) -> None:
@@ -92,7 +86,8 @@ class Ledger:
         self._backend, self._n_trials = self._storage.backend, n_trials
         self._completion = Completion(study, self._storage, paths, max_retries, max_interruptions)
         self._queue, self._stopping_criteria, self._promotion = queue, stopping_criteria, promotion
-        self._claims_read_results = stopping_criteria is not None or promotion is not None or max_retries > 0
+        reads_results = stopping_criteria is not None and stopping_criteria.reads_trials
+        self._claims_read_results = reads_results or promotion is not None or max_retries > 0
         self._outbox = Outbox(paths.outbox)
 
     def process(self, batch: LedgerBatch) -> LedgerAnswer:
@@ -100,23 +95,32 @@ class Ledger:
 
         Where a value is refused, nothing of the batch is written, and the error is raised.
         """
+        failed = any(result.state == TrialState.FAIL.name for result in batch.results)
         with locked(self._lock_file):
-            if not (batch.results and batch.claim_requests and self._claims_read_results):
-                return self._process(batch)
-            ended = self._process(replace(batch, claim_requests=()))
-            return LedgerAnswer.of([ended, self._process(LedgerBatch(claim_requests=batch.claim_requests))])
+            if not (batch.claim_requests and (failed or (batch.results and self._claims_read_results))):
+                answer = self._process(batch)
+            else:
+                written = self._process(replace(batch, claim_requests=()))
+                claimed = self._process(LedgerBatch(claim_requests=batch.claim_requests))
+                answer = LedgerAnswer.of([written, claimed])
+            if failed and answer.ended is None:
+                answer.ended = self._stop_reason(self._overview())
+            return answer
 
     def _process(self, batch: LedgerBatch) -> LedgerAnswer:
         with self._storage.gather() as operations:
             for written in batch.writes.values():
                 operations += written
-            pending = PendingState(self._overview(), operations)
+            overview = self._overview()
+            pending = PendingState(overview, operations)
+            stop_reason = cache(partial(self._stop_reason, overview))
             answer = LedgerAnswer(
                 begun={begun.claim.token: self._begin(pending, begun) for begun in batch.beginnings},
                 finished={result.token: self._completion.finish(pending, result) for result in batch.results},
                 released={given.claim.token: self._completion.release(pending, given) for given in batch.releases},
             )
-            claims = {request.token: self._claim(pending, request) for request in batch.claim_requests}
+            claims = {request.token: self._claim(pending, request, stop_reason) for request in batch.claim_requests}
+            answer.ended = stop_reason() if NoTrial.STOPPED in claims.values() else None
             places = self._backend.commit(self._study._study_id, operations, pending.new)
         lost = [begun.claim for begun in batch.beginnings if not answer.begun[begun.claim.token]]
         over: list[Claim | Result] = [*lost, *batch.results, *(release.claim for release in batch.releases)]
@@ -143,7 +147,9 @@ class Ledger:
         pending.change(trial, claim=owner)
         return True
 
-    def _claim(self, pending: PendingState, request: ClaimRequest) -> Claim | NoTrial:
+    def _claim(
+        self, pending: PendingState, request: ClaimRequest, stop_reason: Callable[[], StopReason | None]
+    ) -> Claim | NoTrial:
         """The trial that is claimed with the request's token already, or the next one, or why there is none."""
         overview = pending.overview
         mine = next((trial for trial in overview.open if trial.held_with(request.token)), None)
@@ -154,7 +160,7 @@ class Ledger:
         unfinished, left = self._unfinished(counts), self.left(counts)
         if unfinished is not None and unfinished <= 0:
             return NoTrial.DONE
-        if self._stopping_criteria is not None and self._stopping_criteria.ended(overview):
+        if stop_reason() is not None:
             return NoTrial.STOPPED
         if request.since is None and left is not None:
             # Each slot of the other agents that runs a trial may take one of those that are left.
@@ -250,15 +256,17 @@ class Ledger:
 
     # --- the study ---
 
-    def ended(self) -> StopReason | None:
-        """Which stopping rule has ended the study, if one has."""
-        if self._stopping_criteria is None:
-            return None
-        with locked(self._lock_file):
-            return self._stopping_criteria.ended(self._overview())
+    def look(self) -> tuple[Counts, StopReason | None]:
+        """The study's trials by state, and the stopping rule that has ended it, if one has."""
+        overview, ended = self._overview(), None
+        if self._stopping_criteria is not None and self._stopping_criteria.may_have_ended(overview):
+            with locked(self._lock_file):
+                ended = self._stop_reason(self._overview())
+        return count_overview(overview, self._imported), ended
 
-    def counts(self) -> Counts:
-        return count_overview(self._overview(), self._imported)
+    def _stop_reason(self, overview: Overview) -> StopReason | None:
+        """What has ended a study with this overview. The caller holds the ledger's lock."""
+        return self._stopping_criteria.ended(overview) if self._stopping_criteria is not None else None
 
     def left(self, counts: Counts) -> int | None:
         """How many trials nobody has claimed yet; None without a budget."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.search.stopping import StopReason
 from aimlhpo.storage.base import CLAIM, OpenTrial, Operation, Overview
 
 
@@ -135,12 +136,16 @@ class LedgerBatch:
 
 @dataclass
 class LedgerAnswer:
-    """The answers, by token: which trials began, which results were written, which trials given back, the claims."""
+    """The answers, by token: which trials began, which results were written, which trials given back, the claims.
+
+    `ended` is the stopping rule that has ended the study, where that came up: a trial was to be claimed, or has failed.
+    """
 
     begun: dict[str, bool] = field(default_factory=dict)
     finished: dict[str, bool] = field(default_factory=dict)
     released: dict[str, bool] = field(default_factory=dict)
     claims: dict[str, Claim | NoTrial] = field(default_factory=dict)
+    ended: StopReason | None = None
 
     @classmethod
     def of(cls, parts: Iterable[LedgerAnswer]) -> LedgerAnswer:
@@ -151,6 +156,7 @@ class LedgerAnswer:
             whole.finished |= part.finished
             whole.released |= part.released
             whole.claims |= part.claims
+            whole.ended = whole.ended or part.ended
         return whole
 
 

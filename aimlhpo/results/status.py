@@ -151,7 +151,8 @@ class Status:
     @property
     def left(self) -> int:
         """Trials that are still to be run."""
-        return 0 if self.ended else max(0, self.n_trials - self.counts.finished)
+        over = self.ended is not None and not self.ended.is_failure
+        return 0 if over else max(0, self.n_trials - self.counts.finished)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,8 +3,9 @@
 Each rule is a class, and each key in the YAML that sets one is registered in STOPPING_RULES. To add a rule, write the
 class, register it, and add the key to the `optuna` section in `config`.
 
-An agent makes the rules once and gives them each trial when it has ended (`add`). So a rule costs a few operations for
-each trial that ends, and next to none for a claim, when it is asked.
+An agent makes the rules once. Those that look at trials (`reads_trials`) are given each trial when it has ended
+(`add`). So a rule costs a few operations for each trial that ends, and next to none for a claim, when it is asked. A
+rule that can tell from the number of trials that it does not hold costs nothing at all (`may_hold`).
 
 An agent that finds that a rule holds leaves a note in the study, so that all other agents and all later commands agree
 with it. A note counts as long as the configuration has its rule with the same limit: once the rule is changed, the
@@ -21,6 +22,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import optuna
@@ -30,7 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.errors import StudyFailed, show_duration, show_number
 from aimlhpo.search.building import build_strategy
 from aimlhpo.space.constraints import holds
-from aimlhpo.storage.base import OpenTrial, Overview, backend_of, count_overview
+from aimlhpo.storage.base import SUCCESSFUL, OpenTrial, Overview, backend_of, count_overview
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.study import STUDY_ATTR
 from aimlhpo.storage.trials import ATTRIBUTE, count_imported, is_own
@@ -45,28 +48,17 @@ if TYPE_CHECKING:
 _HOUR = 3600.0
 
 
-@dataclass(frozen=True)
-class Moment:
-    """What a rule is asked about besides the trials that have ended.
-
-    Attributes:
-        open: the trials that run or wait.
-        now: the time, in seconds since the epoch.
-    """
-
-    open: Sequence[OpenTrial] = ()
-    now: float = field(default_factory=time.time)
-
-
 class Rule(ABC):
     """A reason to end the study.
 
     Attributes:
         key: the key of the `optuna` section that sets it; the rule is not made where the key has no value.
+        reads_trials: whether it has to be given the trials that have ended.
         limit: what was set, as JSON. The note that a rule has ended the study counts as long as this is the same.
     """
 
     key: ClassVar[str]
+    reads_trials: ClassVar[bool] = True
     limit: Any
 
     @classmethod
@@ -77,19 +69,27 @@ class Rule(ABC):
     def update(self, signature: Mapping[str, Any]) -> None:  # noqa: B027 -- most rules need nothing of it
         """Read again when the study was begun and last started: `signature` is the study's attribute STUDY_ATTR."""
 
-    @abstractmethod
-    def add(self, trial: FrozenTrial) -> None:
+    def may_hold(self, overview: Overview) -> bool:
+        """Whether it may hold now, or may have held since it was last asked, as far as numbers of trials show."""
+        return True
+
+    def add(self, trial: FrozenTrial) -> None:  # noqa: B027 -- not all rules read trials
         """Count a trial that has ended. Each trial is given once, in the order in which they ended."""
 
     @abstractmethod
-    def __call__(self, moment: Moment) -> str | None:
-        """Why the study should end, or None."""
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
+        """Why the study should end, or None.
+
+        Args:
+            unfinished: the trials that run or wait.
+            now: the time, in seconds since the epoch.
+        """
 
 
 class Timeout(Rule):
     """Ends the study a number of seconds after its first start or, with `scope` "submission", after its last start."""
 
-    key = "timeout"
+    key, reads_trials = "timeout", False
 
     def __init__(self, seconds: float, scope: str) -> None:
         self._seconds, self._of_study = seconds, scope == "study"
@@ -105,14 +105,49 @@ class Timeout(Rule):
         self._begin = float(signature.get("begun", started)) if self._of_study else started
         self.limit = [self._seconds, self._begin]
 
-    def add(self, trial: FrozenTrial) -> None:
-        """Nothing to count: time passes without trials, too."""
-
-    def __call__(self, moment: Moment) -> str | None:
-        if moment.now - self._begin <= self._seconds:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
+        if now - self._begin <= self._seconds:
             return None
         since = "the study was begun" if self._of_study else "the study was last started"
         return f"more than {show_duration(self._seconds)} have passed since {since}"
+
+
+class ConsecutiveFailures(Rule):
+    """Gives the study up when so many trials in a row have failed since it was last started.
+
+    They are in a row in the order in which they ended. `latest_ends` says when the last so many trials in some states
+    ended, as a `Backend` does.
+    """
+
+    key, reads_trials = "max_consecutive_failures", False
+
+    def __init__(self, most: int, latest_ends: Callable[[int, tuple[TrialState, ...]], Sequence[datetime]]) -> None:
+        self._most, self._latest_ends = most, latest_ends
+        self._failed = 0  # how many trials have failed
+        self._before = 0  # those of them that came before the row, when it was last looked at
+        self.update({})
+
+    @classmethod
+    def from_config(cls, options: OptunaSection, study: optuna.Study) -> ConsecutiveFailures:
+        latest_ends = partial(backend_of(study._storage).latest_ends, study._study_id)
+        return cls(options.max_consecutive_failures, latest_ends)
+
+    def update(self, signature: Mapping[str, Any]) -> None:
+        self._started = float(signature.get("started", 0.0))
+        self.limit = [self._most, self._started]
+
+    def may_hold(self, overview: Overview) -> bool:
+        """A row has no more trials than have failed since it was last looked at, and those that it had then."""
+        self._failed = overview.failed
+        return self._failed - self._before >= self._most
+
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
+        successes = self._latest_ends(1, SUCCESSFUL)
+        begin = max([datetime.fromtimestamp(self._started), *successes])
+        failures = self._latest_ends(self._failed - self._before, (TrialState.FAIL,))
+        row = sum(failure >= begin for failure in failures)
+        self._before = self._failed - row
+        return f"{row} trials in a row have failed" if row >= self._most else None
 
 
 class TargetValue(Rule):
@@ -145,7 +180,7 @@ class TargetValue(Rule):
             reached.append(f"{name} {show_number(value)} {sign} {show_number(target)}")
         self._reached = f"{', '.join(reached)} with trial {trial.number}"
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         return self._reached
 
 
@@ -167,13 +202,13 @@ class GpuHours(Rule):
         record = trial.user_attrs.get(ATTRIBUTE)
         self._seconds += float(record.get("gpu_seconds") or 0.0) if isinstance(record, Mapping) else 0.0
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         seconds = self._seconds
-        for trial in moment.open:
+        for trial in unfinished:
             seconds += trial.gpu_seconds  # of earlier attempts
             claim = trial.claim if trial.state == TrialState.RUNNING else None
             if claim:
-                seconds += max(0.0, moment.now - (claim.get("since") or moment.now)) * claim.get("gpus", 0.0)
+                seconds += max(0.0, now - (claim.get("since") or now)) * claim.get("gpus", 0.0)
         used = seconds / _HOUR
         if used < self.limit:
             return None
@@ -213,7 +248,7 @@ class PatienceRule(Rule):
             self._front = [known for known in self._front if not _as_good(losses, known)] + [losses]
             self._best, self._since = trial.number, 0
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         if not self._front or self._since < self._most:
             return None
         return f"none of the {self._since} trials that finished after trial {self._best} is better"
@@ -259,7 +294,7 @@ class Terminator(Rule):
         if trial.state == TrialState.COMPLETE:
             self._trials.append(trial)
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         """Raises StudyFailed where the terminator cannot judge these trials at all."""
         name = self.limit["type"]
         if self._verdict is not None and self._verdict.done():
@@ -293,7 +328,7 @@ class _CompleteTrials:
 
 
 STOPPING_RULES: dict[str, type[Rule]] = {
-    rule.key: rule for rule in (Timeout, TargetValue, GpuHours, PatienceRule, Terminator)
+    rule.key: rule for rule in (ConsecutiveFailures, Timeout, TargetValue, GpuHours, PatienceRule, Terminator)
 }
 """All rules by their keys, in the order in which they are asked."""
 
@@ -321,6 +356,11 @@ class StopReason:
     at: float | None = field(default_factory=time.time)
     limit: Any = None
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the study was given up, and not ended with a result."""
+        return self.rule == ConsecutiveFailures.key
+
     def __str__(self) -> str:
         return f"{self.rule}: {self.reason}"
 
@@ -331,12 +371,6 @@ def make_rules(study: optuna.Study, config: Config) -> list[Rule]:
     return [
         rule.from_config(options, study) for key, rule in STOPPING_RULES.items() if getattr(options, key) is not None
     ]
-
-
-def make_stopping_criteria(study: optuna.Study, config: Config) -> StoppingCriteria | None:
-    """The stopping rules of the configuration at work; None where it has none besides `n_trials`."""
-    rules = make_rules(study, config)
-    return StoppingCriteria(study, rules) if rules else None
 
 
 def find_stop_reason(study: optuna.Study, config: Config, counts: Counts) -> StopReason | None:
@@ -353,13 +387,12 @@ def ended_already(study: optuna.Study, config: Config) -> StopReason | None:
     with locked(config.paths.lock):
         overview = backend.overview(study._study_id)
         known = find_stop_reason(study, config, count_overview(overview, count_imported(study)))
-        criteria = make_stopping_criteria(study, config)
-        if known is not None or criteria is None:
+        if known is not None:
             return known
         # A trial that is RUNNING may belong to an agent that died long ago: when it stopped is known only after its
         # trials have been released.
         waiting = [trial for trial in overview.open if trial.state == TrialState.WAITING]
-        return criteria.ended(replace(overview, open=waiting))
+        return StoppingCriteria(study, make_rules(study, config)).ended(replace(overview, open=waiting))
 
 
 def read_note(study: optuna.Study, rules: Sequence[Rule]) -> StopReason | None:
@@ -387,21 +420,31 @@ class StoppingCriteria:
         self._added = 0  # trials that have ended and were given to the rules
         self._read = 0  # trials that were read at all
         self._unended: set[int] = set()  # those of them that had not ended then
+        self.reads_trials = any(rule.reads_trials for rule in rules)
+
+    def may_have_ended(self, overview: Overview) -> bool:
+        """Whether it takes more than a look at the number of trials to say that no rule holds. Needs no lock."""
+        return self._reason is not None or any(rule.may_hold(overview) for rule in self._rules)
 
     def ended(self, overview: Overview) -> StopReason | None:
-        """What has ended the study: what another agent has noted, or a rule that holds now, which is noted."""
+        """What has ended the study: what another agent has noted, or a rule that holds now, which is noted.
+
+        The overview is what the storage holds, with nothing in it that is not written yet.
+        """
         if self._reason is None:
-            self._reason = read_note(self._study, self._rules) or self._ask(overview)
+            asked = [rule for rule in self._rules if rule.may_hold(overview)]
+            if asked:
+                self._reason = read_note(self._study, self._rules) or self._ask(asked, overview)
         return self._reason
 
-    def _ask(self, overview: Overview) -> StopReason | None:
-        if overview.complete + overview.pruned + overview.failed != self._added:
+    def _ask(self, rules: Sequence[Rule], overview: Overview) -> StopReason | None:
+        if self.reads_trials and overview.complete + overview.pruned + overview.failed != self._added:
             self._add(self._study.get_trials(deepcopy=False))
-        moment = Moment(overview.open)
-        for rule in self._rules:
-            said = rule(moment)
+        now = time.time()
+        for rule in rules:
+            said = rule(overview.open, now)
             if said is not None:
-                reason = StopReason(rule.key, said, moment.now, rule.limit)
+                reason = StopReason(rule.key, said, now, rule.limit)
                 self._study.set_user_attr(NOTE, asdict(reason))
                 return reason
         return None

@@ -16,7 +16,6 @@ have become an integer, a list of choices may have grown.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,7 +30,7 @@ from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing
 from aimlhpo.paths import StudyPaths
 from aimlhpo.search.grid import queue_of
 from aimlhpo.space.dependencies import NOTHING
-from aimlhpo.space.distributions import Texts
+from aimlhpo.space.distributions import NearestInLog, Positions, Texts
 from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup
 from aimlhpo.storage.open import holds_studies, literal_password, open_storage, without_experimental_warnings
 from aimlhpo.storage.study import STUDY_ATTR, create_or_load_study, find_study
@@ -334,15 +333,12 @@ class TrialConverter:
 
     def _stored(self, name: str, stored: Any) -> Any:
         """What this study's storage would hold for a value that the other study's storage holds."""
+        codec, value = self._codecs[name], stored
         signature = json.loads((self._declared or {}).get(name) or "{}")
         ordered = signature.get("attributes", {}).get("values")
-        if ordered is None:
-            value = stored
-        elif signature["name"] == "IntDistribution":  # the position of a value in the list
-            value = ordered[int(stored)]
-        else:  # a point of a logarithmic scale, near one of the numbers
-            value = min(ordered, key=lambda number: abs(math.log(number) - math.log(stored)))
-        codec = self._codecs[name]
+        if ordered is not None:
+            known = Positions if signature["name"] == "IntDistribution" else NearestInLog
+            value = known(tuple(ordered)).decode(stored)
         try:
             return codec.encode(codec.decode(value) if isinstance(codec, Texts) else value)
         except ValueError:

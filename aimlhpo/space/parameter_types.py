@@ -184,36 +184,37 @@ class Range(ParameterType):
         return NumberRange(float(low), float(high), None if step is None else float(step), log), Codec()
 
 
-class Categorical(ParameterType):
-    """Choices without an order."""
+class Listed(ParameterType):
+    """The values of a list, which have no order; `key` is the setting that holds it."""
 
-    meaning = "one of `choices`: strings, numbers, booleans, null or lists"
-    required = ("choices",)
     ordered = False
 
+    def __init__(self, meaning: str, key: str = "choices", *, of_grid: bool = False) -> None:
+        self.meaning, self.of_grid = meaning, of_grid
+        self._key, self.required = key, (key,)
+
     def problems(self, settings: Settings) -> Iterator[Problem]:
-        choices = settings["choices"]
+        key, choices = self._key, settings[self._key]
         if not isinstance(choices, list):
-            yield Problem("choices", f"{show(choices)} is not a list", "a list of values")
+            yield Problem(key, f"{show(choices)} is not a list", "a list of values")
             return
         if not choices:
-            yield Problem("choices", "is an empty list", "at least one value")
+            yield Problem(key, "is an empty list", "at least one value")
         for index, choice in enumerate(choices):
             if isinstance(choice, float) and math.isnan(choice):
-                yield Problem("choices", "nan is not a choice", "strings, numbers, booleans, null or lists")
+                yield Problem(key, "nan is not a value", "strings, numbers, booleans, null or lists")
             elif choice in choices[:index]:
                 first = choices[choices.index(choice)]
                 same = "is given twice" if type(first) is type(choice) else f"equals {show(first)}"
-                yield Problem("choices", f"{show(choice)} {same}", "each value once")
+                yield Problem(key, f"{show(choice)} {same}", "each value once")
 
     def listed(self, settings: Settings) -> list[Any]:
-        return list(settings["choices"])
+        return list(settings[self._key])
 
 
-class Ordinal(Categorical):
+class Ordinal(Listed):
     """Numbers in order: near ones are alike."""
 
-    meaning = "one of `choices`, numbers in order: near ones are alike"
     ordered = True
 
     def problems(self, settings: Settings) -> Iterator[Problem]:
@@ -231,8 +232,6 @@ class Ordinal(Categorical):
 
 class LogOrdinal(Ordinal):
     """Numbers in order on a logarithmic scale."""
-
-    meaning = "one of `choices`, numbers in order, near ones on a logarithmic scale"
 
     def problems(self, settings: Settings) -> Iterator[Problem]:
         found = list(super().problems(settings))
@@ -292,29 +291,6 @@ class Constant(ParameterType):
 
     def listed(self, settings: Settings) -> list[Any]:
         return [settings["value"]]
-
-
-class Multiple(ParameterType):
-    """Each of a grid's values."""
-
-    meaning = "grid: each of `values`"
-    required = ("values",)
-    ordered = False
-    of_grid = True
-
-    def problems(self, settings: Settings) -> Iterator[Problem]:
-        values = settings["values"]
-        if not isinstance(values, list) or not values:
-            yield Problem("values", f"{show(values)} is not a list of values", "at least one value: [1, 2, 3]")
-            return
-        for index, value in enumerate(values):
-            if value != value:
-                yield Problem("values", "nan is not a value", "strings, numbers, booleans, null or lists")
-            elif value in values[:index]:
-                yield Problem("values", f"{show(value)} is given twice", "each value once")
-
-    def listed(self, settings: Settings) -> list[Any]:
-        return list(settings["values"])
 
 
 class Linear(ParameterType):
@@ -428,20 +404,20 @@ class Random(ParameterType):
 _ON_LOG = " on a logarithmic scale"
 
 PARAMETER_TYPES: dict[str, ParameterType] = {
-    "categorical": Categorical(),
+    "categorical": Listed("one of `choices`: strings, numbers, booleans, null or lists"),
     "float": Range("", log=None),
     "int": Range("", log=None, whole=True),
     "loguniform": Range(_ON_LOG, log=True),
     "uniform": Range(""),
     "discrete_uniform": Range(" in steps of `q`", step="q"),
     "log_int": Range(_ON_LOG, log=True, whole=True),
-    "ordinal": Ordinal(),
-    "log_ordinal": LogOrdinal(),
+    "ordinal": Ordinal("one of `choices`, numbers in order: near ones are alike"),
+    "log_ordinal": LogOrdinal("one of `choices`, numbers in order, near ones on a logarithmic scale"),
     "finrange": EvenlySpaced(log=False),
     "logfinrange": EvenlySpaced(log=True),
     "constant": Constant("always `value`"),
     "single": Constant("grid: `value` alone", of_grid=True),
-    "multiple": Multiple(),
+    "multiple": Listed("grid: each of `values`", "values", of_grid=True),
     "linear": Linear(),
     "logspace": Powers(),
     "random": Random(),

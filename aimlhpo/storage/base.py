@@ -99,6 +99,7 @@ Operation = SetParam | SetIntermediate | SetUserAttr | SetSystemAttr | SetState 
 
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+SUCCESSFUL = (TrialState.COMPLETE, TrialState.PRUNED)
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 CLAIM = "aimlhpo:claim"
@@ -279,9 +280,8 @@ class Backend:
         """The study as it is now."""
         return overview_from(self.storage.get_all_trials(study_id, deepcopy=False))
 
-    def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
-        """When the last of the COMPLETE and PRUNED trials ended, in local time; the earliest first."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
+    def latest_ends(self, study_id: int, most: int, states: tuple[TrialState, ...] = SUCCESSFUL) -> Sequence[datetime]:
+        """When the last of the trials in these states ended, in local time; the earliest first."""
         trials = self.storage.get_all_trials(study_id, deepcopy=False, states=states)
         return sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)[-most:]
 
@@ -351,9 +351,9 @@ class OwnedStorage(ForwardingStorage):  # type: ignore[valid-type, misc]
         self._distributions: dict[str, BaseDistribution] = {}
         self._gathered: list[Operation] | None = None
 
-    def hold(self, trial_id: int, trial: FrozenTrial | None = None) -> None:
-        """From now on the trial is this process's; `trial` is what is known of it already."""
-        self._held.setdefault(trial_id, trial)
+    def hold(self, trial_id: int) -> None:
+        """From now on the trial is this process's."""
+        self._held.setdefault(trial_id, None)
 
     def held(self, trial_id: int) -> FrozenTrial | None:
         """What is remembered of a trial, if anything."""

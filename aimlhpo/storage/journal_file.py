@@ -5,22 +5,28 @@ was written in part makes a journal unreadable after the next append. Here the k
 ends, and whoever takes it next first repairs the last line.
 
 Only Optuna's public interface is used: the file serves its `JournalStorage` as well as our own (`journal`). Any number
-of processes may append to one file; each reads it by itself, without a lock.
+of processes may append to one file, by aimlhpo or by plain Optuna; each reads it by itself, without a lock.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
+import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from optuna.storages.journal import JournalFileBackend
 
-from aimlhpo.storage.locks import lock, open_lock_file
+from aimlhpo.storage.locks import lock
 
+OPTUNAS_GRACE_PERIOD = 30.0  # seconds after which plain Optuna takes a lock for one whose holder was killed
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two attempts to take it
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
 _CHUNK = 1 << 16  # bytes that are read at once when the end of the last whole line is looked for
 
 
@@ -32,26 +38,74 @@ class Position(NamedTuple):
 
 
 class JournalLock:
-    """The lock that Optuna's backend holds while it appends; taking it repairs the file's last line."""
+    """The lock that Optuna's backend holds while it appends; taking it repairs the file's last line.
+
+    It consists of two. The kernel's lock on the journal keeps other processes of aimlhpo out. The link
+    `<journal>.lock` keeps out those that use the journal by plain Optuna, whose own locks are such a link or a file.
+    Like Optuna's, it leads to the journal: who waits for it sees by the journal's time that writers live. By its text
+    it is known as ours, so that the next process of aimlhpo takes it over at once when its maker was killed.
+    """
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
-        self._path = journal.with_name(journal.name + ".lock")
-        self._fd = -1
+        self._link = journal.with_name(journal.name + ".lock")
+        self._text = f"././{journal.name}"  # no path that is written by hand begins like this
+        self._held = ExitStack()
 
     def acquire(self) -> bool:
-        self._fd = open_lock_file(self._path)
-        try:
-            lock(self._fd, self._path)
+        with ExitStack() as stack:
+            fd = os.open(self._journal, os.O_RDWR | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            lock(fd, self._journal)
+            self._keep_plain_optuna_out(stack)
             repair(self._journal)
-        except BaseException:
-            self.release()
-            raise
+            self._held = stack.pop_all()
         return True
 
     def release(self) -> None:
-        os.close(self._fd)
-        self._fd = -1
+        self._held.close()
+
+    def _keep_plain_optuna_out(self, stack: ExitStack) -> None:
+        """Make the link, or take over ours. One that another has made is waited for, as long as Optuna does it."""
+        seen, since, pause = (0, 0), 0.0, _FIRST_PAUSE
+        while True:
+            try:
+                os.symlink(self._text, self._link)
+                break
+            except FileExistsError:
+                pass
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    return  # nor can plain Optuna make one here
+                raise
+            try:
+                found = os.lstat(self._link)
+                if stat.S_ISLNK(found.st_mode) and os.readlink(self._link) == self._text:
+                    break
+                if stat.S_ISREG(found.st_mode) and not found.st_mode & 0o111:  # Optuna's own files may be executed
+                    self._remove_earlier_lock_file(stack)
+                    continue
+            except FileNotFoundError:
+                continue
+            if (found.st_ino, found.st_mtime_ns) != seen:
+                seen, since = (found.st_ino, found.st_mtime_ns), time.monotonic()
+            elif time.monotonic() - since > OPTUNAS_GRACE_PERIOD:
+                self._link.unlink(missing_ok=True)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        stack.callback(self._remove_link)
+
+    def _remove_link(self) -> None:
+        with suppress(OSError):  # another of ours takes over what stays
+            if os.readlink(self._link) == self._text:  # not where it was taken for that of a dead process
+                self._link.unlink()
+
+    def _remove_earlier_lock_file(self, stack: ExitStack) -> None:
+        """Remove the file that earlier versions of aimlhpo lock, and leave for ever, once none of them holds it."""
+        fd = os.open(self._link, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        lock(fd, self._link)
+        self._link.unlink(missing_ok=True)
 
 
 class BatchingBackend(JournalFileBackend):

@@ -31,6 +31,7 @@ from sqlalchemy.orm import Session
 from aimlhpo.storage.base import (
     FINISHED,
     STATUS_ATTRS,
+    SUCCESSFUL,
     UNFINISHED,
     Backend,
     OpenTrial,
@@ -258,8 +259,8 @@ class RelationalBackend(Backend):
             unfinished = _open_trials(connection, in_study, _Trial.state.in_(UNFINISHED))
         return overview_of(finished, unfinished)
 
-    def latest_ends(self, study_id: int, most: int) -> Sequence[datetime]:
-        ended, states = _Trial._datetime_complete_utc, (TrialState.COMPLETE, TrialState.PRUNED)
+    def latest_ends(self, study_id: int, most: int, states: tuple[TrialState, ...] = SUCCESSFUL) -> Sequence[datetime]:
+        ended = _Trial._datetime_complete_utc
         query = select(ended).where(_Trial.study_id == study_id, _Trial.state.in_(states), ended.is_not(None))
         with self._reading.connect() as connection:
             found = connection.execute(query.order_by(ended.desc()).limit(most)).scalars().all()

@@ -1,16 +1,15 @@
-"""What is read out of a study's trials: records for people, numbers by state, and the recent failures.
+"""What is read out of a study's trials: records for people, numbers by state, and how long they take.
 
 Trials may have been imported from another study (`IMPORTED`); everything that counts the study's own leaves them out.
 
-TrialRecord   one trial as results, status and report show it
-History       what the trials that have ended say about those to come
+TrialRecord    one trial as results, status and report show it
+LongestTrial   how long the trials to come may take
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -144,43 +143,18 @@ def count_feasible(trials: Iterable[FrozenTrial]) -> int:
     return sum(holds(trial.constraints) for trial in complete)
 
 
-class History:
-    """Adds up what is known of finished trials; each is added once, however often it is shown.
+class LongestTrial:
+    """Finds out how long the longest complete trial took; each trial is looked at once, however often it is shown."""
 
-    Only trials that ended after `since` (seconds since the epoch) count as failures in a row.
-
-    Attributes:
-        longest: seconds that the longest complete trial took; 0 where none is complete.
-    """
-
-    def __init__(self, since: float) -> None:
-        self.longest = 0.0
-        self._last_success = datetime.fromtimestamp(since)
-        self._failures: list[datetime] = []
+    def __init__(self) -> None:
+        self._seconds = 0.0
         self._seen: set[int] = set()
 
-    @property
-    def consecutive_failures(self) -> int:
-        """Failures after the last success, in the order of finishing.
-
-        Enough of them in a row stop a study whose objective does not work.
-        """
-        return len(self._failures)
-
-    def take(self, finished: Sequence[FrozenTrial]) -> None:
-        """Add all finished trials of the study that are new; a trial that is finished never changes."""
-        if len(finished) <= len(self._seen):
-            return
-        for trial in finished:
-            if trial.number in self._seen:
-                continue
-            self._seen.add(trial.number)
-            if trial.state == TrialState.COMPLETE:
-                seconds = trial.user_attrs.get(ATTRIBUTE, {}).get("seconds", 0.0)
-                self.longest = max(self.longest, float(seconds))
-            ended = trial.datetime_complete or datetime.min
-            if trial.state != TrialState.FAIL:
-                self._last_success = max(self._last_success, ended)
-                self._failures = [failure for failure in self._failures if failure >= self._last_success]
-            elif ended >= self._last_success:
-                self._failures.append(ended)
+    def among(self, finished: Sequence[FrozenTrial]) -> float:
+        """Its seconds, 0 where none is complete. `finished` are all finished trials of the study: they never change."""
+        if len(finished) > len(self._seen):
+            for trial in finished:
+                if trial.number not in self._seen and trial.state == TrialState.COMPLETE:
+                    self._seconds = max(self._seconds, float(trial.user_attrs.get(ATTRIBUTE, {}).get("seconds", 0.0)))
+            self._seen.update(trial.number for trial in finished)
+        return self._seconds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 from aimlhpo.agent.agent import Agent
 from aimlhpo.cli.live_view import LinesView
 from aimlhpo.errors import ExitCode, StudyFailed
+from aimlhpo.search.warm_start import begin_study
 from aimlhpo.worker.devices import Slot
+from tests.faults.evidence import ROOT
 from tests.project import Project
 
 OBJECTIVES = Path(__file__).parent / "objectives"
@@ -67,15 +71,37 @@ def test_hung_trial_is_stopped_at_its_limit(tmp_path: Path) -> None:
 
 def test_failures_in_a_row_stop_the_study(tmp_path: Path) -> None:
     made = project(tmp_path, {"always": "raise ValueError"}, n_trials=8, max_consecutive_failures=4)
-    failed = made.run(expect=ExitCode.STUDY_FAILED)
+    failed = made.run("--local", "2", expect=ExitCode.STUDY_FAILED)
     assert "max_consecutive_failures" in failed.stderr
     failures = made.states()["FAIL"]
-    assert failures >= 4
+    assert 4 <= failures <= 4 + 2
     # A job of the same submission that starts later begins none.
     with pytest.raises(StudyFailed, match="in a row have failed"):
         Agent(made.config, [Slot(0), Slot(1)], LinesView()).run()
     assert made.states()["FAIL"] == failures
     assert "RUNNING" not in made.states()
+
+
+@pytest.mark.parametrize(
+    ("agents", "slots", "limit"), [(2, 4, 6), pytest.param(4, 8, 10, marks=pytest.mark.slow)], ids=str
+)
+def test_no_more_trials_fail_than_the_limit_and_one_for_each_slot(
+    tmp_path: Path, agents: int, slots: int, limit: int
+) -> None:
+    made = project(tmp_path, {"always": "raise ValueError"}, n_trials=1000, max_consecutive_failures=limit)
+    begin_study(made.config)
+    made.config.write_snapshot()
+    command = [sys.executable, "-m", "tests.faults.agent", str(made.save_path), str(slots)]
+    running = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(agents)]
+    for agent in running:
+        told = agent.communicate(timeout=200)[1]
+        assert f"trials in a row have failed (max_consecutive_failures is {limit}), so the study was stopped" in told
+    states = made.states()
+    assert limit <= states["FAIL"] <= limit + agents * slots
+    assert set(states) <= {"FAIL", "WAITING"}  # what was claimed ahead is given back
+    # The count begins anew with the next start.
+    made.run("-r", "1", "--local", "1", f"optuna:max_consecutive_failures={limit - 1}", expect=ExitCode.STUDY_FAILED)
+    assert made.states()["FAIL"] == states["FAIL"] + limit - 1
 
 
 def test_objective_that_cannot_be_made_in_the_worker_is_reported_once(tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ SETTINGS: list[tuple[str, str, str, str]] = [
     ("categorical", "{choices: adam}", "choices", "not a list"),
     ("categorical", "{choices: [a, b, a]}", "choices", "'a' is given twice"),
     ("categorical", "{choices: [1, true]}", "choices", "true equals 1"),
-    ("categorical", "{choices: [.nan]}", "choices", "nan is not a choice"),
+    ("categorical", "{choices: [.nan]}", "choices", "nan is not a value"),
     ("categorical", "{low: 1, high: 2}", "choices", "is missing"),
 ]  # fmt: skip
 

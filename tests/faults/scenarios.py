@@ -21,9 +21,12 @@ from tests.waiting import wait_until
 
 HOLD = """
 import sys, time
+from contextlib import nullcontext
 from pathlib import Path
+from aimlhpo.storage.journal_file import JournalLock
 from aimlhpo.storage.locks import locked
-with locked(Path(sys.argv[1])):
+path = Path(sys.argv[1])
+with nullcontext(JournalLock(path).acquire()) if path.suffix == ".journal" else locked(path):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -104,7 +107,7 @@ def lock_holders(folder: Path, url: str, times: int, held: float = 1.5) -> Verdi
     with Crew(folder, 2, 2, storage=url, n_trials=12 * times) as crew:
         crew.hold(12 * times - 4)
         crew.running(2)
-        locks = [crew.project.config.paths.lock, *crew.project.folder.glob("*.journal.lock")]
+        locks = [crew.project.config.paths.lock, *crew.project.folder.glob("*.journal")]
         _inject(crew, times, 0.2, lambda: _hold_and_die(crew.random.choice(locks), held, freed))
         crew.finish()
         return judge(crew, "lock holder killed", len(freed), freed)

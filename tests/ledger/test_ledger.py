@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -12,9 +14,11 @@ from optuna.trial import TrialState
 from aimlhpo.ledger.leases import Holder, Lease, Registry
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result
 from aimlhpo.paths import StudyPaths
-from aimlhpo.storage.base import CLAIM, own
+from aimlhpo.search.stopping import ConsecutiveFailures, StoppingCriteria
+from aimlhpo.storage.base import CLAIM, backend_of, own
 from aimlhpo.storage.open import open_storage
 from aimlhpo.storage.optuna_internals import PUBLIC_ONLY
+from aimlhpo.storage.study import STUDY_ATTR
 from tests.conftest import STORAGE_KINDS
 from tests.ledgers import SingleRequestLedger
 
@@ -267,3 +271,40 @@ def test_reaped_claim_ahead_counts_no_attempt(study: optuna.Study, paths: StudyP
         begun, ready = take(dead), take_ahead(dead)
         assert living.reap() == [begun.number, ready.number]
         assert [take(living).attempt for _ in range(2)] == [2, 1]
+
+
+def test_failures_in_a_row_end_the_study_for_every_agent(study: optuna.Study, paths: StudyPaths) -> None:
+    latest_ends = partial(backend_of(study._storage).latest_ends, study._study_id)
+
+    def started(seconds_ago: float) -> tuple[SingleRequestLedger, SingleRequestLedger]:
+        """Two agents of a study that was started that long ago."""
+        study.set_user_attr(STUDY_ATTR, {"started": time.time() - seconds_ago})
+        here, there = (
+            SingleRequestLedger(
+                study, paths, 50, agent, Registry(paths.leases, GRACE),
+                stopping_criteria=StoppingCriteria(study, [ConsecutiveFailures(3, latest_ends)]),
+            )
+            for agent in ("here", "there")
+        )  # fmt: skip
+        return here, there
+
+    here, there = started(10.0)
+    late = take(there)
+    for _ in range(2):
+        assert here.finish(take(here), TrialState.FAIL, None, {})
+    last, ahead = take(here), here.claim()
+    answer = here.process(LedgerBatch([result_of(last)], claim_requests=[ClaimRequest("next", 0, "cpu", since=1.0)]))
+    assert answer.claims["next"] is NoTrial.STOPPED
+    assert str(answer.ended) == "max_consecutive_failures: 3 trials in a row have failed"
+    assert there.finish(late, TrialState.COMPLETE, [1.0], {})  # what ends later changes nothing
+    assert there.claim(0, "cpu") is NoTrial.STOPPED
+    assert there.look()[1] == here.look()[1] == answer.ended
+    assert isinstance(ahead, Claim)
+    # Started again, the study goes on.
+    again, _ = started(-5.0)
+    assert again.look()[1] is None
+    take(again)
+
+
+def result_of(claim: Claim) -> Result:
+    return Result("here", claim.trial_id, claim.number, claim.token, "FAIL", None, {}, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from aimlhpo.errors import StudyFailed
 from aimlhpo.search.stopping import (
     STOPPING_RULES,
+    ConsecutiveFailures,
     GpuHours,
-    Moment,
     PatienceRule,
     Rule,
     StoppingCriteria,
@@ -40,17 +41,19 @@ def trial(number: int, *values: float, state: str = "COMPLETE", **attrs: Any) ->
     return made
 
 
-def says(rule: Rule, trials: Sequence[FrozenTrial], moment: Moment | None = None) -> str | None:
+def says(
+    rule: Rule, trials: Sequence[FrozenTrial], unfinished: Sequence[OpenTrial] = (), now: float = 0.0
+) -> str | None:
     for one in trials:
         rule.add(one)
-    return rule(moment or Moment())
+    return rule(unfinished, now)
 
 
 def test_timeout_counts_from_its_beginning() -> None:
     rule = Timeout(60.0, "study")
     rule.update({"begun": 1000.0, "started": 5000.0})
-    assert rule(Moment(now=1059.0)) is None
-    assert rule(Moment(now=1061.0)) == "more than 1m00s have passed since the study was begun"
+    assert rule([], 1059.0) is None
+    assert rule([], 1061.0) == "more than 1m00s have passed since the study was begun"
 
 
 def test_all_agree_on_a_timeout_when_the_study_is_started_again() -> None:
@@ -66,6 +69,61 @@ def test_all_agree_on_a_timeout_when_the_study_is_started_again() -> None:
     assert noted is not None
     assert noted.limit == [60.0, over]
     assert first.ended(Overview()) == read_note(study, [Timeout(60.0, "submission")]) == noted
+
+
+START = datetime(2026, 1, 1)
+
+
+class Endings:
+    """Trials by state and the minute in which they ended, as a storage tells of them; `looks` counts the questions."""
+
+    def __init__(self, *endings: tuple[str, int]) -> None:
+        self.endings, self.looks = list(endings), 0
+
+    def latest(self, most: int, states: tuple[TrialState, ...]) -> list[datetime]:
+        self.looks += 1
+        names = {state.name for state in states}
+        return sorted(START + timedelta(minutes=minute) for state, minute in self.endings if state in names)[-most:]
+
+    def ask(self, rule: ConsecutiveFailures) -> str | None:
+        """What the rule says of them, asked as it is at a claim."""
+        may_hold = rule.may_hold(Overview(failed=sum(state == "FAIL" for state, _ in self.endings)))
+        return rule([], 0.0) if may_hold else None
+
+
+def failures_in_a_row(most: int, endings: Endings) -> ConsecutiveFailures:
+    rule = ConsecutiveFailures(most, endings.latest)
+    rule.update({"started": START.timestamp()})
+    return rule
+
+
+def test_failures_after_the_last_success_are_in_a_row() -> None:
+    endings = Endings(("FAIL", 1), ("COMPLETE", 2), ("FAIL", 5), ("FAIL", 3), ("PRUNED", 4))
+    rule = failures_in_a_row(2, endings)
+    assert endings.ask(rule) is None
+    endings.endings.append(("FAIL", 6))
+    assert endings.ask(rule) == "2 trials in a row have failed"
+
+
+def test_failures_before_the_last_start_do_not_count() -> None:
+    endings = Endings(("FAIL", -3), ("FAIL", -2), ("FAIL", -1), ("FAIL", 1), ("FAIL", 2))
+    assert endings.ask(failures_in_a_row(3, endings)) is None
+    assert endings.ask(failures_in_a_row(2, endings)) == "2 trials in a row have failed"
+
+
+def test_rows_are_found_whenever_the_rule_is_asked() -> None:
+    """It may be asked after each trial or after many, and looks at trials only where the row may be long enough."""
+    known = [("FAIL" if number % 4 else "COMPLETE", number) for number in range(40)] + [("FAIL", 40), ("FAIL", 41)]
+    for pace in (1, 3, 42):
+        endings = Endings()
+        rule = failures_in_a_row(5, endings)
+        said = []
+        for number in range(0, 42, pace):
+            endings.endings = known[: number + pace]
+            said.append(endings.ask(rule))
+        assert said[-1] == "5 trials in a row have failed"
+        assert not any(said[:-1])
+        assert endings.looks <= 2 * 32 / 2  # two questions each time, at most after each second failure
 
 
 @pytest.mark.parametrize(("direction", "reached"), [("minimize", 0.04), ("maximize", 0.06)])
@@ -100,8 +158,8 @@ def test_gpu_hours_count_every_attempt() -> None:
     claim = {"gpus": 2.0, "since": 1000.0}
     running = OpenTrial(3, 3, TrialState.RUNNING, claim, {"gpu_seconds": 300.0})
     waiting = OpenTrial(4, 4, TrialState.WAITING, None, {"gpu_seconds": 200.0})
-    assert says(GpuHours(1.0), done, Moment([running, waiting], now=1190.0)) is None
-    assert says(GpuHours(1.0), done, Moment([running, waiting], now=1200.0)) == "1 of 1 GPU hours are used"
+    assert says(GpuHours(1.0), done, [running, waiting], 1190.0) is None
+    assert says(GpuHours(1.0), done, [running, waiting], 1200.0) == "1 of 1 GPU hours are used"
 
 
 def test_patience_counts_finished_trials_since_the_best() -> None:
@@ -144,7 +202,7 @@ def verdict(rule: Terminator, trials: Sequence[FrozenTrial]) -> str | None:
     """What it says once it has judged all of the trials."""
     says(rule, trials)
     wait_until(lambda: rule._verdict is None or rule._verdict.done(), "the verdict")
-    return rule(Moment())
+    return rule([], 0.0)
 
 
 def test_optunas_terminator_is_asked_in_the_background() -> None:
@@ -180,7 +238,7 @@ class RecordingRule(Rule):
     def add(self, trial: FrozenTrial) -> None:
         self.numbers.append(trial.number)
 
-    def __call__(self, moment: Moment) -> str | None:
+    def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         return None
 
 

@@ -96,7 +96,7 @@ def test_a_part_of_the_grid_can_be_asked_for(files: Files) -> None:
     ("entry", "where", "words"),
     [
         ("single, settings: {}", "settings: value", "is missing"),
-        ("multiple, settings: {values: 3}", "settings: values", "3 is not a list of values"),
+        ("multiple, settings: {values: 3}", "settings: values", "3 is not a list"),
         ("multiple, settings: {values: []}", "settings: values", "at least one value"),
         ("multiple, settings: {values: [1, 1]}", "settings: values", "given twice"),
         ("linear, settings: {start: 2, end: 1, step: 1}", "settings: start", "greater than end"),

@@ -121,4 +121,7 @@ def test_few_trials_are_read_alone_and_counted(storage_url: str) -> None:
 def test_latest_ends_come_in_order(storage_url: str) -> None:
     study = make_trials(open_storage(storage_url))
     ends = [trial.datetime_complete for trial in study.trials if trial.state == TrialState.COMPLETE]
-    assert list(backend_of(open_storage(storage_url)).latest_ends(study._study_id, 3)) == ends[-3:]
+    backend = backend_of(open_storage(storage_url))
+    assert list(backend.latest_ends(study._study_id, 3)) == ends[-3:]
+    failed = [trial.datetime_complete for trial in study.trials if trial.state == TrialState.FAIL]
+    assert list(backend.latest_ends(study._study_id, 3, (TrialState.FAIL,))) == failed

@@ -1,16 +1,22 @@
-"""The journal file survives writers that die in the middle of a line, and the lock survives its holders."""
+"""The journal file survives writers that die in the middle of a line, and the lock survives its holders.
+
+Its lock and those of plain Optuna keep each other out.
+"""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 
-from aimlhpo.storage.journal_file import repair
+from aimlhpo.storage import journal_file
+from aimlhpo.storage.journal_file import JournalLock, repair
 from aimlhpo.storage.open import open_storage
 
 HOLD = """
@@ -76,3 +82,59 @@ def test_killed_lock_holder_frees_the_lock(journal: Path, monkeypatch: pytest.Mo
         study = reopen(journal)
         study.tell(study.ask(), 3.0)
         assert reopen(journal).trials[2].value == 3.0
+
+
+def append(path: Path) -> None:
+    study = reopen(path)
+    study.tell(study.ask(), 3.0)
+
+
+PLAIN_LOCKS = [JournalFileSymlinkLock, JournalFileOpenLock]
+
+
+@pytest.mark.parametrize("kind", PLAIN_LOCKS)
+def test_plain_optunas_lock_is_waited_for(journal: Path, kind: type[JournalFileSymlinkLock]) -> None:
+    plain, before = kind(str(journal)), journal.read_bytes()
+    plain.acquire()
+    writer = threading.Thread(target=append, args=[journal])
+    writer.start()
+    writer.join(0.3)
+    assert journal.read_bytes() == before
+    plain.release()
+    writer.join(60)
+    assert reopen(journal).trials[2].value == 3.0
+
+
+@pytest.mark.parametrize("kind", PLAIN_LOCKS)
+def test_plain_optuna_waits_for_our_lock(journal: Path, kind: type[JournalFileSymlinkLock]) -> None:
+    ours, plain = JournalLock(journal), kind(str(journal))
+    ours.acquire()
+    waiter = threading.Thread(target=plain.acquire)
+    waiter.start()
+    waiter.join(0.3)
+    assert waiter.is_alive()
+    ours.release()
+    waiter.join(10)
+    assert not waiter.is_alive()
+    plain.release()
+    assert not journal.with_name("s.journal.lock").is_symlink()
+
+
+def test_lock_that_plain_optuna_has_left_is_taken_after_its_grace_period(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    JournalFileSymlinkLock(str(journal)).acquire()
+    monkeypatch.setattr(journal_file, "OPTUNAS_GRACE_PERIOD", 0.3)
+    append(journal)
+    assert reopen(journal).trials[2].value == 3.0
+
+
+def test_lock_file_of_an_earlier_version_keeps_nobody_waiting(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies beside each journal that such a version has opened; plain Optuna takes it for a lock."""
+    journal.with_name("s.journal.lock").touch(0o600)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("the lock is not free"))
+    append(journal)
+    plain = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    study = optuna.load_study(study_name="s", storage=plain)
+    study.tell(study.ask(), 4.0)
+    assert [trial.value for trial in reopen(journal).trials] == [1.0, 2.0, 3.0, 4.0]

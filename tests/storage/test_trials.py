@@ -1,46 +1,23 @@
-"""Failures in a row are those after the last success, however the trials come in."""
+"""What the trials that have ended say about those to come."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from itertools import pairwise
-
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aimlhpo.storage.trials import ATTRIBUTE, History
-
-START = datetime(2026, 1, 1)
+from aimlhpo.storage.trials import ATTRIBUTE, LongestTrial
 
 
-def trials(*endings: tuple[str, int]) -> list[FrozenTrial]:
-    """Trials by state and the minute after the start in which they ended."""
+def trials(*endings: tuple[str, float]) -> list[FrozenTrial]:
+    """Trials by state and the seconds that they took."""
     made = []
-    for number, (state, minute) in enumerate(endings):
+    for number, (state, seconds) in enumerate(endings):
         values = [1.0] if state == "COMPLETE" else None
-        trial = create_trial(state=TrialState[state], values=values, user_attrs={ATTRIBUTE: {"seconds": float(minute)}})
-        trial.number, trial.datetime_complete = number, START + timedelta(minutes=minute)
+        trial = create_trial(state=TrialState[state], values=values, user_attrs={ATTRIBUTE: {"seconds": seconds}})
+        trial.number = number
         made.append(trial)
     return made
 
 
-def test_failures_after_the_last_success_count() -> None:
-    history = History(START.timestamp())
-    history.take(trials(("FAIL", 1), ("COMPLETE", 2), ("FAIL", 5), ("FAIL", 3), ("PRUNED", 4)))
-    assert history.consecutive_failures == 1
-    assert history.longest == 2.0
-
-
-def test_failures_before_the_start_do_not_count() -> None:
-    history = History(START.timestamp())
-    history.take(trials(("FAIL", -2), ("FAIL", -1), ("FAIL", 1)))
-    assert history.consecutive_failures == 1
-
-
-def test_looking_in_pieces_or_at_once_says_the_same() -> None:
-    known = trials(*[("FAIL" if n % 3 else "COMPLETE", (7 * n) % 40) for n in range(40)])
-    pieces, whole = History(START.timestamp()), History(START.timestamp())
-    for _, end in pairwise(range(0, 41, 8)):
-        pieces.take(known[:end])
-        pieces.take(known[:end])
-    whole.take(known)
-    assert (pieces.consecutive_failures, pieces.longest) == (whole.consecutive_failures, whole.longest)
+def test_the_longest_complete_trial_counts_however_often_trials_are_shown() -> None:
+    longest, known = LongestTrial(), trials(("COMPLETE", 2.0), ("FAIL", 9.0), ("PRUNED", 8.0), ("COMPLETE", 5.0))
+    assert [longest.among(known[:shown]) for shown in (0, 3, 3, 4)] == [0.0, 2.0, 2.0, 5.0]

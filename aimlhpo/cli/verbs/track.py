@@ -36,7 +36,8 @@ def run(config: Config, arguments: Namespace) -> int:
         targets = make_targets(config, study)
         with locked(config.paths.tracking_lock):
             counts = count(study.get_trials(deepcopy=False))
-            ended = "finished" if find_stop_reason(study, config, counts) else "stopped"
+            reason = find_stop_reason(study, config, counts)
+            ended = "stopped" if reason is None or reason.is_failure else "finished"
             missing = TrackingSync(config, study, targets, lambda line: None).finish(ended)
     if missing:
         raise StorageError("\n".join(missing))

@@ -47,8 +47,11 @@ def follow(config: Config, every: float = _EVERY) -> int:
         print(f"study {status.study} is finished: aimlhpo results {status.save_path}")
         print(f"ended by {status.ended}")
         return ExitCode.DONE
-    again = "start it again with reload: 1" if status.given_up else f"aimlhpo submit {status.save_path}"
+    failed = status.ended is not None  # with something left to do
+    again = "start it again with reload: 1" if failed or status.given_up else f"aimlhpo submit {status.save_path}"
     print(f"nobody works on study {status.study}, and {rest}: {again}")
+    if failed:
+        print(f"ended by {status.ended}; aimlhpo status --failed {status.save_path} lists them")
     return ExitCode.STUDY_FAILED
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from aimlhpo.cli.main import main
 from aimlhpo.cli.verbs.watch import is_over, summarize_in_line
+from aimlhpo.errors import ExitCode
 from aimlhpo.results.status import AgentStatus, JobStatus, Status
-from aimlhpo.storage.base import Counts
+from aimlhpo.search.stopping import StoppingCriteria, make_rules
+from aimlhpo.storage.base import Counts, backend_of
 from tests.cli.studies import fill_study
 from tests.project import Project
 
@@ -27,6 +30,19 @@ def test_watching_a_finished_study_ends_at_once(finished: Path, capsys: pytest.C
     said = capsys.readouterr().out
     assert "2/2 trials done, 0 running, 0 failed" in said
     assert "is finished" in said
+
+
+def test_watching_a_study_that_was_given_up_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path, n_trials=9, max_consecutive_failures=2)
+    study = fill_study(project, 1)
+    for _ in range(2):
+        study.tell(study.ask(), state=TrialState.FAIL)
+    overview = backend_of(study._storage).overview(study._study_id)
+    assert StoppingCriteria(study, make_rules(study, project.config)).ended(overview)
+    assert main(["watch", str(project.save_path)]) == ExitCode.STUDY_FAILED
+    said = capsys.readouterr().out
+    assert "8 trials are left: start it again with reload: 1" in said
+    assert "ended by max_consecutive_failures: 2 trials in a row have failed" in said
 
 
 def _status(*states: str, agents: int = 0, answers: bool = True) -> Status:
