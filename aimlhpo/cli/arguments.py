@@ -223,6 +223,22 @@ _STUDY = argument(
     help="the study's directory, or the file it was started with",
 )
 VERBS = {
+    "init": Verb(
+        "write files to begin one's own study with",
+        """\
+Write hyperparameters.yml, model.yml and objective.py (or a program), which run as they are, to put your own code into.
+
+The kinds are torch, keras, lightning, sklearn and command. No file is ever overwritten.""",
+        """\
+aimlhpo init torch
+aimlhpo init command study
+""",
+        None,
+        (
+            argument("kind", nargs="?", metavar="KIND", help="which files; without it, the kinds are listed"),
+            argument("directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (default: here)"),
+        ),
+    ),
     "optimize": Verb(
         "search for the best configuration, here or on the SLURM cluster",
         """\
