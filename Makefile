@@ -77,7 +77,7 @@ $(VENV)/ready-run: $(SETUP)
 	touch $@
 
 $(VENV)/ready-test: $(SETUP) $(VENV)/ready-run
-	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,mlflow,tensorboard,cmaes,optunahub,frameworks,test,dev
+	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,mlflow,tensorboard,dashboard,cmaes,optunahub,frameworks,test,dev
 	touch $@
 
 $(VENV)/ready-bench: $(SETUP) $(VENV)/ready-test

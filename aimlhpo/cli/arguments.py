@@ -196,6 +196,12 @@ def _number(option: str, of: str, text: str, or_else: str = "") -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise UsageError(f"--port: {text!r} is not a TCP port; legal: a whole number from 1 to 65535")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -392,6 +398,20 @@ aimlhpo track runs/digits --tensorboard
             argument("--mlflow", nargs="?", const=True, metavar="URI", help="tell MLflow, here or in save_path"),
             argument("--tensorboard", nargs="?", const=True, metavar="DIR", help="write for TensorBoard"),
         ),
+    ),
+    "dashboard": Verb(
+        "look at a study in Optuna's dashboard",
+        """\
+Show a study in Optuna's dashboard, in a browser; it may be running.
+
+The dashboard can be reached from this machine only, changes nothing in the study, and ends with Ctrl-C.
+It needs: pip install 'aimlhpo[dashboard]'""",
+        """\
+aimlhpo dashboard runs/digits
+aimlhpo dashboard runs/digits --port 8090
+""",
+        load_study,
+        (_STUDY, argument("--port", type=_port, metavar="N", help="TCP port (default: 8080, or a free one)")),
     ),
     "schema": Verb(
         "print the JSON schema of the hyperparameter file",
