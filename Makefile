@@ -12,7 +12,7 @@ STARTED := $(shell date +%Y%m%d-%H%M%S)
 # One more than there are processors: tests wait a quarter of their time.
 PYTEST := $(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadgroup
 
-.PHONY: help run keras test test-all check bench bench-full trace chaos docs gpu-check slurm-demo clean
+.PHONY: help run keras test test-all check bench bench-full trace chaos wheel docs gpu-check slurm-demo clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ trace: $(VENV)/ready-test ## print through which files and calls a report, a fre
 chaos: $(VENV)/ready-test servers ## inject every fault many times and print what each has cost (an hour, as root)
 	$(BIN)/python -m benchmarks.chaos
 
+wheel: ## build the package as one file in dist/, to install it elsewhere with pip
+	rm -rf build  # where files of an earlier version may lie
+	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
 docs: $(VENV)/ready-test ## write the generated parts of docs/
 	$(BIN)/python scripts/write-docs
 
@@ -77,7 +81,7 @@ $(VENV)/ready-run: $(SETUP)
 	touch $@
 
 $(VENV)/ready-test: $(SETUP) $(VENV)/ready-run
-	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,mlflow,tensorboard,cmaes,optunahub,frameworks,test,dev
+	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,mlflow,tensorboard,dashboard,cmaes,optunahub,frameworks,test,dev
 	touch $@
 
 $(VENV)/ready-bench: $(SETUP) $(VENV)/ready-test

@@ -111,19 +111,28 @@ def model_of(page: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_console(page: Path, tmp_path: Path) -> None:
-    """All commands of a page, one after the other, in a copy of the sources; none may fail."""
+    """All commands of a page, one after the other, in a copy of the sources; none may fail.
+
+    Each block begins in the same directory. What pip installs is tried in test_wheel.py.
+    """
     snippets = read_snippets(page)
     for snippet in snippets:
         if snippet.file:
             path = tmp_path / snippet.file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(snippet.text)
-    commands = [command for s in snippets if s.language == "console" for command in read_commands(s.text)]
+    blocks = [read_commands(snippet.text) for snippet in snippets if snippet.language == "console"]
+    commands = [command for block in blocks for command in block]
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {command.split()[1] for command in commands if command.startswith("make ")} <= set(targets)
-    script = "\n".join(command for command in commands if not command.startswith(("make ", "source ")))
-    if script:
+    if script := "\n".join(filter(None, map(block_script, blocks))):
         run_script(script, tmp_path)
+
+
+def block_script(commands: list[str]) -> str:
+    """The commands of one block as a script; empty where none is left to be run."""
+    rest = [command for command in commands if not command.startswith(("make ", "source ", "pip "))]
+    return "\n".join(["(", *rest, ")"]) if rest else ""
 
 
 def read_commands(text: str) -> list[str]:

@@ -196,6 +196,12 @@ def _number(option: str, of: str, text: str, or_else: str = "") -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise UsageError(f"--port: {text!r} is not a TCP port; legal: a whole number from 1 to 65535")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -223,6 +229,22 @@ _STUDY = argument(
     help="the study's directory, or the file it was started with",
 )
 VERBS = {
+    "init": Verb(
+        "write files to begin one's own study with",
+        """\
+Write hyperparameters.yml, model.yml and objective.py (or a program), which run as they are, to put your own code into.
+
+The kinds are torch, keras, lightning, sklearn and command. No file is ever overwritten.""",
+        """\
+aimlhpo init torch
+aimlhpo init command study
+""",
+        None,
+        (
+            argument("kind", nargs="?", metavar="KIND", help="which files; without it, the kinds are listed"),
+            argument("directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (default: here)"),
+        ),
+    ),
     "optimize": Verb(
         "search for the best configuration, here or on the SLURM cluster",
         """\
@@ -376,6 +398,20 @@ aimlhpo track runs/digits --tensorboard
             argument("--mlflow", nargs="?", const=True, metavar="URI", help="tell MLflow, here or in save_path"),
             argument("--tensorboard", nargs="?", const=True, metavar="DIR", help="write for TensorBoard"),
         ),
+    ),
+    "dashboard": Verb(
+        "look at a study in Optuna's dashboard",
+        """\
+Show a study in Optuna's dashboard, in a browser; it may be running.
+
+The dashboard can be reached from this machine only, changes nothing in the study, and ends with Ctrl-C.
+It needs: pip install 'aimlhpo[dashboard]'""",
+        """\
+aimlhpo dashboard runs/digits
+aimlhpo dashboard runs/digits --port 8090
+""",
+        load_study,
+        (_STUDY, argument("--port", type=_port, metavar="N", help="TCP port (default: 8080, or a free one)")),
     ),
     "schema": Verb(
         "print the JSON schema of the hyperparameter file",
