@@ -333,6 +333,32 @@ aimlhpo watch hyperparameters.yml --every 30
             ),
         ),
     ),
+    "top": Verb(
+        "the best trials, in a table",
+        """\
+The best trials of a study that keep its constraints, best first, with their metrics and parameters.
+
+Of several metrics: the Pareto front, then what would be the front without it, and so on.""",
+        """\
+aimlhpo top runs/digits
+aimlhpo top runs/digits -n 3 --json
+aimlhpo top runs/digits -n 100 --csv > best.csv
+""",
+        load_study,
+        (
+            _STUDY,
+            argument(
+                "-n",
+                dest="number",
+                type=partial(_number, "-n", "trials"),
+                metavar="N",
+                default=10,
+                help="number of trials (default: 10)",
+            ),
+            argument("--json", action="store_true", help="as JSON, with what each changed in the model YAML"),
+            argument("--csv", action="store_true", help="as CSV, with the columns of results.csv"),
+        ),
+    ),
     "submit": Verb(
         "more SLURM jobs for a study that is under way",
         """\

@@ -1,17 +1,25 @@
-"""best.yml: the model YAML with the values of the best trial, ready to train with."""
+"""The best trials: which they are, how they differ from the model YAML, and best.yml, ready to train with."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna.trial import FrozenTrial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.config.yaml import dump_yaml
+from aimlhpo.errors import ConfigError
 from aimlhpo.paths import replace_file
+from aimlhpo.search.warm_start import default_trial
+from aimlhpo.space.constraints import holds
+from aimlhpo.space.model_paths import SEARCH_MARK
 from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.storage.read_only import selected
 from aimlhpo.storage.trials import TrialRecord, origin, read_record
 
 if TYPE_CHECKING:
@@ -19,14 +27,138 @@ if TYPE_CHECKING:
 
     from aimlhpo.config.schema import Config
 
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value that differs from the model YAML's own; `added` where the model YAML has none, `removed` afterwards.
+
+    `key` is the colon path in the model YAML, or the name of a parameter that has no place in it.
+    """
+
+    key: str
+    before: Any
+    after: Any
+    added: bool = False
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """One of the best trials.
+
+    Attributes:
+        values: what the study was judged by, by metric.
+        metrics: everything else that the trial returned.
+        changes: how its configuration differs from the model YAML.
+        default: number and values of the trial that ran the model YAML's own values, where one is complete.
+        origin: where the trial comes from, where another study has run it.
+    """
+
+    number: int
+    values: dict[str, float]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
+    default: tuple[int, dict[str, float]] | None = None
+    origin: str | None = None
+
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The best COMPLETE trial, or all of the Pareto front by number; empty when there is none."""
     if len(study.directions) > 1:
-        return sorted(study.best_trials, key=lambda trial: trial.number)
+        view = selected(study, study.get_trials(deepcopy=False))  # Optuna would copy each trial
+        return sorted(view.best_trials, key=lambda trial: trial.number)
     with suppress(ValueError):  # how Optuna says that no trial is completed yet
         return [study.best_trial]
     return []
+
+
+def ranking(study: optuna.Study, most: int) -> list[FrozenTrial]:
+    """The `most` best COMPLETE trials that keep the constraints, best first.
+
+    Of several metrics: the Pareto front by number, then the front of the others, and so on.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    left = [trial for trial in complete if holds(trial.constraints)]
+    if len(study.directions) == 1:
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        return sorted(left, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:most]
+    found: list[FrozenTrial] = []
+    while left and len(found) < most:
+        front = best_trials(selected(study, left))
+        found += front
+        taken = {trial.number for trial in front}
+        left = [trial for trial in left if trial.number not in taken]
+    return found[:most]
+
+
+def describe_best(study: optuna.Study, config: Config) -> tuple[BestTrial, ...]:
+    """The best trials with all that people ask of them."""
+    found = best_trials(study)
+    default = _default_of(study.get_trials(deepcopy=False), config) if found else None
+    return tuple(describe(trial, config, default) for trial in found)
+
+
+def describe(trial: FrozenTrial, config: Config, default: FrozenTrial | None = None) -> BestTrial:
+    """A complete trial, compared with the model YAML and with `default`, which ran the model YAML's own values."""
+    record = read_record(trial, config.optuna.metric)
+    return BestTrial(
+        number=trial.number,
+        values=_values(trial, config),
+        metrics={name: value for name, value in record.metrics.items() if name not in config.optuna.metric},
+        changes=tuple(changes(record, config)),
+        default=(default.number, _values(default, config)) if default is not None else None,
+        origin=origin(trial),
+    )
+
+
+def changes(record: TrialRecord, config: Config) -> Iterator[Change]:
+    """How the configuration that a trial trained with differs from the model YAML."""
+    yield from _differences(config.model, best_model(record, config, config.space), ())
+    for name, value in _without_place(record, config.space).items():
+        yield Change(name, None, value, added=True)
+
+
+def _differences(before: Mapping[Any, Any], after: Mapping[Any, Any], path: tuple[Any, ...]) -> Iterator[Change]:
+    for key in {**before, **after}:
+        if not path and str(key).partition(":")[0] == "optuna":
+            continue
+        old, new = before.get(key, _MISSING), after.get(key, _MISSING)
+        if isinstance(old, Mapping) and SEARCH_MARK in old:
+            old = _MISSING  # the parameter is declared where its value would be
+        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _holds_mappings(old):
+            old, new = dict(enumerate(old)), dict(enumerate(new))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, (*path, key))
+        elif old != new:
+            added, removed = old is _MISSING, new is _MISSING
+            name = ":".join(map(str, (*path, key)))
+            yield Change(name, None if added else old, None if removed else new, added, removed)
+
+
+def _holds_mappings(items: list[Any]) -> bool:
+    return any(isinstance(item, (Mapping, list)) for item in items)
+
+
+def _without_place(record: TrialRecord, space: SearchSpace) -> dict[str, Any]:
+    """The values of parameters that stand nowhere in the model YAML."""
+    placed = {parameter.name for parameter in space.parameters if parameter.path is not None}
+    return {name: value for name, value in space.values(record.params).items() if name not in placed}
+
+
+def _default_of(trials: Sequence[FrozenTrial], config: Config) -> FrozenTrial | None:
+    """The first complete trial that ran the model YAML's own values."""
+    try:
+        params = config.space.encode(default_trial(config))
+    except ConfigError:
+        return None  # these values are incomplete or outside the search space, so no trial has them
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+    return next((trial for trial in complete if trial.params == params), None)
+
+
+def _values(trial: FrozenTrial, config: Config) -> dict[str, float]:
+    return dict(zip(config.optuna.metric, trial.values or (), strict=False))
 
 
 def write_best(study: optuna.Study, config: Config, space: SearchSpace) -> tuple[Path, ...]:
@@ -58,8 +190,7 @@ def best_text(trial: FrozenTrial, config: Config, space: SearchSpace) -> str:
     comment = [_header(config), f"# trial: {trial.number}" + (f" ({known})" if known else "")]
     comment += [f"# {_flat(name)}: {_one_line(record.metrics.get(name))}" for name in config.optuna.metric]
     # Parameters without a place in the model YAML, so that the file has all values of the trial.
-    placed = {parameter.name for parameter in space.parameters if parameter.path is not None}
-    others = {name: value for name, value in space.values(record.params).items() if name not in placed}
+    others = _without_place(record, space)
     if others:
         comment += ["# other parameters:", *(f"#   {_flat(name)}: {_one_line(v)}" for name, v in others.items())]
     return "\n".join([*comment, "", dump_yaml(best_model(record, config, space))])

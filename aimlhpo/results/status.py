@@ -17,14 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.results.best import best_trials
+from aimlhpo.results.best import BestTrial, describe_best
 from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.search.grid import given_up
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
 from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, Counts, backend_of, count_overview, has_begun, waits_at_rung
-from aimlhpo.storage.trials import count_feasible, count_imported, origin, read_record
+from aimlhpo.storage.trials import count_feasible, count_imported, read_record
 
 if TYPE_CHECKING:
     import optuna
@@ -83,15 +83,6 @@ class InterruptedTrial:
     number: int
     cause: str
     attempts: int
-
-
-@dataclass(frozen=True)
-class BestTrial:
-    """`origin` says where it comes from, where another study has run it."""
-
-    number: int
-    values: dict[str, float]
-    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -191,10 +182,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
         save_path=options.save_path,
         n_trials=options.n_trials,
         counts=counts,
-        best=tuple(
-            BestTrial(trial.number, dict(zip(options.metric, trial.values or (), strict=False)), origin(trial))
-            for trial in best_trials(study)
-        ),
+        best=describe_best(study, config),
         rate=rate,
         eta=left / rate if rate and not ended else None,
         agents=_agents(living, unfinished),

@@ -137,7 +137,7 @@ class ResultsTable:
 
     def __init__(self, space: SearchSpace, metrics: Sequence[str]) -> None:
         self._space, self._metrics = space, metrics
-        self._columns = self._declared = Columns(tuple(p.name for p in space.parameters), tuple(metrics))
+        self._columns = self._declared = Columns.declared(space, metrics)
         self._lines: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -165,6 +165,11 @@ class Columns:
     parameters: tuple[str, ...]
     metrics: tuple[str, ...]
     constraints: tuple[str, ...] = ()
+
+    @classmethod
+    def declared(cls, space: SearchSpace, metrics: Sequence[str]) -> Columns:
+        """The columns that the YAML files ask for."""
+        return cls(tuple(parameter.name for parameter in space.parameters), tuple(metrics))
 
     def lacks(self, record: TrialRecord, values: Mapping[str, Any]) -> bool:
         """Whether the trial has something that no column is for."""

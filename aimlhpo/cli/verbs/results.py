@@ -5,12 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from aimlhpo.cli.messages import bold, green
-from aimlhpo.errors import ExitCode, show_number
-from aimlhpo.results.best import best_trials
+from aimlhpo.cli.best_view import show_best
+from aimlhpo.errors import ExitCode
+from aimlhpo.results.best import describe_best
 from aimlhpo.results.table import ResultFiles, write_results
 from aimlhpo.storage.study import load_study
-from aimlhpo.storage.trials import count, count_feasible, origin
+from aimlhpo.storage.trials import count, count_feasible
 
 if TYPE_CHECKING:
     import optuna
@@ -27,11 +27,11 @@ def run(config: Config, arguments: Namespace) -> int:
 
 
 def print_results(study: optuna.Study, config: Config, files: ResultFiles) -> bool:
-    """Print the best value, its trial, and where results.csv and best.yml are.
+    """Print the best trials with their configurations, and where results.csv and best.yml are.
 
     Returns False where trials are complete and none keeps the study's constraints.
     """
-    best, feasible = best_trials(study), True
+    best, feasible = describe_best(study, config), True
     if config.optuna.constraints:
         trials = study.get_trials(deepcopy=False)
         complete, kept = count(trials).complete, count_feasible(trials)
@@ -44,11 +44,8 @@ def print_results(study: optuna.Study, config: Config, files: ResultFiles) -> bo
             )
     if not best and feasible:
         print("no trial is complete yet")
-    for trial in best:
-        values = zip(config.optuna.metric, trial.values or (), strict=False)
-        shown = ", ".join(f"{name} {show_number(value)}" for name, value in values)
-        where_from = f", {origin(trial)}" if origin(trial) else ""  # of a trial that another study has run
-        print(f"{bold('best')} {green(shown)} (trial {trial.number}{where_from})")
+    for line in show_best(best, config):
+        print(line)
     for path in (files.results, *files.best):
         print(f"  {path}")
     return feasible

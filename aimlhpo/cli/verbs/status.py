@@ -6,7 +6,8 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from aimlhpo.cli.messages import bold, dim, green, print_json
+from aimlhpo.cli.best_view import show_best
+from aimlhpo.cli.messages import bold, dim, print_json
 from aimlhpo.errors import ExitCode, show_duration, show_number, show_rate
 from aimlhpo.launch.base import launcher_of_jobs
 from aimlhpo.results.status import FailedTrial, Status, read_status
@@ -27,11 +28,11 @@ def run(config: Config, arguments: Namespace) -> int:
         lines += [f"  trial {t.number}: interrupted ({t.cause}), waits to go on" for t in status.interrupted]
         print("\n".join(lines) or "no trial has failed")
     else:
-        print("\n".join(screen(status)))
+        print("\n".join(screen(status, config)))
     return ExitCode.DONE
 
 
-def screen(status: Status) -> Iterator[str]:
+def screen(status: Status, config: Config) -> Iterator[str]:
     """The status as text, one screen for an ordinary study."""
     counts = status.counts
     yield f"{bold(status.study)}  {dim(status.save_path)}"
@@ -54,9 +55,7 @@ def screen(status: Status) -> Iterator[str]:
         yield f"feasible {status.feasible} of {counts.complete} complete trials"
     if not status.best:
         yield "best     -"
-    for best in status.best:
-        values = ", ".join(f"{name} {show_number(value)}" for name, value in best.values.items())
-        yield f"best     {green(values)} (trial {best.number}{f', {best.origin}' if best.origin else ''})"
+    yield from show_best(status.best, config)
     if status.rate:
         left = f", {show_duration(status.eta)} left" if status.eta else ""
         yield f"rate     {show_rate(status.rate)}{left}"

@@ -35,7 +35,7 @@ def run(config: Config, arguments: Namespace) -> int:
 def follow(config: Config, every: float = _EVERY) -> int:
     """Show the study until it ends: DONE with its budget reached, STUDY_FAILED where nobody is left to reach it."""
     study = load_study(config)
-    with _display() as show:
+    with _display(config) as show:
         while True:
             status = read_status(study, config, launcher_of_jobs(config.paths).job_states(config.paths))
             show(status)
@@ -61,11 +61,11 @@ def is_over(status: Status) -> bool:
 
 
 @contextmanager
-def _display() -> Iterator[Callable[[Status], None]]:
+def _display(config: Config) -> Iterator[Callable[[Status], None]]:
     """Shows a status: as a picture that is redrawn in a terminal, elsewhere as a line when something has changed."""
     if sys.stdout.isatty():
         with Live(auto_refresh=False) as live:
-            yield lambda status: live.update(Text.from_ansi("\n".join(screen(status))), refresh=True)
+            yield lambda status: live.update(Text.from_ansi("\n".join(screen(status, config))), refresh=True)
         return
     shown = ""
 
