@@ -77,11 +77,11 @@ servers:
 	scripts/install-test-servers
 
 $(VENV)/ready-run: $(SETUP)
-	scripts/make-venv $(PYTHON) $(VENV) torch,examples
+	scripts/make-venv $(PYTHON) $(VENV) torch,examples,report
 	touch $@
 
 $(VENV)/ready-test: $(SETUP) $(VENV)/ready-run
-	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,mlflow,tensorboard,dashboard,cmaes,optunahub,frameworks,test,dev
+	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,mlflow,tensorboard,dashboard,cmaes,optunahub,frameworks,report,test,dev
 	touch $@
 
 $(VENV)/ready-bench: $(SETUP) $(VENV)/ready-test

@@ -32,6 +32,14 @@ class StudyPaths:
         return self.save_path / "best.yml"
 
     @property
+    def report(self) -> Path:
+        return self.save_path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        return self.save_path / "figures"
+
+    @property
     def logs(self) -> Path:
         return self.save_path / "logs"
 

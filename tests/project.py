@@ -55,7 +55,7 @@ class Project:
             "parameters": {"model:x": {"type": "float", "settings": {"name": "x", "low": 0.0, "high": 1.0}}},
             **optuna_keys,
         }
-        hyperparameters = {"log": {"save_path": str(self.save_path)}, "optuna": settings}
+        hyperparameters = {"log": {"save_path": str(self.save_path), "report": False}, "optuna": settings}
         if slurm is not None:
             hyperparameters["slurm"] = slurm
         self.hyperparameters = folder / "hyperparameters.yml"

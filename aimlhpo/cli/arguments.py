@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aimlhpo.agent.fork_server import ForkServer
-from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Problem, did_you_mean
+from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Problem, did_you_mean, listing
 from aimlhpo.paths import StudyPaths
 from aimlhpo.worker.devices import Slot, plan_local_slots, ranks_of
 
@@ -47,6 +47,9 @@ _FLAGS = (
     ("-s", "--save-path", "save_path", "DIR", "directory for results, logs and state"),
 )
 """Short and long flag, key of the `optuna` section, and help for the keys that change most."""
+
+
+REPORT_FORMATS = ("html", "png", "pdf")
 
 
 class UsageError(AimlhpoError):
@@ -200,6 +203,15 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
         raise UsageError(f"--port: {text!r} is not a TCP port; legal: a whole number from 1 to 65535")
     return int(text)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """The value of --format."""
+    words = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",")))
+    for word in words:
+        if word not in REPORT_FORMATS:
+            raise UsageError(f"--format: {word!r} is no format of a report; legal: {listing(REPORT_FORMATS)}")
+    return words
 
 
 def _seconds(text: str) -> float:
@@ -405,6 +417,42 @@ aimlhpo results hyperparameters.yml
 """,
         load_study,
         (_STUDY,),
+    ),
+    "report": Verb(
+        "a page that shows what the search has found",
+        """\
+Write a page with what the search has found: one HTML file that opens in any browser, without a network.
+
+It shows the best configuration, the history, what each parameter mattered, what it has cost, failures, and all
+trials. It reads the study and changes nothing, so it can be made at any time, also while the study runs.""",
+        """\
+aimlhpo report runs/digits
+aimlhpo report runs/digits --format png,pdf
+aimlhpo report runs/digits --watch
+""",
+        load_study,
+        (
+            _STUDY,
+            argument(
+                "-o",
+                "--output",
+                type=Path,
+                metavar="PATH",
+                help="the page's file (default: report.html in the study's directory); the directory for png and pdf "
+                "(default: figures)",
+            ),
+            argument(
+                "--format",
+                type=_formats,
+                metavar="FORMATS",
+                default=("html",),
+                help="html, png or pdf, or several with commas; png and pdf are one file for each figure",
+            ),
+            argument("--watch", action="store_true", help="write it again until the study ends"),
+            argument(
+                "--every", type=_seconds, metavar="SECONDS", default=30.0, help="with --watch: how often (default: 30)"
+            ),
+        ),
     ),
     "track": Verb(
         "tell MLflow or TensorBoard of a study's trials",

@@ -53,6 +53,10 @@ class LogSection(Section):
         description="Megabytes that the log of a worker may have. Beyond them its middle is dropped; the beginning and "
         "the newest lines stay.",
     )
+    report: Flag = Field(
+        default=True,
+        description="Write report.html at the end of a run on this machine, where the extra `report` is installed.",
+    )
     mlflow: Annotated[
         MlflowSection | None, mapping("true, a URI, or uri: URI and experiment: NAME", "uri", _ON_OR_OFF)
     ] = Field(default=None, description="Tell MLflow of every trial: true, a URI, or a mapping.")

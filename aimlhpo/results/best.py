@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.config.yaml import dump_yaml
-from aimlhpo.errors import ConfigError
+from aimlhpo.errors import ConfigError, show, show_number
 from aimlhpo.paths import replace_file
 from aimlhpo.search.warm_start import default_trial
 from aimlhpo.space.constraints import holds
@@ -159,6 +159,42 @@ def _default_of(trials: Sequence[FrozenTrial], config: Config) -> FrozenTrial | 
 
 def _values(trial: FrozenTrial, config: Config) -> dict[str, float]:
     return dict(zip(config.optuna.metric, trial.values or (), strict=False))
+
+
+# --- in words ---
+
+
+def compare_with_default(trial: BestTrial, config: Config) -> str:
+    """How the trial compares with the one that ran the model YAML's own values."""
+    number, values = trial.default or (trial.number, trial.values)
+    if number == trial.number:
+        return "no trial is better than the model YAML's own values"
+    metric, direction = config.optuna.metric[0], config.optuna.direction[0]
+    before, after = values[metric], trial.values[metric]
+    gain = after - before if direction == "maximize" else before - after
+    share = f" ({abs(gain / before):.0%})" if before else ""
+    word = "better" if gain >= 0 else "worse"
+    return f"{show_number(abs(gain))}{share} {word} than {show_values(values)} of the model YAML's own (trial {number})"
+
+
+def show_change(change: Change) -> tuple[str, str]:
+    """A change's value in the model YAML and in the trial; `-` where there is none."""
+    return "-" if change.added else _plain(change.before), "-" if change.removed else _plain(change.after)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else show(value)
+
+
+def show_values(values: Mapping[str, Any]) -> str:
+    """Metrics in one line."""
+    return ", ".join(
+        f"{name} {show_number(value) if isinstance(value, int | float) else show(value)}"
+        for name, value in values.items()
+    )
+
+
+# --- best.yml ---
 
 
 def write_best(study: optuna.Study, config: Config, space: SearchSpace) -> tuple[Path, ...]:

@@ -72,8 +72,9 @@ def count_imported(study: optuna.Study) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial; `seconds` is its training duration, `log` is relative to save_path.
+    """One trial; `seconds` is its training duration, `gpu_seconds` the same times its GPUs.
 
+    `log` is relative to save_path.
     `params` are as the storage holds them. A trial that plain Optuna made has only Optuna's fields.
     """
 
@@ -91,6 +92,8 @@ class TrialRecord:
     updates: dict[str, Any] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     constraints: dict[str, float] = field(default_factory=dict)
+    gpu_seconds: float = 0.0
+    attempts: int = 1
 
 
 def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
@@ -117,6 +120,8 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
         updates=dict(known.get("updates") or {}),
         unread=tuple(known.get("unread") or ()),
         constraints=trial.constraints,
+        gpu_seconds=float(known.get("gpu_seconds") or 0.0),
+        attempts=int(known.get("attempts") or 1),
     )
 
 

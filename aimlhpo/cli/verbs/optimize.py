@@ -114,6 +114,18 @@ def _begin_study(config: Config, arguments: Namespace) -> optuna.Study:
     return study
 
 
+def _write_report(study: optuna.Study, config: Config) -> None:
+    """Write the report and say where it is, or why it is not there: the results are, whatever happens here."""
+    from aimlhpo.results.report.page import write_report  # what it imports would keep every study waiting at its start
+
+    try:
+        print(f"report: {write_report(study, config, config.paths.report)}")
+    except ConfigError as error:
+        print(f"no report was written: {error.problems[0].found}; {error.problems[0].legal}")
+    except Exception as error:  # noqa: BLE001  the study has ended well, and the command below tells all about it
+        print(f"note: no report was written: {error}; see aimlhpo report {config.paths.save_path}", file=sys.stderr)
+
+
 def _print_end(config: Config) -> int:
     """The results of a study that has run here, and what ended it. Returns the exit code."""
     study = load_study(config)
@@ -130,4 +142,6 @@ def _print_end(config: Config) -> int:
     ended = find_stop_reason(study, config, counts)
     if ended:
         print(f"study {config.optuna.study_name} ended by {ended}")
+    if config.log.report:
+        _write_report(study, config)
     return ExitCode.DONE if feasible else ExitCode.STUDY_FAILED

@@ -1,0 +1,505 @@
+"""What a report shows, as plain data read from the storage: every number of a figure or a table that is not Optuna's.
+
+`read_report` reads all of it. Large studies are thinned where they are drawn, never where they are counted.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import optuna
+from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo import __version__
+from aimlhpo.config.overrides import DEFAULTS
+from aimlhpo.errors import show, storage_kind
+from aimlhpo.results.best import BestTrial, describe_best
+from aimlhpo.search.asha import ASHA
+from aimlhpo.search.building import make_pruner
+from aimlhpo.search.stopping import StopReason, find_stop_reason
+from aimlhpo.search.warm_start import import_summaries
+from aimlhpo.space.constraints import holds
+from aimlhpo.space.grid import grid_of
+from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, Counts, has_begun, waits_at_rung
+from aimlhpo.storage.read_only import selected
+from aimlhpo.storage.study import STUDY_ATTR
+from aimlhpo.storage.trials import TrialRecord, count, origin, read_record
+
+if TYPE_CHECKING:
+    from aimlhpo.config.schema import Config
+
+MOST_HISTORY = 2000  # trials in the optimization history
+MOST_CURVES = 120  # learning curves that are drawn
+MOST_POINTS = 100  # reports of one curve
+MOST_SPANS = 1500  # bars of the timeline
+MOST_FAILURES = 40  # failures that are shown one by one
+LOG_LINES, LOG_BYTES = 20, 4000  # of one failure
+LEAST_COMPLETE = 10  # trials that importances are computed from
+LEAST_PAIRS = 5  # trials that a correlation is computed from
+_HOUR = 3600.0
+_SEED = 0  # the same report from the same study
+_Numbered = TypeVar("_Numbered", FrozenTrial, "Span")
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial, as tables show it; `hours` in the unit of `Hours`, `state` PAUSED for one that waits at a rung."""
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    metrics: dict[str, Any]
+    feasible: bool | None
+    hours: float
+    seconds: float | None
+    attempts: int
+    worker: str | None
+    device: str | None
+    start: datetime | None
+    end: datetime | None
+    cause: str | None
+
+
+@dataclass(frozen=True)
+class Hours:
+    """What the study has cost.
+
+    Attributes:
+        unit: "GPU-hours", or "worker-hours" where no trial had a GPU.
+        by_end: by how the trials have ended, or how they stand; together they are all that was spent.
+        wasted: the hours of failed trials, by cause.
+        saved: an estimate of what pruned and paused trials would have taken to their ends; None where there is no
+            complete trial with reports to compare them with.
+    """
+
+    unit: str
+    by_end: dict[str, float]
+    wasted: dict[str, float]
+    saved: float | None
+
+    @property
+    def spent(self) -> float:
+        return sum(self.by_end.values())
+
+
+@dataclass(frozen=True)
+class History:
+    """The values of one metric by trial number, thinned to `MOST_HISTORY`, and the best ones.
+
+    `best` has a point for each trial that was the best of its time and keeps the constraints; none of several metrics.
+    """
+
+    metric: str
+    points: tuple[tuple[int, float, bool], ...]
+    """Number, value, and whether the trial keeps the constraints."""
+    best: tuple[tuple[int, float], ...]
+    trials: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The reports of one trial, thinned to `MOST_POINTS`."""
+
+    number: int
+    state: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The last attempt of a trial, and where it ran."""
+
+    worker: str
+    number: int
+    state: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much each parameter mattered for one metric: mean, 5th and 95th percentile over bootstrap samples.
+
+    `trials` is the size of a sample.
+    """
+
+    method: str
+    metric: str
+    names: tuple[str, ...]
+    means: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    trials: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class RungCorrelation:
+    """Spearman's correlation between what complete trials reported at each rung and at the end, with numbers of trials.
+
+    None where fewer than `LEAST_PAIRS` trials have both.
+    """
+
+    labels: tuple[str, ...]
+    matrix: tuple[tuple[float | None, ...], ...]
+    trials: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed trial; `lines` are the last ones of its log, where the log is there."""
+
+    number: int
+    cause: str
+    worker: str | None
+    end: datetime | None
+    error: str | None
+    lines: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A study at one moment, with everything that its figures and tables show."""
+
+    study: str
+    save_path: str
+    metrics: tuple[str, ...]
+    directions: tuple[str, ...]
+    read_at: datetime
+    n_trials: int
+    counts: Counts
+    ended: StopReason | None
+    best: tuple[BestTrial, ...]
+    rows: tuple[TrialRow, ...]
+    hours: Hours
+    histories: tuple[History, ...]
+    curves: tuple[Curve, ...]
+    n_curves: int
+    spans: tuple[Span, ...]
+    n_spans: int
+    importances: tuple[Importance, ...]
+    rungs: RungCorrelation | None
+    constraints: dict[str, tuple[int, int]]
+    """How many complete trials keep each constraint, and of how many."""
+    failures: tuple[Failure, ...]
+    causes: dict[str, int]
+    origin: tuple[tuple[str, str], ...]
+    """How the study was made, by label."""
+
+
+def read_report(study: optuna.Study, config: Config) -> Report:
+    """Read everything that the report of a study shows. Raises Optuna's storage errors, ConfigError."""
+    trials = study.get_trials(deepcopy=False)
+    records = {trial.number: read_record(trial, config.optuna.metric) for trial in trials}
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    with_reports = [trial for trial in trials if trial.intermediate_values]
+    spans = [span for trial in trials if (span := _span(trial, records[trial.number])) is not None]
+    failed = [record for record in records.values() if record.state == "FAIL"]
+    counts = count(trials)
+    best = describe_best(study, config)
+    keep = {trial.number for trial in best}
+    hours = hours_of(trials, records)
+    return Report(
+        study=config.optuna.study_name,
+        save_path=config.optuna.save_path,
+        metrics=tuple(config.optuna.metric),
+        directions=tuple(config.optuna.direction),
+        read_at=datetime.now(),
+        n_trials=config.optuna.n_trials,
+        counts=counts,
+        ended=find_stop_reason(study, config, counts),
+        best=best,
+        rows=tuple(_row(trial, records[trial.number], config, hours.unit) for trial in trials),
+        hours=hours,
+        histories=tuple(_history(complete, index, config) for index in range(len(study.directions)) if complete),
+        curves=tuple(map(_curve, thinned(with_reports, MOST_CURVES, keep))),
+        n_curves=len(with_reports),
+        spans=tuple(thinned(spans, MOST_SPANS)),
+        n_spans=len(spans),
+        importances=tuple(_importances(study, complete, config)),
+        rungs=rung_correlation(complete, config),
+        constraints={
+            text: (sum(holds({text: trial.constraints.get(text, 1.0)}) for trial in complete), len(complete))
+            for text in config.optuna.constraints
+        },
+        failures=tuple(_failures(trials, records, config.paths.save_path)),
+        causes=dict(Counter(short_cause(record.cause) for record in failed).most_common()),
+        origin=tuple(_origin(study, config)),
+    )
+
+
+def thinned(items: Sequence[_Numbered], most: int, keep: Container[int] = ()) -> list[_Numbered]:
+    """Every n-th of the items, `most` at most, and those whose number is in `keep`, in their order."""
+    step = -(-len(items) // most) if items else 1
+    return [item for index, item in enumerate(items) if index % step == 0 or item.number in keep]
+
+
+def short_cause(cause: str | None) -> str:
+    """The beginning of a cause, which many trials share: `exception: ValueError`."""
+    return ":".join((cause or "unknown").split(":")[:2])[:80]
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """The trial's state, or PAUSED where it waits at a rung."""
+    return "PAUSED" if waits_at_rung(trial.state, trial.system_attrs.get(PAUSED)) else trial.state.name
+
+
+# --- hours ---
+
+
+def hours_of(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord]) -> Hours:
+    """What the trials have cost, earlier attempts and what runs now included."""
+    gpus = any(record.gpu_seconds for record in records.values())
+    unit = "GPU-hours" if gpus else "worker-hours"
+    by_end: dict[str, float] = {}
+    wasted: dict[str, float] = {}
+    stopped: list[tuple[int, float]] = []  # number of reports, hours
+    for trial in trials:
+        record, state = records[trial.number], state_of(trial)
+        hours = _hours(trial, record, unit)
+        if hours:
+            by_end[state] = by_end.get(state, 0.0) + hours
+        if state == "FAIL" and hours:
+            cause = short_cause(record.cause)
+            wasted[cause] = wasted.get(cause, 0.0) + hours
+        if state in ("PRUNED", "PAUSED") and trial.intermediate_values:
+            stopped.append((len(trial.intermediate_values), hours))
+    whole = [len(t.intermediate_values) for t in trials if t.state == TrialState.COMPLETE and t.intermediate_values]
+    saved = sum(hours * max(0.0, median(whole) / reports - 1) for reports, hours in stopped) if whole else None
+    return Hours(unit, by_end, dict(sorted(wasted.items(), key=lambda item: -item[1])), saved)
+
+
+def _hours(trial: FrozenTrial, record: TrialRecord, unit: str) -> float:
+    key = "gpu_seconds" if unit == "GPU-hours" else "seconds"
+    if trial.state.is_finished():
+        return float(getattr(record, key) or 0.0) / _HOUR
+    seconds = float((trial.system_attrs.get(RELEASED) or {}).get(key) or 0.0)
+    claim = trial.system_attrs.get(CLAIM) or {}
+    if trial.state == TrialState.RUNNING and claim.get("since"):
+        gpus = float(claim.get("gpus") or 0.0) if unit == "GPU-hours" else 1.0
+        seconds += max(0.0, time.time() - claim["since"]) * gpus
+    return seconds / _HOUR
+
+
+def _row(trial: FrozenTrial, record: TrialRecord, config: Config, unit: str) -> TrialRow:
+    judged = trial.state == TrialState.COMPLETE and config.optuna.constraints
+    return TrialRow(
+        number=trial.number,
+        state=state_of(trial),
+        params=config.space.values(record.params),
+        metrics=record.metrics,
+        feasible=holds(record.constraints) if judged else None,
+        hours=_hours(trial, record, unit),
+        seconds=record.seconds,
+        attempts=record.attempts,
+        worker=record.worker,
+        device=record.device,
+        start=trial.datetime_start,
+        end=trial.datetime_complete,
+        cause=record.cause,
+    )
+
+
+# --- figures ---
+
+
+def _history(complete: Sequence[FrozenTrial], metric: int, config: Config) -> History:
+    best: list[tuple[int, float]] = []
+    if len(config.optuna.metric) == 1:
+        sign = -1.0 if config.optuna.direction[0] == "maximize" else 1.0
+        for trial in complete:
+            value = float(trial.values[0])
+            if holds(trial.constraints) and (not best or sign * value < sign * best[-1][1]):
+                best.append((trial.number, value))
+    shown = thinned(complete, MOST_HISTORY, {number for number, _ in best})
+    points = tuple((trial.number, float(trial.values[metric]), holds(trial.constraints)) for trial in shown)
+    return History(config.optuna.metric[metric], points, tuple(best), len(complete))
+
+
+def _curve(trial: FrozenTrial) -> Curve:
+    steps = sorted(trial.intermediate_values)
+    every = -(-len(steps) // MOST_POINTS)
+    kept = [step for index, step in enumerate(steps) if index % every == 0 or step == steps[-1]]
+    return Curve(trial.number, state_of(trial), tuple(kept), tuple(trial.intermediate_values[step] for step in kept))
+
+
+def _span(trial: FrozenTrial, record: TrialRecord) -> Span | None:
+    """Where and when the trial's last attempt ran; None where that is not known, or another study has run it."""
+    claim, start, end = trial.system_attrs.get(CLAIM) or {}, trial.datetime_start, trial.datetime_complete
+    if origin(trial) is not None:
+        return None
+    if trial.state == TrialState.RUNNING and claim and has_begun(claim):
+        begun = datetime.fromtimestamp(claim["since"]) if claim.get("since") else start
+        return (
+            Span(f"{claim['agent']}:{claim.get('slot')}", trial.number, "RUNNING", begun, datetime.now())
+            if begun
+            else None
+        )
+    if start is None or end is None or not trial.state.is_finished():
+        return None
+    earlier = float((trial.system_attrs.get(RELEASED) or {}).get("seconds") or 0.0)
+    if record.attempts > 1 and record.seconds is not None:
+        start = max(start, datetime.fromtimestamp(end.timestamp() - max(0.0, record.seconds - earlier)))
+    # A worker is HOST:AGENT:SLOT; agents have names of their own.
+    worker = ":".join(record.worker.split(":")[-2:]) if record.worker else "-"
+    return Span(worker, trial.number, trial.state.name, start, end)
+
+
+@dataclass(frozen=True)
+class _Method:
+    """A way to compute importances: how many bootstrap samples of how many trials it can afford."""
+
+    name: str
+    make: Callable[[], BaseImportanceEvaluator]
+    samples: int
+    most_trials: int
+
+
+_METHODS = (
+    _Method("PED-ANOVA", PedAnovaImportanceEvaluator, samples=20, most_trials=1000),
+    _Method(
+        "fANOVA", lambda: FanovaImportanceEvaluator(n_trees=8, max_depth=16, seed=_SEED), samples=8, most_trials=200
+    ),
+)
+
+
+def _importances(study: optuna.Study, complete: Sequence[FrozenTrial], config: Config) -> Iterator[Importance]:
+    """By both methods, for each metric; nothing where too few trials are complete, or all have the same value."""
+    varied = {name for trial in complete for name in trial.params}
+    if len(complete) < LEAST_COMPLETE or len(varied) < 2:
+        return
+    with warnings.catch_warnings(action="ignore"):  # that it is experimental, and that PED-ANOVA minimizes
+        for index, metric in enumerate(config.optuna.metric):
+            if len({trial.values[index] for trial in complete}) < 2:
+                continue
+            sign = -1.0 if study.directions[index] == StudyDirection.MAXIMIZE else 1.0
+            for method in _METHODS:
+                found = _bootstrap(study, thinned(complete, method.most_trials), method, index, sign)
+                if found:
+                    yield _summary(method.name, metric, found, min(len(complete), method.most_trials))
+
+
+def _bootstrap(
+    study: optuna.Study, trials: Sequence[FrozenTrial], method: _Method, metric: int, sign: float
+) -> list[dict[str, float]]:
+    """Importances of each bootstrap sample, each adding up to 1; samples without any variance are left out."""
+    draw, found = random.Random(_SEED), []
+    for _ in range(method.samples):
+        sample = selected(study, draw.choices(trials, k=len(trials)))
+        values = method.make().evaluate(sample, target=lambda trial: sign * trial.values[metric])
+        total = sum(values.values())
+        if total > 0:
+            found.append({name: float(value) / total for name, value in values.items()})
+    return found
+
+
+def _summary(method: str, metric: str, found: Sequence[Mapping[str, float]], trials: int) -> Importance:
+    by_name = {name: sorted(values.get(name, 0.0) for values in found) for name in {n: 0 for v in found for n in v}}
+    names = sorted(by_name, key=lambda name: -sum(by_name[name]))
+    last = len(found) - 1
+    return Importance(
+        method,
+        metric,
+        tuple(names),
+        tuple(sum(by_name[name]) / len(found) for name in names),
+        tuple(by_name[name][round(0.05 * last)] for name in names),
+        tuple(by_name[name][round(0.95 * last)] for name in names),
+        trials,
+        len(found),
+    )
+
+
+def rung_correlation(complete: Sequence[FrozenTrial], config: Config) -> RungCorrelation | None:
+    """How well early reports tell the last; rungs are ASHA's, or an eighth, a quarter and half of the reports."""
+    import pandas
+
+    curves: list[dict[int, float]] = [trial.intermediate_values for trial in complete if trial.intermediate_values]
+    if len(curves) < LEAST_PAIRS:
+        return None
+    pruner = make_pruner(config.optuna.pruner)
+    columns: dict[str, list[float | None]] = {}
+    if isinstance(pruner, ASHA):
+        for rung in pruner.ladder.resources:
+            columns[f"rung {rung}"] = [pruner.ladder.value_at(rung, curve) for curve in curves]
+    else:
+        steps = sorted(max(curves, key=lambda curve: len(list(curve))))
+        for share in (8, 4, 2):
+            step = steps[max(0, len(steps) // share - 1)]
+            columns[f"step {step}"] = [curve.get(step) for curve in curves]
+    columns["last"] = [curve[max(curve)] for curve in curves]
+    frame = pandas.DataFrame(columns, dtype=float).corr(method="spearman", min_periods=LEAST_PAIRS)
+    matrix = tuple(tuple(None if value != value else float(value) for value in row) for row in frame.to_numpy())
+    return RungCorrelation(tuple(columns), matrix, len(curves))
+
+
+# --- failures, and how the study was made ---
+
+
+def _failures(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord], save_path: Path) -> Iterator[Failure]:
+    """The newest failures first, with the last lines of their logs."""
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    failed.sort(key=lambda trial: trial.datetime_complete or datetime.min, reverse=True)
+    begins: dict[str, list[int]] = {}  # where each trial's lines begin, by log
+    for record in records.values():
+        if record.log is not None and record.log_offset is not None:
+            begins.setdefault(record.log, []).append(record.log_offset)
+    for trial in failed[:MOST_FAILURES]:
+        record = records[trial.number]
+        lines = ""
+        if record.log is not None and record.log_offset is not None:
+            after = min((offset for offset in begins[record.log] if offset > record.log_offset), default=None)
+            lines = _log_lines(save_path / record.log, record.log_offset, after)
+        error = record.error[-LOG_BYTES:] if record.error else None
+        cause = record.cause or "unknown"
+        yield Failure(trial.number, cause, record.worker, trial.datetime_complete, error, lines)
+
+
+def _log_lines(path: Path, begin: int, end: int | None) -> str:
+    """The last lines of a part of a log; empty where the log is not there."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2) if end is None else end
+            file.seek(max(begin, end - LOG_BYTES))
+            text = file.read(max(0, end - file.tell()))
+    except OSError:
+        return ""
+    return "\n".join(text.decode("utf-8", errors="replace").splitlines()[-LOG_LINES:])
+
+
+def _origin(study: optuna.Study, config: Config) -> Iterator[tuple[str, str]]:
+    options, known = config.optuna, study.user_attrs.get(STUDY_ATTR, {})
+    yield "metric", ", ".join(f"{d} {m}" for d, m in zip(options.direction, options.metric, strict=True))
+    if options.constraints:
+        yield "constraints", "; ".join(options.constraints)
+    for kind in ("sampler", "pruner"):
+        section = getattr(options, kind)
+        arguments = ", ".join(f"{k}={show(v)}" for k, v in (section.arguments if section else {}).items())
+        name = "grid" if kind == "sampler" and grid_of(config.space) is not None else None
+        yield kind, name or f"{section.type if section else DEFAULTS[kind]}({arguments})"
+    yield "seed", str(known.get("seed", "-"))
+    for label in ("begun", "started"):
+        if label in known:
+            when = datetime.fromtimestamp(known[label])
+            yield {"begun": "begun", "started": "last started"}[label], f"{when:%Y-%m-%d %H:%M:%S}"
+    yield "storage", storage_kind(options.storage)
+    yield "objective", options.objective or " ".join(map(str, options.command or ())) or "-"
+    yield from (("began with", str(summary)) for summary in import_summaries(study))
+    yield "aimlhpo, Optuna", f"{__version__}, {optuna.__version__}"
+    for key, provenance in study.user_attrs.items():
+        if key.startswith(f"{STUDY_ATTR}:provenance:"):
+            yield "Python", str(provenance.get("python"))
+            yield "commit", str(provenance.get("git_commit") or "-")
+            yield "objective's SHA-256", str(provenance.get("objective_sha256") or "-")
+            yield "packages", ", ".join(f"{name} {version}" for name, version in provenance.get("packages", {}).items())

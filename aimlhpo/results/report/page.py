@@ -1,0 +1,189 @@
+"""The report as one HTML file that needs nothing else, and its figures as files.
+
+The page holds plotly.js and all data, compressed; a browser that opens it from the disk asks nobody for anything. What
+users and objectives wrote is escaped: by the template, as JSON, or, in the table, by being set as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import gzip
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from aimlhpo.config.yaml import dump_yaml
+from aimlhpo.errors import show_number
+from aimlhpo.paths import replace_file
+from aimlhpo.results.best import BestTrial, best_text, best_trials, compare_with_default, show_change, show_values
+from aimlhpo.results.report.data import LEAST_COMPLETE, Report, TrialRow, read_report
+from aimlhpo.results.report.figures import Figure, figures_of, require_extra
+
+if TYPE_CHECKING:
+    from aimlhpo.config.schema import Config
+
+MOST_BEST = 10  # configurations of a Pareto front that are shown in full
+_MODE = 0o600  # the page quotes logs, which may say more than the study's other files
+_SECTIONS = {
+    "best": "Best configuration", "search": "The search", "parameters": "Parameters", "tradeoffs": "Trade-offs",
+    "cost": "Cost", "failures": "Failures", "origin": "How it was made", "all": "All trials",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _DrawnFigure:
+    """A figure as the page needs it; `problem` says why it could not be drawn."""
+
+    name: str
+    section: str
+    title: str
+    note: str
+    wide: bool
+    height: int
+    json: str
+    problem: str | None = None
+
+
+def write_report(study: optuna.Study, config: Config, path: Path, refresh: int | None = None) -> Path:
+    """Write the page to `path`; with `refresh`, it loads itself anew after as many seconds.
+
+    Raises ConfigError where a package of the extra `report` is missing, OSError, Optuna's storage errors.
+    """
+    require_extra()
+    report = read_report(study, config)
+    replace_file(path, _page(report, study, config, refresh), _MODE)
+    return path
+
+
+def write_figures(study: optuna.Study, config: Config, directory: Path, formats: Sequence[str]) -> list[Path]:
+    """Write each figure to `directory` as a file of each format, such as history.png; no browser is needed.
+
+    A figure that cannot be drawn is left out. Raises what `write_report` raises.
+    """
+    require_extra()
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    directory.mkdir(parents=True, exist_ok=True)
+    written, report = [], read_report(study, config)
+    for figure in figures_of(report, study):
+        drawing, file_name = figure.matplotlib(), re.sub(r"[^\w.-]+", "-", figure.name)
+        for format in formats:
+            path = directory / f"{file_name}.{format}"
+            drawing.savefig(path, format=format, dpi=150, bbox_inches="tight")
+            written.append(path)
+        pyplot.close(drawing)
+    return written
+
+
+def _page(report: Report, study: optuna.Study, config: Config, refresh: int | None) -> str:
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    drawn = [_drawn(figure) for figure in figures_of(report, study)]
+    best = best_trials(study)[:MOST_BEST]
+    texts = {trial.number: best_text(trial, config, config.space) for trial in best}
+    plots = ",".join(f"{json.dumps(figure.name)}:{figure.json}" for figure in drawn if figure.problem is None)
+    data = f'{{"figures":{{{plots}}},"table":{json.dumps(_table(report.rows, report.hours.unit), allow_nan=False)}}}'
+    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    several = len(report.metrics) > 1 or report.constraints
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(template).render(
+        report=report,
+        tiles=list(_tiles(report)),
+        sections=[(name, title) for name, title in _SECTIONS.items() if several or name != "tradeoffs"],
+        best=[_best(trial, texts[trial.number], config) for trial in report.best[:MOST_BEST]],
+        more_best=max(0, len(report.best) - MOST_BEST),
+        drawn=drawn,
+        hours=lambda value: f"{value:.4g}",
+        least_complete=LEAST_COMPLETE,
+        refresh=refresh,
+        plotly=_packed(get_plotlyjs()),
+        data=_packed(data),
+    )
+
+
+def _drawn(figure: Figure) -> _DrawnFigure:
+    """The figure as plotly's JSON. What goes wrong with one is said in its place, so that the others are there."""
+    text, height, problem = "", 380, None
+    try:
+        plot = figure.plotly()
+        text, height = plot.to_json(), int(plot.layout.height)
+    except Exception as error:  # noqa: BLE001  drawing libraries raise anything for values that they do not expect
+        problem = f"{type(error).__name__}: {error}"
+    wide = not figure.name.startswith(("slice", "contour", "importance", "rungs", "history", "curves"))
+    return _DrawnFigure(figure.name, figure.section, figure.title, figure.note, wide, height, text, problem)
+
+
+def _tiles(report: Report) -> Iterator[tuple[str, str]]:
+    counts = report.counts
+    yield "trials done", f"{counts.finished} of {report.n_trials}"
+    yield "complete, pruned, failed", f"{counts.complete}, {counts.pruned}, {counts.failed}"
+    if len(report.metrics) == 1 and report.best:
+        best = report.best[0]
+        yield f"best {report.metrics[0]} (trial {best.number})", show_number(best.values[report.metrics[0]])
+    elif report.best:
+        yield "trials on the Pareto front", str(len(report.best))
+    yield f"{report.hours.unit} spent", f"{report.hours.spent:.3g}"
+    if report.hours.saved is not None:
+        yield f"{report.hours.unit} saved by pruning, about", f"{report.hours.saved:.3g}"
+    if report.hours.wasted:
+        yield f"{report.hours.unit} wasted", f"{sum(report.hours.wasted.values()):.3g}"
+
+
+def _best(trial: BestTrial, text: str, config: Config) -> dict[str, Any]:
+    """One of the best trials for the template."""
+    model = {key: value for key, value in config.model.items() if str(key).partition(":")[0] != "optuna"}
+    before, after = dump_yaml(model).splitlines(), text.partition("\n\n")[2].splitlines()  # below the comment
+    kinds = {"+": "add", "-": "del", " ": "same"}
+    lines = difflib.unified_diff(before, after, n=3, lineterm="")
+    return {
+        "number": trial.number,
+        "reached": show_values(trial.values),
+        "origin": trial.origin,
+        "compared": compare_with_default(trial, config) if trial.default and len(trial.values) == 1 else "",
+        "others": show_values(trial.metrics),
+        "changes": [(change.key, *show_change(change)) for change in trial.changes],
+        "diff": [(kinds[line[0]], line) for line in lines if line[:1] in kinds and line[:3] not in ("+++", "---")],
+        "yaml": text,
+    }
+
+
+def _table(rows: Sequence[TrialRow], unit: str) -> dict[str, Any]:
+    """All trials for the page's table."""
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    params = dict.fromkeys(name for row in rows for name in row.params)
+    feasible = ["feasible"] if any(row.feasible is not None for row in rows) else []
+    fixed = ["number", "state", *feasible, unit, "attempts", "worker", "device", "start", "end", "cause"]
+    told_apart = {name: f"params_{name}" if name in fixed or name in metrics else name for name in params}
+    columns = ["number", "state", *metrics, *told_apart.values(), *feasible, unit, *fixed[-6:]]
+    return {"columns": columns, "rows": [_cells(row, metrics, params, bool(feasible)) for row in rows]}
+
+
+def _cells(row: TrialRow, metrics: Mapping[str, None], params: Mapping[str, None], feasible: bool) -> list[Any]:
+    start, end = (None if at is None else at.isoformat(sep=" ", timespec="seconds") for at in (row.start, row.end))
+    values = [*(row.metrics.get(name) for name in metrics), *(row.params.get(name) for name in params)]
+    judged = [None if row.feasible is None else str(row.feasible).lower()] if feasible else []
+    rest = [row.hours, row.attempts, row.worker, row.device, start, end, row.cause]
+    return [_cell(value) for value in (row.number, row.state, *values, *judged, *rest)]
+
+
+def _cell(value: Any) -> Any:
+    """A value that JSON and the table know."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, int | float | str) else json.dumps(value, default=str)
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode("utf-8", errors="replace"), mtime=0)).decode()

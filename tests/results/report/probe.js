@@ -1,0 +1,37 @@
+// Works the page's table as a reader would, and leaves what is shown then in a <meta> element.
+"use strict";
+let alerts = 0;
+window.alert = () => { alerts += 1; };
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+const column = (index) => [...document.querySelectorAll("#table tbody tr")].map((row) => +row.cells[index].textContent);
+const filterBy = (text) => {
+  const filter = document.getElementById("filter");
+  filter.value = text;
+  filter.dispatchEvent(new Event("input"));
+  return column(0);
+};
+(async () => {
+  while (!document.body.dataset.ready) await pause(50);
+  const places = [...document.querySelectorAll("[data-figure]")];
+  for (let waited = 0; waited < 200 && !places.every((place) => place.querySelector(".main-svg")); waited += 1) await pause(100);
+  const hours = [...document.querySelectorAll("#table th")].find((head) => head.textContent.endsWith("-hours"));
+  hours.click();
+  const ascending = column(hours.cellIndex);
+  hours.click();
+  const descending = column(hours.cellIndex);
+  const filtered = filterBy("state=fail").sort((a, b) => a - b);
+  const belowThree = filterBy("number<3").sort((a, b) => a - b);
+  let copied = "";
+  Object.defineProperty(navigator, "clipboard", { value: { writeText: async (text) => { copied = text; } } });
+  document.querySelector("[data-copy]").click();
+  await pause(50);
+  const probe = document.createElement("meta");
+  probe.name = "probe";
+  probe.content = JSON.stringify({
+    figures: places.length,
+    drawn: places.filter((place) => place.querySelector(".main-svg")).length,
+    sections: [...document.querySelectorAll("h2")].map((head) => head.id),
+    ascending, descending, filtered, below_three: belowThree, alerts, copied,
+  });
+  document.head.append(probe);
+})();
