@@ -23,7 +23,8 @@ ROOMS = (
 )  # fmt: skip
 """Rooms and modules at the top; each imports only what stands before it."""
 MOST_FILES, MOST_AT_TOP, MOST_LINES = 14, 5, 600
-HEAVY = {"torch", "tensorflow", "keras", "lightning", "pandas", "optuna", "sqlalchemy", "submitit", "numpy"}
+DRAWING = {"plotly", "matplotlib", "sklearn", "jinja2"}
+HEAVY = {"torch", "tensorflow", "keras", "lightning", "pandas", "optuna", "sqlalchemy", "submitit", "numpy", *DRAWING}
 
 
 @cache
@@ -153,6 +154,12 @@ def heavy_packages_after(code: str) -> set[str]:
 )
 def test_no_heavy_package_is_loaded_by(code: str) -> None:
     assert heavy_packages_after(code) == set()
+
+
+def test_what_draws_reports_is_loaded_by_reports_alone() -> None:
+    """The others would wait for it at their start, and an agent would carry it in its memory."""
+    verbs = [name for name in modules() if name.startswith("aimlhpo.cli.verbs.") and not name.endswith(".report")]
+    assert heavy_packages_after(f"import {', '.join(verbs)}") & DRAWING == set()
 
 
 @pytest.mark.parametrize(

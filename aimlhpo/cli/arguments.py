@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aimlhpo.agent.fork_server import ForkServer
-from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Problem, did_you_mean, listing
-from aimlhpo.paths import StudyPaths
+from aimlhpo.errors import AimlhpoError, DeviceError, ExitCode, did_you_mean, listing
 from aimlhpo.worker.devices import Slot, plan_local_slots, ranks_of
 
 if TYPE_CHECKING:
@@ -169,23 +168,9 @@ def number_of_workers(arguments: Namespace) -> int | None:
 
 def load_study(arguments: Namespace, resources: ExitStack) -> Config:
     """The configuration of the study that the command line names. Raises ConfigError where there is no study."""
+    from aimlhpo.config.load import load_target
+
     return load_target(arguments.study)
-
-
-def load_target(named: Path) -> Config:
-    """The configuration that a study was last started with; `named` is its directory or its hyperparameter file.
-
-    Raises ConfigError where there is no study.
-    """
-    from aimlhpo.config.load import load_paths, load_snapshot
-
-    legal = "a directory that `aimlhpo optimize` has written to (save_path), or the hyperparameter file"
-    if not named.exists():
-        raise ConfigError(Problem(str(named), "there is no such file or directory", legal))
-    paths = StudyPaths(named.absolute(), "") if named.is_dir() else load_paths(named)
-    if not paths.hyperparameters.exists():
-        raise ConfigError(Problem(str(named), f"{paths.save_path} holds no study", legal))
-    return load_snapshot(paths)
 
 
 def _workers(text: str) -> int | str:

@@ -68,6 +68,20 @@ def read_config(
     return replace(reading, problems=(*target.problems, *reading.problems), sources=target.sources)
 
 
+def load_target(named: Path) -> Config:
+    """The configuration that a study was last started with; `named` is its directory or its hyperparameter file.
+
+    Raises ConfigError where there is no study.
+    """
+    legal = "a directory that `aimlhpo optimize` has written to (save_path), or the hyperparameter file"
+    if not named.exists():
+        raise ConfigError(Problem(str(named), "there is no such file or directory", legal))
+    paths = StudyPaths(named.absolute(), "") if named.is_dir() else load_paths(named)
+    if not paths.hyperparameters.exists():
+        raise ConfigError(Problem(str(named), f"{paths.save_path} holds no study", legal))
+    return load_snapshot(paths)
+
+
 def load_snapshot(paths: StudyPaths) -> Config:
     """The configuration that the study was last started with. Raises ConfigError."""
     target = _read_both(paths.hyperparameters, paths.model)

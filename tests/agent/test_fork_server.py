@@ -149,7 +149,7 @@ def imports(made: Project) -> list[str]:
 AGENT = """
 import sys
 from pathlib import Path
-from aimlhpo.cli.arguments import load_target
+from aimlhpo.config.load import load_target
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.launch.local import run_local
 

@@ -21,7 +21,6 @@ from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo import __version__
 from aimlhpo.config.overrides import DEFAULTS
 from aimlhpo.errors import show, storage_kind
 from aimlhpo.results.best import BestTrial, describe_best
@@ -94,7 +93,7 @@ class Hours:
 
 
 @dataclass(frozen=True)
-class History:
+class MetricHistory:
     """The values of one metric by trial number, thinned to `MOST_HISTORY`, and the best ones.
 
     `best` has a point for each trial that was the best of its time and keeps the constraints; none of several metrics.
@@ -170,7 +169,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Report:
+class StudyReport:
     """A study at one moment, with everything that its figures and tables show."""
 
     study: str
@@ -184,7 +183,7 @@ class Report:
     best: tuple[BestTrial, ...]
     rows: tuple[TrialRow, ...]
     hours: Hours
-    histories: tuple[History, ...]
+    histories: tuple[MetricHistory, ...]
     curves: tuple[Curve, ...]
     n_curves: int
     spans: tuple[Span, ...]
@@ -199,8 +198,11 @@ class Report:
     """How the study was made, by label."""
 
 
-def read_report(study: optuna.Study, config: Config) -> Report:
-    """Read everything that the report of a study shows. Raises Optuna's storage errors, ConfigError."""
+def read_report(study: optuna.Study, config: Config, *, importances: bool = True) -> StudyReport:
+    """Read everything that the report of a study shows; `importances` take seconds, and scikit-learn.
+
+    Raises Optuna's storage errors, ConfigError.
+    """
     trials = study.get_trials(deepcopy=False)
     records = {trial.number: read_record(trial, config.optuna.metric) for trial in trials}
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -211,7 +213,7 @@ def read_report(study: optuna.Study, config: Config) -> Report:
     best = describe_best(study, config)
     keep = {trial.number for trial in best}
     hours = hours_of(trials, records)
-    return Report(
+    return StudyReport(
         study=config.optuna.study_name,
         save_path=config.optuna.save_path,
         metrics=tuple(config.optuna.metric),
@@ -228,7 +230,7 @@ def read_report(study: optuna.Study, config: Config) -> Report:
         n_curves=len(with_reports),
         spans=tuple(thinned(spans, MOST_SPANS)),
         n_spans=len(spans),
-        importances=tuple(_importances(study, complete, config)),
+        importances=tuple(_importances(study, complete, config)) if importances else (),
         rungs=rung_correlation(complete, config),
         constraints={
             text: (sum(holds({text: trial.constraints.get(text, 1.0)}) for trial in complete), len(complete))
@@ -315,7 +317,7 @@ def _row(trial: FrozenTrial, record: TrialRecord, config: Config, unit: str) -> 
 # --- figures ---
 
 
-def _history(complete: Sequence[FrozenTrial], metric: int, config: Config) -> History:
+def _history(complete: Sequence[FrozenTrial], metric: int, config: Config) -> MetricHistory:
     best: list[tuple[int, float]] = []
     if len(config.optuna.metric) == 1:
         sign = -1.0 if config.optuna.direction[0] == "maximize" else 1.0
@@ -325,7 +327,7 @@ def _history(complete: Sequence[FrozenTrial], metric: int, config: Config) -> Hi
                 best.append((trial.number, value))
     shown = thinned(complete, MOST_HISTORY, {number for number, _ in best})
     points = tuple((trial.number, float(trial.values[metric]), holds(trial.constraints)) for trial in shown)
-    return History(config.optuna.metric[metric], points, tuple(best), len(complete))
+    return MetricHistory(config.optuna.metric[metric], points, tuple(best), len(complete))
 
 
 def _curve(trial: FrozenTrial) -> Curve:
@@ -496,7 +498,7 @@ def _origin(study: optuna.Study, config: Config) -> Iterator[tuple[str, str]]:
     yield "storage", storage_kind(options.storage)
     yield "objective", options.objective or " ".join(map(str, options.command or ())) or "-"
     yield from (("began with", str(summary)) for summary in import_summaries(study))
-    yield "aimlhpo, Optuna", f"{__version__}, {optuna.__version__}"
+    yield "read with", f"Optuna {optuna.__version__}"
     for key, provenance in study.user_attrs.items():
         if key.startswith(f"{STUDY_ATTR}:provenance:"):
             yield "Python", str(provenance.get("python"))

@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError, Problem
-from aimlhpo.results.report.data import History, Importance, Report, thinned
+from aimlhpo.results.report.data import Importance, MetricHistory, StudyReport, thinned
 from aimlhpo.storage.read_only import selected
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def require_extra() -> None:
     del jinja2, matplotlib, plotly, sklearn
 
 
-def figures_of(report: Report, study: optuna.Study) -> Iterator[Figure]:
+def figures_of(report: StudyReport, study: optuna.Study) -> Iterator[Figure]:
     """The figures that there is something to show in, in the order of the page."""
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -91,7 +91,7 @@ def figures_of(report: Report, study: optuna.Study) -> Iterator[Figure]:
         yield _own("timeline", "cost", "Agents, workers and trials", note, _TIMELINE, report)
 
 
-def _of_parameters(report: Report, some: optuna.Study, shown: list[FrozenTrial], thin: str) -> Iterator[Figure]:
+def _of_parameters(report: StudyReport, some: optuna.Study, shown: list[FrozenTrial], thin: str) -> Iterator[Figure]:
     ranked = _by_importance(report, shown)
     for number, importance in enumerate(report.importances):
         note = (
@@ -129,7 +129,7 @@ def _of_parameters(report: Report, some: optuna.Study, shown: list[FrozenTrial],
             yield _optuna(name, "parameters", title, thin, "plot_contour", view, params=list(pair), **value)
 
 
-def _by_importance(report: Report, trials: Sequence[FrozenTrial]) -> list[str]:
+def _by_importance(report: StudyReport, trials: Sequence[FrozenTrial]) -> list[str]:
     """Parameters that were tried with more than one value, the most important first."""
     tried: dict[str, set[str]] = {}
     for trial in trials:
@@ -187,10 +187,10 @@ def _styled(plot: Plot) -> Plot:
 
 # --- figures of our own, from the report's data ---
 
-Drawers = tuple[Callable[[Report], "Plot"], Callable[[Report], "Drawing"]]
+Drawers = tuple[Callable[[StudyReport], "Plot"], Callable[[StudyReport], "Drawing"]]
 
 
-def _own(name: str, section: str, title: str, note: str, drawers: Drawers, report: Report) -> Figure:
+def _own(name: str, section: str, title: str, note: str, drawers: Drawers, report: StudyReport) -> Figure:
     plotly, matplotlib = drawers
     return Figure(name, section, title, note, lambda: _styled(plotly(report)), lambda: matplotlib(report))
 
@@ -201,14 +201,14 @@ def _axes(width: float = 8.0, height: float = 4.5) -> Any:
     return Drawing(figsize=(width, height), layout="constrained").subplots()
 
 
-def _best_line(history: History) -> tuple[list[int], list[float]]:
+def _best_line(history: MetricHistory) -> tuple[list[int], list[float]]:
     """The best value until each trial, to its last one."""
     numbers, values = [number for number, _ in history.best], [value for _, value in history.best]
     last = max(number for number, _, _ in history.points)
     return [*numbers, last], [*values, *values[-1:]]
 
 
-def _plot_history(history: History, report: Report) -> Plot:
+def _plot_history(history: MetricHistory, report: StudyReport) -> Plot:
     from plotly.graph_objects import Figure as Plot
 
     plot = Plot()
@@ -227,7 +227,7 @@ def _plot_history(history: History, report: Report) -> Plot:
     return plot.update_layout(xaxis_title="trial", yaxis_title=history.metric, legend={"orientation": "h", "y": 1.1})
 
 
-def _draw_history(history: History, report: Report) -> Drawing:
+def _draw_history(history: MetricHistory, report: StudyReport) -> Drawing:
     axes = _axes()
     for feasible, name, colour in ((True, "complete", COLOURS["COMPLETE"]), (False, "infeasible", COLOURS["WAITING"])):
         points = [(number, value) for number, value, holds in history.points if holds == feasible]
@@ -240,7 +240,7 @@ def _draw_history(history: History, report: Report) -> Drawing:
     return _figure(axes)
 
 
-def _plot_curves(report: Report) -> Plot:
+def _plot_curves(report: StudyReport) -> Plot:
     from plotly.graph_objects import Figure as Plot
 
     plot, best = Plot(), {trial.number for trial in report.best}
@@ -263,7 +263,7 @@ def _plot_curves(report: Report) -> Plot:
     return plot.update_layout(xaxis_title="step", yaxis_title=_reported(report), legend={"orientation": "h", "y": 1.1})
 
 
-def _draw_curves(report: Report) -> Drawing:
+def _draw_curves(report: StudyReport) -> Drawing:
     axes = _axes()
     best = {trial.number for trial in report.best}
     for curve in report.curves:
@@ -274,11 +274,11 @@ def _draw_curves(report: Report) -> Drawing:
     return _figure(axes)
 
 
-def _reported(report: Report) -> str:
+def _reported(report: StudyReport) -> str:
     return report.metrics[0] if len(report.metrics) == 1 else "reported value"
 
 
-def _plot_rungs(report: Report) -> Plot:
+def _plot_rungs(report: StudyReport) -> Plot:
     from plotly.graph_objects import Figure as Plot
 
     rungs = report.rungs
@@ -290,7 +290,7 @@ def _plot_rungs(report: Report) -> Plot:
     ).update_yaxes(autorange="reversed")  # fmt: skip
 
 
-def _draw_rungs(report: Report) -> Drawing:
+def _draw_rungs(report: StudyReport) -> Drawing:
     rungs, axes = report.rungs, _axes(5.5, 4.5)
     assert rungs is not None
     values = [[float("nan") if value is None else value for value in row] for row in rungs.matrix]
@@ -304,7 +304,7 @@ def _draw_rungs(report: Report) -> Drawing:
     return _figure(axes)
 
 
-def hours_bars(report: Report) -> list[tuple[str, float, str]]:
+def hours_bars(report: StudyReport) -> list[tuple[str, float, str]]:
     """Label, hours and colour of each bar: what was spent by how trials ended, failures by cause, what was saved."""
     hours = report.hours
     bars = [(f"{state.lower()}", hours.by_end[state], COLOURS[state]) for state in COLOURS if state in hours.by_end]
@@ -315,7 +315,7 @@ def hours_bars(report: Report) -> list[tuple[str, float, str]]:
     return bars
 
 
-def _plot_hours(report: Report) -> Plot:
+def _plot_hours(report: StudyReport) -> Plot:
     from plotly.graph_objects import Figure as Plot
 
     labels, values, colours = zip(*hours_bars(report), strict=True)
@@ -328,7 +328,7 @@ def _plot_hours(report: Report) -> Plot:
     )
 
 
-def _draw_hours(report: Report) -> Drawing:
+def _draw_hours(report: StudyReport) -> Drawing:
     labels, values, colours = zip(*hours_bars(report), strict=True)
     axes = _axes(8.0, 1.2 + 0.4 * len(labels))
     axes.bar_label(axes.barh(labels, values, color=colours), fmt="%.3g", padding=3)
@@ -337,7 +337,7 @@ def _draw_hours(report: Report) -> Drawing:
     return _figure(axes)
 
 
-def _plot_timeline(report: Report) -> Plot:
+def _plot_timeline(report: StudyReport) -> Plot:
     from plotly.graph_objects import Figure as Plot
 
     plot, workers = Plot(), sorted({span.worker for span in report.spans})
@@ -357,7 +357,7 @@ def _plot_timeline(report: Report) -> Plot:
     return plot.update_yaxes(categoryorder="array", categoryarray=workers[::-1], automargin=True)
 
 
-def _draw_timeline(report: Report) -> Drawing:
+def _draw_timeline(report: StudyReport) -> Drawing:
     workers = sorted({span.worker for span in report.spans})
     axes = _axes(9.0, 1.5 + 0.25 * len(workers))
     for state, colour in COLOURS.items():
@@ -383,7 +383,7 @@ def _errors(importance: Importance) -> tuple[list[float], list[float]]:
     return above, [max(0.0, mean - low) for low, mean in zip(importance.lows, importance.means, strict=True)]
 
 
-def _plot_importance(importance: Importance, report: Report) -> Plot:
+def _plot_importance(importance: Importance, report: StudyReport) -> Plot:
     from plotly.graph_objects import Figure as Plot
 
     above, below = _errors(importance)
@@ -398,7 +398,7 @@ def _plot_importance(importance: Importance, report: Report) -> Plot:
     )  # fmt: skip
 
 
-def _draw_importance(importance: Importance, report: Report) -> Drawing:
+def _draw_importance(importance: Importance, report: StudyReport) -> Drawing:
     axes = _axes(8.0, 1.2 + 0.35 * len(importance.names))
     above, below = _errors(importance)
     axes.barh(importance.names, importance.means, xerr=[below, above], color=COLOURS["COMPLETE"], capsize=3)

@@ -24,7 +24,7 @@ from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import show_number
 from aimlhpo.paths import replace_file
 from aimlhpo.results.best import BestTrial, best_text, best_trials, compare_with_default, show_change, show_values
-from aimlhpo.results.report.data import LEAST_COMPLETE, Report, TrialRow, read_report
+from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, TrialRow, read_report
 from aimlhpo.results.report.figures import Figure, figures_of, require_extra
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def write_figures(study: optuna.Study, config: Config, directory: Path, formats:
     return written
 
 
-def _page(report: Report, study: optuna.Study, config: Config, refresh: int | None) -> str:
+def _page(report: StudyReport, study: optuna.Study, config: Config, refresh: int | None) -> str:
     import jinja2
     from plotly.offline import get_plotlyjs
 
@@ -125,7 +125,7 @@ def _drawn(figure: Figure) -> _DrawnFigure:
     return _DrawnFigure(figure.name, figure.section, figure.title, figure.note, wide, height, text, problem)
 
 
-def _tiles(report: Report) -> Iterator[tuple[str, str]]:
+def _tiles(report: StudyReport) -> Iterator[tuple[str, str]]:
     counts = report.counts
     yield "trials done", f"{counts.finished} of {report.n_trials}"
     yield "complete, pruned, failed", f"{counts.complete}, {counts.pruned}, {counts.failed}"
