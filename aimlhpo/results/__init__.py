@@ -1,7 +1,8 @@
-"""What people read of a study: results.csv, best.yml, and how the study is. All of it is made anew from the storage.
+"""What people read of a study: results.csv, best.yml, how it is, and the report. All is made anew from the storage.
 
-`best` writes best.yml, `table` writes results.csv together with it, and keeps both fresh while trials run; `status`
-reads how the study is, with its agents, jobs and failures. Nothing here is ever read back as the truth. `worker_log`
+`best` ranks trials, says what they changed in the model YAML, and writes best.yml; `table` writes results.csv together
+with it, and keeps both fresh while trials run; `status` reads how the study is, with its agents, jobs and failures;
+`report` draws what the search has found. Nothing here is ever read back as the truth. `worker_log`
 keeps the log of each worker within its bound.
 
 This room may import the ledger and everything below it. It runs in commands, in their main thread, and in an agent's

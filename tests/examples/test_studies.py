@@ -30,7 +30,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def optimize(example: str, save_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     files = [f"examples/{example}/{name}.yml" for name in ("hyperparameters", "model")]
-    return run("optimize.py", *files, "-s", str(save_path), *arguments)
+    return run("optimize.py", *files, "-s", str(save_path), "log:report=false", *arguments)
 
 
 def rows(save_path: Path) -> list[dict[str, str]]:

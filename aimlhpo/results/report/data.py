@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import warnings
@@ -384,13 +385,14 @@ def _importances(study: optuna.Study, complete: Sequence[FrozenTrial], config: C
         return
     with warnings.catch_warnings(action="ignore"):  # that it is experimental, and that PED-ANOVA minimizes
         for index, metric in enumerate(config.optuna.metric):
-            if len({trial.values[index] for trial in complete}) < 2:
+            finite = [trial for trial in complete if math.isfinite(trial.values[index])]
+            if len({trial.values[index] for trial in finite}) < 2:
                 continue
             sign = -1.0 if study.directions[index] == StudyDirection.MAXIMIZE else 1.0
             for method in _METHODS:
-                found = _bootstrap(study, thinned(complete, method.most_trials), method, index, sign)
+                found = _bootstrap(study, thinned(finite, method.most_trials), method, index, sign)
                 if found:
-                    yield _summary(method.name, metric, found, min(len(complete), method.most_trials))
+                    yield _summary(method.name, metric, found, min(len(finite), method.most_trials))
 
 
 def _bootstrap(
@@ -400,7 +402,10 @@ def _bootstrap(
     draw, found = random.Random(_SEED), []
     for _ in range(method.samples):
         sample = selected(study, draw.choices(trials, k=len(trials)))
-        values = method.make().evaluate(sample, target=lambda trial: sign * trial.values[metric])
+        try:
+            values = method.make().evaluate(sample, target=lambda trial: sign * trial.values[metric])
+        except (RuntimeError, ValueError):  # how Optuna says that nothing varies in this sample
+            continue
         total = sum(values.values())
         if total > 0:
             found.append({name: float(value) / total for name, value in values.items()})

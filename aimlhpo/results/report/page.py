@@ -10,6 +10,7 @@ import base64
 import difflib
 import gzip
 import json
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from aimlhpo.results.report.figures import Figure, figures_of, require_extra
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
+
+logger = logging.getLogger(__name__)
 
 MOST_BEST = 10  # configurations of a Pareto front that are shown in full
 _MODE = 0o600  # the page quotes logs, which may say more than the study's other files
@@ -66,7 +69,7 @@ def write_report(study: optuna.Study, config: Config, path: Path, refresh: int |
 def write_figures(study: optuna.Study, config: Config, directory: Path, formats: Sequence[str]) -> list[Path]:
     """Write each figure to `directory` as a file of each format, such as history.png; no browser is needed.
 
-    A figure that cannot be drawn is left out. Raises what `write_report` raises.
+    One that cannot be drawn is left out, with a warning. Raises what `write_report` raises.
     """
     require_extra()
     import matplotlib
@@ -77,7 +80,12 @@ def write_figures(study: optuna.Study, config: Config, directory: Path, formats:
     directory.mkdir(parents=True, exist_ok=True)
     written, report = [], read_report(study, config)
     for figure in figures_of(report, study):
-        drawing, file_name = figure.matplotlib(), re.sub(r"[^\w.-]+", "-", figure.name)
+        try:
+            drawing = figure.matplotlib()
+        except Exception as error:  # noqa: BLE001  as in `_drawn`
+            logger.warning("the figure %s could not be drawn: %s: %s", figure.name, type(error).__name__, error)
+            continue
+        file_name = re.sub(r"[^\w.-]+", "-", figure.name)
         for format in formats:
             path = directory / f"{file_name}.{format}"
             drawing.savefig(path, format=format, dpi=150, bbox_inches="tight")

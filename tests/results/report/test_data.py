@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.results.report import data
@@ -77,6 +79,16 @@ def test_the_important_parameter_is_found_with_its_uncertainty(tmp_path: Path) -
         assert sum(one.means) == pytest.approx(1.0)
         assert one.lows[0] <= one.means[0] <= one.highs[0]
         assert one.lows[0] < one.highs[0]
+
+
+def test_importances_bear_parameters_that_only_some_trials_have_and_values_that_are_infinite(tmp_path: Path) -> None:
+    study, config = known_study(tmp_path)
+    deep = {"depth": FloatDistribution(0, 1)}
+    for value in (0.1, 0.4, 0.9, math.inf):
+        study.add_trial(create_trial(value=value, params={"depth": min(value, 1.0)}, distributions=deep))
+    importances = read_report(study, config).importances
+    assert [one.trials for one in importances] == [15] * len(importances)
+    assert "PED-ANOVA" in {one.method for one in importances}
 
 
 def test_early_reports_are_correlated_with_the_last(tmp_path: Path) -> None:
