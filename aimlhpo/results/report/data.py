@@ -494,6 +494,8 @@ def _origin(study: optuna.Study, config: Config) -> Iterator[tuple[str, str]]:
         section = getattr(options, kind)
         arguments = ", ".join(f"{k}={show(v)}" for k, v in (section.arguments if section else {}).items())
         name = "grid" if kind == "sampler" and grid_of(config.space) is not None else None
+        if kind == "pruner" and section is None and len(options.metric) > 1:
+            name = "none"  # of several metrics, trials report none unless the section names it
         yield kind, name or f"{section.type if section else DEFAULTS[kind]}({arguments})"
     yield "seed", str(known.get("seed", "-"))
     for label in ("begun", "started"):

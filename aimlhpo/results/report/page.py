@@ -102,7 +102,7 @@ def _page(report: StudyReport, study: optuna.Study, config: Config, refresh: int
     best = best_trials(study)[:MOST_BEST]
     texts = {trial.number: best_text(trial, config, config.space) for trial in best}
     plots = ",".join(f"{json.dumps(figure.name)}:{figure.json}" for figure in drawn if figure.problem is None)
-    data = f'{{"figures":{{{plots}}},"table":{json.dumps(_table(report.rows, report.hours.unit), allow_nan=False)}}}'
+    data = f'{{"figures":{{{plots}}},"table":{json.dumps(_table(report), allow_nan=False)}}}'
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     several = len(report.metrics) > 1 or report.constraints
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -167,9 +167,10 @@ def _best(trial: BestTrial, text: str, config: Config) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[TrialRow], unit: str) -> dict[str, Any]:
+def _table(report: StudyReport) -> dict[str, Any]:
     """All trials for the page's table."""
-    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    rows, unit = report.rows, report.hours.unit
+    metrics = dict.fromkeys([*report.metrics, *(name for row in rows for name in row.metrics)])
     params = dict.fromkeys(name for row in rows for name in row.params)
     feasible = ["feasible"] if any(row.feasible is not None for row in rows) else []
     fixed = ["number", "state", *feasible, unit, "attempts", "worker", "device", "start", "end", "cause"]
