@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.config.overrides import DEFAULTS
 from aimlhpo.errors import show, storage_kind
 from aimlhpo.results.best import BestTrial, describe_best
+from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.search.asha import ASHA
 from aimlhpo.search.building import make_pruner
 from aimlhpo.search.stopping import StopReason, find_stop_reason
@@ -237,7 +237,7 @@ def read_report(study: optuna.Study, config: Config, *, importances: bool = True
             text: (sum(holds({text: trial.constraints.get(text, 1.0)}) for trial in complete), len(complete))
             for text in config.optuna.constraints
         },
-        failures=tuple(_failures(trials, records, config.paths.save_path)),
+        failures=tuple(_failures(trials, records, config)),
         causes=dict(Counter(short_cause(record.cause) for record in failed).most_common()),
         origin=tuple(_origin(study, config)),
     )
@@ -454,7 +454,7 @@ def rung_correlation(complete: Sequence[FrozenTrial], config: Config) -> RungCor
 # --- failures, and how the study was made ---
 
 
-def _failures(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord], save_path: Path) -> Iterator[Failure]:
+def _failures(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord], config: Config) -> Iterator[Failure]:
     """The newest failures first, with the last lines of their logs."""
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     failed.sort(key=lambda trial: trial.datetime_complete or datetime.min, reverse=True)
@@ -467,19 +467,23 @@ def _failures(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord],
         lines = ""
         if record.log is not None and record.log_offset is not None:
             after = min((offset for offset in begins[record.log] if offset > record.log_offset), default=None)
-            lines = _log_lines(save_path / record.log, record.log_offset, after)
+            log = WorkerLog(config.paths.save_path / record.log, config.log.max_mb_per_worker)
+            lines = _log_lines(log, record.log_offset, after)
         error = record.error[-LOG_BYTES:] if record.error else None
         cause = record.cause or "unknown"
         yield Failure(trial.number, cause, record.worker, trial.datetime_complete, error, lines)
 
 
-def _log_lines(path: Path, begin: int, end: int | None) -> str:
-    """The last lines of a part of a log; empty where the log is not there."""
+def _log_lines(log: WorkerLog, begin: int, end: int | None) -> str:
+    """The last lines between two positions of a log; empty where the log, or that part of it, is not there any more."""
+    start, stop = log.offset(begin), None if end is None else log.offset(end)
+    if start is None and stop is None:
+        return ""
     try:
-        with path.open("rb") as file:
-            end = file.seek(0, 2) if end is None else end
-            file.seek(max(begin, end - LOG_BYTES))
-            text = file.read(max(0, end - file.tell()))
+        with log.path.open("rb") as file:
+            stop = file.seek(0, 2) if stop is None else stop
+            file.seek(max(start or 0, stop - LOG_BYTES))
+            text = file.read(max(0, stop - file.tell()))
     except OSError:
         return ""
     return "\n".join(text.decode("utf-8", errors="replace").splitlines()[-LOG_LINES:])
