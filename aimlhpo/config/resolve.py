@@ -19,25 +19,33 @@ from aimlhpo.space.search_space import SearchSpace
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _CLASS_OF_FILE = re.compile(r"\.py:\w+$")
+_VARIABLE_OF_PATH = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+_URL_OF_FILE = re.compile(r"((?:sqlite(?:\+\w+)?:///)|journal://)(/.*)")
 RESOURCES = ("min_resource", "max_resource")
+SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+"""A storage that is a file name with one of these, and no URL, is an SQLite file in save_path."""
 """Arguments of pruners that may be the colon path of a number in the model YAML."""
 
 
 def expanded(text: str) -> str:
-    """The text with the environment's values in place of the `${VARIABLES}` that are set."""
+    """The URL with the environment's values in place of the `${VARIABLES}` that are set."""
     return _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), text)
 
 
-def variable_problems(where: str, text: str | None) -> list[Problem]:
-    """A problem for each `${VARIABLE}` in the text that the environment does not have."""
-    legal = "a variable that is set in the environment"
-    unset = [name for name in _VARIABLE.findall(text or "") if name not in os.environ]
-    return [Problem(where, f"${{{name}}} is not set", legal) for name in unset]
+def variable_problems(where: str, text: str | None, *, path: bool = False) -> list[Problem]:
+    """A problem for each `${VARIABLE}`, in a path also `$VARIABLE`, that the environment does not have."""
+    legal = "a variable that is set in the environment: export {}=..."
+    found = (_VARIABLE_OF_PATH if path else _VARIABLE).finditer(text or "")
+    return [
+        Problem(where, f"{match[0]} is not set", legal.format(match[1]))
+        for match in found
+        if match[1] not in os.environ
+    ]
 
 
 def absolute(path: str) -> str:
-    """The path from the current directory, `~` and `${VARIABLE}` followed where they are set."""
-    return os.path.abspath(os.path.expanduser(expanded(path)))
+    """The path from the current directory, `~` and `$VARIABLE` or `${VARIABLE}` followed where they are set."""
+    return os.path.abspath(os.path.expanduser(os.path.expandvars(path)))
 
 
 def resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
@@ -143,11 +151,16 @@ def _absolute_classes(value: Any) -> Any:
 
 
 def _absolute_storage(url: str, save_path: str, name: str) -> str:
-    """The storage's URL with an absolute file, for the kinds that have one; variables stay as they are."""
+    """The storage's URL with an absolute file, for the kinds that have one; a server's URL keeps its variables."""
     if url == "journal":
         return f"journal://{os.path.join(save_path, name)}.journal"
-    scheme, _, path = url.partition(":///")
-    if scheme.split("+")[0] != "sqlite" or not path or path.startswith(("/", ":memory:", "file:", "${")):
+    if "://" not in url and url.endswith(SQLITE_SUFFIXES):
+        return f"sqlite:///{os.path.join(save_path, os.path.expanduser(os.path.expandvars(url)))}"
+    scheme, _, rest = url.partition("://")
+    if scheme == "journal":
+        return f"{scheme}://{os.path.expandvars(rest)}"
+    path = os.path.expandvars(rest.removeprefix("/"))
+    if scheme.split("+")[0] != "sqlite" or not path or path.startswith((":memory:", "file:", "$")):
         return url
     return f"{scheme}:///{os.path.abspath(path)}"
 
