@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from aimlhpo.config.echo_opt import echo_opt_edits, pbs_problem
+from aimlhpo.config.edits import Edit, edit_data
 from aimlhpo.config.optuna_section import OptunaSection
 from aimlhpo.config.overrides import Overridden, apply
 from aimlhpo.config.resolve import resolve, resolve_resources
@@ -60,6 +62,7 @@ def read_config(
     Raises ConfigError for a file that cannot be read.
     """
     target = _read_both(Path(hyperparameters), Path(model))
+    target.problems.extend(_in_our_words(target.hyperparameters))
     apply(target, overrides, flags or {})
     storage_named = resolve(target.hyperparameters, target.problems)
     reading = _typed(target.hyperparameters, target.model, storage_named)
@@ -94,7 +97,7 @@ def load_snapshot(paths: StudyPaths) -> Config:
 def load_paths(hyperparameters: Path) -> StudyPaths:
     """Where the study of a hyperparameter YAML keeps its files; nothing else of it is checked. Raises ConfigError."""
     data = _mapping(Path(hyperparameters))
-    problems: list[Problem] = []
+    problems = _in_our_words(data)
     resolve(data, problems)
     optuna = data.get("optuna")
     if not isinstance(optuna, dict) or not isinstance(optuna.get("study_name"), str):
@@ -103,6 +106,18 @@ def load_paths(hyperparameters: Path) -> StudyPaths:
 
 
 def _read_both(hyperparameters: Path, model: Path) -> Overridden:
+def edits_of(hyperparameters: Path) -> list[Edit]:
+    """What `aimlhpo migrate` would change in a hyperparameter YAML. Raises ConfigError for a file that is none."""
+    return echo_opt_edits(_mapping(hyperparameters))
+
+
+def _in_our_words(data: dict[str, Any]) -> list[Problem]:
+    """Rename, in place, what echo-opt calls otherwise. Returns what cannot be used as it is."""
+    edits = echo_opt_edits(data)
+    edit_data(data, edits)
+    return [problem] if (problem := pbs_problem(edits)) is not None else []
+
+
     """Both files, or the problems of both."""
     read: list[dict[str, Any]] = []
     problems: list[Problem] = []
