@@ -163,12 +163,12 @@ def _url_problems(where: str, url: str) -> list[Problem]:
         return [Problem(where, f"{shown} is not a storage", LEGAL_STORAGE, guess)]
     if scheme.startswith("sqlite") and (rest in ("", "/") or ":memory:" in rest):
         return [Problem(where, f"{shown} lives in one process only", "sqlite:///FILE")]
-    unset = variable_problems(where, url, path=scheme.startswith(("sqlite", "journal")))
+    unset = variable_problems(where, url)
     if unset:
         return unset
     if scheme.startswith("sqlite") and not rest.startswith("/"):
         return [Problem(where, f"{shown} names no file", "sqlite:///FILE", f"sqlite:///{rest}")]
-    if scheme == "journal" and not rest.startswith("/"):
+    if scheme == "journal" and not rest.startswith(("/", "${")):
         return [Problem(where, f"{shown} is not an absolute path", LEGAL_STORAGE, f"journal://{os.path.abspath(rest)}")]
     return []
 

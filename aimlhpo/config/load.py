@@ -20,7 +20,7 @@ from aimlhpo.config.echo_opt import echo_opt_edits, pbs_problem
 from aimlhpo.config.edits import Edit, edit_data
 from aimlhpo.config.optuna_section import OptunaSection
 from aimlhpo.config.overrides import Overridden, apply
-from aimlhpo.config.resolve import resolve, resolve_resources
+from aimlhpo.config.resolve import relocate, resolve, resolve_resources
 from aimlhpo.config.sbatch_options import normalise
 from aimlhpo.config.schema import Config, HyperparameterFile
 from aimlhpo.config.yaml import load_yaml
@@ -86,8 +86,9 @@ def load_target(named: Path) -> Config:
 
 
 def load_snapshot(paths: StudyPaths) -> Config:
-    """The configuration that the study was last started with. Raises ConfigError."""
+    """The configuration that the study was last started with, for the place where it lies now. Raises ConfigError."""
     target = _read_both(paths.hyperparameters, paths.model)
+    relocate(target.hyperparameters, str(paths.save_path))
     reading = _typed(target.hyperparameters, target.model, storage_named=True)
     if reading.problems:
         raise ConfigError(reading.problems)
@@ -105,7 +106,6 @@ def load_paths(hyperparameters: Path) -> StudyPaths:
     return StudyPaths(Path(str(optuna["save_path"])), optuna["study_name"])
 
 
-def _read_both(hyperparameters: Path, model: Path) -> Overridden:
 def edits_of(hyperparameters: Path) -> list[Edit]:
     """What `aimlhpo migrate` would change in a hyperparameter YAML. Raises ConfigError for a file that is none."""
     return echo_opt_edits(_mapping(hyperparameters))
@@ -118,6 +118,7 @@ def _in_our_words(data: dict[str, Any]) -> list[Problem]:
     return [problem] if (problem := pbs_problem(edits)) is not None else []
 
 
+def _read_both(hyperparameters: Path, model: Path) -> Overridden:
     """Both files, or the problems of both."""
     read: list[dict[str, Any]] = []
     problems: list[Problem] = []
