@@ -13,13 +13,13 @@ import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aimlhpo.agent.fork_server import ForkServer
-from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Problem, did_you_mean
+from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Problem, did_you_mean, file_problem
 from aimlhpo.paths import StudyPaths
 from aimlhpo.worker.devices import Slot, plan_local_slots, ranks_of
 
@@ -180,8 +180,12 @@ def load_target(named: Path) -> Config:
     if not named.exists():
         raise ConfigError(Problem(str(named), "there is no such file or directory", legal))
     paths = StudyPaths(named.absolute(), "") if named.is_dir() else load_paths(named)
-    if not paths.hyperparameters.exists():
-        raise ConfigError(Problem(str(named), f"{paths.save_path} holds no study", legal))
+    try:
+        if not paths.hyperparameters.exists():
+            raise ConfigError(Problem(str(named), f"{paths.save_path} holds no study", legal))
+    except PermissionError as error:
+        readable = f"{paths.results.name}, {paths.best.name} and the logs; the study itself is its owner's alone"
+        raise ConfigError(replace(file_problem(error), legal=readable)) from error
     return load_snapshot(paths)
 
 
