@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,23 @@ def test_a_copy_is_a_study_of_its_own(tmp_path: Path) -> None:
     assert run_verb(project, "optimize", "--local", "1", "-r", "1", "-s", str(copy)) == 0
     assert {path: path.read_bytes() for path in project.save_path.rglob("*") if path.is_file()} == before
     assert len((copy / "results.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("way", [shutil.move, shutil.copytree])
+def test_trials_of_another_study_are_taken_over_once_wherever_both_lie(tmp_path: Path, way: Any) -> None:
+    def projects(folder: Path) -> tuple[Project, Project]:
+        for name in ("other", "study"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        other = Project(folder / "other", name="other")
+        return other, Project(folder / "study", n_trials=1, reload=1, warm_start_from=str(other.save_path))
+
+    other, study = projects(tmp_path / "old")
+    fill_study(other, 2)
+    assert run_verb(study, "optimize", "-c", "-r", "0") == 0
+    way(tmp_path / "old", tmp_path / "new")
+    _, study = projects(tmp_path / "new")
+    assert run_verb(study, "optimize", "--local", "1") == 0
+    assert study.states() == {"COMPLETE": 3}
 
 
 def test_a_copy_of_a_study_in_a_shared_storage_is_refused(
