@@ -16,11 +16,16 @@ below write its parts, and numbers and times as people read them.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import pwd
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 
@@ -122,6 +127,7 @@ class Interrupted(AimlhpoError):
     exit_code = ExitCode.INTERRUPTED
 
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST = 60  # characters of a value in a message
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400  # seconds
 
@@ -129,6 +135,34 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400  # seconds
 def key_path(*segments: object) -> str:
     """The way to a key as it is written in messages: `optuna: sampler: type`."""
     return ": ".join(str(segment) for segment in segments)
+
+
+def is_of_files(error: OSError) -> bool:
+    """Whether the user's files are the reason: rights, a read-only or a full file system."""
+    told = (errno.EACCES, errno.EPERM, errno.EROFS, *_DISK_FULL)
+    return error.errno in told and isinstance(error.filename, str | bytes | os.PathLike)
+
+
+def file_problem(error: OSError) -> Problem:
+    """What keeps a file from being read or written, and whose it is."""
+    path = Path(os.fsdecode(error.filename))
+    found = (error.strerror or str(error)).lower()
+    if error.errno in _DISK_FULL:
+        return Problem(str(path), found, "free space on this file system, or another save_path")
+    for place in (path, *path.absolute().parents):
+        with suppress(OSError):
+            owner = place.stat().st_uid
+            whose = "you" if owner == os.geteuid() else _user(owner)
+            found += f"; {'it' if place == path else place} belongs to {whose}"
+            break
+    return Problem(str(path), found, "a file or directory that you may read and write")
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def did_you_mean(word: object, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:

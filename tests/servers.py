@@ -177,7 +177,7 @@ class PostgreSQL(Server):
         super().__init__()
         self.lasting = lasting
         # Of its own: tests look for it in all processes, where another test may just be setting its own.
-        self.password = f"s3cret-{secrets.token_hex(8)}"
+        self.password = f"s3cret@/#%? {secrets.token_hex(8)}"  # characters that mean something in a URL
 
     @property
     def data(self) -> Path:

@@ -16,12 +16,12 @@ from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.check.command import probe_command
 from aimlhpo.check.samplers import suitability_problems
 from aimlhpo.config.load import load_snapshot
-from aimlhpo.errors import AimlhpoError, ConfigError, Problem, show
+from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.search.warm_start import default_trial, is_imported, summarize_import
 from aimlhpo.space.model_paths import exists, substitute
 from aimlhpo.storage.locks import lock_trouble, network
-from aimlhpo.storage.open import file_of, holds_studies, literal_password
+from aimlhpo.storage.open import file_of, holds_studies, literal_password, longest_name
 from aimlhpo.storage.study import no_such_study, reload_problems
 from aimlhpo.tracking.targets import tracking_problems
 from aimlhpo.worker.devices import Slot, ranks_of
@@ -119,6 +119,13 @@ def _storage(config: Config, allow_changes: bool) -> Iterator[Problem]:
         found = "the URL holds a password, which would end up in copies of the configuration"
         yield Problem("optuna: storage", found, f"{safe}, and the password in the environment")
         return
+    longest = longest_name(url)
+    names = {"optuna: study_name": config.optuna.study_name}
+    names |= {key_path(*parameter.where): parameter.name for parameter in config.space.parameters}
+    for where, name in names.items():
+        if longest is not None and len(name) > longest:
+            found = f"the name {show(name)} has {len(name)} characters"
+            yield Problem(where, found, f"at most {longest} in a database; settings: name: a shorter one")
     if holds_studies(url):
         yield from reload_problems(config, allow_changes=allow_changes)
         return

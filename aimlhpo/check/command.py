@@ -53,8 +53,9 @@ def command_problems(config: Config) -> Iterator[Problem]:
         if parameter.pass_as is not None:
             yield from _pass_as_problems(parameter, parameter.pass_as)
     directory, where = optuna.working_directory, key_path("optuna", "working_directory")
-    yield from variable_problems(where, directory)
-    if directory is not None and "${" not in directory and not Path(directory).is_dir():
+    unset = variable_problems(where, directory, path=True)
+    yield from unset
+    if directory is not None and not unset and not Path(directory).is_dir():
         yield Problem(where, f"no such directory: {directory}", "a directory that is there")
     for name, value in optuna.environment.items():
         where = key_path("optuna", "environment", name)

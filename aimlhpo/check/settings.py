@@ -29,7 +29,10 @@ from aimlhpo.space.parameter_types import as_number
 RULES = ("timeout", "target_value", "max_gpu_hours", "patience", "terminator")
 """All keys that end a study before `n_trials` does."""
 STORAGE_SCHEMES = ("sqlite", "journal", "postgresql", "mysql", "redis", "rediss")
-LEGAL_STORAGE = "journal, journal:///ABSOLUTE/FILE, sqlite:///FILE, or a postgresql://, mysql:// or redis:// URL"
+LEGAL_STORAGE = (
+    "journal, journal:///ABSOLUTE/FILE, FILE.db (in save_path), sqlite:///FILE, "
+    "or a postgresql://, mysql:// or redis:// URL"
+)
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LEGAL_URI = "http(s)://SERVER, sqlite:///FILE, a postgresql://, mysql:// or mssql:// URL, or a directory"
@@ -110,7 +113,7 @@ def tracking_place_problems(config: Config) -> Iterator[Problem]:
         yield from _uri_problems(mlflow.uri)
     if tensorboard is not None:
         where = key_path("log", "tensorboard", "directory")
-        yield from variable_problems(where, tensorboard.directory)
+        yield from variable_problems(where, tensorboard.directory, path=True)
         if "://" in tensorboard.directory:
             yield Problem(where, f"{show(tensorboard.directory)} is a URL", "a directory")
 
@@ -139,8 +142,9 @@ def _uri_problems(uri: str) -> Iterator[Problem]:
 def objective_problems(config: Config) -> Iterator[Problem]:
     """An objective's file that is not there."""
     path, where = config.optuna.objective, key_path("optuna", "objective")
-    yield from variable_problems(where, path)
-    if path is not None and "${" not in path and not Path(path).is_file():
+    unset = variable_problems(where, path, path=True)
+    yield from unset
+    if path is not None and not unset and not Path(path).is_file():
         found = f"{path} is a directory" if Path(path).is_dir() else f"no such file: {path}"
         yield Problem(where, found, "the path of the Python file that holds class Objective")
 
@@ -154,18 +158,19 @@ def _url_problems(where: str, url: str) -> list[Problem]:
     if not separator or scheme.split("+")[0] not in STORAGE_SCHEMES:
         near = "postgresql" if scheme == "postgres" else did_you_mean(scheme, STORAGE_SCHEMES)
         guess = f"{near}://..." if near and separator and rest else near
-        if Path(url).suffix in (".db", ".sqlite", ".sqlite3"):
-            guess = f"sqlite:///{url}"
-        elif Path(url).suffix in (".journal", ".log"):
+        if Path(url).suffix in (".journal", ".log"):
             guess = f"journal://{os.path.abspath(url)}"
         return [Problem(where, f"{shown} is not a storage", LEGAL_STORAGE, guess)]
     if scheme.startswith("sqlite") and (rest in ("", "/") or ":memory:" in rest):
         return [Problem(where, f"{shown} lives in one process only", "sqlite:///FILE")]
+    unset = variable_problems(where, url)
+    if unset:
+        return unset
     if scheme.startswith("sqlite") and not rest.startswith("/"):
         return [Problem(where, f"{shown} names no file", "sqlite:///FILE", f"sqlite:///{rest}")]
     if scheme == "journal" and not rest.startswith(("/", "${")):
         return [Problem(where, f"{shown} is not an absolute path", LEGAL_STORAGE, f"journal://{os.path.abspath(rest)}")]
-    return variable_problems(where, url)
+    return []
 
 
 def warm_start_problems(config: Config) -> Iterator[Problem]:
@@ -364,7 +369,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (reserved_key_problems, ()),
     (tracking_place_problems, ()),
     (objective_problems, ("objective",)),
-    (lambda config: variable_problems("optuna: save_path", config.optuna.save_path), ("save_path",)),
+    (lambda config: variable_problems("optuna: save_path", config.optuna.save_path, path=True), ("save_path",)),
     (lambda config: _url_problems("optuna: storage", config.optuna.storage), ("storage",)),
     (command_problems, _COMMAND),
     (direction_problems, ("metric", "direction")),

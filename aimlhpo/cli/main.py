@@ -8,15 +8,19 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from importlib import import_module
+from io import TextIOWrapper
 
 from aimlhpo import __version__
 from aimlhpo.cli.arguments import EXIT_CODES, VERBS, find_verb, parse_arguments
 from aimlhpo.cli.messages import print_error, print_failure
-from aimlhpo.errors import AimlhpoError, ExitCode
+from aimlhpo.errors import AimlhpoError, ExitCode, file_problem, is_of_files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code says how it ended. Never raises what the user can cause."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names and paths may hold what the terminal's encoding does not have
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -33,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.DONE
-    except Exception:  # noqa: BLE001  whatever nobody foresaw is reported as a bug
+    except Exception as error:  # noqa: BLE001  whatever nobody foresaw is reported as a bug
+        if isinstance(error, OSError) and is_of_files(error):
+            print_error(str(file_problem(error)))
+            return int(ExitCode.CONFIG)
         traceback.print_exc()
         print_error("this is a bug in aimlhpo, please report it with the lines above")
         code = ExitCode.INTERNAL

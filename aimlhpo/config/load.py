@@ -16,9 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from aimlhpo.config.echo_opt import echo_opt_edits, pbs_problem
+from aimlhpo.config.edits import Edit, edit_data
 from aimlhpo.config.optuna_section import OptunaSection
 from aimlhpo.config.overrides import Overridden, apply
-from aimlhpo.config.resolve import resolve, resolve_resources
+from aimlhpo.config.resolve import relocate, resolve, resolve_resources
 from aimlhpo.config.sbatch_options import normalise
 from aimlhpo.config.schema import Config, HyperparameterFile
 from aimlhpo.config.yaml import load_yaml
@@ -60,6 +62,7 @@ def read_config(
     Raises ConfigError for a file that cannot be read.
     """
     target = _read_both(Path(hyperparameters), Path(model))
+    target.problems.extend(_in_our_words(target.hyperparameters))
     apply(target, overrides, flags or {})
     storage_named = resolve(target.hyperparameters, target.problems)
     reading = _typed(target.hyperparameters, target.model, storage_named)
@@ -83,8 +86,9 @@ def load_target(named: Path) -> Config:
 
 
 def load_snapshot(paths: StudyPaths) -> Config:
-    """The configuration that the study was last started with. Raises ConfigError."""
+    """The configuration that the study was last started with, for the place where it lies now. Raises ConfigError."""
     target = _read_both(paths.hyperparameters, paths.model)
+    relocate(target.hyperparameters, str(paths.save_path))
     reading = _typed(target.hyperparameters, target.model, storage_named=True)
     if reading.problems:
         raise ConfigError(reading.problems)
@@ -94,12 +98,24 @@ def load_snapshot(paths: StudyPaths) -> Config:
 def load_paths(hyperparameters: Path) -> StudyPaths:
     """Where the study of a hyperparameter YAML keeps its files; nothing else of it is checked. Raises ConfigError."""
     data = _mapping(Path(hyperparameters))
-    problems: list[Problem] = []
+    problems = _in_our_words(data)
     resolve(data, problems)
     optuna = data.get("optuna")
     if not isinstance(optuna, dict) or not isinstance(optuna.get("study_name"), str):
         raise ConfigError([*problems, Problem("optuna: study_name", "is missing", "the name of the study")])
     return StudyPaths(Path(str(optuna["save_path"])), optuna["study_name"])
+
+
+def edits_of(hyperparameters: Path) -> list[Edit]:
+    """What `aimlhpo migrate` would change in a hyperparameter YAML. Raises ConfigError for a file that is none."""
+    return echo_opt_edits(_mapping(hyperparameters))
+
+
+def _in_our_words(data: dict[str, Any]) -> list[Problem]:
+    """Rename, in place, what echo-opt calls otherwise. Returns what cannot be used as it is."""
+    edits = echo_opt_edits(data)
+    edit_data(data, edits)
+    return [problem] if (problem := pbs_problem(edits)) is not None else []
 
 
 def _read_both(hyperparameters: Path, model: Path) -> Overridden:

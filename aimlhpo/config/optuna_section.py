@@ -224,8 +224,9 @@ class OptunaSection(Section):
     study_name: Text = Field(description="Name of the study; `name` is the same key.")
     storage: Text = Field(
         default="",
-        description="sqlite:///FILE, journal (a file in save_path), journal:///ABSOLUTE/FILE, or a postgresql://, "
-        "mysql:// or redis:// URL; ${VARIABLE} is taken from the environment when the storage is opened. "
+        description="FILE.db (SQLite, in save_path), sqlite:///FILE, journal (a file in save_path), "
+        "journal:///ABSOLUTE/FILE, or a postgresql://, mysql:// or redis:// URL; ${VARIABLE} is taken from the "
+        "environment when the storage is opened. "
         "Default: an SQLite file in save_path, named after the study.",
     )
     reload: Flag = Field(

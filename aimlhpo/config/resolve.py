@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aimlhpo.errors import Problem, show
@@ -18,26 +19,40 @@ from aimlhpo.space.parameter_types import as_number
 from aimlhpo.space.search_space import SearchSpace
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SHORT_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_VARIABLE_OF_PATH = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+_URL_OF_FILE = re.compile(r"((?:sqlite(?:\+\w+)?:///)|journal://)(/.*)")
 _CLASS_OF_FILE = re.compile(r"\.py:\w+$")
+SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+"""A storage that is a file name with one of these, and no URL, is an SQLite file in save_path."""
 RESOURCES = ("min_resource", "max_resource")
 """Arguments of pruners that may be the colon path of a number in the model YAML."""
 
+_PLACES = (
+    "save_path", "storage", "objective", "working_directory", "sampler", "pruner", "terminator", "warm_start_from",
+)  # fmt: skip
+"""Keys of the `optuna` section whose values are paths, or hold some."""
+
 
 def expanded(text: str) -> str:
-    """The text with the environment's values in place of the `${VARIABLES}` that are set."""
+    """The URL with the environment's values in place of the `${VARIABLES}` that are set."""
     return _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), text)
 
 
-def variable_problems(where: str, text: str | None) -> list[Problem]:
-    """A problem for each `${VARIABLE}` in the text that the environment does not have."""
-    legal = "a variable that is set in the environment"
-    unset = [name for name in _VARIABLE.findall(text or "") if name not in os.environ]
-    return [Problem(where, f"${{{name}}} is not set", legal) for name in unset]
+def variable_problems(where: str, text: str | None, *, path: bool = False) -> list[Problem]:
+    """A problem for each `${VARIABLE}`, in a path also `$VARIABLE`, that the environment does not have."""
+    legal = "a variable that is set in the environment: export {}=..."
+    found = (_VARIABLE_OF_PATH if path else _VARIABLE).finditer(text or "")
+    return [
+        Problem(where, f"{match[0]} is not set", legal.format(match[1]))
+        for match in found
+        if match[1] not in os.environ
+    ]
 
 
 def absolute(path: str) -> str:
-    """The path from the current directory, `~` and `${VARIABLE}` followed where they are set."""
-    return os.path.abspath(os.path.expanduser(expanded(path)))
+    """The path from the current directory, `~` and `$VARIABLE` or `${VARIABLE}` followed where they are set."""
+    return os.path.abspath(os.path.expanduser(os.path.expandvars(path)))
 
 
 def resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
@@ -84,6 +99,44 @@ def resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
         optuna["storage"] = _absolute_storage(storage, save_path, name)
     resolve_tracking(log, save_path, optuna["study_name"])
     return storage is not None
+
+
+def relocate(hyperparameters: dict[str, Any], save_path: str) -> None:
+    """Have the paths of a study that was begun in another directory lead to this one, to which it was moved or copied.
+
+    What lies beside the study, such as its objective, is looked for where it would have been moved along.
+    """
+    optuna, log = (hyperparameters.get(section) for section in ("optuna", "log"))
+    before = optuna.get("save_path") if isinstance(optuna, dict) else None
+    if not isinstance(optuna, dict) or not isinstance(before, str) or is_same_directory(before, save_path):
+        return
+    old, new = Path(before), Path(save_path)
+    while old.name == new.name and old.name:
+        old, new = old.parent, new.parent
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: moved(item) for key, item in value.items()}
+        if not isinstance(value, str):
+            return value
+        scheme, path = match.groups(default="") if (match := _URL_OF_FILE.fullmatch(value)) else ("", value)
+        if Path(path).is_relative_to(before):
+            return scheme + str(Path(save_path, Path(path).relative_to(before)))
+        beside = new / Path(path).relative_to(old) if Path(path).is_relative_to(old) else None
+        file = beside if beside is None or ".py:" not in value else Path(str(beside).rpartition(":")[0])
+        return scheme + str(beside) if file is not None and file.exists() else value
+
+    optuna.update({key: moved(optuna[key]) for key in _PLACES if key in optuna})
+    if isinstance(log, dict):
+        log.update(moved(log))
+
+
+def is_same_directory(one: str | Path, other: str | Path) -> bool:
+    """Whether both paths lead to one directory, which has a name of its own on some machines."""
+    try:
+        return str(one) == str(other) or os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def resolve_tracking(log: Any, save_path: str, name: str) -> None:
@@ -143,12 +196,18 @@ def _absolute_classes(value: Any) -> Any:
 
 
 def _absolute_storage(url: str, save_path: str, name: str) -> str:
-    """The storage's URL with an absolute file, for the kinds that have one; variables stay as they are."""
+    """The storage's URL with an absolute file, for the kinds that have one; variables stay, as `${NAME}`."""
     if url == "journal":
         return f"journal://{os.path.join(save_path, name)}.journal"
-    scheme, _, path = url.partition(":///")
-    if scheme.split("+")[0] != "sqlite" or not path or path.startswith(("/", ":memory:", "file:", "${")):
+    if "://" not in url and url.endswith(SQLITE_SUFFIXES):
+        return f"sqlite:///{os.path.join(save_path, os.path.expanduser(os.path.expandvars(url)))}"
+    scheme, _, rest = url.partition("://")
+    if scheme.split("+")[0] not in ("sqlite", "journal"):
         return url
+    rest = _SHORT_VARIABLE.sub(r"${\1}", rest)
+    path = rest.removeprefix("/")
+    if scheme == "journal" or not path or path.startswith(("/", ":memory:", "file:", "${")):
+        return f"{scheme}://{rest}"
     return f"{scheme}:///{os.path.abspath(path)}"
 
 

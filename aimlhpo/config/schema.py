@@ -78,6 +78,9 @@ class SlurmSection(Section):
         default=None, description="Shell command that runs last before Python, in a login shell."
     )
     bash: Lines = Field(default_factory=list, description="Shell lines that run first in each job, in a login shell.")
+    stop_on_error: Flag = Field(
+        default=True, description="Whether a line of `bash` or `kernel` that fails ends the job."
+    )
     python: Text | None = Field(
         default=None, description="Python interpreter of the jobs; the one that submits where it is not given."
     )

@@ -37,6 +37,8 @@ ENDED_JOB_STATES = frozenset({
     "REVOKED", "TIMEOUT",
 })  # fmt: skip
 """The states of a job that will not run again, in SLURM's words, which all launchers use."""
+RUNNING_JOB_STATES = frozenset({"RUNNING", "SUSPENDED", "SIGNALING", "STOPPED"})
+_FAILED_JOB_STATES = frozenset({"BOOT_FAIL", "FAILED", "OUT_OF_MEMORY"})
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,27 @@ class InterruptedTrial:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One job in the cluster's queue; `time_left` is in seconds."""
+    """One job in the cluster's queue; `time_left` is in seconds, `cause` says why it failed, where that is known."""
 
     job: str
     state: str
     reason: str | None
     node: str | None
     time_left: int | None
+    log: str | None = None
+    cause: str | None = None
 
     @property
     def ended(self) -> bool:
         return self.state in ENDED_JOB_STATES
+
+    @property
+    def failed(self) -> bool:
+        return self.state in _FAILED_JOB_STATES
+
+    @property
+    def queued(self) -> bool:
+        return not self.ended and self.state not in RUNNING_JOB_STATES and self.state != "COMPLETING"
 
 
 class JobStates(Protocol):

@@ -32,7 +32,7 @@ from aimlhpo.search.grid import queue_of
 from aimlhpo.space.dependencies import NOTHING
 from aimlhpo.space.distributions import NearestInLog, Positions, Texts
 from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup
-from aimlhpo.storage.open import holds_studies, literal_password, open_storage, without_experimental_warnings
+from aimlhpo.storage.open import file_of, holds_studies, literal_password, open_storage, without_experimental_warnings
 from aimlhpo.storage.study import STUDY_ATTR, create_or_load_study, find_study
 from aimlhpo.storage.trials import IMPORT_NOTES, IMPORTED, OPTUNA_CONSTRAINT, imported_trials, notes
 
@@ -148,11 +148,9 @@ def import_trials(study: optuna.Study, config: Config) -> None:
     source = find_source(config)
     _write_note(study, source, ImportSummary(source.name, source.storage))
     converted, left = convert_all(source, config)
-    marks = [trial.system_attrs[IMPORTED] for trial in imported_trials(study.get_trials(deepcopy=False))]
-    present = {(mark["source"], mark["number"]) for mark in marks}
+    present = {_identity(trial) for trial in imported_trials(study.get_trials(deepcopy=False))}
     for trial in converted:
-        mark = trial.system_attrs[IMPORTED]
-        if (mark["source"], mark["number"]) not in present:
+        if _identity(trial) not in present:
             study._storage.create_new_trial(study._study_id, template_trial=trial)
     _write_note(study, source, ImportSummary(source.name, source.storage, len(converted), left, done=True))
 
@@ -175,9 +173,25 @@ def import_summaries(study: optuna.Study) -> list[ImportSummary]:
     return [ImportSummary(**note) for note in notes(study).values()]
 
 
+def _identity(trial: FrozenTrial) -> str:
+    """What an imported trial is known by, wherever the study that has run it lies now."""
+    mark = trial.system_attrs[IMPORTED]
+    return json.dumps([mark["study"], mark["number"], sorted(trial.params.items()), trial.values])
+
+
 def _was_imported(study: optuna.Study, config: Config) -> bool:
-    note = notes(study).get(" ".join(named_source(config)), {})
-    return bool(note.get("done"))
+    """Whether it was imported from there, or from a place that it was moved away from."""
+    storage, name = named_source(config)
+    done = [summary for summary in import_summaries(study) if summary.done and summary.study == name]
+    return any(summary.storage == storage or _is_gone(summary.storage) for summary in done)
+
+
+def _is_gone(url: str) -> bool:
+    try:
+        file = file_of(url)
+    except ConfigError:  # a variable of that URL is not set here
+        return False
+    return file is not None and not file.exists()
 
 
 def _write_note(study: optuna.Study, source: Source, summary: ImportSummary) -> None:

@@ -115,7 +115,8 @@ class Texts(Codec):
     choices: Mapping[str, Any]
 
     def decode(self, stored: Any) -> Any:
-        return self.choices.get(stored, stored)
+        # Plain Optuna keeps a list as it is.
+        return self.choices.get(stored, stored) if isinstance(stored, str) else stored
 
     def encode(self, value: Any) -> Any:
         return _json_text(value)

@@ -5,6 +5,7 @@ without making or changing anything whether studies are in it. A URL with anothe
 
 Interface: `open_storage`, `holds_studies`, `disconnect_storage`; `file_of` and `literal_password` look at a URL alone.
 URLs may hold `${VARIABLES}` of the environment, so that passwords need not be in files; no message shows their values.
+A password in a variable of its own may hold any character: it is percent-encoded for the URL here.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalRedisBackend
 
-from aimlhpo.errors import ConfigError, Problem, StorageError
+from aimlhpo.errors import ConfigError, Problem, StorageError, file_problem, is_of_files
 from aimlhpo.storage.journal_file import BatchingBackend
 from aimlhpo.storage.optuna_internals import supported
 from aimlhpo.storage.retry import first_line
@@ -32,6 +33,10 @@ CONNECT_TIMEOUT = 10  # seconds that a server may take to answer; it may be on a
 _SQLITE_BUSY_TIMEOUT = 60  # seconds that a writer waits for another one
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _PASSWORD_OPTION = re.compile(r"([?&]password=)(?!\$\{)[^&]+")
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#]*@|(?<=[?&]password=)[^&#]+")
+_ENCODED = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
+_AUTHORITY = re.compile(r"[^:]*://([^/?#]*)([^?]*)(.*)", re.DOTALL)
+_LONGEST_NAME = 512  # characters, of the columns in Optuna's tables
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class StorageKind:
         file: the file that a URL names; None for the kinds that a server keeps.
         driver: what SQLAlchemy is told in place of the scheme alone.
         extra: the extra of aimlhpo that installs the driver.
+        longest_name: how many characters the names of a study and its parameters may have.
     """
 
     open: Callable[[str], BaseStorage]
@@ -53,6 +59,7 @@ class StorageKind:
     file: Callable[[str], Path] | None = None
     driver: str | None = None
     extra: str | None = None
+    longest_name: int | None = None
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -93,6 +100,11 @@ def file_of(url: str) -> Path | None:
     return file(expanded) if file is not None else None
 
 
+def longest_name(url: str) -> int | None:
+    """How many characters the names of a study and its parameters may have; None: any number."""
+    return _kind_of(expand(url)).longest_name
+
+
 def literal_password(url: str) -> str | None:
     """The URL with `${PASSWORD}` in place of a password that it holds in plain text, or None."""
     if _kind_of(url).file is not None:
@@ -105,13 +117,43 @@ def literal_password(url: str) -> str | None:
 
 
 def expand(url: str) -> str:
-    """Put the environment's values in place of `${NAME}`. Raises ConfigError naming a variable that is not set."""
+    """Put the environment's values in place of `${NAME}`, encoded where they are user names and passwords.
+
+    A value that is percent-encoded already is left as it is. Raises ConfigError naming a variable that is not set, and
+    for a URL whose parts cannot be told apart.
+    """
     missing = [name for name in _VARIABLE.findall(url) if name not in os.environ]
     if missing:
         raise ConfigError(
             Problem("optuna: storage", f"the environment has no variable {missing[0]}", f"export {missing[0]}=...")
         )
-    return _VARIABLE.sub(lambda match: os.environ[match.group(1)], url)
+
+    def encoded(part: re.Match[str]) -> str:
+        def value(match: re.Match[str]) -> str:
+            text = os.environ[match[1]]
+            is_encoded = _ENCODED.fullmatch(text) and (part[0].endswith("@") or "+" not in text)
+            return text if is_encoded else quote(text, safe="")
+
+        return _VARIABLE.sub(value, part[0])
+
+    expanded = _VARIABLE.sub(lambda match: os.environ[match[1]], _CREDENTIALS.sub(encoded, url))
+    if _kind_of(expanded).file is None and _is_ambiguous(expanded):
+        scheme = expanded.partition("://")[0]
+        found = "the URL's parts cannot be told apart: its user name or password seems to hold one of @ / # ? :"
+        legal = f"{scheme}://user:${{PASSWORD}}@host/..., where the variable may hold any character; or %40 for @ ..."
+        raise ConfigError(Problem("optuna: storage", found, legal))
+    return expanded
+
+
+def _is_ambiguous(url: str) -> bool:
+    """Whether a URL reads as if its host began within a password."""
+    match = _AUTHORITY.fullmatch(url)
+    if match is None:
+        return False
+    authority, path, query = match.groups()
+    port = authority.rpartition("@")[2].partition(":")[2]
+    cut_off = "@" not in authority and "@" in query and not port.isdecimal() and bool(port)
+    return authority.count("@") > 1 or (bool(authority) and "@" in path) or cut_off
 
 
 @contextmanager
@@ -138,15 +180,32 @@ def _storage_errors(url: str) -> Iterator[None]:
     except Exception as error:
         from sqlalchemy.exc import ArgumentError, SQLAlchemyError  # takes long, and journals do not need it
 
-        if isinstance(error, ArgumentError):
+        if isinstance(error, PermissionError) and is_of_files(error):
+            problem = file_problem(error)
+            told = replace(problem, where="optuna: storage", found=f"{problem.where}: {problem.found}")
+            raise ConfigError(told) from error
+        is_no_url = isinstance(error, ValueError) and _kind_of(url).file is None  # such as a port that is no number
+        if is_no_url or isinstance(error, ArgumentError):
             raise ConfigError(Problem("optuna: storage", f"{url!r} is no storage URL", legal_urls())) from error
+        if isinstance(error, RuntimeError) and "storage upgrade" in str(error):
+            legal = f'a copy of it, and then: optuna storage upgrade --storage "{url}"'
+            problem = Problem("optuna: storage", "its tables were made by an older version of Optuna", legal)
+            raise ConfigError(problem) from error
         expected = SQLAlchemyError, OSError, optuna.exceptions.StorageInternalError
         if not isinstance(error, expected) and not type(error).__module__.startswith("redis"):
             raise
-        line = first_line(error)
-        for name in _VARIABLE.findall(url):
-            line = line.replace(os.environ[name], f"${{{name}}}") if os.environ[name] else line
-        raise StorageError(f"the storage {url} cannot be opened: {line}") from error
+        raise StorageError(f"the storage {url} cannot be opened: {_without_secrets(first_line(error), url)}") from error
+
+
+def _without_secrets(line: str, url: str) -> str:
+    """What a driver says, without the values of the URL's variables and without its password."""
+    shown = {os.environ[name]: f"${{{name}}}" for name in _VARIABLE.findall(url)}
+    for part in _CREDENTIALS.findall(expand(url)):
+        shown[part.removesuffix("@").partition(":")[2] if part.endswith("@") else part] = "..."
+    for value, name in shown.items():
+        for form in filter(None, (value, quote(value, safe=""), unquote(value))):
+            line = line.replace(form, name)
+    return line
 
 
 # --- the kinds ---
@@ -217,10 +276,7 @@ def engine_url(url: str) -> str:
 def server_holds_studies(url: str) -> bool:
     import sqlalchemy
 
-    try:
-        address = sqlalchemy.make_url(engine_url(url))
-    except ValueError as error:  # what SQLAlchemy raises for a port that is no number
-        raise sqlalchemy.exc.ArgumentError(str(error)) from error
+    address = sqlalchemy.make_url(engine_url(url))
     timeout = {"connect_timeout": CONNECT_TIMEOUT}
     engine = sqlalchemy.create_engine(address, connect_args=timeout, poolclass=sqlalchemy.NullPool)
     return sqlalchemy.inspect(engine).has_table("studies")
@@ -240,8 +296,9 @@ def redis_holds_studies(url: str) -> bool:
 
 
 _POSTGRESQL = StorageKind(
-    open_server, server_holds_studies, "postgresql://user@host/db", driver="postgresql+psycopg", extra="postgresql"
-)
+    open_server, server_holds_studies, "postgresql://user@host/db", driver="postgresql+psycopg", extra="postgresql",
+    longest_name=_LONGEST_NAME,
+)  # fmt: skip
 _REDIS = StorageKind(open_redis, redis_holds_studies, "redis://host:port", extra="redis")
 
 STORAGES: dict[str, StorageKind] = {
@@ -250,14 +307,19 @@ STORAGES: dict[str, StorageKind] = {
     "postgresql": _POSTGRESQL,
     "postgres": replace(_POSTGRESQL, legal=""),
     "mysql": StorageKind(
-        open_server, server_holds_studies, "mysql://user@host/db", driver="mysql+pymysql", extra="mysql"
+        open_server,
+        server_holds_studies,
+        "mysql://user@host/db",
+        driver="mysql+pymysql",
+        extra="mysql",
+        longest_name=_LONGEST_NAME,
     ),
     "redis": _REDIS,
     "rediss": replace(_REDIS, legal=""),
 }
 """The kinds of storage, by the scheme of their URLs."""
 
-_OTHER_DATABASE = StorageKind(open_server, server_holds_studies)
+_OTHER_DATABASE = StorageKind(open_server, server_holds_studies, longest_name=_LONGEST_NAME)
 
 
 def legal_urls() -> str:

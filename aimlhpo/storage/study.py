@@ -1,7 +1,8 @@
 """The study in the storage: made once, loaded by everybody else, and compared with the configuration.
 
 A study of ours carries a signature in its user attribute `STUDY_ATTR`: an id, its seed, when it was begun and last
-started, and a fingerprint of what it searches and optimizes. A configuration that asks for something else is refused.
+started, from which save_path, and a fingerprint of what it searches and optimizes. A configuration that asks for
+something else is refused.
 
 Interface: `create_or_load_study` (the command that starts a study), `load_study` and `find_study` (everybody else),
 `reload_problems` (the check).
@@ -13,13 +14,18 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.study import StudyDirection
 
+from aimlhpo.config.resolve import is_same_directory
+from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import Problem, StudyError
+from aimlhpo.paths import StudyPaths
 from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import disconnect_storage, file_of, open_storage, without_experimental_warnings
@@ -32,30 +38,55 @@ if TYPE_CHECKING:
 
 STUDY_ATTR = "aimlhpo"
 DRAWN = "grid"  # in that attribute: the values of a grid's random parameters
-_WAYS_OUT = "put the old value back, or give the new study another name"
+_PUT_BACK = "put the old value back, or give the new study another name"
 
 
-def find_study(config: Config) -> optuna.Study | None:
+def find_study(
+    config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
+) -> optuna.Study | None:
     """The study, if there is one. Opens the storage once, and never makes one that is not there."""
-    try:
-        return load_study(config)
-    except StudyError:
-        return None
-
-
-def load_study(config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
-    """Load the study. Raises StudyError where there is none, StorageError where the storage cannot be reached."""
     path = file_of(config.optuna.storage)
     if path is not None and not path.exists():  # opening would make it
-        raise StudyError(no_such_study(config))
+        return None
     storage = open_storage(config.optuna.storage)
     try:
         return optuna.load_study(study_name=config.optuna.study_name, storage=storage, sampler=sampler, pruner=pruner)
     except Exception as error:
         disconnect_storage(storage)
         if isinstance(error, KeyError):
-            raise StudyError(no_such_study(config)) from None
+            return None
         raise
+
+
+def load_study(config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
+    """Load the study. Raises StorageError where the storage cannot be reached.
+
+    Raises StudyError where there is none, or where another directory than save_path has its locks.
+    """
+    study = find_study(config, sampler=sampler, pruner=pruner)
+    if study is None:
+        raise StudyError(no_such_study(config))
+    problem = _kept_elsewhere(study, config)
+    if problem is not None:
+        disconnect_storage(study._storage)
+        raise StudyError(str(problem))
+    return study
+
+
+def _kept_elsewhere(study: optuna.Study, config: Config) -> Problem | None:
+    """A problem where the study is run from another directory, whose locks and leases agents from here would not see.
+
+    A storage that lies in save_path was copied with it, and is a study of its own.
+    """
+    other = study.user_attrs.get(STUDY_ATTR, {}).get("save_path")
+    here, file = config.paths.save_path, file_of(config.optuna.storage)
+    if other is None or is_same_directory(other, here) or (file is not None and file.is_relative_to(here)):
+        return None
+    if not StudyPaths(Path(other), study.study_name).lock.exists():  # it was moved
+        return None
+    found = f"is {here}, and study {study.study_name!r} in the same storage is run from {other}"
+    legal = f"save_path: {other}; or, where nobody works there any more, remove {other}/.aimlhpo"
+    return Problem("optuna: save_path", found, legal)
 
 
 def no_such_study(config: Config) -> str:
@@ -97,13 +128,17 @@ def create_or_load_study(
 
 
 def _sign(study: optuna.Study, config: Config) -> None:
-    """Note in the study its id, what it searches, when it was last started, and its seed (drawn where none is set)."""
+    """Note in the study its id, what it searches, when and from where it was last started, and its seed.
+
+    The seed is drawn where none is set.
+    """
     known = study.user_attrs.get(STUDY_ATTR, {})
     grid = grid_of(config.space)
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
     now = time.time()
+    where = {"save_path": config.optuna.save_path}
     lasting = {"id": known.get("id") or secrets.token_hex(8), "begun": known.get("begun", now)}
-    signed = {"fingerprint": fingerprint_of(config), "seed": seed, "started": now, **lasting}
+    signed = {"fingerprint": fingerprint_of(config), "seed": seed, "started": now, **lasting, **where}
     drawn = {DRAWN: known.get(DRAWN) or grid.draw(seed)} if grid is not None else {}
     study.set_user_attr(STUDY_ATTR, {**known, **signed, **drawn})
 
@@ -125,6 +160,9 @@ def _problems(study: optuna.Study | None, config: Config, allow_changes: bool) -
     """
     if study is None:
         return [Problem("optuna: reload", no_such_study(config))] if config.optuna.reload else []
+    elsewhere = _kept_elsewhere(study, config)
+    if elsewhere is not None:
+        return [elsewhere]
     trials = study._storage.get_n_trials(study._study_id)
     if not config.optuna.reload and trials:
         found = f"is 0, and study {study.study_name!r} already has {trials} trials"
@@ -132,24 +170,30 @@ def _problems(study: optuna.Study | None, config: Config, allow_changes: bool) -
         return [Problem("optuna: reload", found, legal)]
     wanted = fingerprint_of(config)
     signed = study.user_attrs.get(STUDY_ATTR, {}).get("fingerprint")
-    if signed:
+    if signed is not None:
         stored = {"constraints": [], **signed}
     else:  # plain Optuna made the study
         directions = [direction.name.lower() for direction in study.directions]
         stored = {"metric": study.metric_names, "direction": directions}
-    problems = []
+    problems: list[Problem] = []
     for key in ("direction", "metric", "constraints"):
         if stored.get(key) is not None and stored[key] != wanted[key]:
             now, before = (", ".join(words) or "none" for words in (wanted[key], stored[key]))
-            problems.append(Problem(f"optuna: {key}", f"is {now}, but the study was made with {before}", _WAYS_OUT))
-    if not signed:
-        return problems + list(_unlike_the_trials(study, wanted["space"]))
-    before_space, now_space = stored["space"], wanted["space"]
-    for name in sorted(before_space.keys() | now_space.keys()):
-        before, now = before_space.get(name), now_space.get(name)
-        if before != now and not (allow_changes and _can_mix(before, now)):
-            problems.append(_changed(name, before, now))
-    return problems
+            problems.append(Problem(f"optuna: {key}", f"is {now}, but the study was made with {before}", _PUT_BACK))
+    changed = list(_changes(study, signed, wanted["space"], allow_changes))
+    if changed:
+        legal = f"{changed[-1].legal}; or go on in a new study that learns from this one's trials:{_new_study(config)}"
+        changed[-1] = replace(changed[-1], legal=legal)
+    return [*problems, *changed]
+
+
+def _new_study(config: Config) -> str:
+    """The lines of a study that goes on with another search space."""
+    name, save_path = config.optuna.study_name, config.optuna.save_path
+    known = config.paths.hyperparameters.exists()
+    other = save_path if known else {"study_name": name, "storage": config.optuna.storage}
+    lines = {"name": f"{name}-2", "reload": 0, "save_path": f"{save_path}-2", "warm_start_from": other}
+    return "".join(f"\n        {line}" for line in dump_yaml(lines).splitlines())
 
 
 # --- what a study searches and optimizes ---
@@ -163,6 +207,20 @@ def fingerprint_of(config: Config) -> dict[str, Any]:
         "constraints": sorted(config.optuna.constraints),
         "space": config.space.fingerprint(),
     }
+
+
+def _changes(
+    study: optuna.Study, signed: Mapping[str, Any] | None, wanted: Mapping[str, str], allow_changes: bool
+) -> Iterator[Problem]:
+    """The parameters that are not those of the study."""
+    if signed is None:
+        yield from _unlike_the_trials(study, wanted)
+        return
+    stored = signed["space"]
+    for name in sorted(stored.keys() | wanted.keys()):
+        before, now = stored.get(name), wanted.get(name)
+        if before != now and not (allow_changes and _can_mix(before, now)):
+            yield _changed(name, before, now)
 
 
 def _unlike_the_trials(study: optuna.Study, wanted: Mapping[str, str]) -> Iterator[Problem]:
@@ -190,7 +248,7 @@ def _changed(name: str, before: str | None, after: str | None) -> Problem:
         found = f"is gone, the study has it: {before}"
     else:
         found = f"is {after}, but the study was made with {before}"
-    ways = _WAYS_OUT + ("; or --allow-changes" if _can_mix(before, after) else "")
+    ways = "put the old value back" + ("; or --allow-changes" if _can_mix(before, after) else "")
     return Problem(f"optuna: parameters: {name}", found, ways)
 
 

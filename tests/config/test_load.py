@@ -130,6 +130,8 @@ def test_conf_holds_the_model_and_the_optuna_section(files: Files) -> None:
         ("study_name: x\nstorage: journal:///abs/x.log", "x", "journal:///abs/x.log"),
         ("study_name: x\nstorage: sqlite:///rel.db", "x", "sqlite:///{cwd}/rel.db"),
         ("study_name: x\nstorage: sqlite:////abs/x.db", "x", "sqlite:////abs/x.db"),
+        ("study_name: x\nstorage: y.db\nsave_path: out", "x", "sqlite:///{cwd}/out/y.db"),
+        ("study_name: x\nstorage: sqlite:///$SECRET/y.db", "x", "sqlite:///${SECRET}/y.db"),
         ("study_name: x\nstorage: postgresql://me@host/db", "x", "postgresql://me@host/db"),
         ("study_name: x\nstorage: redis://:${SECRET}@host:6379", "x", "redis://:${SECRET}@host:6379"),
         ("study_name: x\nstorage: ${SECRET}", "x", "${SECRET}"),
@@ -153,7 +155,8 @@ def test_save_path_falls_back_to_the_log_section(files: Files, tmp_path: Path) -
 
 def test_paths_follow_home_and_variables(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
-    assert files.write("save_path: ${SCRATCH}/a").load().paths.save_path == tmp_path / "scratch" / "a"
+    for variable in ("$SCRATCH", "${SCRATCH}"):
+        assert files.write(f"save_path: {variable}/a").load().paths.save_path == tmp_path / "scratch" / "a"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files.write("save_path: ~/b").load().paths.save_path == tmp_path / "b"
 
@@ -220,7 +223,9 @@ BAD: list[tuple[str, str, str]] = [
     ("claim_ahead: always", "optuna: claim_ahead", "true, false, 1 or 0"),
     ("save_path: ${NOT_SET_ANYWHERE}/x", "optuna: save_path", "${NOT_SET_ANYWHERE} is not set"),
     ("storage: redis://:${NOT_SET_ANYWHERE}@h", "optuna: storage", "${NOT_SET_ANYWHERE} is not set"),
-    ("storage: x.db", "optuna: storage", "did you mean: sqlite:///x.db"),
+    ("storage: x.dbs", "optuna: storage", "'x.dbs' is not a storage"),
+    ("save_path: $NOT_SET_ANYWHERE/x", "optuna: save_path", "$NOT_SET_ANYWHERE is not set"),
+    ("storage: sqlite:///$NOT_SET_ANYWHERE/x.db", "optuna: storage", "${NOT_SET_ANYWHERE} is not set"),
     ("storage: postgres://h/d", "optuna: storage", "did you mean: postgresql://"),
     ("storage: mongodb://me:pa55@h/d", "optuna: storage", "'mongodb://...@h/d' is not a storage"),
     ("storage: 'sqlite:///:memory:'", "optuna: storage", "one process only"),

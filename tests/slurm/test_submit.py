@@ -184,6 +184,47 @@ def test_jobs_can_be_added_to_a_running_study(cluster: Cluster, tmp_path: Path) 
     study.assert_resumed()
 
 
+def test_queued_jobs_are_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 2, "batch": {"hold": None}}, n_trials=2)
+    study.submit()
+    shown = study.verb("status")
+    assert "waiting for 2 queued jobs" in shown
+    assert "reload" not in shown
+    cluster.scontrol("release", str(study.array))
+    study.wait_for_end()
+    assert "waiting for" not in study.verb("status")
+
+
+def test_a_line_that_fails_in_the_jobs_is_told_with_their_log(cluster: Cluster, tmp_path: Path) -> None:
+    slurm = {"jobs": 2, "bash": ["echo here"], "kernel": "conda activate torch"}
+    study = SlurmStudy(tmp_path, cluster, slurm, n_trials=2)
+    told = study.submit("--wait", expect=4).stdout
+    cause = "failed: slurm: exit status 127 of the line: conda activate torch"
+    for index in range(2):
+        log = study.save_path / "logs" / f"job-{study.array}_{index}.log"
+        assert f"job {study.array}_{index} {cause}\n    {log}\n" in told
+        assert "here\n" in log.read_text()
+    shown = study.verb("status")
+    assert cause in shown
+    assert f"aimlhpo submit {study.save_path}" in shown
+    # The cause stays until other jobs are submitted; one that works is not blamed for those before.
+    study.submit("-r", "1", "slurm:stop_on_error=false", "--wait")
+    assert cause not in study.verb("status")
+    assert study.states() == {"COMPLETE": 2}
+
+
+def test_a_job_that_dies_at_once_is_told_with_its_log(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"python": "/nowhere/python"}, n_trials=2)
+    told = study.submit("--wait", expect=4).stdout
+    log = study.save_path / "logs" / f"job-{study.array}_0.log"
+    assert f"job {study.array}_0 failed\n    {log}\n" in told
+    objective = tmp_path / "objective.py"
+    only_in_jobs = 'import os\nif "SLURM_JOB_ID" in os.environ:\n    raise RuntimeError("no luck")\n'
+    objective.write_text(only_in_jobs + objective.read_text())
+    study.submit("-r", "1", f"slurm:python={sys.executable}", "--wait", expect=4)
+    assert f"job {study.array}_0 failed: {objective}" in study.verb("status")
+
+
 def test_a_dead_controller_is_a_wait(cluster: Cluster, tmp_path: Path) -> None:
     study = SlurmStudy(tmp_path, cluster, {"jobs": 2, "batch": {"gres": "gpu:1"}}, {"MEET": 3}, n_trials=8)
     study.submit()

@@ -11,6 +11,7 @@ import pytest
 
 from aimlhpo.errors import ConfigError, StorageError
 from aimlhpo.storage.open import STORAGES, StorageKind, file_of, holds_studies, literal_password, open_storage
+from tests.servers import PostgreSQL
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -55,7 +56,7 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
         holds_studies("postgresql://u:${NOT_SET_HERE}@localhost/db")
 
 
-@pytest.mark.parametrize("url", ["oracle9://u@h/d", "postgresql://u@h:port/d", "nonsense"])
+@pytest.mark.parametrize("url", ["oracle9://u@h/d", "postgresql://u@h:port/d", "redis://h:port/d", "nonsense"])
 def test_what_is_no_storage_url_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError):
         holds_studies(url)
@@ -99,3 +100,36 @@ def test_a_new_kind_of_storage_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> 
     assert file_of("memory://here") is None
     with pytest.raises(ConfigError, match="memory://NAME"):
         holds_studies("nonsense")
+
+
+@pytest.mark.parametrize("password", ["p@ss/w#rd", "50%", "a?b:c d", "%41@", "plain", "p%40ss%2Fw%23rd"])
+def test_a_password_of_any_characters_reaches_the_server(
+    password: str, postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = "p@ss/w#rd" if password == "p%40ss%2Fw%23rd" else password  # encoded by the user already
+    url = postgresql_server.secret_url()
+    postgresql_server.execute(f"ALTER ROLE aimlhpo PASSWORD '{kept}'")
+    try:
+        monkeypatch.setenv(postgresql_server.password_variable, password)
+        assert not holds_studies(url)
+        in_query = url.replace(f":${{{postgresql_server.password_variable}}}@", "@")
+        assert not holds_studies(f"{in_query}?password=${{{postgresql_server.password_variable}}}")
+        monkeypatch.setenv(postgresql_server.password_variable, f"{password}-wrong")
+        with pytest.raises(StorageError, match="password authentication failed"):
+            holds_studies(url)
+    finally:
+        postgresql_server.execute(f"ALTER ROLE aimlhpo PASSWORD '{postgresql_server.password}'")
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "redis"])
+@pytest.mark.parametrize("password", ["geh@im", "geh/im", "geh#im", "geh?im", "ge@h/im", "geh/@im"])
+def test_a_whole_url_with_such_a_password_is_told_without_it(
+    scheme: str, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHOLE_URL", f"{scheme}://u:{password}@127.0.0.1:1/d")
+    with pytest.raises((ConfigError, StorageError)) as caught:
+        holds_studies("${WHOLE_URL}")
+    assert "geh" not in str(caught.value)
+    assert "im@" not in str(caught.value)
+    if password != "geh#im":  # which SQLAlchemy takes as it is
+        assert "${PASSWORD}" in str(caught.value)

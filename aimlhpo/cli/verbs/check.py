@@ -10,14 +10,17 @@ from typing import Any
 
 from aimlhpo.cli.arguments import load_files
 from aimlhpo.cli.messages import green, print_json, print_notes, print_rows
+from aimlhpo.cli.verbs.migrate import note_of
 from aimlhpo.errors import ConfigError, ExitCode, Problem
 
 
 def run(arguments: Namespace) -> int:
+    dialect: list[str] = []
     try:
+        dialect += note_of(arguments.hyperparameters)
         config = load_files(arguments)
     except ConfigError as error:
-        return _print_problems(error.problems, arguments)
+        return _print_problems(error.problems, dialect, arguments)
 
     from aimlhpo.check.check import check
     from aimlhpo.check.samplers import warnings_for
@@ -25,8 +28,8 @@ def run(arguments: Namespace) -> int:
 
     problems = check(config, allow_changes=arguments.allow_changes)
     if problems:
-        return _print_problems(problems, arguments)
-    notes, summary = warnings_for(config), summarize(config)
+        return _print_problems(problems, dialect, arguments)
+    notes, summary = [*dialect, *warnings_for(config)], summarize(config)
     if arguments.json:
         print_json(_report([], notes, dict(summary)))
         return ExitCode.DONE
@@ -36,11 +39,12 @@ def run(arguments: Namespace) -> int:
     return ExitCode.DONE
 
 
-def _print_problems(problems: list[Problem], arguments: Namespace) -> int:
+def _print_problems(problems: list[Problem], notes: list[str], arguments: Namespace) -> int:
     """Print them as JSON where that is asked for; otherwise raise them, to be shown like any error."""
     if not arguments.json:
+        print_notes(notes)
         raise ConfigError(problems)
-    print_json(_report(problems, [], None))
+    print_json(_report(problems, notes, None))
     return ExitCode.CONFIG
 
 

@@ -88,13 +88,40 @@ def _jobs(status: Status) -> Iterator[str]:
             left = f", {show_duration(job.time_left)} left" if job.time_left is not None else ""
             reason = f" ({job.reason})" if job.reason else ""
             yield f"  {job.job}  {job.state.lower()}{reason}" + (f" on {job.node}{left}" if job.node else "")
+        yield from describe_failed_jobs(status)
+
+
+def describe_failed_jobs(status: Status) -> Iterator[str]:
+    """The jobs that failed last, with what is known of the cause and where their logs lie."""
+    failed = [job for job in status.jobs or () if job.failed]
+    for job in failed[-_LAST_FAILURES:]:
+        yield f"job {job.job} failed" + (f": {job.cause}" if job.cause else "")
+        if job.log:
+            yield f"    {job.log}"
+
+
+def describe_way_on(status: Status) -> str:
+    """What makes a study go on that nobody works on: what has failed is run again by a new start alone."""
+    if status.jobs is not None and not status.given_up and status.ended is None:
+        return f"aimlhpo submit {status.save_path}"
+    return "start again with reload: 1"
+
+
+def _describe_waiting(status: Status) -> str:
+    """Why there are no agents where some may come; empty where none will."""
+    if not status.slurm_answers:
+        return "SLURM does not say whether jobs are queued"
+    queued = sum(job.queued for job in status.jobs or ())
+    begun = sum(not job.ended and not job.queued for job in status.jobs or ())
+    parts = [f"{begun} job{'s' if begun > 1 else ''} just begun or ending"] if begun else []
+    return ", ".join([*parts, f"waiting for {queued} queued job{'s' if queued > 1 else ''}"] if queued else parts)
 
 
 def _agents(status: Status) -> Iterator[str]:
     if not status.agents:
-        rest = describe_rest(status)
+        rest, waiting = describe_rest(status), _describe_waiting(status)
         if rest:
-            yield f"agents   none; {rest}: start again with reload: 1"
+            yield f"agents   none; {waiting or f'{rest}: {describe_way_on(status)}'}"
         return
     yield f"\nagents ({len(status.agents)}), python {', '.join(sorted({agent.python for agent in status.agents}))}:"
     for agent in status.agents:

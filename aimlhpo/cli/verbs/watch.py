@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 from rich.text import Text
 
-from aimlhpo.cli.verbs.status import describe_rest, screen
+from aimlhpo.cli.verbs.status import describe_failed_jobs, describe_rest, describe_way_on, screen
 from aimlhpo.errors import ExitCode
 from aimlhpo.launch.base import launcher_of_jobs
 from aimlhpo.results.status import Status, read_status
@@ -47,10 +47,10 @@ def follow(config: Config, every: float = _EVERY) -> int:
         print(f"study {status.study} is finished: aimlhpo results {status.save_path}")
         print(f"ended by {status.ended}")
         return ExitCode.DONE
-    failed = status.ended is not None  # with something left to do
-    again = "start it again with reload: 1" if failed or status.given_up else f"aimlhpo submit {status.save_path}"
-    print(f"nobody works on study {status.study}, and {rest}: {again}")
-    if failed:
+    for line in describe_failed_jobs(status):
+        print(line)
+    print(f"nobody works on study {status.study}, and {rest}: {describe_way_on(status)}")
+    if status.ended is not None:  # with something left to do
         print(f"ended by {status.ended}; aimlhpo status --failed {status.save_path} lists them")
     return ExitCode.STUDY_FAILED
 

@@ -22,13 +22,14 @@ from submitit.slurm.slurm import SlurmJobEnvironment
 from aimlhpo.agent.agent import Agent, Ending
 from aimlhpo.agent.progress import View
 from aimlhpo.agent.stop_requests import AgentJob
-from aimlhpo.errors import ConfigError, DeviceError, ExitCode, Problem, StudyFailed
+from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Interrupted, Problem, StudyFailed
 from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, parse_signal_option, run_program
 from aimlhpo.launch.slurm.queue import (
     JobArray,
     SlurmJobStates,
     is_job_alive,
     is_stopped,
+    note_failure,
     query_jobs,
     write_array_if_missing,
 )
@@ -126,11 +127,22 @@ def _number(text: str | None) -> int | None:
 def run_agent(config: Config, view: View) -> int:
     """Run this job's agent to its end, and queue the job again where its time ran out before the study did.
 
-    Raises ConfigError where the job has several nodes, and what the agent raises.
+    Why it failed is kept for the status. Raises ConfigError where the job has several nodes, and what the agent raises.
     """
     job = read_job_environment()
     if job is None:
         raise RuntimeError("an agent of SLURM runs in a job")
+    note_failure(config.paths, job.job_id, None)
+    try:
+        return _run_agent(config, view, job)
+    except AimlhpoError as error:
+        if not isinstance(error, Interrupted):
+            with suppress(OSError):  # the job's log tells it in any case
+                note_failure(config.paths, job.job_id, str(error).splitlines()[0])
+        raise
+
+
+def _run_agent(config: Config, view: View, job: JobEnvironment) -> int:
     if job.nodes > 1:
         found = f"job {job.job_id} has {job.nodes} nodes"
         raise ConfigError(Problem("slurm:batch:nodes", found, "1: an agent fills one node; ask for more jobs"))

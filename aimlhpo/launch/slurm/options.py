@@ -119,6 +119,21 @@ def one_log_per_array(name: str) -> str:
     return _PATTERN.sub(lambda match: f"%A_{match[0]}" if match[2] == "a" else match[0], name)
 
 
+def log_of_job(name: str, array_id: str, index: int | None, raw_id: str = "") -> str:
+    """The log of one job; patterns of what is not known here stay.
+
+    >>> log_of_job("logs/job-%A_%2a.log", "1234", 5)
+    'logs/job-1234_05.log'
+    """
+    known = {"A": array_id, "a": None if index is None else str(index), "j": raw_id, "%": "%"}
+
+    def fill(match: re.Match[str]) -> str:
+        value = known.get(match[2])
+        return value.rjust(int(match[1] or 0), "0") if value else match[0]
+
+    return _PATTERN.sub(fill, name)
+
+
 def log_directory(name: str) -> Path | None:
     """The directory that must be there before the job starts, or None where SLURM's patterns decide it."""
     parent = str(PurePosixPath(name).parent)

@@ -66,6 +66,8 @@ class Submission:
     """Where the standard output of each job goes, in SLURM's patterns."""
     bash: tuple[str, ...] = ()
     kernel: tuple[str, ...] = ()
+    stop_on_error: bool = True
+    """Whether a line of `bash` or `kernel` that fails ends the job."""
     first: int = 0
     at_once: int | None = None
     """At most so many elements of the array run at the same time."""
@@ -115,6 +117,7 @@ def plan_submission(config: Config, jobs: int | None = None) -> Submission:
         log=_log(config, section),
         bash=tuple(line for text in section.bash for line in text.splitlines()),
         kernel=tuple((section.kernel or "").splitlines()),
+        stop_on_error=section.stop_on_error,
         at_once=jobs_at_once(section.batch),
     )
 

@@ -18,10 +18,11 @@ from pathlib import Path, PurePath
 
 from aimlhpo.errors import SubmissionError
 from aimlhpo.launch.base import LiveJobs
+from aimlhpo.launch.slurm.options import log_of_job
 from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, cluster_option, run_program, seconds_of_time_limit
 from aimlhpo.ledger.leases import Holder
 from aimlhpo.paths import StudyPaths, replace_file
-from aimlhpo.results.status import ENDED_JOB_STATES, JobStatus
+from aimlhpo.results.status import ENDED_JOB_STATES, RUNNING_JOB_STATES, JobStatus
 
 # Columns of fixed width: unlike separators, every SLURM has them. Those that users can fill come last.
 _COLUMNS = {
@@ -30,7 +31,7 @@ _COLUMNS = {
 }  # fmt: skip
 _FORMAT = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
 _UNKNOWN_ID = re.compile(r"invalid job id", re.IGNORECASE)
-_HELD = frozenset({"RUNNING", "SUSPENDED", "SIGNALING", "STOPPED"})
+FAILURE_SUFFIX = ".failed"
 
 _ANSWER_SERVES = 10.0  # seconds for which an answer about the states of jobs is used again
 _RETRY_AFTER = 60.0  # seconds until SLURM is asked again after it did not answer
@@ -89,6 +90,22 @@ def recorded_arrays(paths: StudyPaths) -> list[JobArray]:
     return sorted((array for array in found if array), key=lambda array: (array.submitted, array.array_id))
 
 
+def note_failure(paths: StudyPaths, job_id: str, cause: str | None) -> None:
+    """Keep why a job has failed, for as long as no other is submitted; None: it goes on. Raises OSError."""
+    path = paths.jobs / f"{job_id}{FAILURE_SUFFIX}"
+    if cause is None:
+        path.unlink(missing_ok=True)
+    else:
+        replace_file(path, f"{cause}\n", mode=0o600)
+
+
+def failures_of(paths: StudyPaths) -> dict[str, str]:
+    """Why jobs of the array that was submitted last have failed, by job."""
+    newest = max(recorded_arrays(paths), key=lambda array: array.submitted, default=None)
+    files = paths.jobs.glob(f"{newest.array_id}_*{FAILURE_SUFFIX}") if newest is not None else ()
+    return {file.name.removesuffix(FAILURE_SUFFIX): file.read_text(errors="replace").strip() for file in sorted(files)}
+
+
 def is_stopped(paths: StudyPaths, array_id: str) -> bool:
     """Whether the array's user has stopped it."""
     array = _read_record(_record(paths, array_id))
@@ -131,7 +148,7 @@ class QueuedJob:
 
     @property
     def running(self) -> bool:
-        return self.state in _HELD
+        return self.state in RUNNING_JOB_STATES
 
     @property
     def pending(self) -> bool:
@@ -223,7 +240,19 @@ class SlurmJobStates:
         known = self._query()
         if known is None:
             return None
-        return tuple(JobStatus(job.job_id, job.state, job.reason, job.node, job.time_left) for job in known)
+        logs = {array.array_id: array.log or "" for array in recorded_arrays(self._paths)}
+        causes = failures_of(self._paths)
+        shown = []
+        for job in known:
+            log = log_of_job(logs.get(job.array_id, ""), job.array_id, job.index, job.raw_id)
+            cause = causes.pop(job.job_id, None)
+            ended = cause if job.ended else None
+            shown.append(JobStatus(job.job_id, job.state, job.reason, job.node, job.time_left, log or None, ended))
+        for job_id, cause in causes.items():  # SLURM forgets jobs after some minutes
+            array, _, index = job_id.partition("_")
+            log = log_of_job(logs.get(array, ""), array, int(index) if index.isdecimal() else None)
+            shown.append(JobStatus(job_id, "FAILED", None, None, None, log or None, cause))
+        return tuple(shown)
 
     def _query(self) -> list[QueuedJob] | None:
         if time.monotonic() - self._asked > (_RETRY_AFTER if self._jobs is None else _ANSWER_SERVES):

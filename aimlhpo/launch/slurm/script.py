@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aimlhpo.launch.slurm.plan import AgentPython, Submission
 from aimlhpo.launch.slurm.program import DEFAULT_SIGNAL, parse_signal_option
+from aimlhpo.launch.slurm.queue import FAILURE_SUFFIX
 from aimlhpo.paths import StudyPaths
 from aimlhpo.processes import run_module_code
 
@@ -23,6 +24,21 @@ _DIRECTIVE = re.compile("(het|pack)(job)", re.IGNORECASE)
 # Which Python `kernel:` or `bash:` have activated is known in the job alone.
 _ON_PATH = "$(command -v python || command -v python3 || :)"
 _PROBE = "import aimlhpo.config, optuna, submitit"
+
+# A failing line of the user's ends the job and is named: here, and by `aimlhpo status`. `set -e` would also end it
+# where a command fails inside a function or a file of others (module, conda, a site's profile), which may not mind.
+_NAME_FAILURE = """\
+aimlhpo_script=${BASH_SOURCE[0]-}
+aimlhpo_failed() {
+    [ "$3" = "$aimlhpo_script" ] || return 0
+    aimlhpo_line=$(sed -n "$4p" "$aimlhpo_script" 2>/dev/null)
+    aimlhpo_line="slurm: exit status $1 of the line: ${aimlhpo_line:-$2}"
+    echo "aimlhpo: $aimlhpo_line (stop_on_error: false goes on)" >&2
+    (umask 077; echo "$aimlhpo_line" >%s) || :
+    exit "$1"
+}
+trap 'aimlhpo_failed $? "$BASH_COMMAND" "${BASH_SOURCE[0]-}" "$LINENO"' ERR
+"""
 
 
 def render_script(submission: Submission) -> str:
@@ -45,15 +61,20 @@ def _parts(submission: Submission) -> Iterator[str]:
     # The user's lines. Which Python was there before them tells whether they activate another.
     if python.prefer_activated:
         yield f"aimlhpo_before={_ON_PATH}\n"
+    named = submission.stop_on_error and bool(submission.bash or submission.kernel)
+    paths = StudyPaths(Path(save_path), submission.study)
+    if named:
+        yield _NAME_FAILURE % failure_file(shlex.quote(str(paths.jobs)))
     if submission.bash:
         yield _lines(submission.bash)
     if submission.kernel:
         yield _lines(submission.kernel)
+    if named:
+        yield "trap - ERR\n"
 
     # The study has to be there on every node; said in plain words before Python starts.
-    snapshot = StudyPaths(Path(save_path), submission.study).hyperparameters
     yield (
-        f"[ -r {shlex.quote(str(snapshot))} ] || {{\n"
+        f"[ -r {shlex.quote(str(paths.hyperparameters))} ] || {{\n"
         f"    echo aimlhpo: {shlex.quote(save_path)} does not hold the study on node"
         ' "${SLURMD_NODENAME:-$HOSTNAME}". save_path must lead to the same directory on every node. >&2\n'
         "    exit 2\n}\n"
@@ -83,6 +104,11 @@ else
     echo "aimlhpo: $aimlhpo_found cannot run aimlhpo: ${{aimlhpo_error##*$'\\n'}}"
 fi
 """
+
+
+def failure_file(folder: str) -> str:
+    """The shell's word for the file of this job that says why it failed, in a folder that is quoted for the shell."""
+    return f'{folder}/"${{SLURM_ARRAY_JOB_ID:-${{SLURM_JOB_ID-}}}}_${{SLURM_ARRAY_TASK_ID-}}"{FAILURE_SUFFIX}'
 
 
 def _lines(lines: Iterator[str] | tuple[str, ...]) -> str:

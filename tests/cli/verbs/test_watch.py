@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from aimlhpo.cli.main import main
+from aimlhpo.cli.verbs.status import screen
 from aimlhpo.cli.verbs.watch import is_over, summarize_in_line
 from aimlhpo.errors import ExitCode
 from aimlhpo.results.status import AgentStatus, JobStatus, Status
@@ -67,6 +68,21 @@ def _status(*states: str, agents: int = 0, answers: bool = True) -> Status:
 )
 def test_a_study_is_over_when_nobody_works_on_it_or_will(status: Status, over: bool) -> None:
     assert is_over(status) is over
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (_status("PENDING", "PENDING"), "none; waiting for 2 queued jobs"),
+        (_status("RUNNING", "PENDING"), "none; 1 job just begun or ending, waiting for 1 queued job"),
+        (_status("FAILED", "COMPLETED"), "none; 6 trials are left: aimlhpo submit /s"),
+        (_status(answers=False), "none; SLURM does not say whether jobs are queued"),
+        (_status(), "none; 6 trials are left: start again with reload: 1"),
+    ],
+)
+def test_nobody_is_asked_to_start_what_waits_in_the_queue(status: Status, line: str) -> None:
+    (found,) = (words for words in screen(status) if words.startswith("agents"))
+    assert found == f"agents   {line}"
 
 
 def test_one_line_of_status() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.launch.slurm.plan import plan_submission
+from aimlhpo.launch.slurm.queue import JobArray, failures_of, write_array
 from aimlhpo.launch.slurm.script import render_script
 from tests.launch.slurm.requests import make_config
 
@@ -35,14 +36,22 @@ def submitting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return python
 
 
-def run(config: Any, tmp_path: Path, **variables: str) -> list[str]:
-    """Run the script as a job would, in a login shell with a home of its own; the lines it writes."""
+def run_script(config: Any, tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the script as a job would, in a login shell with a home of its own."""
     (tmp_path / "home").mkdir(exist_ok=True)
     config.write_snapshot()
-    done = subprocess.run(
-        ["bash", "-l"], input=render_script(plan_submission(config)), text=True, capture_output=True, cwd=tmp_path,
-        check=True, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), **variables},
+    script = tmp_path / "slurm_script"
+    script.write_text(render_script(plan_submission(config)))
+    return subprocess.run(
+        ["bash", "-l", str(script)], text=True, capture_output=True, cwd=tmp_path, check=False,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), **variables},
     )  # fmt: skip
+
+
+def run(config: Any, tmp_path: Path, **variables: str) -> list[str]:
+    """The lines that the script writes."""
+    done = run_script(config, tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
@@ -95,6 +104,40 @@ def test_a_node_that_does_not_see_the_study_says_so(tmp_path: Path, submitting: 
     assert done.returncode == 2
     assert f"{tmp_path}/it's here does not hold the study on node gpu7" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("bash", "kernel", "line", "code"),
+    [
+        (["echo one"], "conda activate torch", "conda activate torch", 127),
+        (["module() { true; false; }\nmodule load \\\n    cuda", "echo two"], ":", "module load \\", 1),
+        (["source nowhere.sh"], None, "source nowhere.sh", 1),
+        (["set -eo pipefail", "(exit 3) | cat"], None, "(exit 3) | cat", 3),
+    ],
+)
+def test_a_line_that_fails_ends_the_job_and_is_named(
+    tmp_path: Path, submitting: Path, bash: list[str], kernel: str | None, line: str, code: int
+) -> None:
+    config = make_config(tmp_path / "it's here", bash=bash, kernel=kernel)
+    done = run_script(config, tmp_path, SLURM_ARRAY_JOB_ID="12", SLURM_ARRAY_TASK_ID="3")
+    assert done.returncode == code
+    assert "submitting: " not in done.stdout
+    assert f"exit status {code} of the line: {line}" in done.stderr
+    assert failures_of(config.paths) == {}  # no array of this number was submitted
+    write_array(config.paths, JobArray("12", 4))
+    assert failures_of(config.paths) == {"12_3": f"slurm: exit status {code} of the line: {line}"}
+
+
+def test_what_fails_inside_a_file_or_a_function_of_others_is_theirs(tmp_path: Path, submitting: Path) -> None:
+    (tmp_path / "site.sh").write_text("false\nconda() { false; return 0; }\n")
+    lines = ["source site.sh", "false || true", "[ -f nowhere ] && source nowhere"]
+    done = run(make_config(tmp_path / "run", bash=lines, kernel="conda activate torch"), tmp_path)
+    assert done[-1].startswith("submitting: ")
+
+
+def test_jobs_can_go_on_after_a_line_that_fails(tmp_path: Path, submitting: Path) -> None:
+    config = make_config(tmp_path / "run", bash=["false"], kernel="conda activate torch", stop_on_error=False)
+    assert run(config, tmp_path)[-1].startswith("submitting: ")
 
 
 @pytest.mark.parametrize("line", ["set -e", "set -u", "set -euo pipefail"])

@@ -7,10 +7,23 @@ trap '' USR1 USR2
 
 aimlhpo_before=$(command -v python || command -v python3 || :)
 
+aimlhpo_script=${BASH_SOURCE[0]-}
+aimlhpo_failed() {
+    [ "$3" = "$aimlhpo_script" ] || return 0
+    aimlhpo_line=$(sed -n "$4p" "$aimlhpo_script" 2>/dev/null)
+    aimlhpo_line="slurm: exit status $1 of the line: ${aimlhpo_line:-$2}"
+    echo "aimlhpo: $aimlhpo_line (stop_on_error: false goes on)" >&2
+    (umask 077; echo "$aimlhpo_line" >/scratch/ada/digits/.aimlhpo/jobs/"${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID-}}_${SLURM_ARRAY_TASK_ID-}".failed) || :
+    exit "$1"
+}
+trap 'aimlhpo_failed $? "$BASH_COMMAND" "${BASH_SOURCE[0]-}" "$LINENO"' ERR
+
 module load cuda
 export NCCL_DEBUG=INFO
 
 conda activate torch
+
+trap - ERR
 
 [ -r /scratch/ada/digits/.aimlhpo/config/hyperparameters.yml ] || {
     echo aimlhpo: /scratch/ada/digits does not hold the study on node "${SLURMD_NODENAME:-$HOSTNAME}". save_path must lead to the same directory on every node. >&2
