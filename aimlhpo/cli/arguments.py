@@ -13,14 +13,13 @@ import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aimlhpo.agent.fork_server import ForkServer
-from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Problem, did_you_mean, file_problem
-from aimlhpo.paths import StudyPaths
+from aimlhpo.errors import AimlhpoError, DeviceError, ExitCode, did_you_mean, listing
 from aimlhpo.worker.devices import Slot, plan_local_slots, ranks_of
 
 if TYPE_CHECKING:
@@ -47,6 +46,9 @@ _FLAGS = (
     ("-s", "--save-path", "save_path", "DIR", "directory for results, logs and state"),
 )
 """Short and long flag, key of the `optuna` section, and help for the keys that change most."""
+
+
+REPORT_FORMATS = ("html", "png", "pdf")
 
 
 class UsageError(AimlhpoError):
@@ -166,27 +168,9 @@ def number_of_workers(arguments: Namespace) -> int | None:
 
 def load_study(arguments: Namespace, resources: ExitStack) -> Config:
     """The configuration of the study that the command line names. Raises ConfigError where there is no study."""
+    from aimlhpo.config.load import load_target
+
     return load_target(arguments.study)
-
-
-def load_target(named: Path) -> Config:
-    """The configuration that a study was last started with; `named` is its directory or its hyperparameter file.
-
-    Raises ConfigError where there is no study.
-    """
-    from aimlhpo.config.load import load_paths, load_snapshot
-
-    legal = "a directory that `aimlhpo optimize` has written to (save_path), or the hyperparameter file"
-    if not named.exists():
-        raise ConfigError(Problem(str(named), "there is no such file or directory", legal))
-    paths = StudyPaths(named.absolute(), "") if named.is_dir() else load_paths(named)
-    try:
-        if not paths.hyperparameters.exists():
-            raise ConfigError(Problem(str(named), f"{paths.save_path} holds no study", legal))
-    except PermissionError as error:
-        readable = f"{paths.results.name}, {paths.best.name} and the logs; the study itself is its owner's alone"
-        raise ConfigError(replace(file_problem(error), legal=readable)) from error
-    return load_snapshot(paths)
 
 
 def _workers(text: str) -> int | str:
@@ -204,6 +188,15 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
         raise UsageError(f"--port: {text!r} is not a TCP port; legal: a whole number from 1 to 65535")
     return int(text)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """The value of --format."""
+    words = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",")))
+    for word in words:
+        if word not in REPORT_FORMATS:
+            raise UsageError(f"--format: {word!r} is no format of a report; legal: {listing(REPORT_FORMATS)}")
+    return words
 
 
 def _seconds(text: str) -> float:
@@ -337,6 +330,32 @@ aimlhpo watch hyperparameters.yml --every 30
             ),
         ),
     ),
+    "top": Verb(
+        "the best trials, in a table",
+        """\
+The best trials of a study that keep its constraints, best first, with their metrics and parameters.
+
+Of several metrics: the Pareto front, then what would be the front without it, and so on.""",
+        """\
+aimlhpo top runs/digits
+aimlhpo top runs/digits -n 3 --json
+aimlhpo top runs/digits -n 100 --csv > best.csv
+""",
+        load_study,
+        (
+            _STUDY,
+            argument(
+                "-n",
+                dest="number",
+                type=partial(_number, "-n", "trials"),
+                metavar="N",
+                default=10,
+                help="number of trials (default: 10)",
+            ),
+            argument("--json", action="store_true", help="as JSON, with what each changed in the model YAML"),
+            argument("--csv", action="store_true", help="as CSV, with the columns of results.csv"),
+        ),
+    ),
     "submit": Verb(
         "more SLURM jobs for a study that is under way",
         """\
@@ -383,6 +402,42 @@ aimlhpo results hyperparameters.yml
 """,
         load_study,
         (_STUDY,),
+    ),
+    "report": Verb(
+        "a page that shows what the search has found",
+        """\
+Write a page with what the search has found: one HTML file that opens in any browser, without a network.
+
+It shows the best configuration, the history, what each parameter mattered, what it has cost, failures, and all
+trials. It reads the study and changes nothing, so it can be made at any time, also while the study runs.""",
+        """\
+aimlhpo report runs/digits
+aimlhpo report runs/digits --format png,pdf
+aimlhpo report runs/digits --watch
+""",
+        load_study,
+        (
+            _STUDY,
+            argument(
+                "-o",
+                "--output",
+                type=Path,
+                metavar="PATH",
+                help="the page's file (default: report.html in the study's directory); the directory for png and pdf "
+                "(default: figures)",
+            ),
+            argument(
+                "--format",
+                type=_formats,
+                metavar="FORMATS",
+                default=("html",),
+                help="html, png or pdf, or several with commas; png and pdf are one file for each figure",
+            ),
+            argument("--watch", action="store_true", help="write it again until the study ends"),
+            argument(
+                "--every", type=_seconds, metavar="SECONDS", default=30.0, help="with --watch: how often (default: 30)"
+            ),
+        ),
     ),
     "track": Verb(
         "tell MLflow or TensorBoard of a study's trials",
@@ -432,6 +487,7 @@ aimlhpo migrate hyperparameters.yml -o digits.yml
             argument("file", type=Path, metavar="HYPERPARAMETERS.yml", help="the file of echo-opt"),
             argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: FILE.new.yml)"),
         ),
+        "check.migrate",
     ),
     "schema": Verb(
         "print the JSON schema of the hyperparameter file",

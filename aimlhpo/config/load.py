@@ -24,7 +24,7 @@ from aimlhpo.config.resolve import relocate, resolve, resolve_resources
 from aimlhpo.config.sbatch_options import normalise
 from aimlhpo.config.schema import Config, HyperparameterFile
 from aimlhpo.config.yaml import load_yaml
-from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
+from aimlhpo.errors import ConfigError, Problem, did_you_mean, file_problem, key_path, listing, show
 from aimlhpo.paths import StudyPaths
 from aimlhpo.space.parameter_types import PARAMETER_TYPES
 from aimlhpo.space.search_space import REFUSED_TYPE, SearchSpace
@@ -80,8 +80,12 @@ def load_target(named: Path) -> Config:
     if not named.exists():
         raise ConfigError(Problem(str(named), "there is no such file or directory", legal))
     paths = StudyPaths(named.absolute(), "") if named.is_dir() else load_paths(named)
-    if not paths.hyperparameters.exists():
-        raise ConfigError(Problem(str(named), f"{paths.save_path} holds no study", legal))
+    try:
+        if not paths.hyperparameters.exists():
+            raise ConfigError(Problem(str(named), f"{paths.save_path} holds no study", legal))
+    except PermissionError as error:
+        readable = f"{paths.results.name}, {paths.best.name} and the logs; the study itself is its owner's alone"
+        raise ConfigError(replace(file_problem(error), legal=readable)) from error
     return load_snapshot(paths)
 
 

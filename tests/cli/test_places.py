@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from aimlhpo.cli.arguments import load_target
 from aimlhpo.cli.main import main
+from aimlhpo.config.load import load_target
 from tests.cli.studies import fill_study, run_verb
 from tests.project import Project
 from tests.servers import PostgreSQL

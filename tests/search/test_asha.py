@@ -209,7 +209,7 @@ def test_what_is_paused_is_counted_and_goes_on_after_an_interruption(tmp_path: P
     after = read_status(made.study(), made.config)
     assert after.counts.paused == status.counts.paused
     assert [trial.number for trial in after.interrupted] == [8]
-    assert f"{after.counts.paused} paused, 1 waiting" in " ".join(screen(after))
+    assert f"{after.counts.paused} paused, 1 waiting" in " ".join(screen(after, made.config))
     gate.touch()
     made.run("--reload", "1")
     assert sum(made.states().values()) == 18

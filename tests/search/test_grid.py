@@ -62,7 +62,7 @@ def test_failed_combinations_are_told_and_run_again_when_the_study_is(tmp_path: 
     assert "5 of 15 permutations have failed" in told
     assert project.states() == {"COMPLETE": 10, "FAIL": 5}
     status = read_status(project.study(), project.config)
-    assert "agents   none; 5 permutations have failed: start again with reload: 1" in screen(status)
+    assert "agents   none; 5 permutations have failed: start it again with reload: 1" in screen(status, project.config)
     (tmp_path / "objective.py").write_text((tmp_path / "objective.py").read_text().replace("== 2", "== 0"))
     project.run("-r", "1")
     assert project.states() == {"COMPLETE": 15, "FAIL": 5}

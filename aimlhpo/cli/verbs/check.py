@@ -1,23 +1,28 @@
 """`aimlhpo check`: every mistake at once, before anything is started.
 
-Mistakes in the files are reported before the packages are loaded that the deeper checks need.
+Mistakes in the files are reported before the packages are loaded that the deeper checks need. Where a file has keys of
+NCAR's echo-opt, the check points to `aimlhpo migrate`, which writes it anew in the keys of this command.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from aimlhpo.cli.arguments import load_files
 from aimlhpo.cli.messages import green, print_json, print_notes, print_rows
-from aimlhpo.cli.verbs.migrate import note_of
+from aimlhpo.config.edits import edit_text
+from aimlhpo.config.load import edits_of
+from aimlhpo.config.yaml import read_text
 from aimlhpo.errors import ConfigError, ExitCode, Problem
+from aimlhpo.paths import replace_file
 
 
 def run(arguments: Namespace) -> int:
     dialect: list[str] = []
     try:
-        dialect += note_of(arguments.hyperparameters)
+        dialect += _note_of(arguments.hyperparameters)
         config = load_files(arguments)
     except ConfigError as error:
         return _print_problems(error.problems, dialect, arguments)
@@ -51,3 +56,26 @@ def _print_problems(problems: list[Problem], notes: list[str], arguments: Namesp
 def _report(problems: list[Problem], notes: list[str], summary: dict[str, str] | None) -> dict[str, Any]:
     shown = [problem.as_dict() for problem in problems]
     return {"ok": not problems, "problems": shown, "notes": notes, "summary": summary}
+
+
+def migrate(arguments: Namespace) -> int:
+    source: Path = arguments.file
+    target: Path = arguments.output or source.with_name(f"{source.stem}.new{source.suffix}")
+    edits = edits_of(source)
+    if not edits:
+        print(f"nothing to do: {source} has no key of echo-opt's own")
+        return ExitCode.NOTHING_TO_DO
+    if target.exists():
+        raise ConfigError(Problem(str(target), "is there already", "-o FILE: another name"))
+    replace_file(target, edit_text(read_text(source), str(source), edits))
+    print(f"{target}: {len(edits)} change{'s' if len(edits) > 1 else ''}; all else is as it was in {source}")
+    for edit in edits:
+        print(f"  {edit}")
+    return ExitCode.DONE
+
+
+def _note_of(hyperparameters: Path) -> list[str]:
+    """What `check` says of a file with keys of echo-opt's own."""
+    keys = ", ".join(":".join(edit.path) for edit in edits_of(hyperparameters))
+    way = f"aimlhpo migrate {hyperparameters} writes the file in the keys of this command"
+    return [f"{keys}: understood as echo-opt's; {way}"] if keys else []

@@ -104,7 +104,7 @@ def describe_way_on(status: Status) -> str:
     """What makes a study go on that nobody works on: what has failed is run again by a new start alone."""
     if status.jobs is not None and not status.given_up and status.ended is None:
         return f"aimlhpo submit {status.save_path}"
-    return "start again with reload: 1"
+    return "start it again with reload: 1"
 
 
 def _describe_waiting(status: Status) -> str:

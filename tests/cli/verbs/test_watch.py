@@ -77,11 +77,12 @@ def test_a_study_is_over_when_nobody_works_on_it_or_will(status: Status, over: b
         (_status("RUNNING", "PENDING"), "none; 1 job just begun or ending, waiting for 1 queued job"),
         (_status("FAILED", "COMPLETED"), "none; 6 trials are left: aimlhpo submit /s"),
         (_status(answers=False), "none; SLURM does not say whether jobs are queued"),
-        (_status(), "none; 6 trials are left: start again with reload: 1"),
+        (_status(), "none; 6 trials are left: start it again with reload: 1"),
     ],
 )
-def test_nobody_is_asked_to_start_what_waits_in_the_queue(status: Status, line: str) -> None:
-    (found,) = (words for words in screen(status) if words.startswith("agents"))
+def test_nobody_is_asked_to_start_what_waits_in_the_queue(status: Status, line: str, tmp_path: Path) -> None:
+    config = Project(tmp_path).config
+    (found,) = (words for words in screen(status, config) if words.startswith("agents"))
     assert found == f"agents   {line}"
 
 
