@@ -19,10 +19,10 @@ from pathlib import Path
 
 import optuna
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Claim, ClaimRequest, LedgerBatch, Result, new_token
-from aimlhpo.paths import StudyPaths
 from aimlhpo.search.stopping import ConsecutiveFailures, StoppingCriteria
 from aimlhpo.storage.base import backend_of, own
 from aimlhpo.storage.open import open_storage

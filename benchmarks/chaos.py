@@ -25,7 +25,7 @@ from typing import Any
 
 import optuna
 
-from aimlhpo.paths import replace_file
+from aimlhpo.config.paths import replace_file
 from tests.faults import outages, plain, scenarios, slurm
 from tests.faults.verdict import Verdict
 from tests.servers import PostgreSQL

@@ -20,12 +20,12 @@ from aimlhpo.config.echo_opt import echo_opt_edits, pbs_problem
 from aimlhpo.config.edits import Edit, edit_data
 from aimlhpo.config.optuna_section import OptunaSection
 from aimlhpo.config.overrides import Overridden, apply
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.config.resolve import relocate, resolve, resolve_resources
 from aimlhpo.config.sbatch_options import normalise
 from aimlhpo.config.schema import Config, HyperparameterFile
 from aimlhpo.config.yaml import load_yaml
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, file_problem, key_path, listing, show
-from aimlhpo.paths import StudyPaths
 from aimlhpo.space.parameter_types import PARAMETER_TYPES
 from aimlhpo.space.search_space import REFUSED_TYPE, SearchSpace
 

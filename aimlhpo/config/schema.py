@@ -16,9 +16,9 @@ from pydantic import Field
 
 from aimlhpo.config.fields import Count, CountFromZero, Flag, Lines, Script, Section, Text, mapping
 from aimlhpo.config.optuna_section import OptunaSection
+from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.config.sbatch_options import OptionValue
 from aimlhpo.config.yaml import dump_yaml
-from aimlhpo.paths import StudyPaths, replace_file
 from aimlhpo.space.search_space import SearchSpace
 
 

@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
 from aimlhpo.agent.progress import View
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import ConfigError, Problem
-from aimlhpo.paths import StudyPaths
 
 if TYPE_CHECKING:
     from aimlhpo.agent.fork_server import ForkServer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.paths import StudyPaths
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.space.constraints import holds
 from aimlhpo.storage.trials import is_own
 

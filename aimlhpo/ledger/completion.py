@@ -16,9 +16,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.checkpoints import newest_file
 from aimlhpo.ledger.requests import PendingState, Release, Result
-from aimlhpo.paths import StudyPaths
 from aimlhpo.search.samplers import after_trial, last_report
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial, OwnedStorage, SetState, SetSystemAttr, SetUserAttr
 from aimlhpo.storage.trials import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT

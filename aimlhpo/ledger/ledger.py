@@ -17,6 +17,7 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.config.optuna_section import MOST_FRUITLESS
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.completion import Completion
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.outbox import Outbox
@@ -30,7 +31,6 @@ from aimlhpo.ledger.requests import (
     PendingState,
     Result,
 )
-from aimlhpo.paths import StudyPaths
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.grid import GridQueue
 from aimlhpo.search.samplers import last_report

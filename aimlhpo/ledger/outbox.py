@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from aimlhpo.config.paths import replace_file
 from aimlhpo.ledger.requests import Result
-from aimlhpo.paths import replace_file
 
 logger = logging.getLogger(__name__)
 

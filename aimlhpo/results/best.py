@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.config.paths import replace_file
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import ConfigError, show, show_number
-from aimlhpo.paths import replace_file
 from aimlhpo.search.warm_start import default_trial
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.model_paths import SEARCH_MARK

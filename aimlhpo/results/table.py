@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
+from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import AimlhpoError
-from aimlhpo.paths import StudyPaths, replace_file
 from aimlhpo.results.best import write_best
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.search_space import SearchSpace

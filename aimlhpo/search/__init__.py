@@ -1,6 +1,6 @@
 """How a study is searched: samplers and pruners, the trials that it starts with, and the rules that end it early.
 
-It may import errors, paths, processes, objective, space, config and storage. Most of it runs in an agent's storage
+It may import errors, processes, objective, space, config and storage. Most of it runs in an agent's storage
 thread; sampling that takes long runs in a child process of the agent.
 
 In reading order: `building` (from a section of the configuration to a sampler or a pruner), `samplers` (the study's

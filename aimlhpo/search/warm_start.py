@@ -26,8 +26,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.config.load import load_paths, load_snapshot
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
-from aimlhpo.paths import StudyPaths
 from aimlhpo.search.grid import queue_of
 from aimlhpo.space.dependencies import NOTHING
 from aimlhpo.space.distributions import NearestInLog, Positions, Texts

@@ -1,6 +1,6 @@
 """The study in its storage: opened by URL, read, and written to in batches.
 
-This room imports `errors`, `paths`, `processes`, `objective`, `space` and `config`. It knows of no sampler, pruner or
+This room imports `errors`, `processes`, `objective`, `space` and `config`. It knows of no sampler, pruner or
 scheduler of trials: who runs which trial is decided by the ledger, which speaks to a storage through `base`.
 
 Every process that needs the study opens it itself: the command, each agent (in its storage thread alone), and the

@@ -22,10 +22,10 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.study import StudyDirection
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.config.resolve import is_same_directory
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import Problem, StudyError
-from aimlhpo.paths import StudyPaths
 from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import disconnect_storage, file_of, open_storage, without_experimental_warnings

@@ -12,8 +12,8 @@ from pathlib import Path
 from aimlhpo.agent.agent import Agent
 from aimlhpo.cli.live_view import LinesView
 from aimlhpo.config.load import load_snapshot
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.config.schema import Config
-from aimlhpo.paths import StudyPaths
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.worker.devices import Slot
 from tests.faults import at_once

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.launch.base import (
     LAUNCHERS,
@@ -24,7 +25,6 @@ from aimlhpo.launch.base import (
 from aimlhpo.launch.local import LocalLauncher
 from aimlhpo.launch.slurm.launcher import SlurmLauncher
 from aimlhpo.launch.slurm.queue import JobArray, write_array
-from aimlhpo.paths import StudyPaths
 
 WITH_SLURM: Any = SimpleNamespace(slurm=SimpleNamespace())
 WITHOUT: Any = SimpleNamespace(slurm=None)

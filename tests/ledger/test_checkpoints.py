@@ -8,9 +8,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import ConfigError
 from aimlhpo.ledger.checkpoints import Checkpoints, best_of, unwanted
-from aimlhpo.paths import StudyPaths
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.trials import IMPORTED
 from tests.project import Project

@@ -16,9 +16,9 @@ import pytest
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.trial import TrialState
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.requests import Claim
-from aimlhpo.paths import StudyPaths
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial
 from aimlhpo.storage.open import open_storage
 from tests.ledgers import SingleRequestLedger

@@ -11,9 +11,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Holder, Lease, Registry
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result
-from aimlhpo.paths import StudyPaths
 from aimlhpo.search.stopping import ConsecutiveFailures, StoppingCriteria
 from aimlhpo.storage.base import CLAIM, backend_of, own
 from aimlhpo.storage.open import open_storage

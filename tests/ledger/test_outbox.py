@@ -8,10 +8,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Holder, Lease, Registry
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import Claim, Result
-from aimlhpo.paths import StudyPaths
 from aimlhpo.storage.open import open_storage
 from tests.ledgers import SingleRequestLedger
 

@@ -14,9 +14,9 @@ from aimlhpo.cli.arguments import load_files
 from aimlhpo.cli.messages import green, print_json, print_notes, print_rows
 from aimlhpo.config.edits import edit_text
 from aimlhpo.config.load import edits_of
+from aimlhpo.config.paths import replace_file
 from aimlhpo.config.yaml import read_text
 from aimlhpo.errors import ConfigError, ExitCode, Problem
-from aimlhpo.paths import replace_file
 
 
 def run(arguments: Namespace) -> int:

@@ -22,6 +22,7 @@ from submitit.slurm.slurm import SlurmJobEnvironment
 from aimlhpo.agent.agent import Agent, Ending
 from aimlhpo.agent.progress import View
 from aimlhpo.agent.stop_requests import AgentJob
+from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Interrupted, Problem, StudyFailed
 from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, parse_signal_option, run_program
 from aimlhpo.launch.slurm.queue import (
@@ -34,7 +35,6 @@ from aimlhpo.launch.slurm.queue import (
     write_array_if_missing,
 )
 from aimlhpo.ledger.completion import STOPPED_BY_USER
-from aimlhpo.paths import StudyPaths, replace_file
 from aimlhpo.worker.devices import SLOT_GPUS, Slot, plan_slots, visible_gpus
 
 if TYPE_CHECKING:

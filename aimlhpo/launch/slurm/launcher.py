@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aimlhpo.agent.progress import View
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import Problem, show_duration
 from aimlhpo.launch.base import Launcher, LaunchPlan, LaunchReport, LiveJobs, Rows
 from aimlhpo.launch.slurm.job import read_job_environment, run_agent
@@ -13,7 +14,6 @@ from aimlhpo.launch.slurm.program import seconds_of_time_limit
 from aimlhpo.launch.slurm.queue import SlurmJobStates, cancel_jobs, live_jobs, recorded_arrays
 from aimlhpo.launch.slurm.sbatch import submit_jobs
 from aimlhpo.launch.slurm.script import render_script
-from aimlhpo.paths import StudyPaths
 
 if TYPE_CHECKING:
     from aimlhpo.agent.fork_server import ForkServer

@@ -16,12 +16,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
 
+from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import SubmissionError
 from aimlhpo.launch.base import LiveJobs
 from aimlhpo.launch.slurm.options import log_of_job
 from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, cluster_option, run_program, seconds_of_time_limit
 from aimlhpo.ledger.leases import Holder
-from aimlhpo.paths import StudyPaths, replace_file
 from aimlhpo.results.status import ENDED_JOB_STATES, RUNNING_JOB_STATES, JobStatus
 
 # Columns of fixed width: unlike separators, every SLURM has them. Those that users can fill come last.

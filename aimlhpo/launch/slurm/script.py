@@ -12,10 +12,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.launch.slurm.plan import AgentPython, Submission
 from aimlhpo.launch.slurm.program import DEFAULT_SIGNAL, parse_signal_option
 from aimlhpo.launch.slurm.queue import FAILURE_SUFFIX
-from aimlhpo.paths import StudyPaths
 from aimlhpo.processes import run_module_code
 
 _SAFE = re.compile(r"[A-Za-z0-9_./:,@%+=\-\[\]*]+")

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from aimlhpo.config.paths import replace_file
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import show_number
-from aimlhpo.paths import replace_file
 from aimlhpo.results.best import BestTrial, best_text, best_trials, compare_with_default, show_change, show_values
 from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, TrialRow, read_report
 from aimlhpo.results.report.figures import Figure, figures_of, require_extra

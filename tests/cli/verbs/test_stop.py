@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.cli.main import main
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import SubmissionError
 from aimlhpo.launch.base import LiveJobs
 from aimlhpo.launch.local import LocalLauncher
-from aimlhpo.paths import StudyPaths
 from tests.cli.studies import fill_study
 from tests.project import Project
 

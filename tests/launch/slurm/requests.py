@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.launch.slurm.plan import AgentPython, Submission
-from aimlhpo.paths import StudyPaths
 
 DEFAULTS: dict[str, Any] = {
     "jobs": 1, "batch": {}, "kernel": None, "bash": [], "stop_on_error": True, "python": None,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aimlhpo.config.paths import StudyPaths
 from aimlhpo.launch.slurm.queue import (
     JobArray,
     QueuedJob,
@@ -14,7 +15,6 @@ from aimlhpo.launch.slurm.queue import (
     write_array,
     write_array_if_missing,
 )
-from aimlhpo.paths import StudyPaths
 
 
 def _job(state: str, restarts: int = 0) -> QueuedJob:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo import paths
-from aimlhpo.paths import replace_file
+from aimlhpo.config import paths
+from aimlhpo.config.paths import replace_file
 
 
 def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:
