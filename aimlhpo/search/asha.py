@@ -179,15 +179,14 @@ class ASHA(BasePruner):
         self.mode = mode
         problems = list(_problems(self.ladder, mode))
         if learned:
-            given = {"max_resource": (max_resource, AUTO), "min_resource": (min_resource, 1)}
-            given |= {"brackets": (brackets, 1), "mode": (mode, "stopping"), "first_step": (first_step, 0)}
-            problems += [
-                Problem(
-                    key, f"{show(value)} needs max_resource: the number of epochs of a whole training", show(default)
-                )
-                for key, (value, default) in given.items()
-                if value != default
-            ]
+            given = {"min_resource": min_resource, "brackets": brackets, "mode": mode, "first_step": first_step}
+            usual = {"min_resource": 1, "brackets": 1, "mode": MODES[0], "first_step": 0}
+            needing = [f"{key} {show(value)}" for key, value in given.items() if value != usual[key]]
+            legal = "the number of epochs, or whatever trials report by, of a whole training"
+            if max_resource != AUTO:
+                problems.append(Problem("max_resource", f"{show(max_resource)} is not a number", f"{legal}; or auto"))
+            elif needing and not problems:
+                problems.append(Problem("max_resource", f"is missing, and {listing(needing)} needs it", legal))
         if problems:
             raise ConfigError(problems)
         self._learned = LearnedLadder(reduction_factor) if learned else None

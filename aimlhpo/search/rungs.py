@@ -45,7 +45,6 @@ class RungTPESampler(BoundedSampler):
             seed=seed,
             multivariate=True,
             constant_liar=True,
-            warn_independent_sampling=False,
         )
         super().__init__(inner, MOST[TPESampler])
         self.enough = enough

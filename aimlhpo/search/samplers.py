@@ -1,8 +1,8 @@
 """The study's sampler: how it is seeded, and what it and the pruner see of the study.
 
 `use_strategies` gives a study its sampler and its pruner, in the agent and in its sampling process alike. `reseed`
-seeds the sampler anew for each trial, so that what it draws does not depend on which agent draws it. `after_trial` tells
-it of a trial that has ended, always in the storage thread, under the ledger's lock.
+seeds the sampler anew for each trial, so that what it draws does not depend on which agent draws it. `after_trial`
+tells it of a trial that has ended, always in the storage thread, under the ledger's lock.
 
 `for_sampler` shows a sampler paused trials as pruned ones; `one_metric` shows a pruner one of several metrics. Both are
 used by the process that samples or prunes: the agent's storage thread, and the sampling process.

@@ -9,9 +9,9 @@ A recorded task is an `.npz` file:
     seconds   n, optional: what each training took
 
 Configurations that were not recorded get the curve that an ensemble of trees predicts (extremely randomized trees,
-Geurts et al. 2006; at least two recorded ones in each leaf), so that curves keep their shapes, crossings included. Where
-`x` holds every configuration that there is, its curves are used as they are. Where `x` holds configurations more than
-once, each trial gets the deviation of one of these from their mean, as the noise of its seed.
+Geurts et al. 2006; at least two recorded ones in each leaf), so that curves keep their shapes, crossings included.
+Where `x` holds every configuration that there is, its curves are used as they are. Where it holds one more than
+once, each trial gets the deviation of such a recording from their mean, as the noise of its seed.
 """
 
 from __future__ import annotations
