@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from aimlhpo.config.optuna_section import AUTO, PrunerSection, StrategySection
+from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.open import disconnect_storage, holds_studies
 from aimlhpo.storage.study import find_study
 
@@ -84,7 +85,8 @@ def choose(config: Config) -> dict[str, dict[str, Any]]:
     section = config.optuna
     if section.reported_metric is None:  # several metrics, and none to compare trials by
         return {"sampler": _OPTUNAS["sampler"], "pruner": {"type": "NopPruner"}}
-    if len(section.metric) > 1 or section.constraints:  # values at a rung say nothing about the others
+    if grid_of(config.space) is not None or len(section.metric) > 1 or section.constraints:
+        # A grid is to be seen whole; values at a rung say nothing about other metrics.
         return _OPTUNAS
     if section.sampler is not None and section.sampler.type != AUTO:
         # Samplers of Optuna rank pruned trials by the step they reached: pruning early and often misleads them.
