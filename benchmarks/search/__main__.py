@@ -92,13 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="where the figures of each seed go")
     parser.add_argument("--full", action="store_true", help="20 seeds, all methods, and one worker, too")
     parser.add_argument("--docs", action="store_true", help="write the figures to docs/search.md")
-    parser.add_argument("--from", type=Path, dest="saved", help="take the figures from such a file: search nothing")
+    parser.add_argument("--from", type=Path, nargs="+", dest="saved", help="take figures from such files: search nothing")
     options = parser.parse_args(arguments)
     if options.full:
         options.seeds, options.workers, options.methods = 20, "1,8,64", list(METHODS)
     counts = [int(count) for count in options.workers.split(",")]
     if options.saved:
-        rows = json.loads(options.saved.read_text())
+        rows = [row for file in options.saved for row in json.loads(file.read_text())]
     else:
         rows = run(options.task or known, options.methods, counts, options.seeds, options.budget)
     if options.json:

@@ -53,6 +53,7 @@ FIXED_CMA_ES = sampler("PartialFixedSampler", fixed_params={"kind": "a"}, base_s
     [
         (ALL, {**TWO, **sampler("CmaEsSampler")}, "sampler: type", "CmaEsSampler cannot optimize 2 metrics"),
         (ALL, {**TWO, **FIXED_CMA_ES}, "sampler: base_sampler: type", "CmaEsSampler cannot optimize 2 metrics"),
+        (ALL, {**TWO, **sampler("RungTPESampler")}, "sampler: type", "compares trials by one reported metric"),
         ({"kind": KIND}, sampler("CmaEsSampler"), "sampler: type", "every parameter is categorical"),
         (
             {"kind": KIND, "model:x": where_given(X)}, sampler("CmaEsSampler"),
