@@ -209,7 +209,7 @@ COMBINATION_RULES: tuple[tuple[type, CombinationRule], ...] = (
     (NSGAIIISampler, nsga_iii_problems),
     (HyperbandPruner, hyperband_problems),
 )
-"""A class of Optuna or of aimlhpo, and what it and its subclasses cannot do. A rule gets the entry, its key path and the study."""
+"""A class, and what it and its subclasses cannot do. A rule gets the entry, its key path and the study."""
 
 
 def _value_problems(name: str, values: Sequence[Any], where: str, study: StudyContext) -> Iterator[Problem]:

@@ -72,7 +72,7 @@ class Task:
         rows = _random_rows(self.space, _RANDOM, random)
         finals = self.curves(rows)[:, -1]
         median = float(np.median(finals))
-        for spread in (0.2, 0.05, 0.02):  # look around the best ones
+        for spread in (0.2, 0.05, 0.02, 0.005):  # look around the best ones
             best = rows[np.argsort(finals)[:100]]
             moved = np.repeat(best, 30, axis=0)
             changed = random.random(moved.shape) < 0.4
