@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="where the figures of each seed go")
     parser.add_argument("--full", action="store_true", help="20 seeds, all methods, and one worker, too")
     parser.add_argument("--docs", action="store_true", help="write the figures to docs/search.md")
-    parser.add_argument("--from", type=Path, nargs="+", dest="saved", help="take figures from such files: search nothing")
+    parser.add_argument("--from", type=Path, nargs="+", dest="saved", help="take figures from files: search nothing")
     options = parser.parse_args(arguments)
     if options.full:
         options.seeds, options.workers, options.methods = 20, "1,8,64", list(METHODS)
