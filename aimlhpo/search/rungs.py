@@ -21,6 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.search.asha import ASHA, ranked
 from aimlhpo.search.bounded import MOST, BoundedSampler, BoundedStudy
 
+_OPEN_WITH_ONE_WORKER = 2
+
 
 class RungTPESampler(BoundedSampler):
     """TPE, fitted on the highest rung that at least `enough` trials have reached; on the lowest where none has so many.
@@ -86,6 +88,10 @@ class _StudyAtRung(BoundedStudy):
 
     def _values(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
         """What trials have reached at the highest rung with enough results, by trial number."""
+        # With one worker, at most the trial that runs and the one to sample are open. What the running one has reported
+        # by now is a matter of timing, and the same seed is to suggest the same values.
+        if sum(trial.state == TrialState.RUNNING for trial in trials) <= _OPEN_WITH_ONE_WORKER:
+            trials = [trial for trial in trials if trial.state != TrialState.RUNNING]
         best = {trial.number: trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE}
         ladder = self._pruner.ladder_of(trials)
         for rung in reversed(ladder.resources):

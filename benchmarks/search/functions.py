@@ -85,7 +85,8 @@ def _task(name: str, dimensions: int, curves: Callable[[Array], Array], noise: f
     ]
     epochs = curves(np.zeros((1, dimensions))).shape[1]
     deviations = np.random.default_rng(0).normal(0, noise, (200 if noise else 0, epochs))
-    return Task(name, space, epochs, curves, lambda rows: np.ones(len(rows)), deviations)
+    around = np.zeros(len(deviations))
+    return Task(name, space, epochs, curves, lambda rows: np.ones(len(rows)), deviations, around)
 
 
 FUNCTIONS = {

@@ -33,6 +33,7 @@ Space = Sequence[Mapping[str, Any]]
 
 _RANDOM = 20_000  # configurations of which the median is taken
 _TREES = 32
+_ALIKE = 6  # deviations that a trial's noise is drawn from
 _FAR = 20.0  # times from the best to the median of an epoch: values beyond it are as bad
 
 
@@ -43,7 +44,9 @@ class Task:
     Attributes:
         curves: the values after each epoch, without noise, for configurations in rows of the unit cube.
         seconds: how long one epoch takes, for the same rows.
-        noise: deviations of single trainings, one in each row; one of them is drawn for each trial.
+        noise: deviations of single trainings, one in each row. Each trial gets one of those around which trainings end
+            most like it: bad ones are often the noisier ones.
+        noise_around: the final value, without noise, of the trainings that deviated.
     """
 
     name: str
@@ -52,11 +55,16 @@ class Task:
     curves: Callable[[Array], Array]
     seconds: Callable[[Array], Array]
     noise: Array
+    noise_around: Array
 
     def curve(self, values: Mapping[str, Any], seed: int) -> Array:
         """What a training with these values reports."""
         mean: Array = self.curves(unit_row(self.space, values)[None])[0]
-        return mean if not len(self.noise) else mean + self.noise[np.random.default_rng(seed).integers(len(self.noise))]
+        if not len(self.noise):
+            return mean
+        alike = np.argsort(np.abs(self.noise_around - mean[-1]), kind="stable")[:_ALIKE]
+        noisy: Array = mean + self.noise[np.random.default_rng(seed).choice(alike)]
+        return noisy
 
     def final(self, values: Mapping[str, Any]) -> float:
         """The value at the end, without noise."""
@@ -110,7 +118,13 @@ def load(file: Path) -> Task:
     pace = np.log(np.maximum(np.bincount(inverse, seconds) / counts / y.shape[1], 1e-9))
     model = _table(unique, means, pace) if len(unique) == _size(space) else _trees(unique, means, pace)
     return Task(
-        file.stem, space, y.shape[1], lambda rows: model(rows)[:, :-1], lambda r: np.exp(model(r)[:, -1]), noise
+        file.stem,
+        space,
+        y.shape[1],
+        curves=lambda rows: model(rows)[:, :-1],
+        seconds=lambda rows: np.exp(model(rows)[:, -1]),
+        noise=noise,
+        noise_around=means[inverse][repeated, -1],
     )
 
 

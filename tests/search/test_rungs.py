@@ -107,6 +107,7 @@ def test_the_sampler_takes_every_trial_with_its_value_at_the_highest_rung_with_e
     stopped = running(study, 0.4, [3.0, 2.0, 2.5], TrialState.PRUNED)
     further = running(study, 0.5, [1.5] * 5)
     begun = running(study, 0.6, [1.0])
+    running(study, 0.7, [])
     seen = {trial.number: trial for trial in RungTPESampler(enough=4)._view(study).get_trials()}
     assert {number: trial.value for number, trial in seen.items() if trial.state == TrialState.COMPLETE} == {
         0: falling(0.9, 2), 1: falling(0.1, 2), stopped: 2.5, further: 1.5,
@@ -115,6 +116,16 @@ def test_the_sampler_takes_every_trial_with_its_value_at_the_highest_rung_with_e
     at_the_end = RungTPESampler(enough=2)._view(study).get_trials(states=(TrialState.COMPLETE,))
     assert [trial.value for trial in at_the_end] == [falling(0.9, 26), falling(0.1, 26)]
     assert study.trials[stopped].state == TrialState.PRUNED
+
+
+def test_with_one_worker_it_waits_for_the_end_of_the_running_trial() -> None:
+    study = study_of([0.9])
+    running(study, 0.4, [1.0])
+    running(study, 0.5, [])
+    seen = RungTPESampler()._view(study).get_trials()
+    assert [(trial.number, trial.state) for trial in seen] == [
+        (0, TrialState.COMPLETE), (1, TrialState.RUNNING), (2, TrialState.RUNNING),
+    ]  # fmt: skip
 
 
 def test_it_samples_where_pruned_trials_were_good() -> None:
