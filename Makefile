@@ -12,7 +12,7 @@ STARTED := $(shell date +%Y%m%d-%H%M%S)
 # One more than there are processors: tests wait a quarter of their time.
 PYTEST := $(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadgroup
 
-.PHONY: help run keras test test-all check bench bench-full trace chaos wheel docs gpu-check slurm-demo clean
+.PHONY: help run keras test test-all check bench bench-search bench-full trace chaos wheel docs gpu-check slurm-demo clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ check: $(VENV)/ready-test ## lint, format and types
 
 bench: $(VENV)/ready-bench servers ## measure what bookkeeping costs, beside Optuna, echo-opt, Syne Tune and Ray Tune (15 minutes)
 	$(BIN)/python -m benchmarks.run
+
+bench-search: $(VENV)/ready-test ## measure how fast the default search finds a good configuration, beside Optuna's, in virtual time
+	$(BIN)/python -m benchmarks.search --docs
 
 bench-full: $(VENV)/ready-bench servers ## all cells of the benchmark (hours), and those of single parts
 	$(BIN)/python -m benchmarks.run --full

@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.search.samplers import ALL, bounded
+from aimlhpo.search.bounded import ALL, bounded
 from benchmarks.big_study import DISTRIBUTIONS, ended_trials
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

@@ -30,14 +30,13 @@ from aimlhpo.ledger.leases import Election, Holder, JobStateQuery, Lease, Regist
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.search.asha import Promotion
-from aimlhpo.search.building import make_pruner
 from aimlhpo.search.grid import queue_of
-from aimlhpo.search.samplers import needs_process, sampler_of
+from aimlhpo.search.samplers import needs_process, use_strategies
 from aimlhpo.search.sampling import SamplingProcess
 from aimlhpo.search.stopping import StoppingCriteria, make_rules
 from aimlhpo.storage.base import OwnedStorage, own
 from aimlhpo.storage.retry import RetryPolicy
-from aimlhpo.storage.study import STUDY_ATTR, load_study
+from aimlhpo.storage.study import load_study
 from aimlhpo.tracking.tracker import Tracker
 from aimlhpo.worker.devices import Slot
 
@@ -238,8 +237,8 @@ def open_study(config: Config, retry: RetryPolicy) -> tuple[optuna.Study, OwnedS
 
     Raises ConfigError, or StorageError when an outage outlasts what `retry` allows.
     """
-    study = retry.run(partial(load_study, config, pruner=make_pruner(config.optuna.pruner)))
-    study.sampler = sampler_of(config, study.user_attrs[STUDY_ATTR]["seed"])
+    study = retry.run(partial(load_study, config))
+    use_strategies(study, config)
     study._storage = storage = own(study._storage)
     return study, storage
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from aimlhpo.config.optuna_section import AUTO
 from aimlhpo.config.resolve import RESOURCES
 from aimlhpo.config.sbatch_options import OPTIONS, SHORT, WITHOUT_VALUE
 from aimlhpo.config.schema import HyperparameterFile
@@ -60,13 +61,16 @@ def _ref(name: str) -> Schema:
 
 def _strategies(kind: str) -> list[Schema]:
     """What a sampler, pruner or terminator may be: a class name, or a class with its arguments."""
-    from aimlhpo.search.building import classes, options
+    from aimlhpo.search.building import OWN_CLASSES, classes, options
 
-    schemas: list[Schema] = [{"enum": list(classes(kind))}]
-    for name, cls in classes(kind).items():
+    known = {name: options(cls) for name, cls in classes(kind).items()}
+    if kind in OWN_CLASSES:  # chosen for the study
+        known = {AUTO: {}, **known}
+    schemas: list[Schema] = [{"enum": list(known)}]
+    for name, arguments in known.items():
         properties: dict[str, Schema] = {"type": {"const": name}}
         needed = ["type"]
-        for key, parameter in options(cls).items():
+        for key, parameter in arguments.items():
             annotation = str(parameter.annotation).removeprefix("<class '").removesuffix("'>")
             types = [part.strip() for part in annotation.split("|")]
             schema = properties[key] = {}

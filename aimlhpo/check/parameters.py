@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from graphlib import CycleError
 from typing import TYPE_CHECKING
 
+from aimlhpo.config.optuna_section import AUTO
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
 from aimlhpo.space.grid import grid_of, is_grid, size
 from aimlhpo.space.model_paths import exists, missing, nearest
@@ -146,7 +147,7 @@ def too_many_trials_problems(config: Config) -> Iterator[Problem]:
 
 def _not_in_a_grid(config: Config) -> Iterator[Problem]:
     """What chooses among combinations, of which all are run, and conditions that would make their number unknown."""
-    if config.optuna.sampler is not None:
+    if config.optuna.sampler is not None and config.optuna.sampler.type != AUTO:
         what = "a grid runs every combination, so that no sampler chooses any"
         yield Problem(key_path("optuna", "sampler"), what, "no sampler; or other types than the grid's")
     for key in ("enqueue", "enqueue_default"):

@@ -19,6 +19,7 @@ from optuna.study import StudyDirection
 
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
 from aimlhpo.search.building import as_entry, class_named, nested_kind, options
+from aimlhpo.search.rungs import RungTPESampler
 from aimlhpo.space.constraints import Constraint, parse_constraints
 from aimlhpo.space.grid import combinations
 from aimlhpo.space.search_space import Parameter, SearchSpace
@@ -132,6 +133,12 @@ def gp_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> It
         yield Problem(key_path(where, "type"), found, "TPESampler with group: true")
 
 
+def rung_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
+    if len(study.metric) > 1 or study.constraints:
+        found = f"{entry['type']} compares trials by one reported metric, and knows no constraints"
+        yield Problem(key_path(where, "type"), found, "TPESampler, for several metrics and for constraints")
+
+
 def brute_force_problems(entry: Mapping[str, Any], where: str, study: StudyContext) -> Iterator[Problem]:
     stored = {parameter.name: parameter.distribution for parameter in study.space.parameters}
     endless = [n for n, d in stored.items() if isinstance(d, FloatDistribution) and d.step is None and not d.single()]
@@ -195,13 +202,14 @@ CombinationRule = Callable[[Mapping[str, Any], str, StudyContext], Iterator[Prob
 COMBINATION_RULES: tuple[tuple[type, CombinationRule], ...] = (
     (CmaEsSampler, cma_es_problems),
     (GPSampler, gp_problems),
+    (RungTPESampler, rung_problems),
     (BruteForceSampler, brute_force_problems),
     (GridSampler, grid_sampler_problems),
     (PartialFixedSampler, partial_fixed_problems),
     (NSGAIIISampler, nsga_iii_problems),
     (HyperbandPruner, hyperband_problems),
 )
-"""A class of Optuna, and what it and its subclasses cannot do. A rule gets the entry, its key path and the study."""
+"""A class, and what it and its subclasses cannot do. A rule gets the entry, its key path and the study."""
 
 
 def _value_problems(name: str, values: Sequence[Any], where: str, study: StudyContext) -> Iterator[Problem]:

@@ -21,7 +21,8 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIIISampler
 
 from aimlhpo.check.sampler_rules import StudyContext, combination_problems, constraint_problems, is_categorical
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.search.building import DEFAULT_SAMPLER, check_strategy, class_named, in_one_line, make_pruner, make_sampler
+from aimlhpo.search.automatic import strategies
+from aimlhpo.search.building import check_strategy, class_named, in_one_line, make_pruner, make_sampler
 from aimlhpo.space.grid import grid_of
 from aimlhpo.space.parameter_types import is_number
 
@@ -45,14 +46,15 @@ def suitability_problems(config: Config) -> list[Problem]:
     problems += constraint_problems(study)
     if problems or grid_of(config.space) is not None:
         return problems
-    for kind, section in sections.items():
+    chosen = strategies(config)
+    for kind, section in {**sections, "sampler": chosen.sampler, "pruner": chosen.pruner}.items():
         if section is not None:
             entry = {"type": section.type, **section.arguments}
             problems += combination_problems(kind, entry, key_path("optuna", kind), study)
     if problems:
         return problems
-    sampler = make_sampler(options.sampler, options.seed or 0, study.space.encode)
-    return dry_run(sampler, make_pruner(options.pruner), study)
+    sampler = make_sampler(chosen.sampler, options.seed or 0, study.space.encode)
+    return dry_run(sampler, make_pruner(chosen.pruner), study)
 
 
 def dry_run(sampler: BaseSampler, pruner: BasePruner, study: StudyContext) -> list[Problem]:
@@ -121,8 +123,8 @@ def ordinal_warnings(study: StudyContext) -> Iterator[str]:
 
 def sampler_warnings(config: Config, study: StudyContext) -> Iterator[str]:
     """Where the sampler draws at random, or leaves something unused."""
-    section = config.optuna.sampler
-    name, arguments = (section.type, section.arguments) if section else (DEFAULT_SAMPLER, {})
+    section = strategies(config).sampler
+    name, arguments = section.type, section.arguments
     cls, here = class_named("sampler", name), key_path("optuna", "sampler")
     conditional = [p.name for p in study.space.parameters if not study.in_every_trial(p)]
     population = arguments.get("population_size", 50)

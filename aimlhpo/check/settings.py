@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from aimlhpo.check.command import command_problems
 from aimlhpo.check.parameters import grid_problems, space_problems, too_many_trials_problems
 from aimlhpo.config.load import Reading, read_config
+from aimlhpo.config.optuna_section import AUTO
 from aimlhpo.config.resolve import RESOURCES, resolve_tracking, resource_at, variable_problems
 from aimlhpo.config.schema import Config, LogSection
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
@@ -36,7 +37,7 @@ LEGAL_STORAGE = (
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LEGAL_URI = "http(s)://SERVER, sqlite:///FILE, a postgresql://, mysql:// or mssql:// URL, or a directory"
-BOUNDED = ("TPESampler", "GPSampler", "PartialFixedSampler")
+BOUNDED = ("auto", "RungTPESampler", "TPESampler", "GPSampler", "PartialFixedSampler")
 _CREDENTIALS = re.compile(r"//[^/@]*@")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
@@ -201,7 +202,7 @@ def pruned_metric_problems(config: Config) -> Iterator[Problem]:
     where = key_path("optuna", "pruner", "metric")
     if pruner is None:
         return
-    if pruner.metric is None and len(metrics) > 1 and pruner.type != "NopPruner":
+    if pruner.metric is None and len(metrics) > 1 and pruner.type not in ("NopPruner", AUTO):
         yield Problem(where, f"is missing, and the study has {len(metrics)} metrics", f"one of {listing(metrics)}")
     elif pruner.metric is not None and pruner.metric not in metrics:
         near = did_you_mean(pruner.metric, metrics)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.check.settings import RULES
 from aimlhpo.errors import show, storage_kind
+from aimlhpo.search.automatic import strategies_now
 from aimlhpo.search.warm_start import is_imported, summarize_import
 from aimlhpo.space.grid import grid_of
 
@@ -17,7 +18,7 @@ def summarize(config: Config) -> list[tuple[str, str]]:
     """What would run, in names and values."""
     section, parameters = config.optuna, config.space.parameters
     grid = grid_of(config.space)
-    sampler = section.sampler.type if section.sampler else "TPESampler (Optuna's default)"
+    chosen = strategies_now(config)
     goals = [f"{way} {metric}" for metric, way in zip(section.metric, section.direction, strict=True)]
     rules = {key: config.hyperparameters["optuna"].get(key) for key in RULES}
     given = [f"{key} {show(value)}" for key, value in rules.items() if value is not None]
@@ -38,7 +39,7 @@ def summarize(config: Config) -> list[tuple[str, str]]:
         place = f"in {config.slurm.jobs} SLURM job{'s' if config.slurm.jobs != 1 else ''} (--local: on this machine)"
     return [
         *rows,
-        ("sampler", "none: a full grid" if grid else sampler),
-        ("pruner", section.pruner.type if section.pruner else "MedianPruner (Optuna's default)"),
+        ("sampler", "none: a full grid" if grid else chosen.in_words("sampler")),
+        ("pruner", chosen.in_words("pruner")),
         ("runs", f"{place}, {'a GPU each' if section.gpu else 'no GPU'}"),
     ]

@@ -42,6 +42,7 @@ MOST_FRUITLESS = 5  # interruptions in a row without a new report or checkpoint,
 ON_OOM = ("fail", "prune", "retry_alone")
 PRUNING = ("fast", "strict")
 KEPT = ("all", "best", "none")
+AUTO = "auto"  # the `type` of a sampler or pruner that is chosen for the study
 _NUMBER = {"type": "number"}
 _ONE_DIRECTION = {"enum": DIRECTIONS}
 _LEGAL_STUDY = (
@@ -145,7 +146,7 @@ class StrategySection(Section):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    type: Text = Field(description="Class name in Optuna.")
+    type: Text = Field(description="Class name in Optuna, or auto.")
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -292,17 +293,19 @@ class OptunaSection(Section):
         default=None, description="Seed of the sampler; each trial's own seed comes from it and the number."
     )
     sampler: Strategy | None = Field(
-        default=None, description="Sampler by Optuna class name, with its keyword arguments."
+        default=None,
+        description="Sampler by Optuna class name, with its keyword arguments; or auto, the default: chosen for the "
+        "study when it is made.",
     )
     sampler_sees: CountOrAll | None = Field(
         default=None,
-        description="Finished trials that TPESampler or GPSampler models, the best and the newest ones, or all. "
-        "Default: 1000 for TPESampler, 300 for GPSampler.",
+        description="Finished trials that TPESampler, RungTPESampler or GPSampler models, the best and the newest "
+        "ones, or all. Default: 1000, and 300 for GPSampler.",
     )
     pruner: Pruner | None = Field(
         default=None,
         description="Pruner by Optuna class name, with its keyword arguments; with several metrics also `metric`: "
-        "the one that trials report.",
+        "the one that trials report. Or auto, the default: chosen for the study when it is made.",
     )
     parameters: Parameters = Field(
         default_factory=dict,

@@ -19,6 +19,7 @@ from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import BestTrial, describe_best
 from aimlhpo.results.worker_log import WorkerLog
+from aimlhpo.search.automatic import strategies
 from aimlhpo.search.grid import given_up
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
@@ -129,7 +130,7 @@ class Status:
     `feasible` is how many complete trials keep the constraints; None where the study has none.
     `ended` says what ended the study: trials may still run then.
     `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say; `given_up` are permutations
-    of a grid that have failed.
+    of a grid that have failed. `search` is the sampler and the pruner in words; empty for a grid.
     """
 
     study: str
@@ -150,6 +151,7 @@ class Status:
     feasible: int | None = None
     ended: StopReason | None = None
     taken_over: tuple[ImportSummary, ...] = ()
+    search: str = ""
 
     @property
     def left(self) -> int:
@@ -212,6 +214,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
         given_up=given_up(config, study.get_trials(deepcopy=False)) if grid_of(config.space) is not None else 0,
         feasible=count_feasible(study.get_trials(deepcopy=False)) if options.constraints else None,
         ended=ended,
+        search="" if grid_of(config.space) is not None else str(strategies(config, study)),
         taken_over=tuple(import_summaries(study)),
     )
 

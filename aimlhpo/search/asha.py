@@ -1,21 +1,25 @@
 """ASHA (asynchronous successive halving), and Hyperband made of several of its brackets.
 
-`Ladder` has the arithmetic of the rungs at which trials are compared. `ASHA` is the pruner of both modes. `Promotion`
-decides which paused trial goes on in mode promotion; the ledger asks it at each claim, in the storage thread. Rungs are
-not stored: they are read from the trials' reports, so that every agent sees the same after any crash.
+`Ladder` has the arithmetic of the rungs at which trials are compared; `LearnedLadder` finds them where nobody has named
+the length of a training. `ASHA` is the pruner of both modes. `Promotion` decides which paused trial goes on in mode
+promotion; the ledger asks it at each claim, in the storage thread. Rungs are not stored: they are read from the trials'
+reports, so that every agent sees the same after any crash.
 """
 
 from __future__ import annotations
 
 import binascii
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
+import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, listing, show
 from aimlhpo.objective.messages import Pause
@@ -92,6 +96,61 @@ def ranked(values: Mapping[int, float], *, maximize: bool) -> list[int]:
     return sorted(values, key=lambda number: (math.isnan(values[number]), sign * values[number], number))
 
 
+AUTO = "auto"
+WHOLE = 6
+"""Trials, the first ones of a study, that are trained to the end, where the rungs are learned."""
+
+_MOST_RUNGS = 4
+_FEWEST_WHOLE = 3
+_LEAST_CORRELATION = 0.2
+
+
+class LearnedLadder:
+    """Finds the rungs of a study from its own trials.
+
+    The longest COMPLETE trial tells how many steps a whole training has. The first WHOLE trials are not pruned; once
+    three of them are complete, a rung counts only if their order there resembles that of their final values (Kendall's
+    rank correlation), and only if this is so at all higher rungs, too: where learning curves cross, and where reports
+    say nothing about the end, trials are trained to the end. Until one trial is complete, rungs are at 1, 3, 9, ...
+    steps.
+    """
+
+    def __init__(self, reduction_factor: int) -> None:
+        self._factor = reduction_factor
+        self._known: tuple[int, Ladder] | None = None  # how many trials were complete, and the rungs then
+
+    def of(self, trials: Sequence[FrozenTrial]) -> Ladder:
+        """The rungs, as far as a study's trials tell."""
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.intermediate_values]
+        if self._known is None or not complete or self._known[0] != len(complete):
+            self._known = len(complete), self._learn(complete or trials, whole=bool(complete))
+        return self._known[1]
+
+    def _learn(self, trials: Sequence[FrozenTrial], *, whole: bool) -> Ladder:
+        first = min((min(trial.intermediate_values) for trial in trials if trial.intermediate_values), default=0)
+        if not whole:
+            return Ladder(1, sys.maxsize, self._factor, first_step=first)
+        longest = max(max(trial.intermediate_values) for trial in trials) - first + 1
+        lowest = max(1, math.ceil(longest / self._factor**_MOST_RUNGS))
+        ladder = Ladder(lowest, longest, self._factor, first_step=first)
+        proven = [trial for trial in trials if trial.number < WHOLE]
+        if len(proven) < _FEWEST_WHOLE:
+            return ladder
+        lowest = longest
+        for rung in reversed(ladder.resources):
+            early = ((ladder.value_at(rung, trial.intermediate_values), trial.values[0]) for trial in proven)
+            if correlation([(value, end) for value, end in early if value is not None]) < _LEAST_CORRELATION:
+                break
+            lowest = rung
+        return replace(ladder, min_resource=lowest)
+
+
+def correlation(pairs: Sequence[tuple[float, float]]) -> float:
+    """Kendall's rank correlation (tau-a): 1 for the same order, -1 for the opposite one; 0 without two pairs."""
+    signs = [np.sign((a[0] - b[0]) * (a[1] - b[1])) for a, b in combinations(pairs, 2)]
+    return float(np.nan_to_num(signs).mean()) if signs else 0.0
+
+
 class ASHA(BasePruner):
     """Asynchronous successive halving; with several brackets, asynchronous Hyperband.
 
@@ -99,13 +158,14 @@ class ASHA(BasePruner):
     `reduction_factor` times as many, and so on up to `max_resource`; at each of these rungs the best
     1/`reduction_factor` go on. With mode "stopping", a trial that is not among them when it gets there is pruned.
     With mode "promotion", every trial pauses at a rung and goes on if it is, or comes to be, among them: the ledger
-    decides that, and this pruner prunes nothing. Unlike Optuna's SuccessiveHalvingPruner, it counts resources from 1
-    where reports count from 0 (`first_step`).
+    decides that, and this pruner prunes nothing. Without `max_resource`, in mode "stopping" alone, the rungs are
+    learned (`LearnedLadder`). Unlike Optuna's SuccessiveHalvingPruner, it counts resources from 1 where reports count
+    from 0 (`first_step`).
     """
 
     def __init__(
         self,
-        max_resource: int,
+        max_resource: int | str = AUTO,
         min_resource: int = 1,
         reduction_factor: int = 3,
         brackets: int = 1,
@@ -113,27 +173,44 @@ class ASHA(BasePruner):
         first_step: int = 0,
     ) -> None:
         """Raises ConfigError, with all problems, for arguments that make no rungs."""
-        self.ladder = Ladder(min_resource, max_resource, reduction_factor, brackets, first_step)
+        learned = isinstance(max_resource, str)
+        most = sys.maxsize if isinstance(max_resource, str) else max_resource
+        self.ladder = Ladder(min_resource, most, reduction_factor, brackets, first_step)
         self.mode = mode
         problems = list(_problems(self.ladder, mode))
+        if learned:
+            given = {"min_resource": min_resource, "brackets": brackets, "mode": mode, "first_step": first_step}
+            usual = {"min_resource": 1, "brackets": 1, "mode": MODES[0], "first_step": 0}
+            needing = [f"{key} {show(value)}" for key, value in given.items() if value != usual[key]]
+            legal = "the number of epochs, or whatever trials report by, of a whole training"
+            if max_resource != AUTO:
+                problems.append(Problem("max_resource", f"{show(max_resource)} is not a number", f"{legal}; or auto"))
+            elif needing and not problems:
+                problems.append(Problem("max_resource", f"is missing, and {listing(needing)} needs it", legal))
         if problems:
             raise ConfigError(problems)
+        self._learned = LearnedLadder(reduction_factor) if learned else None
+
+    def ladder_of(self, trials: Sequence[FrozenTrial]) -> Ladder:
+        """The rungs of a study that has these trials."""
+        return self.ladder if self._learned is None else self._learned.of(trials)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial is not among the best at the highest rung that its last report is the first to reach."""
         reports = trial.intermediate_values
-        if self.mode == "promotion" or not reports:
+        if self.mode == "promotion" or not reports or (self._learned is not None and trial.number < WHOLE):
             return False
         last = max(reports)
         before = max((step for step in reports if step != last), default=-1)
-        rungs = self.ladder.rungs(self.ladder.bracket(study.study_name, trial.number))
-        reached = [rung for rung in rungs if before < self.ladder.step(rung) <= last]
+        ladder = self.ladder_of(study.get_trials(deepcopy=False) if self._learned is not None else ())
+        bracket = ladder.bracket(study.study_name, trial.number)
+        reached = [rung for rung in ladder.rungs(bracket) if before < ladder.step(rung) <= last]
         if not reached:
             return False
-        brackets = self.ladder.values_at(reached[-1], study.study_name, study.get_trials(deepcopy=False))
-        values = brackets.get(self.ladder.bracket(study.study_name, trial.number), {}) | {trial.number: reports[last]}
+        brackets = ladder.values_at(reached[-1], study.study_name, study.get_trials(deepcopy=False))
+        values = brackets.get(bracket, {}) | {trial.number: reports[last]}
         best = ranked(values, maximize=study.direction == StudyDirection.MAXIMIZE)
-        return trial.number not in best[: max(1, len(best) // self.ladder.reduction_factor)]
+        return trial.number not in best[: max(1, len(best) // ladder.reduction_factor)]
 
 
 def _problems(ladder: Ladder, mode: str) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 A strategy is a sampler, a pruner, a terminator, or an object that one of these is made of. An entry is a strategy as a
 mapping: `type`, and the keyword arguments of the class. A `type` is one of four forms:
 
-    TPESampler                             a class of Optuna, or ASHA, which is aimlhpo's own
+    TPESampler                             a class of Optuna, or one of aimlhpo's own: ASHA, RungTPESampler
     package.module.Class                   a class of an installed package
     file.py:Class                          a class of the user's own Python file
     optunahub/package[@tag][:Class]        a class from OptunaHub
@@ -40,9 +40,11 @@ import optuna.terminator
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import nsgaii
 
+from aimlhpo.config.optuna_section import AUTO
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, did_you_mean, key_path, listing, show
 from aimlhpo.objective.base import import_file, module_name
 from aimlhpo.search.asha import ASHA
+from aimlhpo.search.rungs import RungTPESampler
 
 # --- classes ---
 
@@ -60,7 +62,7 @@ BASE_CLASSES: dict[str, type] = {
 }
 """The kinds of classes that a configuration can name, and what a class of each kind inherits from."""
 
-OWN_CLASSES: dict[str, dict[str, type]] = {"pruner": {"ASHA": ASHA}}
+OWN_CLASSES: dict[str, dict[str, type]] = {"sampler": {"RungTPESampler": RungTPESampler}, "pruner": {"ASHA": ASHA}}
 """aimlhpo's own classes, by kind and by the name that a configuration gives them."""
 
 NEEDED_PACKAGES = {
@@ -262,8 +264,6 @@ def _is_own(value: object, base: type, module: ModuleType) -> bool:
 # --- objects ---
 
 
-DEFAULT_SAMPLER = "TPESampler"
-DEFAULT_PRUNER = "MedianPruner"
 ARGUMENT_DEFAULTS: dict[str, Any] = {
     # Optuna would warn in every trial; `aimlhpo check` notes it once.
     "warn_independent_sampling": False,
@@ -289,34 +289,32 @@ _YAML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 Encode = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def make_sampler(
-    section: StrategySection | None, seed: int | None, encode: Encode = dict
-) -> optuna.samplers.BaseSampler:
-    """The sampler of a study; without a section, DEFAULT_SAMPLER. Raises ConfigError.
+def make_sampler(section: StrategySection, seed: int | None, encode: Encode = dict) -> optuna.samplers.BaseSampler:
+    """The sampler of a study. Raises ConfigError.
 
     Args:
-        section: the configuration's `sampler`.
+        section: the configuration's `sampler`, or what was chosen for it (`aimlhpo.search.automatic`).
         seed: given to every class that takes one.
         encode: turns values by parameter name into what the storage holds for them. It is applied to the values in
             `search_space`, `fixed_params` and `x0`, in nested samplers too.
     """
-    entry = _checked_entry("sampler", section, DEFAULT_SAMPLER)
+    entry = _checked_entry("sampler", section)
     sampler: optuna.samplers.BaseSampler = build_strategy("sampler", _encoded(entry, encode), seed)
     return sampler
 
 
-def make_pruner(section: StrategySection | None) -> optuna.pruners.BasePruner:
-    """The pruner of a study; without a section, DEFAULT_PRUNER. Raises ConfigError."""
-    entry = _checked_entry("pruner", section, DEFAULT_PRUNER)
+def make_pruner(section: StrategySection) -> optuna.pruners.BasePruner:
+    """The pruner of a study, from its section or what was chosen for it. Raises ConfigError."""
+    entry = _checked_entry("pruner", section)
     pruner: optuna.pruners.BasePruner = build_strategy("pruner", entry, None)
     return pruner
 
 
-def _checked_entry(kind: str, section: StrategySection | None, default: str) -> dict[str, Any]:
+def _checked_entry(kind: str, section: StrategySection) -> dict[str, Any]:
     problems = check_strategy(kind, section)
     if problems:
         raise ConfigError(problems)
-    return {"type": default} if section is None else {"type": section.type, **section.arguments}
+    return {"type": section.type, **section.arguments}
 
 
 def build_strategy(kind: str, entry: Mapping[str, Any], seed: int | None) -> Any:
@@ -371,8 +369,12 @@ def check_strategy(kind: str, section: StrategySection | None) -> list[Problem]:
 def strategy_problems(kind: str, entry: Mapping[str, Any], where: str) -> list[Problem]:
     """Every problem of an entry, nested ones included; `where` is the entry's key path.
 
-    Where the arguments fit the signature, the object is made once, as a class may refuse their values.
+    Where the arguments fit the signature, the object is made once, as a class may refuse their values. What is chosen
+    for the study is no class, and takes no arguments.
     """
+    if kind in OWN_CLASSES and entry.get("type") == AUTO:
+        legal = f"none; or the class that it is for, as type: {next(iter(OWN_CLASSES[kind]))}"
+        return [Problem(key_path(where, key), "auto takes no arguments", legal) for key in entry if key != "type"]
     problems = list(_entry_problems(kind, entry, where))
     if not problems:
         try:

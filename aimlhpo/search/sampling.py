@@ -31,8 +31,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from aimlhpo.errors import StudyFailed
 from aimlhpo.processes import module_command
 from aimlhpo.search.asha import Promotion
-from aimlhpo.search.building import make_pruner
-from aimlhpo.search.samplers import for_sampler, reseed, sampler_of
+from aimlhpo.search.samplers import for_sampler, reseed, use_strategies
 from aimlhpo.storage.base import Operation, OwnedStorage, SetParam, backend_of
 from aimlhpo.storage.retry import first_line, is_outage
 from aimlhpo.storage.study import STUDY_ATTR, load_study
@@ -211,8 +210,8 @@ class SamplingChild:
             return SamplingRefusal(first_line(error) if is_outage(error) else str(error), is_outage(error))
 
     def _load(self) -> Sampling:
-        study = load_study(self._config, pruner=make_pruner(self._config.optuna.pruner))
-        study.sampler = sampler_of(self._config, study.user_attrs[STUDY_ATTR]["seed"])
+        study = load_study(self._config)
+        use_strategies(study, self._config)
         study._storage = self._storage = SuggestedStorage(study._storage, backend_of(study._storage))
         study.get_trials(deepcopy=False)  # the storage keeps what it has read
         gc.freeze()

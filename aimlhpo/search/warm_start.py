@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from aimlhpo.config.load import load_paths, load_snapshot
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
+from aimlhpo.search.automatic import keep_choice
 from aimlhpo.search.grid import queue_of
 from aimlhpo.space.dependencies import NOTHING
 from aimlhpo.space.distributions import NearestInLog, Positions, Texts
@@ -57,6 +58,7 @@ def begin_study(config: Config, *, allow_changes: bool = False) -> optuna.Study:
 
     def prepare(study: optuna.Study) -> None:
         """Runs under the ledger's lock."""
+        keep_choice(study, config)
         queue = queue_of(study, config)
         if queue is not None:
             queue.begin()

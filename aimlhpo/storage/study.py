@@ -31,9 +31,6 @@ from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import disconnect_storage, file_of, open_storage, without_experimental_warnings
 
 if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
-
     from aimlhpo.config.schema import Config
 
 STUDY_ATTR = "aimlhpo"
@@ -41,16 +38,14 @@ DRAWN = "grid"  # in that attribute: the values of a grid's random parameters
 _PUT_BACK = "put the old value back, or give the new study another name"
 
 
-def find_study(
-    config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
-) -> optuna.Study | None:
+def find_study(config: Config) -> optuna.Study | None:
     """The study, if there is one. Opens the storage once, and never makes one that is not there."""
     path = file_of(config.optuna.storage)
     if path is not None and not path.exists():  # opening would make it
         return None
     storage = open_storage(config.optuna.storage)
     try:
-        return optuna.load_study(study_name=config.optuna.study_name, storage=storage, sampler=sampler, pruner=pruner)
+        return optuna.load_study(study_name=config.optuna.study_name, storage=storage)
     except Exception as error:
         disconnect_storage(storage)
         if isinstance(error, KeyError):
@@ -58,12 +53,12 @@ def find_study(
         raise
 
 
-def load_study(config: Config, *, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
+def load_study(config: Config) -> optuna.Study:
     """Load the study. Raises StorageError where the storage cannot be reached.
 
     Raises StudyError where there is none, or where another directory than save_path has its locks.
     """
-    study = find_study(config, sampler=sampler, pruner=pruner)
+    study = find_study(config)
     if study is None:
         raise StudyError(no_such_study(config))
     problem = _kept_elsewhere(study, config)

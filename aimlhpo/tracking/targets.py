@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.errors import Problem
+from aimlhpo.search.automatic import strategies
 from aimlhpo.storage.study import STUDY_ATTR
 from aimlhpo.tracking.mlflow import MlflowTarget
 from aimlhpo.tracking.run import RunReader, StudyEntry, Target
@@ -43,10 +44,10 @@ def tracking_problems(config: Config) -> Iterator[Problem]:
 
 def make_targets(config: Config, study: optuna.Study) -> list[Target]:
     """A target for each tool that is asked for; nothing is opened or imported yet."""
-    section = config.optuna
+    section, chosen = config.optuna, strategies(config, study)
     parameters = {
-        "sampler": section.sampler.type if section.sampler else "TPESampler",
-        "pruner": section.pruner.type if section.pruner else "MedianPruner",
+        "sampler": chosen.sampler.type,
+        "pruner": chosen.pruner.type,
         "n_trials": section.n_trials,
         "seed": study.user_attrs[STUDY_ATTR]["seed"],
         "metric": section.metric,

@@ -53,6 +53,7 @@ FIXED_CMA_ES = sampler("PartialFixedSampler", fixed_params={"kind": "a"}, base_s
     [
         (ALL, {**TWO, **sampler("CmaEsSampler")}, "sampler: type", "CmaEsSampler cannot optimize 2 metrics"),
         (ALL, {**TWO, **FIXED_CMA_ES}, "sampler: base_sampler: type", "CmaEsSampler cannot optimize 2 metrics"),
+        (ALL, {**TWO, **sampler("RungTPESampler")}, "sampler: type", "compares trials by one reported metric"),
         ({"kind": KIND}, sampler("CmaEsSampler"), "sampler: type", "every parameter is categorical"),
         (
             {"kind": KIND, "model:x": where_given(X)}, sampler("CmaEsSampler"),
@@ -181,7 +182,7 @@ def test_a_dry_run_finds_what_a_sampler_of_the_users_own_cannot_do(study: Any, t
         ({"kind": KIND, "model:x": where_given(X)}, sampler("QMCSampler"), "QMCSampler draws x at random"),
         (ALL, sampler("CmaEsSampler"), "CmaEsSampler draws kind at random"),
         ({"kind": KIND, "model:x": where_given(X)}, sampler("GPSampler"), "GPSampler draws x at random"),
-        ({"kind": KIND, "model:x": where_given(X)}, {"sampler": None}, "group: true takes together"),
+        ({"kind": KIND, "model:x": where_given(X)}, sampler("TPESampler"), "group: true takes together"),
         (ALL, {"constraints": "a <= 1"}, "RandomSampler samples without regard to the constraints"),
         (ALL, {**sampler("TPESampler"), "constraints": "x_sen <= 1"}, "'x_sen'; did you mean x_seen?"),
         (ALL, {**sampler("TPESampler"), "constraints": "val_los <= 1"}, "'val_los'; did you mean val_loss?"),

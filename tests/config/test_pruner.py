@@ -117,7 +117,8 @@ def test_asha_by_promotion(files: Files) -> None:
 @pytest.mark.parametrize(
     ("pruner", "where", "found"),
     [
-        ("type: ASHA", "max_resource", "is missing"),
+        ("type: ASHA, brackets: 2", "max_resource", "is missing, and brackets 2 needs it"),
+        ("type: auto, patience: 3", "patience", "auto takes no arguments"),
         (f"{ASHA}, mode: promote", "mode", "'promote' is no mode of ASHA"),
         (f"{ASHA}, reduction_factor: 1", "reduction_factor", "1 is too small"),
         (f"{ASHA}, min_resource: 30", "max_resource", "27 is not more than min_resource, 30"),

@@ -56,10 +56,10 @@ def test_every_pruner_of_optuna_is_made_without_a_warning(name: str) -> None:
     assert type(pruner).__name__ == name
 
 
-def test_defaults_are_those_of_optuna() -> None:
-    assert isinstance(make_sampler(None, 1), optuna.samplers.TPESampler)
-    assert isinstance(make_pruner(None), optuna.pruners.MedianPruner)
-    assert check_strategy("sampler", None) == []
+def test_what_is_chosen_takes_no_arguments() -> None:
+    assert check_strategy("sampler", None) == check_strategy("sampler", section("auto")) == []
+    (problem,) = check_strategy("sampler", section("auto", n_startup_trials=3))
+    assert (problem.where, problem.found) == ("optuna: sampler: n_startup_trials", "auto takes no arguments")
 
 
 def test_a_default_for_an_argument_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from optuna.samplers import NSGAIISampler, PartialFixedSampler, RandomSampler, T
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError
-from aimlhpo.search.samplers import ALL, BoundedSampler, bounded, choose, pareto_ranks, reseed
+from aimlhpo.search.bounded import ALL, BoundedSampler, bounded, choose, pareto_ranks
+from aimlhpo.search.samplers import reseed
 from tests.project import Project
 
 

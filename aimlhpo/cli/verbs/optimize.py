@@ -19,10 +19,10 @@ from aimlhpo.cli.messages import bold, green, print_notes, print_nothing_to_do, 
 from aimlhpo.cli.verbs.results import print_results
 from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.config.command import command_spec
-from aimlhpo.config.overrides import DEFAULTS
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.results.table import write_results
+from aimlhpo.search.automatic import strategies, strategies_now
 from aimlhpo.search.building import check_strategy, class_named, options
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
@@ -87,11 +87,15 @@ def _show_strategy(config: Config, kind: str) -> int:
     problems = check_strategy(kind, section)
     if problems:
         raise ConfigError(problems)
-    name, given = (section.type, section.arguments) if section else (DEFAULTS[kind], {})
+    chosen = strategies_now(config)
+    used = chosen.sampler if kind == "sampler" else chosen.pruner
+    name, given = used.type, used.arguments
     rows = []
     for option, parameter in options(class_named(kind, name)).items():
         default = "needed" if parameter.default is parameter.empty else f"default {show(parameter.default)}"
         rows.append((option, f"{show(given[option])} ({default})" if option in given else default))
+    if kind in chosen.automatic:
+        print(f"{kind}: {chosen.in_words(kind)}\n")
     print(f"{bold(name)}: set an option with {kind}.OPTION=VALUE, or in the YAML under optuna: {kind}\n")
     print_rows(rows)
     return ExitCode.DONE
@@ -102,6 +106,11 @@ def _begin_study(config: Config, arguments: Namespace) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = begin_study(config, allow_changes=arguments.allow_changes)
     config.write_snapshot()
+    chosen = strategies(config, study)
+    if chosen.automatic and grid_of(config.space) is None:
+        print(
+            "; ".join(f"{kind} {chosen.in_words(kind)}" for kind in ("sampler", "pruner") if kind in chosen.automatic)
+        )
     # The objective is read live: trials of a reloaded study may have been made with another text of it.
     stored = (value for key, value in study.user_attrs.items() if key.startswith("aimlhpo:provenance:"))
     known = {provenance.get("objective_sha256") for provenance in stored}

@@ -50,6 +50,8 @@ def screen(status: Status, config: Config) -> Iterator[str]:
     )
     if status.ended:
         yield f"ended    by {status.ended}" + (f" ({counts.running} still run)" if counts.running else "")
+    if status.search:
+        yield f"search   {status.search}"
     yield from (f"warm     {summary}" for summary in status.taken_over)
     if status.feasible is not None:
         yield f"feasible {status.feasible} of {counts.complete} complete trials"

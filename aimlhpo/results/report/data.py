@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -26,6 +27,7 @@ from aimlhpo.errors import show, storage_kind
 from aimlhpo.results.best import BestTrial, describe_best
 from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.search.asha import ASHA
+from aimlhpo.search.automatic import strategies
 from aimlhpo.search.building import make_pruner
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import import_summaries
@@ -232,7 +234,7 @@ def read_report(study: optuna.Study, config: Config, *, importances: bool = True
         spans=tuple(thinned(spans, MOST_SPANS)),
         n_spans=len(spans),
         importances=tuple(_importances(study, complete, config)) if importances else (),
-        rungs=rung_correlation(complete, config),
+        rungs=rung_correlation(complete, make_pruner(strategies(config, study).pruner)),
         constraints={
             text: (sum(holds({text: trial.constraints.get(text, 1.0)}) for trial in complete), len(complete))
             for text in config.optuna.constraints
@@ -428,18 +430,18 @@ def _summary(method: str, metric: str, found: Sequence[Mapping[str, float]], tri
     )
 
 
-def rung_correlation(complete: Sequence[FrozenTrial], config: Config) -> RungCorrelation | None:
+def rung_correlation(complete: Sequence[FrozenTrial], pruner: BasePruner) -> RungCorrelation | None:
     """How well early reports tell the last; rungs are ASHA's, or an eighth, a quarter and half of the reports."""
     import pandas
 
     curves: list[dict[int, float]] = [trial.intermediate_values for trial in complete if trial.intermediate_values]
     if len(curves) < LEAST_PAIRS:
         return None
-    pruner = make_pruner(config.optuna.pruner)
     columns: dict[str, list[float | None]] = {}
-    if isinstance(pruner, ASHA):
-        for rung in pruner.ladder.resources:
-            columns[f"rung {rung}"] = [pruner.ladder.value_at(rung, curve) for curve in curves]
+    ladder = pruner.ladder_of(complete) if isinstance(pruner, ASHA) else None
+    if ladder is not None and ladder.resources:
+        for rung in ladder.resources:
+            columns[f"rung {rung}"] = [ladder.value_at(rung, curve) for curve in curves]
     else:
         steps = sorted(max(curves, key=lambda curve: len(list(curve))))
         for share in (8, 4, 2):

@@ -1,0 +1,106 @@
+"""A sampler that models a study at one rung: what BOHB does (Falkner et al. 2018), with multivariate TPE.
+
+Values of trials that were stopped at different steps cannot be compared. So the sampler looks at the highest rung that
+has enough results, the end of the training being the highest one, and takes each trial that has got there with its
+value there: complete, pruned and running ones alike. Early in a study that is a low rung, with many results; later the
+final values.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import optuna
+from optuna.samplers import TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from aimlhpo.search.asha import ASHA, ranked
+from aimlhpo.search.bounded import MOST, BoundedSampler, BoundedStudy
+
+_OPEN_WITH_ONE_WORKER = 2
+
+
+class RungTPESampler(BoundedSampler):
+    """TPE, fitted on the highest rung that at least `enough` trials have reached; on the lowest where none has so many.
+
+    The rungs are those of the study's pruner where that is ASHA, and otherwise learned in the same way. Trials that
+    have not reached the rung are left out, but for running ones, which TPE takes for bad ones so as not to suggest them
+    again. The other arguments are those of Optuna's TPESampler.
+    """
+
+    def __init__(
+        self,
+        n_startup_trials: int = 10,
+        n_ei_candidates: int = 24,
+        group: bool = False,
+        enough: int = 10,
+        seed: int | None = None,
+    ) -> None:
+        inner = TPESampler(
+            n_startup_trials=n_startup_trials,
+            n_ei_candidates=n_ei_candidates,
+            group=group,
+            seed=seed,
+            multivariate=True,
+            constant_liar=True,
+        )
+        super().__init__(inner, MOST[TPESampler])
+        self.enough = enough
+        self._learned = ASHA()
+
+    def __str__(self) -> str:
+        return "RungTPESampler"
+
+    def _view(self, study: optuna.Study) -> BoundedStudy:
+        pruner = study.pruner if isinstance(study.pruner, ASHA) else self._learned
+        return _StudyAtRung(study, self.most, self.enough, pruner)
+
+
+class _StudyAtRung(BoundedStudy):
+    """A study whose trials have the values of one rung."""
+
+    def __init__(self, study: optuna.Study, most: int, enough: int, pruner: ASHA) -> None:
+        super().__init__(study, most)
+        self._enough, self._pruner = enough, pruner
+
+    @cached_property
+    def shown(self) -> Sequence[FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False)
+        values = self._values(trials)
+        kept = set(values)
+        if len(values) > self.most:
+            best = ranked(values, maximize=self.study.direction == StudyDirection.MAXIMIZE)[: self.most // 4]
+            newest = sorted(values.keys() - set(best), reverse=True)
+            kept = {*best, *newest[: self.most - len(best)]}
+        shown = []
+        for trial in trials:
+            if trial.number in kept:
+                trial = copy.copy(trial)
+                trial.state, trial.values = TrialState.COMPLETE, [values[trial.number]]
+                shown.append(trial)
+            elif trial.state == TrialState.RUNNING and trial.number not in values:
+                shown.append(trial)
+        return shown
+
+    def _values(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
+        """What trials have reached at the highest rung with enough results, by trial number."""
+        # With one worker, at most the trial that runs and the one to sample are open. What the running one has reported
+        # by now is a matter of timing, and the same seed is to suggest the same values.
+        if sum(trial.state == TrialState.RUNNING for trial in trials) <= _OPEN_WITH_ONE_WORKER:
+            trials = [trial for trial in trials if trial.state != TrialState.RUNNING]
+        best = {trial.number: trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE}
+        ladder = self._pruner.ladder_of(trials)
+        for rung in reversed(ladder.resources):
+            if len(best) >= self._enough:
+                break
+            here: dict[int, float] = {}
+            for trial in trials:
+                value = ladder.value_at(rung, trial.intermediate_values) if trial.intermediate_values else None
+                if value is not None and not math.isnan(value) and trial.state != TrialState.FAIL:
+                    here[trial.number] = value
+            best = here if len(here) > len(best) else best
+        return best

@@ -1,0 +1,113 @@
+"""How fast a search finds a good configuration, in virtual time.
+
+    python -m benchmarks.search --task FILE.npz [FILE.npz ...] --workers 8,64 --seeds 10 --json OUT
+    python -m benchmarks.search [--full] [--docs]
+
+Without `--task`, all tasks that come with the benchmark are searched; with `--docs`, what came of it is written to
+docs/search.md. The budget is given in whole trainings. OUT is a list with an entry for each task, method and number of
+workers: "epochs_to_5_percent" and "epochs_to_1_percent" hold, for each seed, the epochs that all workers together had
+trained when the best trial so far came within so many percent of the way from the best value known to the median of
+random configurations, or null; "regret" holds that part of the way at the end of the budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import optuna
+
+from benchmarks.search.figures import Row, means, plot, row_of, table
+from benchmarks.search.functions import FUNCTIONS, LYING
+from benchmarks.search.methods import DEFAULT, METHODS, OPTUNA
+from benchmarks.search.simulation import Search, search
+from benchmarks.search.task import TASKS, Task, load
+
+DOCS = Path(__file__).parents[2] / "docs"
+_PART = r"<!-- {0} -->\n.*?<!-- end of {0} -->"
+
+
+@cache
+def _task(name: str) -> Task:
+    return (FUNCTIONS | LYING).get(name) or load(Path(name))
+
+
+def trainings(workers: int) -> int:
+    """The budget in whole trainings, where none is given: 60, and 300 with 64 workers."""
+    return max(60, 300 * workers // 64)
+
+
+def _search(job: tuple[str, str, int, int, int]) -> Search:
+    name, method, workers, budget, seed = job
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    return search(METHODS[method], _task(name), workers, budget, seed)
+
+
+def run(
+    tasks: Sequence[str], methods: Sequence[str], workers: Sequence[int], seeds: int, budget: int | None
+) -> list[Row]:
+    """Search each task with each method and number of workers, and print each result."""
+    rows = []
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for name in tasks:
+            task = _task(name)
+            for count in workers:
+                epochs = task.epochs * (budget or trainings(count))
+                for method in methods:
+                    jobs = [(name, method, count, epochs, seed) for seed in range(seeds)]
+                    rows.append(row_of(task.name, method, count, epochs, list(pool.map(_search, jobs))))
+                    print(json.dumps({key: rows[-1][key] for key in list(rows[-1])[:5]}), flush=True)
+    return rows
+
+
+def _write_docs(rows: Sequence[Row]) -> None:
+    """Put the tables and the picture into docs/search.md."""
+    page = DOCS / "search.md"
+    text = page.read_text()
+    for name, part in (("tasks", table(rows)), ("means", means(rows))):
+        whole = f"<!-- {name} -->\n{part}\n<!-- end of {name} -->"
+        text = re.sub(_PART.format(name), lambda match, whole=whole: whole, text, flags=re.DOTALL)
+    page.write_text(text)
+    plot(rows, DOCS / "search.svg")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = [str(file) for file in sorted(TASKS.glob("*.npz"))] + list(FUNCTIONS)
+    parser.add_argument("--task", nargs="+", help=f"recorded tasks, or formulas: {', '.join(FUNCTIONS | LYING)}")
+    parser.add_argument("--workers", default="8,64", help="numbers of asynchronous workers")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget", type=int, help="whole trainings; 60, and 300 with 64 workers, where not given")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[DEFAULT, OPTUNA])
+    parser.add_argument("--json", type=Path, help="where the figures of each seed go")
+    parser.add_argument("--full", action="store_true", help="20 seeds, all methods, and one worker, too")
+    parser.add_argument("--docs", action="store_true", help="write the figures to docs/search.md")
+    parser.add_argument("--from", type=Path, nargs="+", dest="saved", help="take figures from files: search nothing")
+    options = parser.parse_args(arguments)
+    if options.full:
+        options.seeds, options.workers, options.methods = 20, "1,8,64", list(METHODS)
+    counts = [int(count) for count in options.workers.split(",")]
+    if options.saved:
+        rows = [row for file in options.saved for row in json.loads(file.read_text())]
+    else:
+        rows = run(options.task or known, options.methods, counts, options.seeds, options.budget)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+    if options.docs:
+        _write_docs(rows)
+    if {DEFAULT, OPTUNA} <= set(options.methods):
+        print(f"\n{table(rows)}\n\n{means(rows)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What the benchmark compares: aimlhpo's default, as it is chosen for a real configuration, and Optuna's."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from aimlhpo.check.settings import load_config
+from aimlhpo.config.schema import Config
+from aimlhpo.search.automatic import strategies
+from aimlhpo.search.bounded import bounded
+from aimlhpo.search.building import make_pruner, make_sampler
+from benchmarks.search.simulation import Method
+from benchmarks.search.task import Task
+
+DEFAULT, OPTUNA = "aimlhpo default", "optuna default"
+
+
+@cache
+def config_of(task: Task, trials: int) -> Config:
+    """A configuration that searches the task, with nothing said about how."""
+    with tempfile.TemporaryDirectory() as folder:
+        objective, hyperparameters, model = (Path(folder, name) for name in ("objective.py", "h.yml", "m.yml"))
+        objective.touch()
+        model.write_text("{}")
+        optuna: dict[str, Any] = {"study_name": "search", "objective": str(objective), "n_trials": trials}
+        optuna["save_path"] = folder
+        optuna["parameters"] = {entry["name"]: _parameter(entry) for entry in task.space}
+        hyperparameters.write_text(yaml.safe_dump({"optuna": optuna}, sort_keys=False))
+        return load_config(hyperparameters, model)
+
+
+def _parameter(entry: Any) -> dict[str, Any]:
+    if entry["type"] == "categorical":
+        settings = {"choices": entry["choices"]}
+    else:
+        settings = {"low": entry["low"], "high": entry["high"], "log": bool(entry.get("log"))}
+    dependencies = [
+        {"type": "optimize_iff", "on": name, "conditions": [{"type": "in", "compare_value": values}]}
+        for name, values in entry.get("when", {}).items()
+    ]
+    return {"type": entry["type"], "settings": settings, **({"dependency": dependencies[0]} if dependencies else {})}
+
+
+def _default(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampler, BasePruner]:
+    chosen = strategies(config_of(task, trials))
+    return bounded(make_sampler(chosen.sampler, seed)), make_pruner(chosen.pruner)
+
+
+def _default_unpruned(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampler, BasePruner]:
+    return bounded(TPESampler(seed=seed)), NopPruner()
+
+
+def _optuna(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampler, BasePruner]:
+    return TPESampler(seed=seed), MedianPruner()
+
+
+def _random(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampler, BasePruner]:
+    return RandomSampler(seed=seed), NopPruner()
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(DEFAULT, _default),
+        Method(OPTUNA, _optuna, ahead=False),
+        Method("TPE, no pruning", _default_unpruned),
+        Method("random, no pruning", _random),
+    )
+}
+"""By name; the first two are always run."""
