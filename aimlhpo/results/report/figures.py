@@ -13,6 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optuna
+import optuna.visualization
+import optuna.visualization.matplotlib
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError, Problem
@@ -155,16 +157,12 @@ def _optuna(name: str, section: str, title: str, note: str, function: str, study
     """A figure that `optuna.visualization` and its matplotlib twin draw."""
 
     def plotly() -> Plot:
-        import optuna.visualization as drawing
-
         with _quiet():
-            return _styled(getattr(drawing, function)(study, **keys))
+            return _styled(getattr(optuna.visualization, function)(study, **keys))
 
     def matplotlib() -> Drawing:
-        import optuna.visualization.matplotlib as drawing
-
         with _quiet():
-            axes = getattr(drawing, function)(study, **keys)
+            axes = getattr(optuna.visualization.matplotlib, function)(study, **keys)
         figure: Drawing = getattr(axes, "flat", [axes])[0].figure
         return figure
 
@@ -195,6 +193,12 @@ def _own(name: str, section: str, title: str, note: str, drawers: Drawers, repor
     return Figure(name, section, title, note, lambda: _styled(plotly(report)), lambda: matplotlib(report))
 
 
+def _new_plot() -> Plot:
+    from plotly.graph_objects import Figure as Plot
+
+    return Plot()
+
+
 def _axes(width: float = 8.0, height: float = 4.5) -> Any:
     from matplotlib.figure import Figure as Drawing
 
@@ -209,9 +213,7 @@ def _best_line(history: MetricHistory) -> tuple[list[int], list[float]]:
 
 
 def _plot_history(history: MetricHistory, report: StudyReport) -> Plot:
-    from plotly.graph_objects import Figure as Plot
-
-    plot = Plot()
+    plot = _new_plot()
     for feasible, name, colour in ((True, "complete", COLOURS["COMPLETE"]), (False, "infeasible", COLOURS["WAITING"])):
         points = [(number, value) for number, value, holds in history.points if holds == feasible]
         if points:
@@ -241,9 +243,7 @@ def _draw_history(history: MetricHistory, report: StudyReport) -> Drawing:
 
 
 def _plot_curves(report: StudyReport) -> Plot:
-    from plotly.graph_objects import Figure as Plot
-
-    plot, best = Plot(), {trial.number for trial in report.best}
+    plot, best = _new_plot(), {trial.number for trial in report.best}
     for state, colour in COLOURS.items():  # one line with gaps for all trials of a state: browsers draw that faster
         curves = [curve for curve in report.curves if curve.state == state and curve.number not in best]
         if curves:
@@ -279,12 +279,10 @@ def _reported(report: StudyReport) -> str:
 
 
 def _plot_rungs(report: StudyReport) -> Plot:
-    from plotly.graph_objects import Figure as Plot
-
     rungs = report.rungs
     assert rungs is not None
     texts = [["-" if value is None else f"{value:.2f}" for value in row] for row in rungs.matrix]
-    return Plot().add_heatmap(
+    return _new_plot().add_heatmap(
         x=rungs.labels, y=rungs.labels, z=rungs.matrix, zmin=-1, zmax=1, colorscale="RdBu_r", zmid=0, text=texts,
         texttemplate="%{text}", hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
     ).update_yaxes(autorange="reversed")  # fmt: skip
@@ -316,12 +314,10 @@ def hours_bars(report: StudyReport) -> list[tuple[str, float, str]]:
 
 
 def _plot_hours(report: StudyReport) -> Plot:
-    from plotly.graph_objects import Figure as Plot
-
     labels, values, colours = zip(*hours_bars(report), strict=True)
     shown = [label if len(label) <= 34 else f"{label[:33]}\N{HORIZONTAL ELLIPSIS}" for label in labels]
     return (
-        Plot()
+        _new_plot()
         .add_bar(y=shown, x=values, orientation="h", marker={"color": colours}, text=[f"{v:.3g}" for v in values])
         .update_layout(xaxis_title=report.hours.unit, height=90 + 34 * len(labels))
         .update_yaxes(autorange="reversed", automargin=True)
@@ -338,9 +334,7 @@ def _draw_hours(report: StudyReport) -> Drawing:
 
 
 def _plot_timeline(report: StudyReport) -> Plot:
-    from plotly.graph_objects import Figure as Plot
-
-    plot, workers = Plot(), sorted({span.worker for span in report.spans})
+    plot, workers = _new_plot(), sorted({span.worker for span in report.spans})
     for state, colour in COLOURS.items():
         spans = [span for span in report.spans if span.state == state]
         if spans:
@@ -384,11 +378,9 @@ def _errors(importance: Importance) -> tuple[list[float], list[float]]:
 
 
 def _plot_importance(importance: Importance, report: StudyReport) -> Plot:
-    from plotly.graph_objects import Figure as Plot
-
     above, below = _errors(importance)
     return (
-        Plot()
+        _new_plot()
         .add_bar(
             y=importance.names, x=importance.means, orientation="h", marker={"color": COLOURS["COMPLETE"]},
             error_x={"type": "data", "symmetric": False, "array": above, "arrayminus": below},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+import pandas
 
 from aimlhpo.config.load import load_target
 from aimlhpo.errors import StudyError, show_number
@@ -18,7 +19,6 @@ from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import read_record
 
 if TYPE_CHECKING:
-    import pandas
     from optuna.trial import FrozenTrial
     from plotly.graph_objects import Figure as Plot
 
@@ -80,8 +80,6 @@ class OpenedStudy:
     @property
     def trials(self) -> pandas.DataFrame:
         """All trials by number: state, `params_*`, metrics, and what each has cost."""
-        import pandas
-
         unit = self._data.hours.unit.replace("-", "_").lower()
         rows = [
             {
@@ -99,16 +97,12 @@ class OpenedStudy:
     @property
     def reports(self) -> pandas.DataFrame:
         """Everything that trials have reported: number, step and value."""
-        import pandas
-
         rows = [(t.number, step, value) for t in self.study.trials for step, value in t.intermediate_values.items()]
         return pandas.DataFrame(rows, columns=["number", "step", "value"])
 
     @property
     def failures(self) -> pandas.DataFrame:
         """Failed trials, the newest first, with cause, error and the last lines of their logs."""
-        import pandas
-
         columns = ["number", "cause", "worker", "end", "error", "lines"]
         rows = [[getattr(failure, name) for name in columns] for failure in self._data.failures]
         return pandas.DataFrame(rows, columns=columns)

@@ -72,10 +72,9 @@ def write_figures(study: optuna.Study, config: Config, directory: Path, formats:
     One that cannot be drawn is left out, with a warning. Raises what `write_report` raises.
     """
     require_extra()
-    import matplotlib
-
-    matplotlib.use("agg")
     from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
 
     directory.mkdir(parents=True, exist_ok=True)
     written, report = [], read_report(study, config)
