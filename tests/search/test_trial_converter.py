@@ -245,7 +245,7 @@ def test_the_study_itself_is_no_other_study(tmp_path: Path) -> None:
         ({}, "optuna: warm_start_from", "names no study"),
         ({"study": "b"}, "optuna: warm_start_from: study", "did you mean: study_name"),
         ({"path": "a", "study_name": "b"}, "optuna: warm_start_from", "one of the two ways"),
-        ({"study_name": "b", "storage": "mydb.db"}, "optuna: warm_start_from: storage", "sqlite:///mydb.db"),
+        ({"study_name": "b", "storage": "studies"}, "optuna: warm_start_from: storage", "is not a storage"),
         ({"name": "b", "study_name": "b"}, "optuna: warm_start_from: name", "legal: path, study_name, storage"),
     ],
 )

@@ -18,13 +18,23 @@ CAN_IMPORT, CANNOT_IMPORT = 0, 1
 
 
 def fake_python(directory: Path, name: str, imports: int = CAN_IMPORT) -> Path:
-    """A `python` that says its name and its last argument, and can or cannot import aimlhpo."""
+    """A `python` that says its name and its last argument; asked by code, it can or cannot import aimlhpo.
+
+    The agent is run by code, too, where aimlhpo is not among the installed packages.
+    """
     directory.mkdir(parents=True)
     python = directory / "python"
-    python.write_text(
-        f'#!/bin/bash\nfor word; do [ "$word" = -c ] && {{ echo "No module named x" >&2; exit {imports}; }}; done\n'
-        f'echo "{name}: ${{@: -1}}"\n'
-    )
+    python.write_text(f"""\
+#!/bin/bash
+for word; do
+    if [ "$before" = -c ] && [[ $word != *runpy* ]]; then
+        echo "No module named x" >&2
+        exit {imports}
+    fi
+    before=$word
+done
+echo "{name}: ${{@: -1}}"
+""")
     python.chmod(0o755)
     return python
 
