@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -32,7 +33,7 @@ def test_the_secret_url_needs_the_password(postgresql_server: PostgreSQL) -> Non
     url = postgresql_server.secret_url()
     variable = f"${{{postgresql_server.password_variable}}}"
     assert variable in url
-    with psycopg.connect(url.replace(variable, postgresql_server.password)) as connection:
+    with psycopg.connect(url.replace(variable, quote(postgresql_server.password, safe=""))) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(url.replace(variable, "wrong"))
