@@ -268,8 +268,8 @@ class StorageClient:
     def _after_claims(self, done: BatchResult) -> None:
         """Have the parameters of the claimed trials sampled."""
         made = [claim for claim in done.answer.claims.values() if isinstance(claim, Claim)]
-        # While the sampling process loads, the storage thread samples a study's first trials, those claimed ahead with
-        # them: there is next to nothing that a sampler could learn from, so it takes no time.
+        # While the sampling process loads, the storage thread samples a study's first trials, and those claimed ahead
+        # with them: there is next to nothing that a sampler could learn from, so it takes no time.
         are_first = not self._can_ask_process and all(claim.number < 2 * self._slots for claim in made)
         if made and self._sampling is not None and not are_first:
             executor, process = self._sampling

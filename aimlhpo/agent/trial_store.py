@@ -35,6 +35,7 @@ from aimlhpo.objective.messages import (
     SetAttribute,
     SuggestRequest,
 )
+from aimlhpo.results.best import best_trials
 from aimlhpo.results.table import ResultsWriter
 from aimlhpo.search.asha import ASHA
 from aimlhpo.search.samplers import one_metric
@@ -423,11 +424,7 @@ class TrialStore:
             gc.freeze()  # spare the garbage collector the loaded study: looking through it stops all threads
         best = None
         if len(self._study.directions) == 1:
-            try:
-                trial = self._study.best_trial
-                best = trial.number, float(trial.values[0])
-            except ValueError:  # none yet
-                pass
+            best = next(((trial.number, float(trial.values[0])) for trial in best_trials(self._study)), None)
         return StudySnapshot(counts, best, longest, ended)
 
     def tidy(self) -> None:

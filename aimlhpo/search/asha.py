@@ -21,6 +21,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.config.optuna_section import AUTO
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, listing, show
 from aimlhpo.objective.messages import Pause
 from aimlhpo.storage.base import PAUSED, OpenTrial
@@ -96,7 +97,6 @@ def ranked(values: Mapping[int, float], *, maximize: bool) -> list[int]:
     return sorted(values, key=lambda number: (math.isnan(values[number]), sign * values[number], number))
 
 
-AUTO = "auto"
 WHOLE = 6
 """Trials, the first ones of a study, that are trained to the end, where the rungs are learned."""
 

@@ -73,7 +73,7 @@ class JournalLock:
                 os.symlink(self._text, self._link)
                 break
             except FileExistsError:
-                pass
+                pass  # whose it is decides what to do, below
             except OSError as error:
                 if error.errno in _NO_LINKS:
                     return  # nor can plain Optuna make one here

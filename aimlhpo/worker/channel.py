@@ -10,12 +10,29 @@ import itertools
 import os
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
 from aimlhpo.objective.messages import Answer, Assignment, Decision, ReadRequest, Stop, SuggestRequest
+
+
+def start_receiving(connection: Connection, take: Callable[[object], None]) -> None:
+    """Have a thread hand each message to `take`; it ends this process when the other end is gone."""
+
+    def receive() -> None:
+        try:
+            while True:
+                take(connection.recv())
+        except (EOFError, OSError):
+            os._exit(1)
+        except Exception:  # noqa: BLE001 -- the trial would wait for ever for what cannot be read
+            traceback.print_exc()
+            os._exit(1)
+
+    threading.Thread(target=receive, name="channel", daemon=True).start()
 
 
 class PipeChannel:
@@ -37,7 +54,7 @@ class PipeChannel:
 
     def start(self) -> None:
         """Begin to receive."""
-        threading.Thread(target=self._receive, name="channel", daemon=True).start()
+        start_receiving(self._connection, self._take)
 
     def send(self, message: object) -> None:
         """Send to the agent; any thread may."""
@@ -89,26 +106,18 @@ class PipeChannel:
             self._running, self._decision = assignment, None
             self._decided.notify_all()
 
-    def _receive(self) -> None:
-        try:
-            while True:
-                message = self._connection.recv()
-                match message:
-                    case Assignment():
-                        self._begin(message)
-                        self.assignments.put(message)
-                    case Stop():
-                        self.assignments.put(message)
-                    case Answer():
-                        if (asker := self._asked.get(message.question)) is not None:
-                            asker.put(message)
-                    case Decision():
-                        with self._decided:
-                            if self._running is not None and self._running.number == message.number:
-                                self._decision = message
-                                self._decided.notify_all()
-        except (EOFError, OSError):
-            os._exit(1)
-        except Exception:  # noqa: BLE001 -- the trial would wait for ever for what cannot be read
-            traceback.print_exc()
-            os._exit(1)
+    def _take(self, message: object) -> None:
+        match message:
+            case Assignment():
+                self._begin(message)
+                self.assignments.put(message)
+            case Stop():
+                self.assignments.put(message)
+            case Answer():
+                if (asker := self._asked.get(message.question)) is not None:
+                    asker.put(message)
+            case Decision():
+                with self._decided:
+                    if self._running is not None and self._running.number == message.number:
+                        self._decision = message
+                        self._decided.notify_all()

@@ -6,9 +6,7 @@ told: each answer says what it answers, and waits in the rank until that is aske
 
 from __future__ import annotations
 
-import os
 import threading
-import traceback
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any, Protocol
 
 from aimlhpo.objective.messages import Answer, Assignment, ReadRequest, SuggestRequest
 from aimlhpo.objective.trial import Channel
+from aimlhpo.worker.channel import start_receiving
 
 _NEXT_DECISION = "decision"  # of a rank that does not report, and so knows of no step
 
@@ -84,12 +83,11 @@ class FollowingChannel:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
         self._trials: SimpleQueue[Begin] = SimpleQueue()
         self._change = threading.Condition()  # guards the next two
         self._answers: dict[Hashable, list[Answer]] = defaultdict(list)
         self._done = False
-        threading.Thread(target=self._receive, name="channel", daemon=True).start()
+        start_receiving(connection, self._take)
 
     def next_trial(self) -> Begin:
         """Wait for rank 0 to begin one."""
@@ -111,27 +109,19 @@ class FollowingChannel:
                 raise RankZeroIsDone
             return self._answers[question].pop(0).get()
 
-    def _receive(self) -> None:
-        try:
-            while True:
-                message = self._connection.recv()
-                with self._change:
-                    match message:
-                        case Begin():
-                            self._answers.clear()
-                            self._done = False
-                            self._trials.put(message)
-                        case SharedAnswer():
-                            for question in message.questions:
-                                self._answers[question].append(message.answer)
-                        case None:  # rank 0 has ended the trial
-                            self._done = True
-                    self._change.notify_all()
-        except (EOFError, OSError):
-            os._exit(1)
-        except Exception:  # noqa: BLE001 -- the rank would wait for ever for what cannot be read
-            traceback.print_exc()
-            os._exit(1)
+    def _take(self, message: object) -> None:
+        with self._change:
+            match message:
+                case Begin():
+                    self._answers.clear()
+                    self._done = False
+                    self._trials.put(message)
+                case SharedAnswer():
+                    for question in message.questions:
+                        self._answers[question].append(message.answer)
+                case None:  # rank 0 has ended the trial
+                    self._done = True
+            self._change.notify_all()
 
 
 def _question(message: SuggestRequest | ReadRequest) -> Hashable:

@@ -95,7 +95,7 @@ def run_rank(connection: Connection, rank: int) -> None:
                 with relay.serving(trial):
                     objective.train(trial, trial.conf)
             except RankZeroIsDone:
-                pass
+                pass  # it decides how the trial has ended
             except BaseException as error:  # noqa: BLE001 -- told to rank 0, which fails the trial
                 if not is_pruned(error):
                     ended = RankEnded(cause_of(error), traceback.format_exc())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aimlhpo.cli.arguments import UsageError
@@ -46,11 +47,9 @@ def _await_end(config: Config, launcher: Launcher) -> None:
     """Wait until the jobs are gone, because their agents give back what they run, and nobody else may do so before."""
     deadline = time.monotonic() + _END_TIMEOUT
     while True:
-        try:
+        with suppress(SubmissionError):  # that SLURM does not answer for a moment is no reason to give up
             if not launcher.live_jobs(config.paths):
                 return
-        except SubmissionError:
-            pass  # that SLURM does not answer for a moment is no reason to give up what has begun
         if time.monotonic() > deadline:
             raise SubmissionError(
                 f"the jobs were cancelled, but are still in the queue after {_END_TIMEOUT:.0f} s: see squeue.\n"

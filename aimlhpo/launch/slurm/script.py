@@ -21,7 +21,6 @@ from aimlhpo.processes import run_module_code
 _SAFE = re.compile(r"[A-Za-z0-9_./:,@%+=\-\[\]*]+")
 _DIRECTIVE = re.compile("(het|pack)(job)", re.IGNORECASE)
 
-# Which Python `kernel:` or `bash:` have activated is known in the job alone.
 _ON_PATH = "$(command -v python || command -v python3 || :)"
 _PROBE = "import aimlhpo.config, optuna, submitit"
 

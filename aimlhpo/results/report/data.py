@@ -22,7 +22,6 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.config.overrides import DEFAULTS
 from aimlhpo.errors import show, storage_kind
 from aimlhpo.results.best import BestTrial, describe_best
 from aimlhpo.results.worker_log import WorkerLog
@@ -496,13 +495,15 @@ def _origin(study: optuna.Study, config: Config) -> Iterator[tuple[str, str]]:
     yield "metric", ", ".join(f"{d} {m}" for d, m in zip(options.direction, options.metric, strict=True))
     if options.constraints:
         yield "constraints", "; ".join(options.constraints)
-    for kind in ("sampler", "pruner"):
-        section = getattr(options, kind)
-        arguments = ", ".join(f"{k}={show(v)}" for k, v in (section.arguments if section else {}).items())
-        name = "grid" if kind == "sampler" and grid_of(config.space) is not None else None
-        if kind == "pruner" and section is None and len(options.metric) > 1:
-            name = "none"  # of several metrics, trials report none unless the section names it
-        yield kind, name or f"{section.type if section else DEFAULTS[kind]}({arguments})"
+    used = strategies(config, study)
+    for kind, section in (("sampler", used.sampler), ("pruner", used.pruner)):
+        arguments = ", ".join(f"{name}={show(value)}" for name, value in section.arguments.items())
+        told = f"{'auto: ' if kind in used.automatic else ''}{section.type}({arguments})"
+        if kind == "sampler" and grid_of(config.space) is not None:
+            told = "grid"
+        elif kind == "pruner" and options.reported_metric is None:
+            told = "none"  # of several metrics, trials report none unless the section names it
+        yield kind, told
     yield "seed", str(known.get("seed", "-"))
     for label in ("begun", "started"):
         if label in known:

@@ -137,6 +137,13 @@ def test_how_the_study_was_made(tmp_path: Path) -> None:
     assert str(tmp_path) not in origin["storage"]
 
 
+def test_what_was_chosen_for_the_study_is_told_as_that(tmp_path: Path) -> None:
+    study, config = known_study(tmp_path, sampler=None, pruner=None)
+    study.set_user_attr("aimlhpo:chosen", {"sampler": {"type": "RungTPESampler"}, "pruner": {"type": "ASHA"}})
+    origin = dict(read_report(study, config).origin)
+    assert (origin["sampler"], origin["pruner"]) == ("auto: RungTPESampler()", "auto: ASHA()")
+
+
 def test_what_is_drawn_is_thinned_and_what_is_counted_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "MOST_HISTORY", 20)
     monkeypatch.setattr(data, "MOST_CURVES", 10)
