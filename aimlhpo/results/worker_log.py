@@ -74,7 +74,8 @@ class WorkerLog:
         copied = _copy_down(file, begin, target, self._limit)
         # This waits for the end of what is just being appended, which then is the last that can be missing.
         os.pwrite(file, mark.ljust(_MARK_LENGTH - 1, "=").encode() + b"\n", mark_at)
-        copied += _copy_down(file, begin + copied, target + copied, self._limit)
+        while os.fstat(file).st_size > begin + copied and target + copied < self._limit:
+            copied += _copy_down(file, begin + copied, target + copied, self._limit)
         os.ftruncate(file, target + copied)
         self._mark_at, self._moved = mark_at, moved
 

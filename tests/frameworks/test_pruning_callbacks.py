@@ -21,7 +21,7 @@ def run(folder: Path, objective: str, **more: Any) -> Project:
         OBJECTIVES / f"{objective}.py",
         n_trials=3,
         parameters={"model:x": {"type": "float", "settings": {"low": 0.0, "high": 100.0}}},
-        enqueue=[{"model:x": 0.0}, {"model:x": 100.0}, {"model:x": 100.0}],
+        enqueue=[{"model:x": 0.0}, {"model:x": 100.0}, {"model:x": 99.0}],
         pruner={"type": "ThresholdPruner", "upper": 9.0},
         pruning="strict",
         **more,
