@@ -92,6 +92,8 @@ def test_yaml(snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     base["optuna"]["objective"] = str(ROOT / "examples/torch/objective.py")
     optuna = {**base["optuna"], **content.get("optuna", {}), "save_path": str(tmp_path)}
     optuna["objective"] = base["optuna"]["objective"]
+    if "study_name" in optuna:
+        del optuna["name"]
     if "command" in optuna:
         del optuna["objective"]
     if len(optuna["metric"]) == 2 and "pruner" not in content["optuna"]:
