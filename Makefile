@@ -62,8 +62,10 @@ wheel: ## build the package as one file in dist/, to install it elsewhere with p
 	rm -rf build  # where files of an earlier version may lie
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
 
-docs: $(VENV)/ready-test ## write the generated parts of docs/
+docs: $(VENV)/ready-test ## write the generated parts of docs/ and build the documentation site in site/
 	$(BIN)/python scripts/write-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open site/index.html"
 
 gpu-check: $(VENV)/ready-run ## tune the torch example on this machine's GPU and show who uses it
 	scripts/gpu-check $(BIN)/python
@@ -72,7 +74,7 @@ slurm-demo: $(VENV)/ready-run servers ## tune the torch example on a virtual SLU
 	scripts/slurm-demo $(BIN)/python
 
 clean: ## remove what make made; studies in runs/ stay
-	rm -rf $(VENV) .venv-bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: servers
@@ -84,7 +86,7 @@ $(VENV)/ready-run: $(SETUP)
 	touch $@
 
 $(VENV)/ready-test: $(SETUP) $(VENV)/ready-run
-	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,mlflow,tensorboard,dashboard,cmaes,optunahub,frameworks,report,test,dev
+	scripts/make-venv $(PYTHON) $(VENV) torch,examples,keras,lightning,postgresql,mysql,redis,mlflow,tensorboard,dashboard,cmaes,optunahub,frameworks,report,docs,test,dev
 	touch $@
 
 $(VENV)/ready-bench: $(SETUP) $(VENV)/ready-test

@@ -30,7 +30,11 @@ RUN = ("optimize.py", "examples/torch/hyperparameters.yml", "examples/torch/mode
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here."""
-    made = {**dict(example_pages()), "slurm-sites.md": sites_page(), "changelog.md": (ROOT / "CHANGELOG.md").read_text()}
+    made = {
+        **dict(example_pages()),
+        "slurm-sites.md": sites_page(),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
+    }
     for path, text in {**made, **report_of_a_run()}.items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -66,8 +70,9 @@ def site_path(target: str) -> str:
 
 def example_pages() -> Iterator[tuple[str, str]]:
     """The page that lists the examples, and one with the files of each."""
-    yield "examples/index.md", with_site_links(
-        (ROOT / "examples/README.md").read_text(), "examples/README.md", "examples/index.md"
+    yield (
+        "examples/index.md",
+        with_site_links((ROOT / "examples/README.md").read_text(), "examples/README.md", "examples/index.md"),
     )
     for folder in sorted((ROOT / "examples").iterdir()):
         files = [path for path in sorted(folder.glob("*")) if path.suffix in LANGUAGES]

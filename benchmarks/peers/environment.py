@@ -19,6 +19,7 @@ class PeerMissing(Exception):
 def environment(name: str, requirement: str) -> str:
     """The interpreter of an environment with the requirement; torch and scikit-learn come from this one.
 
+    Several requirements are separated by blanks.
     Raises PeerMissing, again at every call where the first has failed.
     """
     found = _make(name, requirement)
@@ -43,7 +44,7 @@ def _make(name: str, requirement: str) -> str | PeerMissing:
 
 
 def _install(python: Path, requirement: str) -> None:
-    command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", requirement]
+    command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirement.split()]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
