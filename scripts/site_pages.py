@@ -1,7 +1,7 @@
 """Pages of the documentation site that are no files in docs/: MkDocs calls the functions named `on_...`.
 
-They are made of what lies elsewhere in the repository (the examples, sections for SLURM, the changelog), and of a run of
-the torch example, whose report becomes a page. Links to those files are led to their pages.
+They are made of what lies elsewhere in the repository (the examples, sections for SLURM, the changelog), and of a run
+of the torch example, whose report becomes a page. Links to those files are led to their pages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The documentation site, built as `make docs` does: whole, searchable without a server, and asking nobody for anything."""
+"""The documentation site, built as `make docs` does: whole, searched without a server, asking nobody for anything."""
 
 from __future__ import annotations
 

@@ -10,6 +10,11 @@ const filterBy = (text) => {
   filter.dispatchEvent(new Event("input"));
   return column(0);
 };
+const textBelow = (head) => {  // of a section, up to the next one
+  let text = "";
+  for (let part = head.nextElementSibling; part && part.tagName !== "H2"; part = part.nextElementSibling) text += part.textContent;
+  return text.replace(/\s+/g, " ").trim();
+};
 (async () => {
   while (!document.body.dataset.ready) await pause(50);
   const places = [...document.querySelectorAll("[data-figure]")];
@@ -30,7 +35,9 @@ const filterBy = (text) => {
   probe.content = JSON.stringify({
     figures: places.length,
     drawn: places.filter((place) => place.querySelector(".main-svg")).length,
-    sections: [...document.querySelectorAll("h2")].map((head) => head.id),
+    sections: Object.fromEntries([...document.querySelectorAll("h2")].map((head) => [head.id, textBelow(head)])),
+    broken: [...document.querySelectorAll(".note")].map((note) => note.textContent).filter((text) => text.includes("not be drawn")),
+    too_wide: document.documentElement.scrollWidth - window.innerWidth,
     ascending, descending, filtered, below_three: belowThree, alerts, copied,
   });
   document.head.append(probe);
