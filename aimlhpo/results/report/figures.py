@@ -346,8 +346,9 @@ def _plot_timeline(report: StudyReport) -> Plot:
                 hovertemplate="trial %{customdata[0]}<br>%{base} to %{customdata[1]}<extra>%{y}</extra>",
             )  # fmt: skip
     plot.update_layout(
-        barmode="overlay", height=140 + _ROW * len(workers), xaxis_type="date", legend={"orientation": "h", "y": 1.15}
-    )
+        barmode="overlay", height=140 + _ROW * len(workers), xaxis_type="date",
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
+    )  # fmt: skip
     return plot.update_yaxes(categoryorder="array", categoryarray=workers[::-1], automargin=True)
 
 

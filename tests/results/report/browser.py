@@ -16,17 +16,25 @@ OPTIONS = (
     "--enable-logging=stderr", "--virtual-time-budget=60000", "--dump-dom",
 )  # fmt: skip
 PROBE = Path(__file__).with_name("probe.js")
+AROUND = """<body><iframe src="{page}" style="border: 0; width: {width}px; height: 12000px"></iframe><script>
+addEventListener("message", (told) => {{
+  document.head.append(Object.assign(document.createElement("meta"), {{ name: "probe", content: told.data }}));
+}});
+</script></body>"""
+"""A page with the report in a frame, because a window of Chromium is never as narrow as a phone's."""
 
 
 def browse(report: Path, folder: Path, width: int = 1280) -> dict[str, Any]:
-    """What probe.js finds on the page, in a window that is `width` pixels wide; no error may be on the console.
+    """What probe.js finds on the page, shown `width` pixels wide; no error may be on the console.
 
     The console would also name what the page's policy keeps from being requested.
     """
     page = folder / f"probed-{width}.html"
     page.write_text(report.read_text().replace("</body>", f"<script>{PROBE.read_text()}</script></body>"))
-    window = f"--window-size={width},12000", f"--user-data-dir={folder / 'profile'}"
-    command = [find_program("chromium"), *OPTIONS, *window, page.as_uri()]
+    around = folder / f"around-{width}.html"
+    around.write_text(AROUND.format(page=page.name, width=width))
+    window = f"--window-size={width + 100},12100", f"--user-data-dir={folder / 'profile'}"
+    command = [find_program("chromium"), *OPTIONS, *window, around.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert "CONSOLE" not in shown.stderr, shown.stderr
     found: dict[str, Any] = json.loads(

@@ -1,4 +1,4 @@
-// Works the page's table as a reader would, and leaves what is shown then in a <meta> element.
+// Works the page's table as a reader would, and tells the page around this one what is shown then.
 "use strict";
 let alerts = 0;
 window.alert = () => { alerts += 1; };
@@ -30,15 +30,14 @@ const textBelow = (head) => {  // of a section, up to the next one
   Object.defineProperty(navigator, "clipboard", { value: { writeText: async (text) => { copied = text; } } });
   document.querySelector("[data-copy]").click();
   await pause(50);
-  const probe = document.createElement("meta");
-  probe.name = "probe";
-  probe.content = JSON.stringify({
+  window.parent.postMessage(JSON.stringify({
     figures: places.length,
     drawn: places.filter((place) => place.querySelector(".main-svg")).length,
     sections: Object.fromEntries([...document.querySelectorAll("h2")].map((head) => [head.id, textBelow(head)])),
     broken: [...document.querySelectorAll(".note")].map((note) => note.textContent).filter((text) => text.includes("not be drawn")),
+    cut: places.filter((place) => place.querySelector(".main-svg")?.getBoundingClientRect().width > place.clientWidth + 1)
+      .map((place) => place.dataset.figure),
     too_wide: document.documentElement.scrollWidth - window.innerWidth,
     ascending, descending, filtered, below_three: belowThree, alerts, copied,
-  });
-  document.head.append(probe);
+  }), "*");
 })();

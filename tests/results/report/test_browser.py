@@ -37,7 +37,7 @@ def look(report: Path, folder: Path, *more: str) -> dict[str, Any]:
         assert found["sections"].keys() == SECTIONS | set(more)
         assert [name for name, text in found["sections"].items() if len(text) < 15] == []
         assert found["drawn"] == found["figures"] > 5
-        assert found["broken"] == []
+        assert found["broken"] == found["cut"] == []
         assert found["ascending"] == sorted(found["ascending"])
         assert found["descending"] == sorted(found["descending"], reverse=True)
         assert found["too_wide"] <= 0
