@@ -27,6 +27,7 @@ from aimlhpo.search.building import check_strategy, class_named, options
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
 from aimlhpo.space.grid import grid_of
+from aimlhpo.storage.attributes import PROVENANCE, study_attributes
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
 from aimlhpo.worker.provenance import sha256_of
@@ -112,7 +113,7 @@ def _begin_study(config: Config, arguments: Namespace) -> optuna.Study:
             "; ".join(f"{kind} {chosen.in_words(kind)}" for kind in ("sampler", "pruner") if kind in chosen.automatic)
         )
     # The objective is read live: trials of a reloaded study may have been made with another text of it.
-    stored = (value for key, value in study.user_attrs.items() if key.startswith("aimlhpo:provenance:"))
+    stored = (value for key, value in study_attributes(study).items() if key.startswith(PROVENANCE))
     known = {provenance.get("objective_sha256") for provenance in stored}
     spec = command_spec(config)
     source = spec.source if spec else config.optuna.objective
