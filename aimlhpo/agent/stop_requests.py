@@ -73,7 +73,8 @@ class SignalTrap:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            # None: another language than Python has set it, and Python cannot set it again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
         os.close(self._read)
         os.close(self._write)
 

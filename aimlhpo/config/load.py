@@ -142,7 +142,10 @@ def _read_both(hyperparameters: Source, model: Source) -> Overridden:
 def read_mapping(source: Source, name: str = "", *, dates: bool = False) -> dict[str, Any]:
     """The data of a YAML file, or of a mapping, which messages call `name`. Raises ConfigError."""
     if isinstance(source, Mapping):
-        return dict(from_python(source, name, dates=dates))
+        try:
+            return dict(from_python(source, name, dates=dates))
+        except RecursionError:
+            raise ConfigError(Problem(name, "holds itself, or is nested too deeply", "key: value pairs")) from None
     data = load_yaml(Path(source), dates=dates)
     if not isinstance(data, dict):
         found = "is empty" if data is None else f"holds {show(data)}, which is not a mapping"

@@ -241,6 +241,16 @@ def test_the_interrupt_button_ends_a_study_as_ctrl_c_does(here: Path, kernel: tu
     assert answer_to(client, asked)["status"] == "ok"
 
 
+def test_a_kernel_that_is_shut_down_gives_back_what_runs(here: Path, kernel: tuple[Any, Any]) -> None:
+    (here / "objective.py").write_text(HANGING)
+    manager, client = kernel
+    client.execute(f"{CALL}\nrun()")
+    wait_until((here / "trains").exists, "a trial that trains")
+    manager.shutdown_kernel(now=False)
+    study = aimlhpo.open_study(here / "run").study
+    assert {trial.state for trial in study.trials} == {TrialState.WAITING}
+
+
 def test_a_class_of_a_cell_is_refused_with_the_way_to_do_it(kernel: tuple[Any, Any]) -> None:
     _, client = kernel
     asked = client.execute(f"{OBJECTIVE}\naimlhpo.optimize(objective=Objective, save_path='run')")

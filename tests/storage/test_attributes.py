@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
+from sqlalchemy import event
 
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Registry
@@ -95,6 +97,32 @@ def test_no_name_of_a_metric_costs_a_result(
     }  # fmt: skip
     assert record_of(trial)["metrics"].keys() == metrics.keys()
     assert objective_attributes(trial) == {"Top1": "mine"}
+
+
+def test_a_result_takes_one_transaction_however_many_metrics_it_has(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = optuna.create_study(study_name="s", storage=open_storage(url))
+    paths = StudyPaths(tmp_path, "s")
+    paths.create()
+    ledger = SingleRequestLedger(study, paths, 2, "agent", Registry(paths.leases, 60.0))
+    taken = []
+    for metrics in ({}, {f"metric-{number}": float(number) for number in range(50)}):
+        claim = ledger.claim(0, "cpu")
+        assert isinstance(claim, Claim)
+        commits: list[Any] = []
+        with following(study._storage._backend.engine, "commit", commits.append):  # type: ignore[attr-defined]
+            assert ledger.finish(claim, TrialState.COMPLETE, [0.5], {"metrics": metrics, "seconds": 1.0})
+        taken.append(len(commits))
+    assert taken[0] == taken[1] > 0
+    assert len(study.trials[1].user_attrs) == 50
+
+
+@contextmanager
+def following(engine: Any, name: str, note: Callable[[Any], None]) -> Iterator[None]:
+    """Note every event of that name."""
+    event.listen(engine, name, note)
+    yield
+    event.remove(engine, name, note)
 
 
 def test_metrics_that_were_written_by_a_batch_that_was_cut_off_are_written_again() -> None:
