@@ -159,10 +159,10 @@ class ASHA(BasePruner):
     1/`reduction_factor` go on. With mode "stopping", a trial that is not among them when it gets there is pruned.
     With mode "promotion", every trial pauses at a rung and goes on if it is, or comes to be, among them: the ledger
     decides that, and this pruner prunes nothing. Without `max_resource`, in mode "stopping" alone, the rungs are
-    learned (`LearnedLadder`). With `window`, a trial is compared with no more than so many of the newest trials that have
-    reached the rung: a sampler that learns makes most new trials better than the old ones, and a third of all would let
-    nearly every one of them go on. Unlike Optuna's SuccessiveHalvingPruner, it counts resources from 1 where reports count
-    from 0 (`first_step`).
+    learned (`LearnedLadder`). With `window`, a trial is compared with no more than so many of the newest trials that
+    have reached the rung: a sampler that learns makes most new trials better than the old ones, and a third of all
+    would let nearly every one of them go on. Unlike Optuna's SuccessiveHalvingPruner, it counts resources from 1 where
+    reports count from 0 (`first_step`).
     """
 
     def __init__(

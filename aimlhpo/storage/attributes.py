@@ -26,6 +26,9 @@ STUDY_ATTR = "aimlhpo"
 RECORD = "aimlhpo:record"
 """A trial's record: everything that aimlhpo knows of it beyond Optuna's own fields."""
 
+INFEASIBLE = "infeasible"
+"""In a record: a failed trial needed more memory or time than there is, which samplers may learn from."""
+
 PROVENANCE = "aimlhpo:provenance:"
 """Beginning of the keys under which a study keeps what its trials ran on; a trial names its own by the rest."""
 

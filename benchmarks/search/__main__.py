@@ -26,7 +26,7 @@ from pathlib import Path
 import optuna
 
 from benchmarks.search.figures import Row, means, plot, row_of, table
-from benchmarks.search.functions import FUNCTIONS, LYING
+from benchmarks.search.functions import FUNCTIONS, LYING, WITH_FAILURES
 from benchmarks.search.methods import DEFAULT, METHODS, OPTUNA
 from benchmarks.search.simulation import Search, search
 from benchmarks.search.task import TASKS, Task, load
@@ -37,7 +37,7 @@ _PART = r"<!-- {0} -->\n.*?<!-- end of {0} -->"
 
 @cache
 def _task(name: str) -> Task:
-    return (FUNCTIONS | LYING).get(name) or load(Path(name))
+    return (FUNCTIONS | LYING | WITH_FAILURES).get(name) or load(Path(name))
 
 
 def trainings(workers: int) -> int:
@@ -84,7 +84,9 @@ def _write_docs(rows: Sequence[Row]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [str(file) for file in sorted(TASKS.glob("*.npz"))] + list(FUNCTIONS)
-    parser.add_argument("--task", nargs="+", help=f"recorded tasks, or formulas: {', '.join(FUNCTIONS | LYING)}")
+    parser.add_argument(
+        "--task", nargs="+", help=f"recorded tasks, or formulas: {', '.join(FUNCTIONS | LYING | WITH_FAILURES)}"
+    )
     parser.add_argument("--workers", default="8,64", help="numbers of asynchronous workers")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, help="whole trainings; 60, and 300 with 64 workers, where not given")

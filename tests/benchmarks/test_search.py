@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.search.__main__ import main
 from benchmarks.search.figures import ratio, row_of
-from benchmarks.search.functions import LYING
+from benchmarks.search.functions import LYING, MEMORY, WITH_FAILURES
 from benchmarks.search.methods import DEFAULT, METHODS, OPTUNA
 from benchmarks.search.simulation import Progress, Search, search
 from benchmarks.search.task import TASKS, load
@@ -84,6 +84,13 @@ def test_recorded_tasks_can_be_replayed(file: Path) -> None:
 def test_what_never_reports_is_trained_to_the_end() -> None:
     found = search(METHODS[DEFAULT], LYING["end-only"], 4, 30, seed=0)
     assert found.complete == 30
+
+
+def test_what_does_not_fit_into_memory_fails_and_costs_one_epoch() -> None:
+    task = WITH_FAILURES[MEMORY]
+    done = search(METHODS["random, no pruning"], task, 4, 20 * task.epochs, 0)
+    assert done.failed == pytest.approx(done.trials / 3, rel=0.5)
+    assert done.complete >= (20 * task.epochs - done.failed) / task.epochs - 4
 
 
 def test_a_search_that_does_not_get_there_counts_twice_the_budget() -> None:
