@@ -16,8 +16,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import aimlhpo
-
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _POLL_SECONDS = 0.01
 _KILL_SECONDS = 30.0  # a process in an uninterruptible wait ends later, or never
@@ -28,7 +26,7 @@ def module_command(module: str, *arguments: int) -> list[str]:
 
     What it prints is not buffered.
     """
-    code = run_module_code(Path(aimlhpo.__file__).parent.parent)
+    code = run_module_code(Path(__file__).parent.parent)
     return [sys.executable, "-u", "-P", "-c", code, module, *map(str, arguments)]
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import optuna
 import yaml
 
+from aimlhpo.storage.attributes import record_of
 from aimlhpo.storage.open import open_storage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +76,7 @@ def _measured(pruner: str, seed: int, study: optuna.Study) -> Run:
     found = study.get_trials(deepcopy=False)
     complete = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in found)
     trained = sum(len(trial.intermediate_values) for trial in found)
-    metrics = study.best_trial.user_attrs["aimlhpo"]["metrics"]
+    metrics = record_of(study.best_trial)["metrics"]
     return Run(pruner, seed, len(found), complete, trained, metrics["val_accuracy"], metrics["test_accuracy"])
 
 

@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from aimlhpo.storage.attributes import record_of
 from benchmarks.big_study import big_project
 from tests.project import Project
 
@@ -81,7 +82,7 @@ def memory_of(kind: str, trials: int) -> dict[str, float]:
         project = big_project(folder / "p", url, trials, 100, n_trials=done + 2)
         (project.folder / "objective.py").write_text(MEASURING)
         project.run("-r", "1", "--local", "1")
-        metrics = project.study().trials[-1].user_attrs["aimlhpo"]["metrics"]
+        metrics = record_of(project.study().trials[-1])["metrics"]
         return {name: float(metrics[name]) for name in ("agent", "worker")}
 
 

@@ -35,8 +35,8 @@ from optuna.trial import TrialState
 from sqlalchemy import Connection, Table, insert, select
 
 from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.attributes import RECORD
 from aimlhpo.storage.base import CLAIM
-from aimlhpo.storage.trials import ATTRIBUTE
 from tests.project import Project
 
 SPACE: dict[str, tuple[str, dict[str, Any], BaseDistribution]] = {
@@ -75,10 +75,14 @@ class BigTrial:
         return {"agent": "bigagent", "token": f"{self.number:016x}", "slot": self.number % 8, "device": "cpu"}
 
     @property
+    def metrics(self) -> dict[str, Any]:
+        return {} if self.value is None else {"val_loss": self.value}
+
+    @property
     def record(self) -> dict[str, Any]:
         failed = self.state == TrialState.FAIL
         return {
-            "metrics": {} if self.value is None else {"val_loss": self.value}, "seconds": 30.0,
+            "metrics": self.metrics, "seconds": 30.0,
             "cause": "exception: ValueError" if failed else None, "error": "Traceback ..." if failed else None,
             "updates": {}, "unread": [], "seed": self.number, "attempts": 1, "worker": "host:bigagent:0",
             "host": "host", "device": "cpu", "log": "logs/worker-bigagent-0.log", "log_offset": 120 * self.number,
@@ -177,7 +181,9 @@ def _logs(study_id: int, trial: BigTrial) -> Iterator[dict[str, Any]]:
     for step, report in enumerate(trial.reports):
         values = {"step": step, "intermediate_value": report}
         yield {"op_code": JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE, **here, **values}
-    yield {"op_code": JournalOperation.SET_TRIAL_USER_ATTR, **here, "user_attr": {ATTRIBUTE: trial.record}}
+    yield {"op_code": JournalOperation.SET_TRIAL_SYSTEM_ATTR, **here, "system_attr": {RECORD: trial.record}}
+    for name, value in trial.metrics.items():
+        yield {"op_code": JournalOperation.SET_TRIAL_USER_ATTR, **here, "user_attr": {name: value}}
     end = {"state": trial.state, "values": _values(trial), "datetime_complete": _utc(trial.end)}
     yield {"op_code": JournalOperation.SET_TRIAL_STATE_VALUES, **here, **end}
 
@@ -202,8 +208,8 @@ def _insert(connection: Connection, study_id: int, trials: Sequence[BigTrial]) -
         (models.TrialParamModel, _param_rows),
         (models.TrialValueModel, _value_rows),
         (models.TrialIntermediateValueModel, _step_rows),
-        (models.TrialSystemAttributeModel, lambda trial: [{"key": CLAIM, "value_json": json.dumps(trial.claim)}]),
-        (models.TrialUserAttributeModel, lambda trial: [{"key": ATTRIBUTE, "value_json": json.dumps(trial.record)}]),
+        (models.TrialSystemAttributeModel, lambda trial: _attr_rows({CLAIM: trial.claim, RECORD: trial.record})),
+        (models.TrialUserAttributeModel, lambda trial: _attr_rows(trial.metrics)),
     ):
         found = [{"trial_id": ids[trial.number], **row} for trial in trials for row in of_trial(trial)]
         _write(connection, model.__table__, found)
@@ -230,6 +236,10 @@ def _step_rows(trial: BigTrial) -> Iterable[dict[str, Any]]:
     finite = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
     for step, value in enumerate(trial.reports):
         yield {"step": step, "intermediate_value": value, "intermediate_value_type": finite}
+
+
+def _attr_rows(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
 
 
 def _write(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

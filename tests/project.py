@@ -14,6 +14,7 @@ import yaml
 
 from aimlhpo.check.settings import load_config
 from aimlhpo.config.schema import Config
+from aimlhpo.storage.attributes import record_of
 from aimlhpo.storage.open import open_storage
 
 QUADRATIC = """
@@ -104,4 +105,4 @@ class Project:
 
     def records(self) -> list[dict[str, Any]]:
         """What aimlhpo kept with each trial."""
-        return [json.loads(json.dumps(trial.user_attrs.get("aimlhpo", {}))) for trial in self.study().trials]
+        return [json.loads(json.dumps(dict(record_of(trial)))) for trial in self.study().trials]

@@ -39,6 +39,7 @@ from aimlhpo.objective.messages import (
 )
 from aimlhpo.objective.outcome import OutcomeError
 from aimlhpo.space.constraints import constraint_values, parse_constraints
+from aimlhpo.storage.attributes import INFEASIBLE
 from aimlhpo.storage.trials import CONSTRAINTS
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from aimlhpo.ledger.leases import Election, Holder
 
 OUT_OF_MEMORY = "out of memory"
+TIMEOUT = "timeout"
 """The cause in the outcome of a trial for which the GPU's memory was too small."""
 
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
@@ -268,7 +270,7 @@ class TrialDispatcher:
             if limit is not None and slot.running is not None and slot.running.seconds > limit:
                 slot.worker.kill()
                 self._drain(slot)
-                self._fail_trial(slot, "timeout")
+                self._fail_trial(slot, TIMEOUT)
                 slot.replace_worker()
 
     def _worker_died(self, slot: WorkerSlot, cause: str) -> None:
@@ -361,6 +363,8 @@ class TrialDispatcher:
             self._checked_checkpoint = True
         if constraints:
             record[CONSTRAINTS] = constraints
+        if outcome.state == FAIL and self._needs_too_much(slot, running, outcome.cause or ""):
+            record[INFEASIBLE] = True
         return Result(
             agent=self._holder.agent,
             trial_id=claim.trial_id,
@@ -371,6 +375,12 @@ class TrialDispatcher:
             record=record,
             reports=[(report.step, report.value) for report in running.reports],
         )
+
+    def _needs_too_much(self, slot: WorkerSlot, running: CurrentTrial, cause: str) -> bool:
+        """Whether samplers are to learn that a failed trial's configuration needs more memory or time than there is."""
+        has_neighbours = bool(self._pool.neighbours(slot)) and not running.alone
+        out_of_memory = cause.startswith(OUT_OF_MEMORY) and not has_neighbours  # they may have taken it
+        return self._options.on_oom in ("learn", "retry_alone") and (out_of_memory or cause == TIMEOUT)
 
     def stop(self, cause: str) -> None:
         """Give all trials back, to go on elsewhere. The workers have been ended; results that they sent still count."""

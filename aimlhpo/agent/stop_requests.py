@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class SignalTrap:
     """Notes the first signal that came, and makes `fileno` readable for whoever waits on it.
 
     Args:
-        causes: the signals to catch, with the cause that each of them stands for.
+        causes: the signals to catch, with the cause that each of them stands for. Outside of the main thread, where
+            Python gives no signals, none is caught.
     """
 
     def __init__(self, causes: Mapping[signal.Signals, str]) -> None:
@@ -64,13 +66,15 @@ class SignalTrap:
         self.cause: str | None = None
 
     def __enter__(self) -> SignalTrap:
-        for number in self._causes:
+        here = threading.current_thread() is threading.main_thread()
+        for number in self._causes if here else ():
             self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            # None: another language than Python has set it, and Python cannot set it again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
         os.close(self._read)
         os.close(self._write)
 

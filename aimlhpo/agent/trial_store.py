@@ -41,9 +41,9 @@ from aimlhpo.search.asha import ASHA
 from aimlhpo.search.samplers import one_metric
 from aimlhpo.search.sampling import Sampling, Suggestion
 from aimlhpo.search.stopping import StopReason, ThrottledCheck
+from aimlhpo.storage.attributes import PROVENANCE, set_study_attribute, study_attributes
 from aimlhpo.storage.base import FINISHED, Counts, Operation, OwnedStorage
 from aimlhpo.storage.retry import is_outage
-from aimlhpo.storage.study import STUDY_ATTR
 from aimlhpo.storage.trials import LongestTrial
 
 if TYPE_CHECKING:
@@ -405,9 +405,9 @@ class TrialStore:
 
     def note_provenance(self, provenance_id: str, provenance: dict[str, Any]) -> None:
         """Keep what the trials run on, once for the study; each trial names it by its id."""
-        key = f"{STUDY_ATTR}:provenance:{provenance_id}"
-        if key not in self._study.user_attrs:
-            self._study.set_user_attr(key, provenance)
+        key = f"{PROVENANCE}{provenance_id}"
+        if key not in study_attributes(self._study):
+            set_study_attribute(self._study, key, provenance)
 
     def snapshot(self, *, last: bool = False) -> StudySnapshot:
         """The study as it is now.

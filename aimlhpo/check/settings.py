@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from aimlhpo.check.command import command_problems
 from aimlhpo.check.parameters import grid_problems, space_problems, too_many_trials_problems
-from aimlhpo.config.load import Reading, read_config
+from aimlhpo.config.load import Reading, Source, read_config
 from aimlhpo.config.optuna_section import AUTO
 from aimlhpo.config.resolve import RESOURCES, resolve_tracking, resource_at, variable_problems
 from aimlhpo.config.schema import Config, LogSection
@@ -43,13 +43,15 @@ _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
 
 def load_config(
-    hyperparameters: Path,
-    model: Path,
+    hyperparameters: Source,
+    model: Source,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     when_read: Callable[[Config], None] = lambda config: None,
 ) -> Config:
-    """Read both files, apply the command line, and check everything. Raises ConfigError with all problems.
+    """Read both files, or take what is given in their places, apply the command line, and check everything.
+
+    Raises ConfigError with all problems.
 
     `when_read` gets the configuration where each key is right by itself, before the checks that load Optuna.
     """

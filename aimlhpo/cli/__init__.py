@@ -2,7 +2,8 @@
 
 `main` finds the verb and turns errors into exit codes; `arguments` has every verb's arguments and reads the
 configuration that they name; `messages` is how results and errors are printed, `live_view` how a running study is
-shown. `templates` holds the files that `aimlhpo init` copies; they are no part of the package's code.
+shown. `notebook` is the command `optimize` as a function, for Python. `templates` holds the files that `aimlhpo init`
+copies; they are no part of the package's code.
 
 The highest room: it may import every other one, and nothing imports it. It runs in the main thread of a command.
 """

@@ -150,15 +150,17 @@ def load_files_and_objective(arguments: Namespace, resources: ExitStack) -> Conf
     they find the environment of the first slot.
     """
     arguments.fork_server = resources.enter_context(ForkServer())
+    local, workers = arguments.local is not None, number_of_workers(arguments)
+    return load_files(arguments, partial(import_objective, arguments.fork_server, workers=workers, local=local))
 
-    def load_objective(config: Config) -> None:
-        slot = Slot(0, ranks=ranks_of(config))
-        if config.slurm is None or arguments.local is not None:
-            with suppress(DeviceError):  # the check reports it
-                slot = plan_local_slots(config, number_of_workers(arguments))[0]
-        arguments.fork_server.load(config.optuna.objective or "", slot.environment())
 
-    return load_files(arguments, load_objective)
+def import_objective(fork_server: ForkServer, config: Config, *, workers: int | None, local: bool) -> None:
+    """Have the objective imported, while the configuration is checked."""
+    slot = Slot(0, ranks=ranks_of(config))
+    if config.slurm is None or local:
+        with suppress(DeviceError):  # the check reports it
+            slot = plan_local_slots(config, workers)[0]
+    fork_server.load(config.optuna.objective or "", slot.environment())
 
 
 def number_of_workers(arguments: Namespace) -> int | None:

@@ -80,7 +80,12 @@ def print_rows(rows: list[tuple[str, str]]) -> None:
 def print_notes(notes: list[str]) -> None:
     """What is right, but could be better or is probably mistyped: on standard error, one line each."""
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print_note(note)
+
+
+def print_note(note: str) -> None:
+    """One of them."""
+    print(f"note: {note}", file=sys.stderr)
 
 
 def print_nothing_to_do(config: Config, ended: StopReason) -> None:

@@ -24,12 +24,15 @@ from aimlhpo.config.paths import StudyPaths
 from aimlhpo.config.resolve import relocate, resolve, resolve_resources
 from aimlhpo.config.sbatch_options import normalise
 from aimlhpo.config.schema import Config, HyperparameterFile
-from aimlhpo.config.yaml import load_yaml
+from aimlhpo.config.yaml import from_python, load_yaml
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, file_problem, key_path, listing, show
 from aimlhpo.space.parameter_types import PARAMETER_TYPES
 from aimlhpo.space.search_space import REFUSED_TYPE, SearchSpace
 
 Location = tuple[str | int, ...]
+
+Source = str | Path | Mapping[str, Any]
+"""A YAML file, or what it would hold."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,13 @@ class Reading:
 
 
 def read_config(
-    hyperparameters: Path, model: Path, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    hyperparameters: Source, model: Source, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Reading:
-    """Read both files, apply the command line, and check each key by itself.
+    """Read both files, or take what is given in their places, apply the command line, and check each key by itself.
 
     Raises ConfigError for a file that cannot be read.
     """
-    target = _read_both(Path(hyperparameters), Path(model))
+    target = _read_both(hyperparameters, model)
     target.problems.extend(_in_our_words(target.hyperparameters))
     apply(target, overrides, flags or {})
     storage_named = resolve(target.hyperparameters, target.problems)
@@ -101,7 +104,7 @@ def load_snapshot(paths: StudyPaths) -> Config:
 
 def load_paths(hyperparameters: Path) -> StudyPaths:
     """Where the study of a hyperparameter YAML keeps its files; nothing else of it is checked. Raises ConfigError."""
-    data = _mapping(Path(hyperparameters))
+    data = read_mapping(hyperparameters)
     problems = _in_our_words(data)
     resolve(data, problems)
     optuna = data.get("optuna")
@@ -112,7 +115,7 @@ def load_paths(hyperparameters: Path) -> StudyPaths:
 
 def edits_of(hyperparameters: Path) -> list[Edit]:
     """What `aimlhpo migrate` would change in a hyperparameter YAML. Raises ConfigError for a file that is none."""
-    return echo_opt_edits(_mapping(hyperparameters))
+    return echo_opt_edits(read_mapping(hyperparameters))
 
 
 def _in_our_words(data: dict[str, Any]) -> list[Problem]:
@@ -122,13 +125,13 @@ def _in_our_words(data: dict[str, Any]) -> list[Problem]:
     return [problem] if (problem := pbs_problem(edits)) is not None else []
 
 
-def _read_both(hyperparameters: Path, model: Path) -> Overridden:
+def _read_both(hyperparameters: Source, model: Source) -> Overridden:
     """Both files, or the problems of both."""
     read: list[dict[str, Any]] = []
     problems: list[Problem] = []
-    for path, dates in ((hyperparameters, False), (model, True)):
+    for source, name, dates in ((hyperparameters, "hyperparameters", False), (model, "model", True)):
         try:
-            read.append(_mapping(path, dates=dates))
+            read.append(read_mapping(source, name, dates=dates))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -136,11 +139,17 @@ def _read_both(hyperparameters: Path, model: Path) -> Overridden:
     return Overridden(read[0], read[1])
 
 
-def _mapping(path: Path, *, dates: bool = False) -> dict[str, Any]:
-    data = load_yaml(path, dates=dates)
+def read_mapping(source: Source, name: str = "", *, dates: bool = False) -> dict[str, Any]:
+    """The data of a YAML file, or of a mapping, which messages call `name`. Raises ConfigError."""
+    if isinstance(source, Mapping):
+        try:
+            return dict(from_python(source, name, dates=dates))
+        except RecursionError:
+            raise ConfigError(Problem(name, "holds itself, or is nested too deeply", "key: value pairs")) from None
+    data = load_yaml(Path(source), dates=dates)
     if not isinstance(data, dict):
         found = "is empty" if data is None else f"holds {show(data)}, which is not a mapping"
-        raise ConfigError(Problem(str(path), found, "key: value pairs"))
+        raise ConfigError(Problem(str(source), found, "key: value pairs"))
     return data
 
 

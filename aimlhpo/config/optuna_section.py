@@ -39,7 +39,7 @@ TIMEOUT_SCOPES = ("submission", "study")
 AT_STOP = ("finish", "prune")
 DIRECTIONS = ("minimize", "maximize")
 MOST_FRUITLESS = 5  # interruptions in a row without a new report or checkpoint, by default
-ON_OOM = ("fail", "prune", "retry_alone")
+ON_OOM = ("learn", "fail", "prune", "retry_alone")
 PRUNING = ("fast", "strict")
 KEPT = ("all", "best", "none")
 AUTO = "auto"  # as the `type` of a sampler or pruner: chosen for the study
@@ -349,7 +349,9 @@ class OptunaSection(Section):
         "For few long trials and a sampler that learns from each, false lets each suggestion see the last result.",
     )
     on_oom: Annotated[str, one_of(*ON_OOM), in_editors({"enum": ON_OOM})] = Field(
-        default="fail", description="What becomes of a trial that ran out of GPU memory: fail, prune or retry_alone."
+        default="learn",
+        description="What becomes of a trial that ran out of memory: learn (it fails, and TPE and GP samplers learn to "
+        "keep away from its configuration, as they do after a timeout), fail, prune or retry_alone.",
     )
     pruning: Annotated[str, one_of(*PRUNING), in_editors({"enum": PRUNING})] = Field(
         default="fast", description="fast: the newest decision at hand, never waiting; strict: exactly as in Optuna."

@@ -15,13 +15,14 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from aimlhpo.errors import ConfigError, Problem, did_you_mean
+from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, show
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 50_000
@@ -76,6 +77,31 @@ def _install(loader: type[yaml.SafeLoader], dates: bool) -> None:
 
 _install(_Loader, dates=False)
 _install(_DatedLoader, dates=True)
+
+
+def from_python(value: Any, where: str, *, dates: bool = False) -> Any:
+    """A copy of what Python code gives in place of a file, as the data that YAML text would hold.
+
+    Tuples and arrays become lists, numbers of NumPy and the like Python's own, paths text. Raises ConfigError with the
+    place of anything else.
+    """
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {
+            from_python(key, where): from_python(item, key_path(where, key), dates=dates) for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [from_python(item, key_path(where, number), dates=dates) for number, item in enumerate(value)]
+    if value is None or (dates and isinstance(value, date)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    legal = "text, numbers, true or false, None, and dicts and lists of these" + (", and dates" if dates else "")
+    raise ConfigError(Problem(where, f"{show(value)} is of type {type(value).__name__}", legal))
 
 
 def load_yaml(path: Path, *, dates: bool = False) -> Any:

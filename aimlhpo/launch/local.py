@@ -51,6 +51,6 @@ def run_local(config: Config, view: View, workers: int | None = None, fork_serve
     if ending.cause is not None:
         raise Interrupted(
             f"{ending.cause}: {ending.snapshot.counts.finished} trials are finished, what was running was given back.\n"
-            "    The same command with reload: 1 (or -r 1) goes on where it ended."
+            "    Started again with reload: 1 (-r 1 on the command line), it goes on where it ended."
         )
     return ending

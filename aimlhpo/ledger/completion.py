@@ -20,8 +20,9 @@ from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.checkpoints import newest_file
 from aimlhpo.ledger.requests import PendingState, Release, Result
 from aimlhpo.search.samplers import after_trial, last_report
-from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial, OwnedStorage, SetState, SetSystemAttr, SetUserAttr
-from aimlhpo.storage.trials import ATTRIBUTE, CONSTRAINTS, OPTUNA_CONSTRAINT
+from aimlhpo.storage.attributes import RECORD, metric_attributes
+from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial, OwnedStorage, SetState, SetSystemAttr
+from aimlhpo.storage.trials import CONSTRAINTS, OPTUNA_CONSTRAINT
 
 STOPPED_BY_USER = "stopped by user"
 """A cause of interruption that says nothing against the trial."""
@@ -81,7 +82,7 @@ class Completion:
         return True
 
     def _write(self, result: Result, state: TrialState) -> None:
-        """The reports and the record, then the state; a pause removes its claim after that."""
+        """The reports, the record and the metrics, then the state; a pause removes its claim after that."""
         storage, trial_id = self._storage, result.trial_id
         stored = storage.get_trial(trial_id).intermediate_values
         for step, value in result.reports:
@@ -94,10 +95,12 @@ class Completion:
                 storage.set_trial_system_attr(trial_id, key, attribute)
         elif state == TrialState.PRUNED:
             values = last_report(trial, len(self._study.directions))
-        storage.set_trial_user_attr(trial_id, ATTRIBUTE, result.record)
+        storage.set_trial_system_attr(trial_id, RECORD, result.record)
         for text, value in result.record.get(CONSTRAINTS, {}).items():
             storage.set_trial_system_attr(trial_id, f"{OPTUNA_CONSTRAINT}{text}", value)
-        if state.is_finished():
+        if state.is_finished():  # a paused trial goes on, and what it has returned is no result yet
+            for name, metric in metric_attributes(trial, result.record.get("metrics") or {}).items():
+                storage.set_trial_user_attr(trial_id, name, metric)
             after_trial(self._study, trial, state, values)
         storage.set_trial_state_values(trial_id, state, values)
         if state == TrialState.WAITING:
@@ -170,7 +173,7 @@ class Completion:
             "attempts": history["attempts"],
         }
         failed = SetState(trial.trial_id, TrialState.FAIL)
-        pending.operations += [SetUserAttr(trial.trial_id, ATTRIBUTE, record), failed]
+        pending.operations += [SetSystemAttr(trial.trial_id, RECORD, record), failed]
         pending.end(trial, TrialState.FAIL)
 
     def _progress(self, trial_id: int, number: int) -> list[float]:

@@ -24,6 +24,7 @@ from aimlhpo.objective.outcome import extract_values
 
 _ARGUMENTS = ("study", "config", "metric", "device")
 _objectives: set[str] = set()  # the names of the objectives that this process has imported
+_being_imported: Path | None = None
 
 
 class BaseObjective(ABC):
@@ -130,11 +131,17 @@ def load_objective(path: str | Path) -> type[BaseObjective]:
 
     Raises ObjectiveError, with the file's own traceback last where it has one.
     """
+    global _being_imported
     file = Path(path).resolve()
     if not file.is_file():
         raise ObjectiveError(f"{file}: no such file. Set optuna: objective to the file that holds Objective.")
     sys.argv[:] = [str(file)]
-    cls = getattr(_import_by_name(file), "Objective", None)
+    _being_imported = file
+    try:
+        module = _import_by_name(file)
+    finally:
+        _being_imported = None
+    cls = getattr(module, "Objective", None)
     if cls is None:
         raise ObjectiveError(f"{file}: no class Objective in it. Write: class Objective(BaseObjective)")
     if not (isinstance(cls, type) and issubclass(cls, BaseObjective)):
@@ -142,6 +149,11 @@ def load_objective(path: str | Path) -> type[BaseObjective]:
     if cls.train is BaseObjective.train:
         raise ObjectiveError(f"{file}: Objective lacks a method. Write: def train(self, trial, conf) -> dict")
     return cls
+
+
+def being_imported() -> Path | None:
+    """The file that this process is importing as an objective just now, if any."""
+    return _being_imported
 
 
 def make_objective(

@@ -24,6 +24,7 @@ from aimlhpo.search.grid import given_up
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
 from aimlhpo.space.grid import grid_of
+from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, Counts, backend_of, count_overview, has_begun, waits_at_rung
 from aimlhpo.storage.trials import count_feasible, count_imported, read_record
 
@@ -221,7 +222,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
 
 def _rate(latest: Sequence[datetime], study: optuna.Study) -> float | None:
     """Finished trials per second until now, over the newest ones since the study was last started."""
-    started = float(study.user_attrs.get("aimlhpo", {}).get("started", 0.0))
+    started = float(study_attributes(study).get(STUDY_ATTR, {}).get("started", 0.0))
     ends = [end.timestamp() for end in latest if end.timestamp() >= started]
     if not ends:
         return None

@@ -13,6 +13,7 @@ import optuna
 
 from aimlhpo.config.optuna_section import AUTO, PrunerSection, StrategySection
 from aimlhpo.space.grid import grid_of
+from aimlhpo.storage.attributes import set_study_attribute, study_attributes
 from aimlhpo.storage.open import disconnect_storage, holds_studies
 from aimlhpo.storage.study import find_study
 
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 CHOSEN = "aimlhpo:chosen"
-"""The study's user attribute that keeps the choice: a sampler and a pruner, each as in a configuration."""
+"""The study's attribute that keeps the choice: a sampler and a pruner, each as in a configuration."""
 
 _OPTUNAS = {"sampler": {"type": "TPESampler"}, "pruner": {"type": "MedianPruner"}}
 _IN_WORDS = {
     "RungTPESampler": "TPE on the highest rung with enough results",
     "TPESampler": "TPE on complete and pruned trials",
-    "ASHA": "the best third goes on at each rung",
+    "ASHA": "at each rung the best third of the newest goes on",
     "MedianPruner": "what is worse than the median ends",
     "NopPruner": "nothing is pruned",
 }
@@ -52,7 +53,7 @@ class Strategies:
 
 def strategies(config: Config, study: optuna.Study | None = None) -> Strategies:
     """The sampler and the pruner of a study; without one, of a new study with this configuration."""
-    chosen = choose(config) if study is None else study.user_attrs.get(CHOSEN, _OPTUNAS)
+    chosen = choose(config) if study is None else study_attributes(study).get(CHOSEN, _OPTUNAS)
     sampler, pruner, automatic = config.optuna.sampler, config.optuna.pruner, []
     if sampler is None or sampler.type == AUTO:
         sampler = StrategySection(**chosen["sampler"])
@@ -76,8 +77,8 @@ def strategies_now(config: Config) -> Strategies:
 
 def keep_choice(study: optuna.Study, config: Config) -> None:
     """Make the choice for a new study. The caller holds the ledger's lock."""
-    if CHOSEN not in study.user_attrs and not study._storage.get_n_trials(study._study_id):
-        study.set_user_attr(CHOSEN, choose(config))
+    if CHOSEN not in study_attributes(study) and not study._storage.get_n_trials(study._study_id):
+        set_study_attribute(study, CHOSEN, choose(config))
 
 
 def choose(config: Config) -> dict[str, dict[str, Any]]:
@@ -93,4 +94,4 @@ def choose(config: Config) -> dict[str, dict[str, Any]]:
         return _OPTUNAS
     conditional = any(d.type != "multiply" for p in config.space.parameters for d in p.dependencies)
     sampler = {"type": "RungTPESampler", **({"group": True} if conditional else {})}
-    return {"sampler": sampler, "pruner": {"type": "ASHA"}}
+    return {"sampler": sampler, "pruner": {"type": "ASHA", "window": 12}}

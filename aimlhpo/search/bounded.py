@@ -4,10 +4,14 @@ So sampling takes as long at 10,000 trials as at 1,000. These samplers are shown
 finished ones, and the newest of the others. TPE splits the finished trials into at most 25 good ones and the rest, and
 gives old ones of the rest little weight, so it loses little. All other samplers (genetic algorithms, CMA-ES, grids,
 quasi-random sequences) see everything.
+
+Failed trials that say something about their configuration (it needs more memory or time than there is) are shown as
+complete ones with the worst value, so that the sampler keeps away from them.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Container, Sequence
 from functools import cached_property
@@ -22,12 +26,14 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.space.constraints import holds
+from aimlhpo.storage.attributes import INFEASIBLE, record_of
 
 ALL = "all"
 MOST = {TPESampler: 1000, GPSampler: 300}
 """The samplers that see a bounded part, and how many finished trials that is where the configuration does not say."""
 
 _BEST_SHARE = 0.25
+_INFEASIBLE_SHARE = 0.25
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
@@ -112,10 +118,34 @@ class BoundedStudy:
 
     @cached_property
     def shown(self) -> Sequence[FrozenTrial]:
-        trials = self.study._get_trials(deepcopy=False, states=(*_OPEN, *_FINISHED))
+        trials = self.study._get_trials(deepcopy=False)
         finished = [trial for trial in trials if trial.state in _FINISHED]
         chosen = choose(finished, self.study.directions, self.most)
-        return sorted([*chosen, *(trial for trial in trials if trial.state in _OPEN)], key=lambda trial: trial.number)
+        values = [trial.values for trial in chosen if trial.state == TrialState.COMPLETE]
+        infeasible = self._as_worst([trial for trial in trials if is_infeasible(trial)], values)
+        still_open = (trial for trial in trials if trial.state in _OPEN)
+        return sorted([*chosen, *infeasible, *still_open], key=lambda trial: trial.number)
+
+    def _as_worst(self, infeasible: Sequence[FrozenTrial], values: Sequence[Sequence[float]]) -> list[FrozenTrial]:
+        """The newest of the infeasible trials as complete ones, as bad as the worst of the values; none without any."""
+        if not values:
+            return []
+        ends = zip(*values, strict=True)
+        worst = [
+            min(column) if direction == StudyDirection.MAXIMIZE else max(column)
+            for column, direction in zip(ends, self.study.directions, strict=True)
+        ]
+        shown = []
+        for trial in infeasible[-max(1, int(self.most * _INFEASIBLE_SHARE)) :]:
+            trial = copy.copy(trial)
+            trial.state, trial.values = TrialState.COMPLETE, list(worst)
+            shown.append(trial)
+        return shown
+
+
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Whether a trial has failed for what its configuration needs, as it is noted with `on_oom: learn`."""
+    return trial.state == TrialState.FAIL and bool(trial.params) and bool(record_of(trial).get(INFEASIBLE))
 
 
 def choose(finished: Sequence[FrozenTrial], directions: Sequence[StudyDirection], most: int) -> Sequence[FrozenTrial]:

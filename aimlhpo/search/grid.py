@@ -22,9 +22,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.space.grid import Grid, grid_of
 from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import backend_of
 from aimlhpo.storage.study import DRAWN
-from aimlhpo.storage.trials import ATTRIBUTE, read_record
+from aimlhpo.storage.trials import read_record
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -91,7 +92,7 @@ class GridQueue:
     @cached_property
     def _points(self) -> dict[str, dict[str, Any]]:
         """Every combination as the storage holds it, by its key."""
-        drawn = self._study.user_attrs[ATTRIBUTE].get(DRAWN, {})
+        drawn = study_attributes(self._study)[STUDY_ATTR].get(DRAWN, {})
         stored = (self._space.encode(point) for point in self._grid.points(drawn))
         return {_key(point): point for point in stored}
 

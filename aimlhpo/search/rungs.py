@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.search.asha import ASHA, ranked
-from aimlhpo.search.bounded import MOST, BoundedSampler, BoundedStudy
+from aimlhpo.search.bounded import MOST, BoundedSampler, BoundedStudy, is_infeasible
 
 _OPEN_WITH_ONE_WORKER = 2
 
@@ -84,7 +84,8 @@ class _StudyAtRung(BoundedStudy):
                 shown.append(trial)
             elif trial.state == TrialState.RUNNING and trial.number not in values:
                 shown.append(trial)
-        return shown
+        infeasible = [trial for trial in trials if is_infeasible(trial)]
+        return shown + self._as_worst(infeasible, [[values[number]] for number in kept])
 
     def _values(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
         """What trials have reached at the highest rung with enough results, by trial number."""

@@ -28,9 +28,9 @@ from aimlhpo.search.bounded import BoundedSampler, bounded
 from aimlhpo.search.building import make_pruner, make_sampler
 from aimlhpo.search.grid import GridSampler
 from aimlhpo.space.grid import grid_of
+from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import PAUSED, ForwardingStorage, waits_at_rung
 from aimlhpo.storage.retry import is_outage
-from aimlhpo.storage.study import STUDY_ATTR
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -50,7 +50,7 @@ def use_strategies(study: optuna.Study, config: Config) -> None:
     if grid_of(config.space) is not None:
         study.sampler = GridSampler()
         return
-    sampler = make_sampler(chosen.sampler, study.user_attrs[STUDY_ATTR]["seed"], config.space.encode)
+    sampler = make_sampler(chosen.sampler, study_attributes(study)[STUDY_ATTR]["seed"], config.space.encode)
     study.sampler = bounded(sampler, config.optuna.sampler_sees)
 
 

@@ -32,9 +32,10 @@ from aimlhpo.errors import StudyFailed
 from aimlhpo.processes import module_command
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.samplers import for_sampler, reseed, use_strategies
+from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import Operation, OwnedStorage, SetParam, backend_of
 from aimlhpo.storage.retry import first_line, is_outage
-from aimlhpo.storage.study import STUDY_ATTR, load_study
+from aimlhpo.storage.study import load_study
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -53,7 +54,7 @@ class Sampling:
     def __init__(self, config: Config, study: optuna.Study) -> None:
         self._study = study
         self.space = config.space
-        self._seed = study.user_attrs[STUDY_ATTR]["seed"]
+        self._seed = study_attributes(study)[STUDY_ATTR]["seed"]
         self.promotion = Promotion.of(study, config.optuna.reported_metric)
         # The one place to show samplers less than the whole study, or something else.
         self._shown = for_sampler(study, pauses=self.promotion is not None)

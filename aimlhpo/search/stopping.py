@@ -33,10 +33,10 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.errors import StudyFailed, show_duration, show_number
 from aimlhpo.search.building import build_strategy
 from aimlhpo.space.constraints import holds
+from aimlhpo.storage.attributes import STUDY_ATTR, record_of, set_study_attribute, study_attributes
 from aimlhpo.storage.base import SUCCESSFUL, OpenTrial, Overview, backend_of, count_overview
 from aimlhpo.storage.locks import locked
-from aimlhpo.storage.study import STUDY_ATTR
-from aimlhpo.storage.trials import ATTRIBUTE, count_imported, is_own
+from aimlhpo.storage.trials import count_imported, is_own
 
 if TYPE_CHECKING:
     import optuna
@@ -199,8 +199,7 @@ class GpuHours(Rule):
         return cls(options.max_gpu_hours)
 
     def add(self, trial: FrozenTrial) -> None:
-        record = trial.user_attrs.get(ATTRIBUTE)
-        self._seconds += float(record.get("gpu_seconds") or 0.0) if isinstance(record, Mapping) else 0.0
+        self._seconds += float(record_of(trial).get("gpu_seconds") or 0.0)
 
     def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         seconds = self._seconds
@@ -286,7 +285,7 @@ class Terminator(Rule):
     @classmethod
     def from_config(cls, options: OptunaSection, study: optuna.Study) -> Terminator:
         assert options.terminator is not None
-        seed = study.user_attrs.get(STUDY_ATTR, {}).get("seed")
+        seed = study_attributes(study).get(STUDY_ATTR, {}).get("seed")
         entry = {"type": options.terminator.type, **options.terminator.arguments}
         return cls(entry, study.direction, None if seed is None else int(seed))
 
@@ -337,7 +336,7 @@ STOPPING_RULES: dict[str, type[Rule]] = {
 
 
 NOTE = "aimlhpo:ended"
-"""User attribute of the study: a StopReason as a mapping."""
+"""Attribute of the study: a StopReason as a mapping."""
 
 
 @dataclass(frozen=True)
@@ -397,7 +396,7 @@ def ended_already(study: optuna.Study, config: Config) -> StopReason | None:
 
 def read_note(study: optuna.Study, rules: Sequence[Rule]) -> StopReason | None:
     """The note in the study, where it is from one of the rules, with the limit that the rule has now."""
-    attributes = study._storage.get_study_user_attrs(study._study_id)
+    attributes = study_attributes(study)
     for rule in rules:
         rule.update(attributes.get(STUDY_ATTR, {}))
     note = attributes.get(NOTE)
@@ -445,7 +444,7 @@ class StoppingCriteria:
             said = rule(overview.open, now)
             if said is not None:
                 reason = StopReason(rule.key, said, now, rule.limit)
-                self._study.set_user_attr(NOTE, asdict(reason))
+                set_study_attribute(self._study, NOTE, asdict(reason))
                 return reason
         return None
 

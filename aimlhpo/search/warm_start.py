@@ -33,8 +33,9 @@ from aimlhpo.search.grid import queue_of
 from aimlhpo.space.dependencies import NOTHING
 from aimlhpo.space.distributions import NearestInLog, Positions, Texts
 from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup
+from aimlhpo.storage.attributes import STUDY_ATTR, set_study_attribute, study_attributes
 from aimlhpo.storage.open import file_of, holds_studies, literal_password, open_storage, without_experimental_warnings
-from aimlhpo.storage.study import STUDY_ATTR, create_or_load_study, find_study
+from aimlhpo.storage.study import create_or_load_study, find_study
 from aimlhpo.storage.trials import IMPORT_NOTES, IMPORTED, OPTUNA_CONSTRAINT, imported_trials, notes
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _is_gone(url: str) -> bool:
 
 
 def _write_note(study: optuna.Study, source: Source, summary: ImportSummary) -> None:
-    study.set_user_attr(IMPORT_NOTES, {**notes(study), source.place: asdict(summary)})
+    set_study_attribute(study, IMPORT_NOTES, {**notes(study), source.place: asdict(summary)})
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,7 @@ class TrialConverter:
         self._constraints = [OPTUNA_CONSTRAINT + text for text in config.optuna.constraints]
         # The source's parameters by name, each with its distribution as JSON; None for a study of plain Optuna.
         self._declared: Mapping[str, str] | None = (
-            source.user_attrs.get(STUDY_ATTR, {}).get("fingerprint", {}).get("space")
+            study_attributes(source).get(STUDY_ATTR, {}).get("fingerprint", {}).get("space")
         )
 
     def convert(self, trial: FrozenTrial, mark: Mapping[str, Any]) -> FrozenTrial:

@@ -9,5 +9,6 @@ process that samples for an agent. Workers open none.
 Files in reading order: `base` (operations and questions, and the storage as an agent uses it), `open` (the kinds of
 storage), `optuna_internals` (which of Optuna's private names are used, and whether they may be), `sql` and `journal`
 with `journal_file` and `journal_snapshot` (storages faster than Optuna's), `study` (made, loaded, compared with the
-configuration), `trials` (records and numbers), `retry` (outages), `locks` (file locks).
+configuration), `attributes` (what aimlhpo keeps beside Optuna's own fields, and where), `trials` (records and
+numbers), `retry` (outages), `locks` (file locks).
 """

@@ -1,6 +1,6 @@
 """The study in the storage: made once, loaded by everybody else, and compared with the configuration.
 
-A study of ours carries a signature in its user attribute `STUDY_ATTR`: an id, its seed, when it was begun and last
+A study of ours carries a signature in its attribute `STUDY_ATTR`: an id, its seed, when it was begun and last
 started, from which save_path, and a fingerprint of what it searches and optimizes. A configuration that asks for
 something else is refused.
 
@@ -27,13 +27,13 @@ from aimlhpo.config.resolve import is_same_directory
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import Problem, StudyError
 from aimlhpo.space.grid import grid_of
+from aimlhpo.storage.attributes import STUDY_ATTR, move_study_attributes, set_study_attribute, study_attributes
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import disconnect_storage, file_of, open_storage, without_experimental_warnings
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
-STUDY_ATTR = "aimlhpo"
 DRAWN = "grid"  # in that attribute: the values of a grid's random parameters
 _PUT_BACK = "put the old value back, or give the new study another name"
 
@@ -73,7 +73,7 @@ def _kept_elsewhere(study: optuna.Study, config: Config) -> Problem | None:
 
     A storage that lies in save_path was copied with it, and is a study of its own.
     """
-    other = study.user_attrs.get(STUDY_ATTR, {}).get("save_path")
+    other = study_attributes(study).get(STUDY_ATTR, {}).get("save_path")
     here, file = config.paths.save_path, file_of(config.optuna.storage)
     if other is None or is_same_directory(other, here) or (file is not None and file.is_relative_to(here)):
         return None
@@ -127,7 +127,8 @@ def _sign(study: optuna.Study, config: Config) -> None:
 
     The seed is drawn where none is set.
     """
-    known = study.user_attrs.get(STUDY_ATTR, {})
+    known = study_attributes(study).get(STUDY_ATTR, {})
+    move_study_attributes(study)
     grid = grid_of(config.space)
     seed = config.optuna.seed if config.optuna.seed is not None else known.get("seed", secrets.randbelow(2**31))
     now = time.time()
@@ -135,7 +136,7 @@ def _sign(study: optuna.Study, config: Config) -> None:
     lasting = {"id": known.get("id") or secrets.token_hex(8), "begun": known.get("begun", now)}
     signed = {"fingerprint": fingerprint_of(config), "seed": seed, "started": now, **lasting, **where}
     drawn = {DRAWN: known.get(DRAWN) or grid.draw(seed)} if grid is not None else {}
-    study.set_user_attr(STUDY_ATTR, {**known, **signed, **drawn})
+    set_study_attribute(study, STUDY_ATTR, {**known, **signed, **drawn})
 
 
 def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Problem]:
@@ -164,7 +165,7 @@ def _problems(study: optuna.Study | None, config: Config, allow_changes: bool) -
         legal = "reload: 1 to go on with it, or another name for a new study"
         return [Problem("optuna: reload", found, legal)]
     wanted = fingerprint_of(config)
-    signed = study.user_attrs.get(STUDY_ATTR, {}).get("fingerprint")
+    signed = study_attributes(study).get(STUDY_ATTR, {}).get("fingerprint")
     if signed is not None:
         stored = {"constraints": [], **signed}
     else:  # plain Optuna made the study

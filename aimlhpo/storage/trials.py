@@ -8,23 +8,21 @@ LongestTrial   how long the trials to come may take
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.space.constraints import holds
+from aimlhpo.storage.attributes import record_of, study_attributes
 from aimlhpo.storage.base import Counts, count_overview, overview_from
 
 if TYPE_CHECKING:
     import optuna
 
-ATTRIBUTE = "aimlhpo"
-"""User attribute of a trial: everything aimlhpo knows of it beyond Optuna's own fields."""
-
 CONSTRAINTS = "constraints"
-"""Key in that attribute: the value of each constraint, by its text."""
+"""Key in a trial's record: the value of each constraint, by its text."""
 
 OPTUNA_CONSTRAINT = "constraints:"
 """Beginning of the system attributes that Optuna reads a trial's constraints from, one for each."""
@@ -33,7 +31,7 @@ IMPORTED = "aimlhpo:taken"
 """System attribute of an imported trial: where it was run, {"source": ..., "study": ..., "number": ...}."""
 
 IMPORT_NOTES = "aimlhpo:warm_start"
-"""User attribute of the study: what was imported, by source; written before the first trial is."""
+"""Attribute of the study: what was imported, by source; written before the first trial is."""
 
 
 # --- imported trials ---
@@ -56,7 +54,7 @@ def origin(trial: FrozenTrial) -> str | None:
 
 def notes(study: optuna.Study) -> dict[str, Any]:
     """What the study has imported, by source."""
-    return dict(study._storage.get_study_user_attrs(study._study_id).get(IMPORT_NOTES) or {})
+    return dict(study_attributes(study).get(IMPORT_NOTES) or {})
 
 
 def count_imported(study: optuna.Study) -> tuple[int, int]:
@@ -98,8 +96,7 @@ class TrialRecord:
 
 def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
     """The record of one trial; `metric_names` name Optuna's values where the trial itself does not."""
-    known = trial.user_attrs.get(ATTRIBUTE)
-    known = known if isinstance(known, Mapping) else {}
+    known = record_of(trial)
     returned, values = known.get("metrics") or {}, dict(zip(metric_names, trial.values or (), strict=False))
     seconds = known.get("seconds")
     if seconds is None and trial.duration is not None:
@@ -160,6 +157,6 @@ class LongestTrial:
         if len(finished) > len(self._seen):
             for trial in finished:
                 if trial.number not in self._seen and trial.state == TrialState.COMPLETE:
-                    self._seconds = max(self._seconds, float(trial.user_attrs.get(ATTRIBUTE, {}).get("seconds", 0.0)))
+                    self._seconds = max(self._seconds, float(record_of(trial).get("seconds", 0.0)))
             self._seen.update(trial.number for trial in finished)
         return self._seconds

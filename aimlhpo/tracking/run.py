@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.config.optuna_section import reported_metric
 from aimlhpo.errors import Problem
 from aimlhpo.results.best import best_model
-from aimlhpo.storage.trials import ATTRIBUTE, origin, read_record
+from aimlhpo.storage.attributes import objective_attributes, record_of
+from aimlhpo.storage.trials import origin, read_record
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -128,10 +129,10 @@ class RunReader:
             # A trial that ended before it had all its parameters has trained with no config.
             config = dict(_leaves(best_model(record, self._config, self._space)))
         # What aimlhpo and the objective have noted with the trial.
-        known_facts = trial.user_attrs.get(ATTRIBUTE) or {}
+        known_facts = record_of(trial)
         facts = {name: known_facts.get(name) for name in _SHOWN} | {"origin": origin(trial)}
         facts |= {name: value for name, value in record.metrics.items() if not _is_number(value)}
-        facts |= {key: value for key, value in trial.user_attrs.items() if key.partition(":")[0] != ATTRIBUTE}
+        facts |= objective_attributes(trial)
         return Run(
             number=trial.number,
             state=trial.state.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlhpo.errors import Problem
 from aimlhpo.search.automatic import strategies
-from aimlhpo.storage.study import STUDY_ATTR
+from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.tracking.mlflow import MlflowTarget
 from aimlhpo.tracking.run import RunReader, StudyEntry, Target
 from aimlhpo.tracking.tensorboard import TensorboardTarget
@@ -45,16 +45,17 @@ def tracking_problems(config: Config) -> Iterator[Problem]:
 def make_targets(config: Config, study: optuna.Study) -> list[Target]:
     """A target for each tool that is asked for; nothing is opened or imported yet."""
     section, chosen = config.optuna, strategies(config, study)
+    signature = study_attributes(study)[STUDY_ATTR]
     parameters = {
         "sampler": chosen.sampler.type,
         "pruner": chosen.pruner.type,
         "n_trials": section.n_trials,
-        "seed": study.user_attrs[STUDY_ATTR]["seed"],
+        "seed": signature["seed"],
         "metric": section.metric,
         "direction": section.direction,
     }
     program = section.objective or section.command or ""
     tags = {"study": section.study_name, "save_path": section.save_path, "mlflow.source.name": program}
-    entry = StudyEntry(study.user_attrs[STUDY_ATTR]["id"], section.study_name, parameters, tags)
+    entry = StudyEntry(signature["id"], section.study_name, parameters, tags)
     reported = RunReader(config).reported
     return [TRACKERS[name].make(asked, entry, reported) for name, asked in asked_trackers(config).items()]

@@ -1,6 +1,7 @@
 """How fast a search finds a good configuration, in virtual time.
 
     python -m benchmarks.search --task FILE.npz [FILE.npz ...] --workers 8,64 --seeds 10 --json OUT
+    python -m benchmarks.search --tables --json OUT
     python -m benchmarks.search [--full] [--docs]
 
 Without `--task`, all tasks that come with the benchmark are searched; with `--docs`, what came of it is written to
@@ -26,9 +27,10 @@ from pathlib import Path
 import optuna
 
 from benchmarks.search.figures import Row, means, plot, row_of, table
-from benchmarks.search.functions import FUNCTIONS, LYING
+from benchmarks.search.functions import FUNCTIONS, LYING, WITH_FAILURES
 from benchmarks.search.methods import DEFAULT, METHODS, OPTUNA
 from benchmarks.search.simulation import Search, search
+from benchmarks.search.tables import TABLES, load_table
 from benchmarks.search.task import TASKS, Task, load
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -37,7 +39,9 @@ _PART = r"<!-- {0} -->\n.*?<!-- end of {0} -->"
 
 @cache
 def _task(name: str) -> Task:
-    return (FUNCTIONS | LYING).get(name) or load(Path(name))
+    if name in TABLES:
+        return load_table(name)
+    return (FUNCTIONS | LYING | WITH_FAILURES).get(name) or load(Path(name))
 
 
 def trainings(workers: int) -> int:
@@ -84,7 +88,10 @@ def _write_docs(rows: Sequence[Row]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [str(file) for file in sorted(TASKS.glob("*.npz"))] + list(FUNCTIONS)
-    parser.add_argument("--task", nargs="+", help=f"recorded tasks, or formulas: {', '.join(FUNCTIONS | LYING)}")
+    parser.add_argument(
+        "--task", nargs="+", help=f"recorded tasks, or formulas: {', '.join(FUNCTIONS | LYING | WITH_FAILURES)}"
+    )
+    parser.add_argument("--tables", action="store_true", help="search the published tables, for the sampler alone")
     parser.add_argument("--workers", default="8,64", help="numbers of asynchronous workers")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, help="whole trainings; 60, and 300 with 64 workers, where not given")
@@ -100,7 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.saved:
         rows = [row for file in options.saved for row in json.loads(file.read_text())]
     else:
-        rows = run(options.task or known, options.methods, counts, options.seeds, options.budget)
+        rows = run(
+            options.task or (list(TABLES) if options.tables else known),
+            options.methods,
+            counts,
+            options.seeds,
+            options.budget,
+        )
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
     if options.docs:

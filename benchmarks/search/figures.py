@@ -34,6 +34,7 @@ def row_of(task: str, method: str, workers: int, budget: int, searches: Sequence
             _regret(search, budget * share / 100) for search in searches
         ]
     row["trials"] = [search.trials for search in searches]
+    row["failed"] = [search.failed for search in searches]
     row["whole_trainings"] = [search.complete for search in searches]
     return row
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,3 +111,12 @@ LYING = {
     )
 }
 """What a search must not be misled by."""
+
+MEMORY = "hartmann-memory"
+"""A third of its space needs more memory than there is: where two variables are large, as width and batch may be."""
+
+_MEMORY = 2 - math.sqrt(2 / 3)  # what a sum of two uniform variables exceeds in a third of all cases
+
+WITH_FAILURES = {
+    MEMORY: replace(FUNCTIONS["hartmann"], name=MEMORY, fits=lambda rows: rows[:, 4] + rows[:, 5] < _MEMORY)
+}

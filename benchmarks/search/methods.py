@@ -70,6 +70,7 @@ METHODS = {
     for method in (
         Method(DEFAULT, _default),
         Method(OPTUNA, _optuna, ahead=False),
+        Method("on_oom: fail", _default, learns=False),
         Method("TPE, no pruning", _default_unpruned),
         Method("random, no pruning", _random),
     )

@@ -20,6 +20,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
 from aimlhpo.search.samplers import reseed
+from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 from benchmarks.search.task import Task
 
 
@@ -30,11 +31,13 @@ class Method:
     Attributes:
         make: the sampler and the pruner for (seed, task, number of whole trainings that the budget is worth, workers).
         ahead: whether trials are sampled one ahead in each slot, and with seeds of their own.
+        learns: whether it is noted with trials that run out of memory, as `on_oom: learn` does.
     """
 
     name: str
     make: Callable[[int, Task, int, int], tuple[BaseSampler, BasePruner]]
     ahead: bool = True
+    learns: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Search:
     progress: list[Progress]
     trials: int
     complete: int
+    failed: int = 0
 
 
 def search(method: Method, task: Task, workers: int, budget: int, seed: int) -> Search:
@@ -86,7 +90,7 @@ class _Clock:
         events: list[tuple[float, int, int, int]] = []  # when, in which order, the slot, its trial's next epoch
         running: dict[int, tuple[Trial, Any, float]] = {}
         order = 0
-        best, seconds, complete = np.inf, 0.0, 0
+        best, seconds, complete, failed = np.inf, 0.0, 0, 0
         progress: list[Progress] = []
 
         def begin(slot: int, now: float) -> None:
@@ -110,6 +114,13 @@ class _Clock:
             value = float(curve[epoch])
             last = epoch == task.epochs - 1
             trial_id = trial._trial_id
+            if not task.is_feasible(trial.params):
+                if self._method.learns:
+                    storage.set_trial_system_attr(trial_id, RECORD, {INFEASIBLE: True})
+                self._end(trial, TrialState.FAIL, np.nan)
+                failed += 1
+                begin(slot, now)
+                continue
             if task.epochs > 1:
                 storage.set_trial_intermediate_value(trial_id, epoch, value)
             if last:
@@ -126,7 +137,7 @@ class _Clock:
             else:
                 order += 1
                 heapq.heappush(events, (now + pace, order, slot, epoch + 1))
-        return Search(progress, storage.get_n_trials(self._study._study_id), complete)
+        return Search(progress, storage.get_n_trials(self._study._study_id), complete, failed)
 
     def _sample(self) -> Trial:
         study, storage = self._study, self._study._storage
@@ -145,7 +156,7 @@ class _Clock:
 
     def _end(self, trial: Trial, state: TrialState, value: float) -> None:
         if not self._method.ahead:
-            self._study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
+            self._study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
             return
         frozen = self._study._storage.get_trial(trial._trial_id)
         values = [value] if np.isfinite(value) else None

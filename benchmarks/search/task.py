@@ -47,6 +47,7 @@ class Task:
         noise: deviations of single trainings, one in each row. Each trial gets one of those around which trainings end
             most like it: bad ones are often the noisier ones.
         noise_around: the final value, without noise, of the trainings that deviated.
+        fits: which rows fit into memory; the others fail in their first epoch. None: all of them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Task:
     seconds: Callable[[Array], Array]
     noise: Array
     noise_around: Array
+    fits: Callable[[Array], Array] | None = None
 
     def curve(self, values: Mapping[str, Any], seed: int) -> Array:
         """What a training with these values reports."""
@@ -69,6 +71,10 @@ class Task:
     def final(self, values: Mapping[str, Any]) -> float:
         """The value at the end, without noise."""
         return float(self.curves(unit_row(self.space, values)[None])[0, -1])
+
+    def is_feasible(self, values: Mapping[str, Any]) -> bool:
+        """Whether a training with these values fits into memory."""
+        return self.fits is None or bool(self.fits(unit_row(self.space, values)[None])[0])
 
     def epoch_seconds(self, values: Mapping[str, Any]) -> float:
         return float(self.seconds(unit_row(self.space, values)[None])[0])

@@ -13,6 +13,7 @@ from aimlhpo.agent.agent import Agent
 from aimlhpo.cli.live_view import LinesView
 from aimlhpo.errors import StudyFailed
 from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.attributes import record_of
 from aimlhpo.worker.devices import Slot
 from tests.project import Project
 
@@ -40,7 +41,7 @@ def test_values_of_the_objectives_own_classes_are_stored_as_plain_values(tmp_pat
     for trial in project.study().trials:
         assert trial.params["loss"] in ("hinge", "squared")
         assert trial.user_attrs["last"] == [trial.params["loss"]]
-        assert trial.user_attrs["aimlhpo"]["metrics"]["best"] == trial.params["loss"]
+        assert record_of(trial)["metrics"]["best"] == trial.params["loss"]
 
 
 UNREADABLE = """

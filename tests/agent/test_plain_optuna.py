@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.attributes import record_of
 from tests.faults.evidence import ROOT
 from tests.project import Project
 from tests.waiting import wait_until
@@ -32,7 +33,7 @@ def test_a_journal_serves_agents_and_plain_optuna_at_once(tmp_path: Path) -> Non
         study = optuna.load_study(study_name="s", storage=JournalStorage(JournalFileBackend(str(journal))))
 
         def workers() -> set[str]:
-            return {trial.user_attrs["aimlhpo"]["worker"] for trial in study.get_trials(states=(TrialState.COMPLETE,))}
+            return {record_of(trial)["worker"] for trial in study.get_trials(states=(TrialState.COMPLETE,))}
 
         wait_until(lambda: len(workers()) == 4, "a trial of each slot")
         mine: dict[int, float] = {}

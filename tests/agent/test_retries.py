@@ -68,6 +68,20 @@ def test_failed_trial_is_tried_again_with_the_same_parameters(tmp_path: Path) ->
     assert trials[2].system_attrs["aimlhpo:retry"] == {"of": 0, "count": 2}
 
 
+NEEDS_TOO_MUCH = """
+    import time
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            if trial.number == 0 and "long" in __file__:
+                time.sleep(600)
+            if trial.number == 0:
+                raise MemoryError
+            return {"val_loss": 1.0}
+"""
+
+
 def run_short_of_memory(folder: Path, policy: str) -> Project:
     made = project(folder, OUT_OF_MEMORY_BESIDE_OTHERS, gpu=True, on_oom=policy, n_trials=4)
     made.run("--local", "2", env={**os.environ, "CUDA_VISIBLE_DEVICES": "0"})
@@ -78,6 +92,25 @@ def test_out_of_memory_fails_the_trial(tmp_path: Path) -> None:
     made = run_short_of_memory(tmp_path, "fail")
     assert made.states() == {"COMPLETE": 4, "FAIL": 1}
     assert made.records()[0]["cause"] == "out of memory"
+
+
+def test_samplers_learn_what_needs_too_much_memory_or_time_unless_neighbours_may_be_the_reason(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("alone", "beside", "long", "fail")}
+    for folder in folders.values():
+        folder.mkdir()
+    beside = run_short_of_memory(folders["beside"], "learn")
+    assert beside.states() == {"COMPLETE": 4, "FAIL": 1}
+    assert "infeasible" not in beside.records()[0]
+    for name, cause, keys in (
+        ("alone", "out of memory", {}),
+        ("long", "timeout", {"trial_timeout": 1}),
+        ("fail", "out of memory", {"on_oom": "fail"}),
+    ):
+        made = project(folders[name], NEEDS_TOO_MUCH, n_trials=1, **keys)
+        made.run("--local", "1")
+        failed = made.records()[0]
+        assert failed["cause"].startswith(cause)
+        assert failed.get("infeasible", False) is (name != "fail")
 
 
 def test_out_of_memory_can_count_as_pruned(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, timedelta
 from pathlib import Path
 
+from aimlhpo.storage.attributes import record_of
 from benchmarks.big_study import DISTRIBUTIONS, big_project, ended_trials
 
 
@@ -17,5 +18,5 @@ def test_big_study_is_read_as_it_was_made(tmp_path: Path, storage_url: str) -> N
         assert abs(trial.datetime_complete.astimezone(UTC).replace(tzinfo=None) - made.end) < timedelta(minutes=10)
         assert trial.intermediate_values == dict(enumerate(made.reports))
         assert trial.params == {name: kind.to_external_repr(made.params[name]) for name, kind in DISTRIBUTIONS.items()}
-        assert trial.user_attrs["aimlhpo"] == made.record
+        assert (record_of(trial), trial.user_attrs) == (made.record, made.metrics)
     assert len(project.states()) == 3

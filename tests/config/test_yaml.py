@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
-from aimlhpo.config.yaml import MAX_BYTES, dump_yaml, load_yaml, parse_yaml
+from aimlhpo.config.load import read_mapping
+from aimlhpo.config.yaml import MAX_BYTES, dump_yaml, from_python, load_yaml, parse_yaml
 from aimlhpo.errors import ConfigError
 
 
@@ -171,3 +173,31 @@ def test_what_is_written_is_read_back_here_and_by_plain_yaml() -> None:
     assert parse_yaml(text, "f") == data
     assert yaml.safe_load(text) == data
     assert list(parse_yaml(text, "f")) == list(data)
+
+
+def test_what_python_gives_is_what_yaml_would_hold() -> None:
+    given = {
+        "rate": np.float32(0.5), "units": np.int64(3), "good": np.bool_(True), "choices": np.array([1, 2]),
+        "pair": (1, "1"), "path": Path("/data"), "none": None, np.str_("text"): np.str_("x"),
+        3: {"deep": [np.array(1.5)]},
+    }  # fmt: skip
+    plain = from_python(given, "model")
+    assert plain == {
+        "rate": 0.5, "units": 3, "good": True, "choices": [1, 2], "pair": [1, "1"], "path": "/data", "none": None,
+        "text": "x", 3: {"deep": [1.5]},
+    }  # fmt: skip
+    assert type(plain["good"]) is bool
+    assert parse_yaml(dump_yaml(plain), "f") == plain
+    day = datetime.date(2026, 1, 31)
+    assert from_python({"day": day}, "model", dates=True) == {"day": day}
+    with pytest.raises(ConfigError, match=r"hyperparameters: optuna: day: .* is of type date"):
+        from_python({"optuna": {"day": day}}, "hyperparameters")
+    with pytest.raises(ConfigError, match=r"model: choices: 1: .* is of type set"):
+        from_python({"choices": [1, {2}]}, "model")
+
+
+def test_a_mapping_that_holds_itself_is_refused() -> None:
+    endless: dict[str, Any] = {}
+    endless["again"] = endless
+    with pytest.raises(ConfigError, match="holds itself"):
+        read_mapping(endless, "model")

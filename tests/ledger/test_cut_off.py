@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.requests import Claim
+from aimlhpo.storage.attributes import record_of
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial
 from aimlhpo.storage.open import open_storage
 from tests.ledgers import SingleRequestLedger
@@ -193,7 +194,7 @@ def test_a_trial_that_is_given_up_is_given_up_when_asked_again(make_site: Callab
     for site in each_cut(make_site, release, most=1):
         assert release(site)()
         assert site.trial.state == TrialState.FAIL
-        assert site.study.trials[0].user_attrs["aimlhpo"]["attempts"] == 1
+        assert record_of(site.study.trials[0])["attempts"] == 1
         assert not site.first.finish(site.claim, TrialState.COMPLETE, [1.0], {})
 
 

@@ -15,10 +15,10 @@ from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Holder, Lease, Registry
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result
 from aimlhpo.search.stopping import ConsecutiveFailures, StoppingCriteria
+from aimlhpo.storage.attributes import STUDY_ATTR, record_of, set_study_attribute
 from aimlhpo.storage.base import CLAIM, backend_of, own
 from aimlhpo.storage.open import open_storage
 from aimlhpo.storage.optuna_internals import PUBLIC_ONLY
-from aimlhpo.storage.study import STUDY_ATTR
 from tests.conftest import STORAGE_KINDS
 from tests.ledgers import SingleRequestLedger
 
@@ -70,7 +70,7 @@ def test_trial_that_is_interrupted_too_often_without_getting_on_fails(study: opt
     assert again.number == first.number
     assert ledger.release(again, "walltime")
     given_up = study.trials[first.number]
-    assert (given_up.state, given_up.user_attrs["aimlhpo"]["cause"]) == (TrialState.FAIL, "walltime")
+    assert (given_up.state, record_of(given_up)["cause"]) == (TrialState.FAIL, "walltime")
 
 
 def test_a_trial_that_is_given_up_is_not_claimed_in_the_same_batch(study: optuna.Study, paths: StudyPaths) -> None:
@@ -278,7 +278,7 @@ def test_failures_in_a_row_end_the_study_for_every_agent(study: optuna.Study, pa
 
     def started(seconds_ago: float) -> tuple[SingleRequestLedger, SingleRequestLedger]:
         """Two agents of a study that was started that long ago."""
-        study.set_user_attr(STUDY_ATTR, {"started": time.time() - seconds_ago})
+        set_study_attribute(study, STUDY_ATTR, {"started": time.time() - seconds_ago})
         here, there = (
             SingleRequestLedger(
                 study, paths, 50, agent, Registry(paths.leases, GRACE),

@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from aimlhpo.storage.attributes import record_of
 from tests.project import Project
 
 USES = (
@@ -48,7 +49,7 @@ def trials(project: Project) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_every_trial_ends_as_its_objective_means(trials: list[optuna.trial.FrozenTrial]) -> None:
-    ends = {trial.number: (trial.state.name, trial.user_attrs["aimlhpo"]["error"]) for trial in trials}
+    ends = {trial.number: (trial.state.name, record_of(trial)["error"]) for trial in trials}
     assert [state for state, _ in ends.values()] == [STATES.get(use, "COMPLETE") for use in USES], ends
 
 
@@ -72,7 +73,7 @@ def test_child_is_told_to_prune_by_its_own_reports(trials: list[optuna.trial.Fro
 
 
 def test_what_is_refused_is_raised_in_the_child(trials: list[optuna.trial.FrozenTrial]) -> None:
-    assert "ValueError" in trials[7].user_attrs["aimlhpo"]["cause"]
+    assert "ValueError" in record_of(trials[7])["cause"]
 
 
 def test_child_that_outlives_its_trial_is_told_so(project: Project, trials: list[optuna.trial.FrozenTrial]) -> None:

@@ -21,6 +21,7 @@ from optuna.trial import TrialState, create_trial
 from aimlhpo.config.schema import Config
 from aimlhpo.results.table import ResultsWriter, write_results
 from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.attributes import RECORD
 from aimlhpo.storage.study import load_study
 from tests.project import Project
 
@@ -49,7 +50,7 @@ def add(
             values=values if values is not None or state != TrialState.COMPLETE else [1.0],
             params=params,
             distributions={name: known.get(name, FloatDistribution(0, 10)) for name in params},
-            user_attrs={"aimlhpo": record} if record else {},
+            system_attrs={RECORD: record} if record else {},
         )
     )
     return len(study.get_trials()) - 1

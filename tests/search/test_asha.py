@@ -15,6 +15,7 @@ from aimlhpo.cli.verbs.status import screen
 from aimlhpo.errors import ConfigError
 from aimlhpo.results.status import read_status
 from aimlhpo.search.asha import ASHA, Ladder, Promotion, ranked
+from aimlhpo.storage.attributes import record_of
 from aimlhpo.storage.base import OpenTrial, own
 from tests.command_project import CommandProject
 from tests.project import Project
@@ -186,9 +187,9 @@ def test_a_promoted_trial_goes_on_from_its_checkpoint_in_a_new_attempt(tmp_path:
     made.run()
     complete = [trial for trial in made.study().trials if trial.state == TrialState.COMPLETE]
     for trial in complete:
-        done = json.loads(trial.user_attrs["aimlhpo"]["metrics"]["epochs"])
+        done = json.loads(record_of(trial)["metrics"]["epochs"])
         assert done == [[0, 1], [1, 2], [2, 2], *([epoch, 3] for epoch in range(3, 9))]
-        assert trial.user_attrs["aimlhpo"]["attempts"] == 3
+        assert record_of(trial)["attempts"] == 3
     assert complete
 
 
@@ -263,4 +264,4 @@ def test_a_program_is_paused_and_goes_on(tmp_path: Path) -> None:
     best = made.study().best_trial
     assert best.params["x"] == min(trial.params["x"] for trial in made.study().trials)
     assert best.intermediate_values.keys() == {0, 1, 2}
-    assert best.user_attrs["aimlhpo"]["metrics"]["attempt"] == "2"
+    assert record_of(best)["metrics"]["attempt"] == "2"

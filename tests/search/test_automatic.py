@@ -15,6 +15,7 @@ from aimlhpo.search.automatic import CHOSEN, choose, strategies
 from aimlhpo.search.rungs import RungTPESampler
 from aimlhpo.search.samplers import use_strategies
 from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.attributes import study_attributes
 from tests.project import Project
 
 AUTO = {"sampler": "auto", "pruner": "auto"}
@@ -63,7 +64,7 @@ def test_the_choice_is_kept_in_the_study(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_study_of_an_earlier_version_goes_on_with_what_it_had(tmp_path: Path) -> None:
     project = Project(tmp_path, **AUTO)
-    attributes = begin_study(project.config).user_attrs
+    attributes = study_attributes(begin_study(project.config))
     earlier = optuna.create_study()
     for key in attributes.keys() - {CHOSEN}:
         earlier.set_user_attr(key, attributes[key])

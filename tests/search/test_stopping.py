@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.errors import ExitCode
 from aimlhpo.results.status import read_status
 from aimlhpo.search.warm_start import begin_study
-from aimlhpo.storage.study import STUDY_ATTR
+from aimlhpo.storage.attributes import STUDY_ATTR, record_of, set_study_attribute, study_attributes
 from tests.project import Project
 
 TOGETHER = 4  # the workers of two agents
@@ -160,8 +160,8 @@ def test_a_timeout_of_one_submission_begins_anew_and_that_of_the_study_does_not(
 def seem_older(project: Project, by: float) -> None:
     """Have the study been begun, and started, so many seconds earlier."""
     study = project.study()
-    signed = study.user_attrs[STUDY_ATTR]
-    study.set_user_attr(STUDY_ATTR, signed | {key: signed[key] - by for key in ("begun", "started")})
+    signed = study_attributes(study)[STUDY_ATTR]
+    set_study_attribute(study, STUDY_ATTR, signed | {key: signed[key] - by for key in ("begun", "started")})
 
 
 def test_gpu_hours_count_failed_trials_and_shared_gpus(tmp_path: Path) -> None:
@@ -191,6 +191,6 @@ def test_gpu_hours_count_failed_trials_and_shared_gpus(tmp_path: Path) -> None:
 def gpu_seconds(trial: FrozenTrial, at: float) -> float:
     """What a trial on half a GPU had used at that moment: as recorded, or from its claim on where it still ran."""
     if trial.datetime_complete is not None and trial.datetime_complete.timestamp() <= at:
-        return float(trial.user_attrs["aimlhpo"]["gpu_seconds"])
+        return float(record_of(trial)["gpu_seconds"])
     claim = trial.system_attrs.get("aimlhpo:claim") or {}
     return 0.5 * max(0.0, at - (claim.get("since") or at))

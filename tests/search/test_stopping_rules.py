@@ -27,8 +27,8 @@ from aimlhpo.search.stopping import (
     make_rules,
     read_note,
 )
+from aimlhpo.storage.attributes import RECORD, STUDY_ATTR, set_study_attribute
 from aimlhpo.storage.base import OpenTrial, Overview
-from aimlhpo.storage.study import STUDY_ATTR
 from tests.waiting import wait_until
 
 HOUR = 3600.0
@@ -36,7 +36,7 @@ HOUR = 3600.0
 
 def trial(number: int, *values: float, state: str = "COMPLETE", **attrs: Any) -> FrozenTrial:
     given: dict[str, Any] = {"values": list(values)} if values else {}
-    made = create_trial(state=TrialState[state], user_attrs={"aimlhpo": attrs}, **given)
+    made = create_trial(state=TrialState[state], system_attrs={RECORD: attrs}, **given)
     made.number = number
     return made
 
@@ -59,12 +59,12 @@ def test_timeout_counts_from_its_beginning() -> None:
 def test_all_agree_on_a_timeout_when_the_study_is_started_again() -> None:
     """Two agents that were started apart: the first one's note must not hide the second one's."""
     study, over = optuna.create_study(), time.time() - 61.0
-    study.set_user_attr(STUDY_ATTR, {"begun": over - 9.0, "started": over - 9.0})
+    set_study_attribute(study, STUDY_ATTR, {"begun": over - 9.0, "started": over - 9.0})
     first = StoppingCriteria(study, [Timeout(60.0, "submission")])
-    study.set_user_attr(STUDY_ATTR, {"begun": over - 9.0, "started": time.time()})
+    set_study_attribute(study, STUDY_ATTR, {"begun": over - 9.0, "started": time.time()})
     second = StoppingCriteria(study, [Timeout(60.0, "submission")])
     assert first.ended(Overview()) is second.ended(Overview()) is None
-    study.set_user_attr(STUDY_ATTR, {"begun": over - 9.0, "started": over})
+    set_study_attribute(study, STUDY_ATTR, {"begun": over - 9.0, "started": over})
     noted = second.ended(Overview())
     assert noted is not None
     assert noted.limit == [60.0, over]

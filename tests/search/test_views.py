@@ -1,11 +1,16 @@
-"""The study as samplers see it while trials are paused."""
+"""The study as samplers see it: paused trials, and failed ones that say something."""
 
 from __future__ import annotations
 
 import optuna
+from optuna.distributions import FloatDistribution
+from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 
+from aimlhpo.search.bounded import bounded
+from aimlhpo.search.rungs import RungTPESampler
 from aimlhpo.search.samplers import for_sampler
+from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 from aimlhpo.storage.base import PAUSED
 
 
@@ -49,3 +54,20 @@ def test_tpe_learns_from_paused_trials() -> None:
         trial_id = study._storage.create_new_trial(study._study_id)
         drawn.append(optuna.trial.Trial(view, trial_id).suggest_float("x", 0.0, 1.0))
     assert sum(abs(x - 0.2) < 0.2 for x in drawn) >= 7
+
+
+def test_what_needs_too_much_memory_is_shown_as_the_worst() -> None:
+    distributions = {"x": FloatDistribution(0.0, 1.0)}
+    for sampler in (bounded(TPESampler(seed=0, n_startup_trials=5)), RungTPESampler(seed=0, n_startup_trials=5)):
+        study = optuna.create_study(sampler=sampler)
+        for place in range(40):
+            x = place / 40
+            record = {RECORD: {"cause": "out of memory", INFEASIBLE: True}}
+            failed = {"state": TrialState.FAIL, "system_attrs": record}
+            ended = failed if x > 0.5 else {"value": 1 - x}  # the more memory, the better, up to what there is
+            study.add_trial(create_trial(params={"x": x}, distributions=distributions, **ended))
+        drawn = [study.ask().suggest_float("x", 0, 1) for _ in range(20)]
+        assert sum(x > 0.5 for x in drawn) < 8, "most are drawn from where trials fit"
+        plain = optuna.create_study(sampler=TPESampler(seed=0, n_startup_trials=5))
+        plain.add_trials(study.trials[:40])
+        assert sum(plain.ask().suggest_float("x", 0, 1) > 0.5 for _ in range(20)) > sum(x > 0.5 for x in drawn)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aimlhpo.storage.trials import ATTRIBUTE, LongestTrial
+from aimlhpo.storage.attributes import RECORD
+from aimlhpo.storage.trials import LongestTrial
 
 
 def trials(*endings: tuple[str, float]) -> list[FrozenTrial]:
@@ -12,7 +13,7 @@ def trials(*endings: tuple[str, float]) -> list[FrozenTrial]:
     made = []
     for number, (state, seconds) in enumerate(endings):
         values = [1.0] if state == "COMPLETE" else None
-        trial = create_trial(state=TrialState[state], values=values, user_attrs={ATTRIBUTE: {"seconds": seconds}})
+        trial = create_trial(state=TrialState[state], values=values, system_attrs={RECORD: {"seconds": seconds}})
         trial.number = number
         made.append(trial)
     return made

@@ -43,6 +43,7 @@ def test_a_finished_trial_is_told_whole(tmp_path: Path) -> None:
     }  # fmt: skip
     assert run.facts["note"] == "[1, 2]"
     assert run.facts["name"] == "adam"
+    assert not run.facts.keys() & {"val_loss", "good", "aimlhpo"}  # metrics are no tags, nor is the record
     assert run.facts["log"].startswith("logs/worker-")
     assert run.began is not None
     assert run.ended is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from aimlhpo.check.samplers import warnings_for
 from aimlhpo.check.summary import summarize
 from aimlhpo.cli.arguments import number_of_workers
 from aimlhpo.cli.live_view import make_view
-from aimlhpo.cli.messages import bold, green, print_notes, print_nothing_to_do, print_rows
+from aimlhpo.cli.messages import bold, green, print_note, print_notes, print_nothing_to_do, print_rows
 from aimlhpo.cli.verbs.results import print_results
 from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.config.command import command_spec
@@ -27,6 +28,7 @@ from aimlhpo.search.building import check_strategy, class_named, options
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
 from aimlhpo.space.grid import grid_of
+from aimlhpo.storage.attributes import PROVENANCE, study_attributes
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
 from aimlhpo.worker.provenance import sha256_of
@@ -65,7 +67,7 @@ def run(config: Config, arguments: Namespace) -> int:
             print_plan(config, launcher)
         return ExitCode.DONE
 
-    study = _begin_study(config, arguments)
+    study = begin(config, allow_changes=arguments.allow_changes)
     ended = ended_already(study, config)
     if ended:
         print_nothing_to_do(config, ended)
@@ -101,25 +103,29 @@ def _show_strategy(config: Config, kind: str) -> int:
     return ExitCode.DONE
 
 
-def _begin_study(config: Config, arguments: Namespace) -> optuna.Study:
-    """Create or reload the study, and say what is noteworthy about the trials that it has."""
+def begin(
+    config: Config,
+    *,
+    allow_changes: bool,
+    say: Callable[[str], None] = print,
+    note: Callable[[str], None] = print_note,
+) -> optuna.Study:
+    """Create or reload the study, and tell what is noteworthy about the trials that it has. Raises StudyError."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = begin_study(config, allow_changes=arguments.allow_changes)
+    study = begin_study(config, allow_changes=allow_changes)
     config.write_snapshot()
     chosen = strategies(config, study)
     if chosen.automatic and grid_of(config.space) is None:
-        print(
-            "; ".join(f"{kind} {chosen.in_words(kind)}" for kind in ("sampler", "pruner") if kind in chosen.automatic)
-        )
+        say("; ".join(f"{kind} {chosen.in_words(kind)}" for kind in ("sampler", "pruner") if kind in chosen.automatic))
     # The objective is read live: trials of a reloaded study may have been made with another text of it.
-    stored = (value for key, value in study.user_attrs.items() if key.startswith("aimlhpo:provenance:"))
+    stored = (value for key, value in study_attributes(study).items() if key.startswith(PROVENANCE))
     known = {provenance.get("objective_sha256") for provenance in stored}
     spec = command_spec(config)
     source = spec.source if spec else config.optuna.objective
     if known and source and sha256_of(Path(source)) not in known:
-        print(f"note: {source} has changed since the study's trials were made", file=sys.stderr)
+        note(f"{source} has changed since the study's trials were made")
     for summary in import_summaries(study):
-        print(summary)
+        say(str(summary))
     return study
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import aimlhpo
 from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.launch.slurm.options import (
     absolute_log,
@@ -186,7 +185,7 @@ def _log(config: Config, section: SlurmSection) -> str:
 
 
 def _python(section: SlurmSection) -> AgentPython:
-    root = Path(aimlhpo.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[3]  # where the package lies
     installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()]
     path = None if str(root) in {os.path.realpath(path) for path in installed} else str(root)
     if section.python is None:

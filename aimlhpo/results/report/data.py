@@ -32,9 +32,9 @@ from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import import_summaries
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.grid import grid_of
+from aimlhpo.storage.attributes import PROVENANCE, STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, Counts, has_begun, waits_at_rung
 from aimlhpo.storage.read_only import selected
-from aimlhpo.storage.study import STUDY_ATTR
 from aimlhpo.storage.trials import TrialRecord, count, origin, read_record
 
 if TYPE_CHECKING:
@@ -491,7 +491,8 @@ def _log_lines(log: WorkerLog, begin: int, end: int | None) -> str:
 
 
 def _origin(study: optuna.Study, config: Config) -> Iterator[tuple[str, str]]:
-    options, known = config.optuna, study.user_attrs.get(STUDY_ATTR, {})
+    options, noted = config.optuna, study_attributes(study)
+    known = noted.get(STUDY_ATTR, {})
     yield "metric", ", ".join(f"{d} {m}" for d, m in zip(options.direction, options.metric, strict=True))
     if options.constraints:
         yield "constraints", "; ".join(options.constraints)
@@ -513,8 +514,8 @@ def _origin(study: optuna.Study, config: Config) -> Iterator[tuple[str, str]]:
     yield "objective", options.objective or " ".join(map(str, options.command or ())) or "-"
     yield from (("began with", str(summary)) for summary in import_summaries(study))
     yield "read with", f"Optuna {optuna.__version__}"
-    for key, provenance in study.user_attrs.items():
-        if key.startswith(f"{STUDY_ATTR}:provenance:"):
+    for key, provenance in noted.items():
+        if key.startswith(PROVENANCE):
             yield "Python", str(provenance.get("python"))
             yield "commit", str(provenance.get("git_commit") or "-")
             yield "objective's SHA-256", str(provenance.get("objective_sha256") or "-")

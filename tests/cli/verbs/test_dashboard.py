@@ -60,8 +60,9 @@ def test_the_study_and_its_trials_are_shown_and_cannot_be_changed(
 ) -> None:
     monkeypatch.setenv(postgresql_server.password_variable, postgresql_server.password)
     url = postgresql_server.secret_url() if kind == "postgresql" else make_storage_url(kind)
-    project = Project(tmp_path, storage=url)
-    study = fill_study(project, 3)
+    project = Project(tmp_path, storage=url, n_trials=3)
+    project.run()
+    study = project.study()
     with dashboard(project.save_path) as (process, address):
         api = address.replace("/dashboard/", "/api/")
         page = urllib.request.urlopen(address, timeout=60).read()
@@ -71,6 +72,11 @@ def test_the_study_and_its_trials_are_shown_and_cannot_be_changed(
         shown = ask(api)
         assert [trial["state"] for trial in shown["trials"]] == ["Complete"] * 3
         assert {parameter["name"] for parameter in shown["trials"][0]["params"]} == {"x"}
+        assert {attribute["key"] for attribute in shown["union_user_attrs"]} == {"val_loss", "x_seen"}
+        for trial in shown["trials"]:  # each metric under its own name, and nothing else
+            attributes = {attribute["key"]: float(attribute["value"]) for attribute in trial["user_attrs"]}
+            assert attributes == {"val_loss": trial["values"][0], "x_seen": study.trials[trial["number"]].params["x"]}
+        assert listed[0]["user_attrs"] == []
         for path, method in ((api, "DELETE"), (f"{api}/rename", "POST"), (f"{api}/note", "PUT")):
             with pytest.raises(urllib.error.HTTPError, match="403") as refused:
                 ask(path, method)

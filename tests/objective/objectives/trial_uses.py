@@ -161,7 +161,7 @@ def read_the_study(trial: Any) -> dict[str, Any]:
     assert study.best_value == min(t.value for t in before)
     assert study.best_trial.params == study.best_params
     assert trial.number in [t.number for t in study.trials]
-    assert "aimlhpo" in study.user_attrs
+    assert study.user_attrs == {}
     assert trial.storage.get_trial_user_attrs(trial._trial_id) == {}
     assert any(key.startswith("aimlhpo") for key in trial.system_attrs)
     trial.set_constraint("memory", 2.0)

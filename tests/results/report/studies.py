@@ -11,6 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from aimlhpo.config.schema import Config
 from aimlhpo.search.warm_start import begin_study
+from aimlhpo.storage.attributes import RECORD
 from tests.project import Project
 
 MARKUP = "</script><img src=http://198.51.100.1/x onerror=alert(1)>"
@@ -51,8 +52,7 @@ def known_study(folder: Path, gpus: float = 0.5, trials: int = 19, **optuna_keys
             params={"x": value / 12, "kind": ["a", MARKUP][number % 2]},
             distributions=config.space.distributions,
             intermediate_values={} if several else {step: value + 4 - step for step in range(reports)},
-            user_attrs={"aimlhpo": record},
-            system_attrs={f"constraints:{text}": value - 6 for text in config.optuna.constraints},
+            system_attrs={RECORD: record} | {f"constraints:{text}": value - 6 for text in config.optuna.constraints},
         )
         trial.datetime_start = START + timedelta(hours=number)
         trial.datetime_complete = trial.datetime_start + timedelta(hours=reports)

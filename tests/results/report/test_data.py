@@ -12,6 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from aimlhpo.results.report import data
 from aimlhpo.results.report.data import LOG_BYTES, read_report
+from aimlhpo.storage.attributes import RECORD, record_of, set_study_attribute
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED
 from tests.results.report.studies import START, known_study
 
@@ -21,7 +22,7 @@ def test_hours_are_what_the_trials_took_by_how_they_ended(tmp_path: Path) -> Non
     hours = read_report(study, config).hours
     assert hours.unit == "GPU-hours"
     assert hours.by_end == {"COMPLETE": 12 * 4 / 2, "PRUNED": 4 / 2, "FAIL": 3 / 2}
-    stored = sum(trial.user_attrs["aimlhpo"]["gpu_seconds"] for trial in study.trials) / 3600
+    stored = sum(record_of(trial)["gpu_seconds"] for trial in study.trials) / 3600
     assert hours.spent == stored
     assert hours.wasted == {"exception: ValueError": 1.0, "out of memory": 0.5}
     assert hours.saved == pytest.approx(4 * 3 / 2)  # three of four reports were not trained
@@ -58,9 +59,7 @@ def test_the_best_the_history_and_the_rows_are_the_storages(tmp_path: Path) -> N
 def test_spans_show_where_the_last_attempt_ran(tmp_path: Path) -> None:
     study, config = known_study(tmp_path)
     twice = {"seconds": 900.0, "attempts": 2, "worker": "host:agent-7:3"}
-    trial = create_trial(
-        value=1.0, user_attrs={"aimlhpo": twice}, system_attrs={RELEASED: {"attempts": 1, "seconds": 600.0}}
-    )
+    trial = create_trial(value=1.0, system_attrs={RECORD: twice, RELEASED: {"attempts": 1, "seconds": 600.0}})
     trial.datetime_start, trial.datetime_complete = START, START + timedelta(hours=9)
     study.add_trial(trial)
     running = {"agent": "agent-8", "slot": 1, "token": "t", "since": START.timestamp()}
@@ -130,7 +129,9 @@ def test_constraints_count_who_keeps_them(tmp_path: Path) -> None:
 
 def test_how_the_study_was_made(tmp_path: Path) -> None:
     study, config = known_study(tmp_path, seed=11, sampler={"type": "TPESampler", "n_startup_trials": 3})
-    study.set_user_attr("aimlhpo:provenance:ab", {"python": "3.11.2", "git_commit": "abc+", "packages": {"torch": "2"}})
+    set_study_attribute(
+        study, "aimlhpo:provenance:ab", {"python": "3.11.2", "git_commit": "abc+", "packages": {"torch": "2"}}
+    )
     origin = dict(read_report(study, config).origin)
     assert origin["sampler"] == "TPESampler(n_startup_trials=3)"
     assert (origin["seed"], origin["commit"], origin["packages"]) == ("11", "abc+", "torch 2")
@@ -139,7 +140,7 @@ def test_how_the_study_was_made(tmp_path: Path) -> None:
 
 def test_what_was_chosen_for_the_study_is_told_as_that(tmp_path: Path) -> None:
     study, config = known_study(tmp_path, sampler=None, pruner=None)
-    study.set_user_attr("aimlhpo:chosen", {"sampler": {"type": "RungTPESampler"}, "pruner": {"type": "ASHA"}})
+    set_study_attribute(study, "aimlhpo:chosen", {"sampler": {"type": "RungTPESampler"}, "pruner": {"type": "ASHA"}})
     origin = dict(read_report(study, config).origin)
     assert (origin["sampler"], origin["pruner"]) == ("auto: RungTPESampler()", "auto: ASHA()")
 

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 import aimlhpo
 from aimlhpo.errors import ConfigError, StudyError
+from aimlhpo.storage.attributes import record_of
 from tests.results.report.studies import MARKUP, known_study
 
 
@@ -28,7 +29,7 @@ def test_it_gives_what_the_storage_holds_and_writes_nothing(storage: str, tmp_pa
     trials = study.trials
     assert list(trials.index) == [trial.number for trial in stored.trials]
     assert list(trials["params_x"]) == [trial.params["x"] for trial in stored.trials]
-    assert trials["gpu_hours"].sum() == sum(t.user_attrs["aimlhpo"]["gpu_seconds"] for t in stored.trials) / 3600
+    assert trials["gpu_hours"].sum() == sum(record_of(t)["gpu_seconds"] for t in stored.trials) / 3600
     assert set(trials[trials["state"] == "FAIL"]["cause"]) == set(study.failures["cause"])
     assert len(study.reports) == sum(len(trial.intermediate_values) for trial in stored.trials)
     assert study.study.best_value == stored.best_value
