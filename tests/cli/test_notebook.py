@@ -246,6 +246,7 @@ def test_a_kernel_that_is_shut_down_gives_back_what_runs(here: Path, kernel: tup
     manager, client = kernel
     client.execute(f"{CALL}\nrun()")
     wait_until((here / "trains").exists, "a trial that trains")
+    manager.shutdown_wait_time = 120.0  # it is killed after that
     manager.shutdown_kernel(now=False)
     study = aimlhpo.open_study(here / "run").study
     assert {trial.state for trial in study.trials} == {TrialState.WAITING}
