@@ -44,7 +44,7 @@ from aimlhpo.search.stopping import StopReason, ThrottledCheck
 from aimlhpo.storage.base import FINISHED, Counts, Operation, OwnedStorage
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.study import STUDY_ATTR
-from aimlhpo.storage.trials import LongestTrial
+from aimlhpo.storage.trials import CONFIRMED, LongestTrial
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -177,7 +177,9 @@ class TrialBuilder:
             names={parameter.key: parameter.name for parameter in space.parameters},
             settings={parameter.name: dict(parameter.settings) for parameter in space.parameters},
             plain=[parameter.name for parameter in space.parameters if parameter.path is None],
-            seed=self._sampling.seed_of(claim.number),
+            seed=stored.system_attrs[CONFIRMED]["seed"]
+            if CONFIRMED in stored.system_attrs
+            else self._sampling.seed_of(claim.number),
             checkpoint_dir=str(self._paths.checkpoint(claim.number)),
             user_attrs=stored.user_attrs,
             intermediate_values=stored.intermediate_values,

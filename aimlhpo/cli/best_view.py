@@ -30,6 +30,8 @@ def show_best(best: Sequence[BestTrial], config: Config) -> Iterator[str]:
 
 
 def _details(trial: BestTrial, config: Config) -> Iterator[str]:
+    if trial.confirmed is not None and trial.confirmed.mean is not None:
+        yield f"confirmed: {trial.confirmed}"
     if trial.default is not None:
         yield compare_with_default(trial, config)
     rows = [(change.key, *show_change(change)) for change in trial.changes]

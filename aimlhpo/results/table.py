@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import AimlhpoError
 from aimlhpo.results.best import write_best
+from aimlhpo.search.confirmation import confirmed_study
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.locks import open_lock_file, try_lock
@@ -52,7 +53,9 @@ class ResultFiles:
 def write_results(study: optuna.Study, config: Config) -> ResultFiles:
     """Write results.csv and best.yml from the storage. Raises OSError, ConfigError, Optuna's storage errors."""
     with _writers_lock(config.paths, LOCK_TIMEOUT):
-        return _write_files(study, config, ResultsTable(config.space, config.optuna.metric))
+        files = _write_files(study, config, ResultsTable(config.space, config.optuna.metric))
+    _write_confirmed(study, config)
+    return files
 
 
 class ResultsWriter:
@@ -113,6 +116,22 @@ def _write_files(study: optuna.Study, config: Config, table: ResultsTable) -> Re
     results = config.paths.results
     replace_file(results, table.text(study.get_trials(deepcopy=False)))
     return ResultFiles(results, len(table), write_best(study, config, config.space))
+
+
+def _write_confirmed(confirmation: optuna.Study, config: Config) -> None:
+    """Where the study confirms another one, let that one's best.yml follow what has been found."""
+    try:
+        confirmed = confirmed_study(confirmation, config)
+        if confirmed is not None:
+            study, of_study = confirmed
+            with _writers_lock(of_study.paths, LOCK_TIMEOUT):
+                write_best(study, of_study, of_study.space)
+    except (
+        AimlhpoError,
+        KeyError,
+        OSError,
+    ) as error:  # it is gone, or cannot be read
+        logger.warning("best.yml of the study that is confirmed could not be written: %s", error)
 
 
 @contextmanager

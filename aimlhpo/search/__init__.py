@@ -5,6 +5,6 @@ thread; sampling that takes long runs in a child process of the agent.
 
 In reading order: `building` (from a section of the configuration to a sampler or a pruner), `automatic` (what a
 study gets that names none), `samplers` (the study's sampler: its seeds, and what it and the pruner see of the study),
-`bounded`, `rungs`, `asha`, `grid`; `sampling` (the parameters of a trial,
+`bounded`, `rungs`, `asha`, `queues`; `sampling` (the parameters of a trial,
 and the process that samples them); `warm_start` (the trials that a study starts with); `stopping`.
 """

@@ -32,6 +32,13 @@ OPTUNA_CONSTRAINT = "constraints:"
 IMPORTED = "aimlhpo:taken"
 """System attribute of an imported trial: where it was run, {"source": ..., "study": ..., "number": ...}."""
 
+CONFIRMED = "aimlhpo:confirms"
+"""System attribute of a trial that trains another study's configuration again: {"trial": that study's number of it,
+"repeat": from 0, "seed": the trial's own seed}."""
+
+CONFIRMATION = "aimlhpo:confirmation"
+"""User attribute of a study that confirms another one: which configurations are trained, how often, and its seed."""
+
 IMPORT_NOTES = "aimlhpo:warm_start"
 """User attribute of the study: what was imported, by source; written before the first trial is."""
 

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +36,13 @@ def _text(objective: Path) -> dict[str, str | None]:
     if commit is not None and _git(objective.parent, "status", "--porcelain", "--untracked-files=no"):
         commit += "+"
     return {"objective_sha256": sha256_of(objective), "git_commit": commit}
+
+
+def has_changed(source: str | None, study_attributes: Mapping[str, Any]) -> bool:
+    """Whether a file has another text than in all trials of a study, as far as the study's user attributes tell."""
+    stored = (value for key, value in study_attributes.items() if key.startswith("aimlhpo:provenance:"))
+    known = {provenance.get("objective_sha256") for provenance in stored}
+    return bool(known and source and sha256_of(Path(source)) not in known)
 
 
 def sha256_of(path: Path) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
@@ -29,7 +28,7 @@ from aimlhpo.search.warm_start import begin_study, import_summaries
 from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
-from aimlhpo.worker.provenance import sha256_of
+from aimlhpo.worker.provenance import has_changed
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -112,11 +111,9 @@ def _begin_study(config: Config, arguments: Namespace) -> optuna.Study:
             "; ".join(f"{kind} {chosen.in_words(kind)}" for kind in ("sampler", "pruner") if kind in chosen.automatic)
         )
     # The objective is read live: trials of a reloaded study may have been made with another text of it.
-    stored = (value for key, value in study.user_attrs.items() if key.startswith("aimlhpo:provenance:"))
-    known = {provenance.get("objective_sha256") for provenance in stored}
     spec = command_spec(config)
     source = spec.source if spec else config.optuna.objective
-    if known and source and sha256_of(Path(source)) not in known:
+    if has_changed(source, study.user_attrs):
         print(f"note: {source} has changed since the study's trials were made", file=sys.stderr)
     for summary in import_summaries(study):
         print(summary)
