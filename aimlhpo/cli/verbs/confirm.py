@@ -128,7 +128,11 @@ def _train(
                 raise Interrupted(f"{message}\n    The same command goes on where it ended.") from error
             return _print_end(study, config, ExitCode.DONE)
     jobs = min(of.slurm.jobs if of.slurm is not None else 1, max(1, _open_trainings(study)))
-    return submit_jobs(of, launcher, jobs, wait=arguments.wait)
+    code = submit_jobs(of, launcher, jobs, wait=arguments.wait)
+    if arguments.wait:
+        return _print_end(study, config, ExitCode(code))
+    print(f"what they find: aimlhpo confirm {config.paths.save_path}, with the same --top and --seeds")
+    return code
 
 
 def _refuse_several_metrics(config: Config) -> None:

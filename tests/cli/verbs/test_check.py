@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aimlhpo.cli.main import main
 from tests.cli.studies import run_verb
 from tests.project import Project
 
