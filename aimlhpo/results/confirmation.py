@@ -148,7 +148,7 @@ def confirmation_notes(confirmation: Confirmation) -> Iterator[str]:
     if confirmation.complete and all(len(trial.values) < 2 for trial in confirmation.trials):
         yield "With one training of each configuration its spread is unknown, and so are the probabilities."
     if confirmation.same:
-        yield "Every training of a configuration gave the same value: train() may not use its seed (trial.seed)."
+        yield "Every training of a configuration gave the same value: train() may use no seed, or always the same."
     if confirmation.winner is None and not confirmation.open:
         yield "No configuration is proven: none has all its trainings complete and keeps the constraints."
 

@@ -32,6 +32,7 @@ from aimlhpo.errors import ConfigError, Problem, show_number
 from aimlhpo.objective.messages import CommandSpec
 from aimlhpo.results.best import best_or_proven
 from aimlhpo.results.confirmation import read_confirmation
+from aimlhpo.space.model_paths import substitute
 from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.study import STUDY_ATTR, trial_seed
 from aimlhpo.storage.trials import ATTRIBUTE, CONFIRMED, is_own, origin, read_record
@@ -185,6 +186,9 @@ def _model(trial: FrozenTrial, config: Config) -> dict[str, Any]:
     """The model configuration as the trial got it, before the objective changed anything in it."""
     space: SearchSpace = config.space
     model = space.assign(config.model, space.values(trial.params))
+    mark = trial.system_attrs.get(CONFIRMED)
+    if mark is not None:
+        model = substitute(model, dict.fromkeys(mark["keys"], mark["seed"]))
     return {key: value for key, value in model.items() if str(key).partition(":")[0] != "optuna"}
 
 

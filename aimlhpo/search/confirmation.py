@@ -7,6 +7,7 @@ beforehand (`aimlhpo.search.queues`), and its plan, the study's user attribute C
     study            the name of the study that is confirmed
     seed             what the trainings' own seeds are made of
     first            what was asked for at first: the trials' numbers in that study, and the number of seeds
+    seed_keys        the keys of the model configuration that hold a training's seed, by colon path
     configurations   trial, params as the storage holds them, and seeds: how often it is to be trained
 
 Asking again only adds to the plan. It runs in the process of the command, before any agent starts.
@@ -15,7 +16,7 @@ Asking again only adds to the plan. It runs in the process of the command, befor
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 FOLDER = "confirm"  # in the save_path of the study that is confirmed
+SEED_NAMES = ("seed", "random_seed", "random_state")
 _SUFFIX = ":confirm"
 _LEFT_OUT = (
     *RULES, "timeout_scope", "at_stop", "sampler_sees", "enqueue", "enqueue_default", "warm_start_from", "pruning",
@@ -102,7 +104,26 @@ def _log(log: Any, name: str, save_path: str) -> Any:
     return changed
 
 
-def extended(plan: Mapping[str, Any] | None, study: optuna.Study, chosen: Sequence[FrozenTrial], seeds: int) -> Any:
+def seed_keys(config: Config) -> list[str]:
+    """Where the model configuration holds a seed: colon paths of whole numbers under a key of `SEED_NAMES`.
+
+    Many objectives seed themselves with it, and would train the same again with any other seed of the trial.
+    """
+
+    def below(node: Mapping[Any, Any], path: str) -> Iterator[str]:
+        for key, value in node.items():
+            here = f"{path}:{key}" if path else str(key)
+            if isinstance(value, Mapping):
+                yield from below(value, here)
+            elif key in SEED_NAMES and type(value) is int and here not in config.space.by_key:
+                yield here
+
+    return list(below(config.model, ""))
+
+
+def extended(
+    plan: Mapping[str, Any] | None, study: optuna.Study, config: Config, chosen: Sequence[FrozenTrial], seeds: int
+) -> dict[str, Any]:
     """The plan with these trials of the study, each trained with so many seeds at least."""
     known = {entry["trial"]: dict(entry) for entry in (plan["configurations"] if plan else ())}
     for trial in chosen:
@@ -111,6 +132,7 @@ def extended(plan: Mapping[str, Any] | None, study: optuna.Study, chosen: Sequen
     new = {
         "study": study.study_name,
         "seed": study.user_attrs[STUDY_ATTR]["seed"],
+        "seed_keys": seed_keys(config),
         "first": {"trials": [trial.number for trial in chosen], "seeds": seeds},
     }
     return {**new, **(plan or {}), "configurations": list(known.values())}
@@ -150,7 +172,7 @@ def begin_confirmation(study: optuna.Study, config: Config, chosen: Sequence[Fro
     def prepare(confirmation: optuna.Study) -> None:
         """Runs under the ledger's lock."""
         before = plan_of(confirmation)
-        plan = extended(before, study, chosen, seeds)
+        plan = extended(before, study, config, chosen, seeds)
         if plan != before:
             confirmation.set_user_attr(CONFIRMATION, plan)
         ConfirmationQueue(confirmation, plan).begin()

@@ -169,7 +169,7 @@ class ConfirmationQueue(TrialQueue):
                 if repeat < entry["seeds"]:
                     number = entry["trial"]
                     seed = trial_seed(self._plan["seed"], number, repeat, 2)
-                    mark = {"trial": number, "repeat": repeat, "seed": seed}
+                    mark = {"trial": number, "repeat": repeat, "seed": seed, "keys": self._plan["seed_keys"]}
                     found[f"{number}/{repeat}"] = {FIXED: entry["params"], CONFIRMED: mark}
         return found
 

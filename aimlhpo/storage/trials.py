@@ -34,7 +34,7 @@ IMPORTED = "aimlhpo:taken"
 
 CONFIRMED = "aimlhpo:confirms"
 """System attribute of a trial that trains another study's configuration again: {"trial": that study's number of it,
-"repeat": from 0, "seed": the trial's own seed}."""
+"repeat": from 0, "seed": the trial's own seed, "keys": where the model configuration has it, too}."""
 
 CONFIRMATION = "aimlhpo:confirmation"
 """User attribute of a study that confirms another one: which configurations are trained, how often, and its seed."""

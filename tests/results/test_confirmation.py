@@ -86,7 +86,7 @@ def test_of_equal_means_the_one_that_the_search_ranked_first_wins() -> None:
     found = judged(trained(9, 0.5, 0.5, 0.5), trained(1, 0.5, 0.5, 0.5))
     assert found.winner == 9
     assert [trial.probability for trial in found.trials] == [0.5, 0.5]
-    assert any("may not use its seed" in note for note in confirmation_notes(found))
+    assert any("may use no seed" in note for note in confirmation_notes(found))
 
 
 def test_trials_without_values_are_told_without_any() -> None:

@@ -18,6 +18,7 @@ from aimlhpo.search.confirmation import (
     extended,
     find_confirmation,
     plan_of,
+    seed_keys,
 )
 from aimlhpo.search.queues import ConfirmationQueue
 from aimlhpo.storage.study import trial_seed
@@ -99,8 +100,16 @@ def test_the_study_is_found_from_its_confirmation(tmp_path: Path) -> None:
 
 
 def test_a_plan_never_shrinks(tmp_path: Path) -> None:
-    study = fill_study(Project(tmp_path), 5)
+    project = Project(tmp_path)
+    study, config = fill_study(project, 5), project.config
     best = ranking(study, 5)
-    plan = extended(None, study, best[:3], 3)
-    assert extended(plan, study, best[:1], 1) == plan
+    plan = extended(None, study, config, best[:3], 3)
+    assert extended(plan, study, config, best[:1], 1) == plan
     assert plan["first"] == {"trials": [trial.number for trial in best[:3]], "seeds": 3}
+
+
+def test_seeds_in_the_model_configuration_are_found(tmp_path: Path) -> None:
+    model = {"seed": 3, "data": {"random_state": 0, "seed": "none"}, "trainer": {"random_seed": 1, "units": 2}}
+    searched = {"trainer:random_seed": {"type": "int", "settings": {"low": 0, "high": 9}}}
+    found = seed_keys(Project(tmp_path, model=model, parameters=searched).config)
+    assert sorted(found) == ["data:random_state", "seed"]

@@ -38,6 +38,7 @@ from aimlhpo.search.confirmation import (
     extended,
     find_confirmation,
     plan_of,
+    seed_keys,
 )
 from aimlhpo.search.queues import ConfirmationQueue
 from aimlhpo.search.stopping import find_stop_reason
@@ -75,7 +76,7 @@ def run(config: Config, arguments: Namespace) -> int:
         return _show_plan(of, study, chosen, arguments, launcher)
     before = find_confirmation(study)
     plan = plan_of(before) if before is not None else None
-    if before is not None and plan is not None and extended(plan, study, chosen, arguments.seeds) == plan:
+    if before is not None and plan is not None and extended(plan, study, of, chosen, arguments.seeds) == plan:
         if not _open_trainings(study) and not ConfirmationQueue(before, plan).given_up():
             print("nothing to do: all of these trainings have ended before")
             return _print_end(study, config, ExitCode.NOTHING_TO_DO)
@@ -84,6 +85,7 @@ def run(config: Config, arguments: Namespace) -> int:
             _print_found(study, config)
             print(f"{jobs} are at work on it; live: aimlhpo watch {of.paths.save_path}")
             return ExitCode.DONE
+    print(_where_seeds_are(of), flush=True)
     return _train(config, of, study, chosen, arguments, launcher)
 
 
@@ -155,17 +157,23 @@ def _tell_choice(config: Config, study: optuna.Study, chosen: Sequence[FrozenTri
         print(f"note: {source} has changed since the study's trials were made", file=sys.stderr)
 
 
+def _where_seeds_are(of: Config) -> str:
+    keys = "".join(f", and in {key} of the model configuration" for key in seed_keys(of))
+    return f"each training has a seed of its own: trial.seed (AIMLHPO_SEED for a command){keys}"
+
+
 def _show_plan(
     of: Config, study: optuna.Study, chosen: Sequence[FrozenTrial], arguments: Namespace, launcher: Launcher
 ) -> int:
     before = find_confirmation(study)
     plan = plan_of(before) if before is not None else None
-    asked = count_trainings(extended(plan, study, chosen, arguments.seeds))
+    asked = count_trainings(extended(plan, study, of, chosen, arguments.seeds))
     found = read_confirmation(study)
     left = asked - (found.complete if found is not None else 0)
     numbers = ", ".join(str(trial.number) for trial in chosen)
     print(green("ok:"), "nothing was started\n")
     print(f"trials {numbers} would be trained with {arguments.seeds} seeds each: {left} trainings are left of {asked}")
+    print(_where_seeds_are(of))
     if launcher.submits and left:
         jobs = min(of.slurm.jobs if of.slurm is not None else 1, left)
         print_plan(of, launcher, jobs)

@@ -215,6 +215,25 @@ def test_a_grid_is_confirmed_like_any_study(tmp_path: Path) -> None:
     assert len(trainings(project)) == 4
 
 
+def test_a_seed_in_the_model_configuration_is_fresh_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seeded = """
+        from aimlhpo import BaseObjective
+
+        class Objective(BaseObjective):
+            def train(self, trial, conf):
+                seed = conf["data"]["seed"]
+                return {"val_loss": conf["model"]["x"] + seed / 1e12, "same": seed == trial.seed}
+    """
+    project = Project(tmp_path, seeded, model={"data": {"seed": 1}}, n_trials=2)
+    project.run()
+    assert "and in data:seed of the model configuration" in confirm(project, "--top", "1", "--seeds", "2").stdout
+    assert all(trial.user_attrs["aimlhpo"]["metrics"]["same"] for trial in trainings(project))
+    assert not found(project)["same"]
+    first, target = trainings(project)[0], tmp_path / "exported"
+    assert main(["export", str(project.save_path / "confirm"), str(target), "--trial", "0"]) == 0
+    assert yaml.safe_load((target / "model.yml").read_text())["data"]["seed"] == first.system_attrs[CONFIRMED]["seed"]
+
+
 def test_several_metrics_are_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = Project(tmp_path, metric=["a", "b"], direction=["minimize", "minimize"])
     fill_study(project, 0)
