@@ -210,7 +210,7 @@ class Agent:
                 StudyFailed(
                     f"{ended.reason} (max_consecutive_failures is {limit}), so the study was stopped.\n"
                     "    `aimlhpo status --failed` lists them with their causes and logs.\n"
-                    "    When the objective is mended, the same command with reload: 1 goes on."
+                    "    When the objective is mended, the same command goes on (`optimize` with reload: 1)."
                 )
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,8 @@ class BestTrial:
         default: number and values of the trial that ran the model YAML's own values, where one is complete.
         origin: where the trial comes from, where another study has run it.
         confirmed: what training its configuration again has given, where that was done.
+        unconfirmed: of the trial that was proven to be the best: number and values of a trial that the search found to
+            be better, and that was not confirmed.
     """
 
     number: int
@@ -66,6 +68,7 @@ class BestTrial:
     default: tuple[int, dict[str, float]] | None = None
     origin: str | None = None
     confirmed: ConfirmedTrial | None = None
+    unconfirmed: tuple[int, dict[str, float]] | None = None
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -114,7 +117,11 @@ def describe_best(study: optuna.Study, config: Config) -> tuple[BestTrial, ...]:
     confirmation = read_confirmation(study)
     found = best_or_proven(study, confirmation)
     default = _default_of(study.get_trials(deepcopy=False), config) if found else None
-    return tuple(describe(trial, config, default, confirmation) for trial in found)
+    described = tuple(describe(trial, config, default, confirmation) for trial in found)
+    searched = best_trials(study)[0] if confirmation is not None and confirmation.winner is not None else None
+    if searched is None or confirmation is None or confirmation.of(searched.number) is not None:
+        return described
+    return (replace(described[0], unconfirmed=(searched.number, _values(searched, config))),)
 
 
 def describe(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FIRST_COLUMNS = ("number", "state", "duration", "worker", "device")
+CONFIRMS_COLUMNS = ("confirms", "seed")
 LAST_COLUMN = "cause"
 INTERVAL = 30.0  # seconds between two rewrites while trials run
 MOST_SHARE = 0.02  # of an agent's time, where writing takes long
@@ -184,6 +185,8 @@ class Columns:
     parameters: tuple[str, ...]
     metrics: tuple[str, ...]
     constraints: tuple[str, ...] = ()
+    confirms: bool = False
+    """Whether the study confirms another one: its trials have a trial of that study, and a seed."""
 
     @classmethod
     def declared(cls, space: SearchSpace, metrics: Sequence[str]) -> Columns:
@@ -193,6 +196,8 @@ class Columns:
     def lacks(self, record: TrialRecord, values: Mapping[str, Any]) -> bool:
         """Whether the trial has something that no column is for."""
         pairs = ((values, self.parameters), (record.metrics, self.metrics), (record.constraints, self.constraints))
+        if record.confirms is not None and not self.confirms:
+            return True
         return any(not found.keys() <= set(names) for found, names in pairs)
 
     def joined(self, records: Sequence[TrialRecord], values: Sequence[Mapping[str, Any]]) -> Columns:
@@ -208,19 +213,22 @@ class Columns:
             joined(self.parameters, values),
             joined(self.metrics, (record.metrics for record in records)),
             joined(self.constraints, (record.constraints for record in records)),
+            self.confirms or any(record.confirms is not None for record in records),
         )
 
     def header(self) -> list[str]:
         """Column names; one that would appear twice is told apart as `params_...` or `metrics_...`."""
         judged = ["feasible", *(f"constraint: {text}" for text in self.constraints)] if self.constraints else []
-        fixed = {*FIRST_COLUMNS, *judged, LAST_COLUMN}
+        first = [*FIRST_COLUMNS, *(CONFIRMS_COLUMNS if self.confirms else ())]
+        fixed = {*first, *judged, LAST_COLUMN}
         parameters = [f"params_{name}" if name in fixed else name for name in self.parameters]
         taken = fixed | set(parameters)
         metrics = [f"metrics_{name}" if name in taken else name for name in self.metrics]
-        return [*FIRST_COLUMNS, *parameters, *metrics, *judged, LAST_COLUMN]
+        return [*first, *parameters, *metrics, *judged, LAST_COLUMN]
 
     def row(self, record: TrialRecord, values: Mapping[str, Any]) -> list[Any]:
         fixed = [record.number, record.state, record.seconds, record.worker, record.device]
+        fixed += (record.confirms or (None, None)) if self.confirms else ()
         chosen = [_cell(values[name]) if name in values else None for name in self.parameters]
         returned = [_cell(record.metrics[name]) if name in record.metrics else None for name in self.metrics]
         judged: list[Any] = []

@@ -30,6 +30,7 @@ from aimlhpo.errors import Problem, StudyError
 from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import disconnect_storage, file_of, open_storage, without_experimental_warnings
+from aimlhpo.storage.trials import CONFIRMATION
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -76,7 +77,8 @@ def _kept_elsewhere(study: optuna.Study, config: Config) -> Problem | None:
     """
     other = study.user_attrs.get(STUDY_ATTR, {}).get("save_path")
     here, file = config.paths.save_path, file_of(config.optuna.storage)
-    if other is None or is_same_directory(other, here) or (file is not None and file.is_relative_to(here)):
+    copied = here.parent if CONFIRMATION in study.user_attrs else here  # a confirmation lies in its study's save_path
+    if other is None or is_same_directory(other, here) or (file is not None and file.is_relative_to(copied)):
         return None
     if not StudyPaths(Path(other), study.study_name).lock.exists():  # it was moved
         return None

@@ -81,7 +81,7 @@ def count_imported(study: optuna.Study) -> tuple[int, int]:
 class TrialRecord:
     """One trial; `seconds` is its training duration, `gpu_seconds` the same times its GPUs.
 
-    `log` is relative to save_path.
+    `log` is relative to save_path. `confirms` is the trial of the study that is confirmed, and the training's seed.
     `params` are as the storage holds them. A trial that plain Optuna made has only Optuna's fields.
     """
 
@@ -101,6 +101,7 @@ class TrialRecord:
     constraints: dict[str, float] = field(default_factory=dict)
     gpu_seconds: float = 0.0
     attempts: int = 1
+    confirms: tuple[int, int] | None = None
 
 
 def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
@@ -129,6 +130,7 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
         constraints=trial.constraints,
         gpu_seconds=float(known.get("gpu_seconds") or 0.0),
         attempts=int(known.get("attempts") or 1),
+        confirms=(mark["trial"], mark["seed"]) if (mark := trial.system_attrs.get(CONFIRMED)) else None,
     )
 
 

@@ -158,8 +158,9 @@ def _tell_choice(config: Config, study: optuna.Study, chosen: Sequence[FrozenTri
 
 
 def _where_seeds_are(of: Config) -> str:
-    keys = "".join(f", and in {key} of the model configuration" for key in seed_keys(of))
-    return f"each training has a seed of its own: trial.seed (AIMLHPO_SEED for a command){keys}"
+    keys = "".join(f", and {key} in the model configuration" for key in seed_keys(of))
+    own = "trial.seed" if of.optuna.command is None else "AIMLHPO_SEED in its environment"
+    return f"each training has a seed of its own: {own}{keys}"
 
 
 def _show_plan(

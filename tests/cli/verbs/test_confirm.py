@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -226,12 +228,55 @@ def test_a_seed_in_the_model_configuration_is_fresh_too(tmp_path: Path, capsys: 
     """
     project = Project(tmp_path, seeded, model={"data": {"seed": 1}}, n_trials=2)
     project.run()
-    assert "and in data:seed of the model configuration" in confirm(project, "--top", "1", "--seeds", "2").stdout
+    assert (
+        "trial.seed, and data:seed in the model configuration" in confirm(project, "--top", "1", "--seeds", "2").stdout
+    )
     assert all(trial.user_attrs["aimlhpo"]["metrics"]["same"] for trial in trainings(project))
     assert not found(project)["same"]
     first, target = trainings(project)[0], tmp_path / "exported"
     assert main(["export", str(project.save_path / "confirm"), str(target), "--trial", "0"]) == 0
     assert yaml.safe_load((target / "model.yml").read_text())["data"]["seed"] == first.system_attrs[CONFIRMED]["seed"]
+
+
+def test_what_is_found_later_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path, NOISY, n_trials=3)
+    study = fill_study(project, 3)
+    confirm(project, "--top", "1", "--seeds", "2")
+    proven = found(project)["winner"]
+    study.enqueue_trial({"x": 0.0})
+    trial = study.ask()
+    study.tell(trial, trial.suggest_float("x", 0.0, 1.0))
+    assert main(["status", str(project.save_path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"(trial {proven})" in shown
+    assert f"found since: val_loss 0 (trial {trial.number}), not confirmed" in shown
+    confirm(project, "--top", "1", "--seeds", "2")
+    assert found(project)["winner"] == trial.number
+    assert len(trainings(project)) == 4
+    assert main(["status", str(project.save_path)]) == 0
+    assert "found since" not in capsys.readouterr().out
+
+
+def test_a_copy_of_a_study_is_confirmed_on_its_own(tmp_path: Path) -> None:
+    project = Project(tmp_path, NOISY, n_trials=3)
+    fill_study(project, 3)
+    confirm(project, "--top", "1", "--seeds", "2")
+    copy = Project(tmp_path, NOISY, n_trials=3)
+    copy.save_path = tmp_path / "copy"
+    shutil.copytree(project.save_path, copy.save_path)
+    confirm(copy, "--top", "1", "--seeds", "3")
+    assert found(copy)["trainings"] == 3
+    assert found(project)["trainings"] == 2
+
+
+def test_its_table_says_what_was_trained_with_which_seed(tmp_path: Path) -> None:
+    project = Project(tmp_path, NOISY, n_trials=3)
+    fill_study(project, 3)
+    confirm(project, "--top", "2", "--seeds", "2")
+    with (project.save_path / "confirm" / "results.csv").open() as file:
+        rows = [(int(row["confirms"]), int(row["seed"])) for row in csv.DictReader(file)]
+    marks = [trial.system_attrs[CONFIRMED] for trial in trainings(project)]
+    assert rows == [(mark["trial"], mark["seed"]) for mark in marks]
 
 
 def test_several_metrics_are_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
