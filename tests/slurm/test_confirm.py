@@ -1,4 +1,4 @@
-"""A confirmation as SLURM jobs, one of which is killed."""
+"""A confirmation as SLURM jobs, which are killed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from tests.slurm.study import EPOCHS, SlurmStudy
 ASKED = ("--top", "3", "--seeds", "2")
 
 
-def test_with_a_killed_job_every_training_is_counted_once(cluster: Cluster, tmp_path: Path) -> None:
-    study = SlurmStudy(tmp_path, cluster, {"jobs": 2}, {"STILL": 1}, n_trials=5)
+def test_after_jobs_were_killed_every_training_is_counted_once(cluster: Cluster, tmp_path: Path) -> None:
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 2}, {"STILL": 2}, n_trials=5)
     best = ranking(fill_study(study, 5), 3)
     said = study.verb("confirm", *ASKED)
     assert "2 jobs submitted" in said
     searched, study.save_path = study.save_path, study.save_path / "confirm"  # the jobs are those of the confirmation
-    cluster.wait_for(study.stands_still)
-    assert len(study.jobs()) == 2
-    agents = study.status()["agents"]
-    (held,) = (agent["job"] for agent in agents if any(trial["number"] == 0 for trial in agent["trials"]))
-    (job,) = (job for job in study.jobs() if held in (str(job.id), f"{study.array}_{job.index}"))
-    cluster.signal_batch(job.id, signal.SIGKILL)
-    cluster.wait_for_end(study.array, 200)
+    cluster.wait_for(lambda: study.stands_still(2), "both jobs to train")
+    for job in study.jobs():
+        cluster.signal_batch(job.id, signal.SIGKILL)
+    cluster.wait_for_end(study.array)
+    killed, study.save_path = study.array, searched
+    assert "proven   trial " in study.verb("confirm", *ASKED, "--wait")
+    assert study.finished() == 5
+    study.save_path = searched / "confirm"
+    assert study.array > killed
 
     confirmation = find_confirmation(study.study())
     assert confirmation is not None

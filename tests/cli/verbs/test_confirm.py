@@ -16,6 +16,7 @@ import optuna
 import pytest
 import yaml
 
+from aimlhpo import open_study
 from aimlhpo.cli.main import main
 from aimlhpo.results.best import ranking
 from aimlhpo.search.confirmation import find_confirmation
@@ -133,6 +134,8 @@ def test_it_adds_to_what_is_there_and_best_yml_follows(tmp_path: Path) -> None:
     assert f"# trial: {second.number}\n" in text
     assert "# confirmed: mean " in text
     assert yaml.safe_load(text)["model"]["x"] == second.params["x"]
+    opened = open_study(project.save_path)
+    assert (opened.best_trial.number, opened.best_config["model"]["x"]) == (second.number, second.params["x"])
     (project.save_path / "best.yml").unlink()
     assert main(["results", str(project.save_path)]) == 0
     assert (project.save_path / "best.yml").read_text() == text
