@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from aimlhpo.cli.main import main
+from tests.project import Project
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "aimlhpo")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
@@ -85,3 +88,19 @@ def test_the_wheel_asks_for_all_that_it_needs(wheel: Path, tmp_path: Path) -> No
     python = tmp_path / "new/bin/python"
     run(python, "-m", "pip", "install", "-q", wheel, folder=tmp_path)
     begin_a_study(python.parent, "command", tmp_path / "study", "-t 3")
+
+
+@pytest.mark.slow
+def test_what_was_exported_is_trained_again_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    """With what its requirements.txt asks for, from the index, and nothing else."""
+    (tmp_path / "there").mkdir()
+    project = Project(tmp_path / "there", n_trials=3)
+    project.run()
+    value = project.study().best_value
+    exported = tmp_path / "exported"
+    assert main(["export", str(project.save_path), str(exported)]) == 0
+    shutil.rmtree(project.folder)
+    run(sys.executable, "-m", "venv", "new", folder=tmp_path)
+    python = tmp_path / "new/bin/python"
+    run(python, "-m", "pip", "install", "-q", wheel, "-r", exported / "requirements.txt", folder=tmp_path)
+    assert f"val_loss: {value!r}, as expected" in run(python, "train.py", folder=exported)

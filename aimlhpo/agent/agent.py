@@ -30,7 +30,7 @@ from aimlhpo.ledger.leases import Election, Holder, JobStateQuery, Lease, Regist
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.search.asha import Promotion
-from aimlhpo.search.grid import queue_of
+from aimlhpo.search.queues import queue_of
 from aimlhpo.search.samplers import needs_process, use_strategies
 from aimlhpo.search.sampling import SamplingProcess
 from aimlhpo.search.stopping import StoppingCriteria, make_rules
@@ -210,7 +210,7 @@ class Agent:
                 StudyFailed(
                     f"{ended.reason} (max_consecutive_failures is {limit}), so the study was stopped.\n"
                     "    `aimlhpo status --failed` lists them with their causes and logs.\n"
-                    "    When the objective is mended, the same command with reload: 1 goes on."
+                    "    When the objective is mended, the same command goes on (`optimize` with reload: 1)."
                 )
             )
 

@@ -41,10 +41,11 @@ from aimlhpo.search.asha import ASHA
 from aimlhpo.search.samplers import one_metric
 from aimlhpo.search.sampling import Sampling, Suggestion
 from aimlhpo.search.stopping import StopReason, ThrottledCheck
+from aimlhpo.space.model_paths import substitute
 from aimlhpo.storage.attributes import PROVENANCE, set_study_attribute, study_attributes
 from aimlhpo.storage.base import FINISHED, Counts, Operation, OwnedStorage
 from aimlhpo.storage.retry import is_outage
-from aimlhpo.storage.trials import LongestTrial
+from aimlhpo.storage.trials import CONFIRMED, LongestTrial
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -169,15 +170,19 @@ class TrialBuilder:
         """A trial whose parameters are known."""
         stored = self._storage.get_trial(claim.trial_id)
         space, promotion = self._sampling.space, self._sampling.promotion
+        confirms = stored.system_attrs.get(CONFIRMED)
+        conf = space.assign(self._conf, values)
+        if confirms is not None:
+            conf = substitute(conf, dict.fromkeys(confirms["keys"], confirms["seed"]))
         assignment = Assignment(
             number=claim.number,
             attempt=claim.attempt,
-            conf=space.assign(self._conf, values),
+            conf=conf,
             values=values,
             names={parameter.key: parameter.name for parameter in space.parameters},
             settings={parameter.name: dict(parameter.settings) for parameter in space.parameters},
             plain=[parameter.name for parameter in space.parameters if parameter.path is None],
-            seed=self._sampling.seed_of(claim.number),
+            seed=self._sampling.seed_of(claim.number) if confirms is None else confirms["seed"],
             checkpoint_dir=str(self._paths.checkpoint(claim.number)),
             user_attrs=stored.user_attrs,
             intermediate_values=stored.intermediate_values,

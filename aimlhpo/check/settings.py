@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from aimlhpo.check.command import command_problems
 from aimlhpo.check.parameters import grid_problems, space_problems, too_many_trials_problems
 from aimlhpo.config.load import Reading, Source, read_config
-from aimlhpo.config.optuna_section import AUTO
+from aimlhpo.config.optuna_section import AUTO, RULES
 from aimlhpo.config.resolve import RESOURCES, resolve_tracking, resource_at, variable_problems
 from aimlhpo.config.schema import Config, LogSection
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
@@ -27,8 +27,6 @@ from aimlhpo.space.grid import grid_of
 from aimlhpo.space.model_paths import exists, lookup, nearest
 from aimlhpo.space.parameter_types import as_number
 
-RULES = ("timeout", "target_value", "max_gpu_hours", "patience", "terminator")
-"""All keys that end a study before `n_trials` does."""
 STORAGE_SCHEMES = ("sqlite", "journal", "postgresql", "mysql", "redis", "rediss")
 LEGAL_STORAGE = (
     "journal, journal:///ABSOLUTE/FILE, FILE.db (in save_path), sqlite:///FILE, "

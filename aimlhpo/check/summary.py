@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aimlhpo.check.settings import RULES
+from aimlhpo.config.optuna_section import RULES
 from aimlhpo.errors import show, storage_kind
 from aimlhpo.search.automatic import strategies_now
 from aimlhpo.search.warm_start import is_imported, summarize_import

@@ -126,7 +126,7 @@ def parse_arguments(name: str, argv: Sequence[str]) -> Namespace:
     for position, word in enumerate(argv):
         # `--local` may stand in front of a file: only a number after it is its value.
         following = argv[position + 1] if position + 1 < len(argv) else ""
-        if name == "optimize" and word == "--local" and not re.fullmatch(r"[+-]?\d+", following):
+        if name in ("optimize", "confirm") and word == "--local" and not re.fullmatch(r"[+-]?\d+", following):
             filled[position] = "--local=auto"
     return parser.parse_intermixed_args(filled)
 
@@ -441,6 +441,67 @@ aimlhpo report runs/digits --watch
             ),
         ),
     ),
+    "confirm": Verb(
+        "train the best configurations again with fresh seeds",
+        """\
+Train the best configurations of a study again, each with several fresh seeds, and tell which one is the best: the mean
+and the spread of each, and how probable it is that it is better than all others.
+
+They do not count against the study's n_trials. Asking again goes on where it ended; with a larger --top or --seeds it
+adds to what is there. best.yml follows the configuration that is proven.""",
+        """\
+aimlhpo confirm runs/digits
+aimlhpo confirm runs/digits --top 3 --seeds 5 --local 2
+aimlhpo confirm runs/digits --dry-run
+""",
+        load_study,
+        (
+            _STUDY,
+            argument(
+                "--top",
+                type=partial(_number, "--top", "configurations"),
+                metavar="N",
+                default=5,
+                help="how many of the best configurations (default: 5)",
+            ),
+            argument(
+                "--seeds",
+                type=partial(_number, "--seeds", "seeds"),
+                metavar="N",
+                default=3,
+                help="how often each is trained (default: 3)",
+            ),
+            argument(
+                "--local",
+                nargs="?",
+                const="auto",
+                type=_workers,
+                metavar="N",
+                help="train on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
+            ),
+            argument("--dry-run", action="store_true", help="show what would be trained, start nothing"),
+            argument("--wait", action="store_true", help="follow submitted jobs to their end"),
+            argument("--json", action="store_true", help="print what has been found as JSON, and start nothing"),
+        ),
+    ),
+    "export": Verb(
+        "write what somebody else needs to train a configuration again",
+        """\
+Write a directory from which the best configuration, or that of any complete trial, can be trained again elsewhere: the
+configuration, the objective with the modules beside it that it imports, versions, the seed, and a README with the
+command and the value to expect. An existing directory must be empty.""",
+        """\
+aimlhpo export runs/digits best-digits
+aimlhpo export runs/digits trial-17 --trial 17
+""",
+        load_study,
+        (
+            _STUDY,
+            argument("directory", type=Path, metavar="DIR", help="where to write"),
+            argument("--trial", type=int, metavar="N", help="the trial's number (default: that of the best)"),
+        ),
+        "confirm.export",
+    ),
     "track": Verb(
         "tell MLflow or TensorBoard of a study's trials",
         """\
@@ -496,6 +557,7 @@ aimlhpo migrate hyperparameters.yml -o digits.yml
         "Print the JSON schema of the hyperparameter file.",
         "aimlhpo schema > hyperparameters.schema.json",
         None,
+        function="check.schema",
     ),
     "agent": Verb(
         "",

@@ -30,6 +30,12 @@ def show_best(best: Sequence[BestTrial], config: Config) -> Iterator[str]:
 
 
 def _details(trial: BestTrial, config: Config) -> Iterator[str]:
+    if trial.confirmed is not None and trial.confirmed.mean is not None:
+        yield f"confirmed: {trial.confirmed}"
+    if trial.unconfirmed is not None:
+        number, values = trial.unconfirmed
+        way = f"aimlhpo confirm {config.paths.save_path}"
+        yield f"found since: {show_values(values)} (trial {number}), not confirmed: {way}"
     if trial.default is not None:
         yield compare_with_default(trial, config)
     rows = [(change.key, *show_change(change)) for change in trial.changes]

@@ -51,10 +51,10 @@ class Reading:
 
     def with_n_trials(self, n_trials: int) -> Reading:
         """The same with the number of trials that the search space decides."""
-        self.config.hyperparameters["optuna"]["n_trials"] = n_trials
-        config = replace(self.config, optuna=self.config.optuna.model_copy(update={"n_trials": n_trials}))
         problems = tuple(problem for problem in self.problems if problem.where != "optuna: n_trials")
-        return replace(self, config=config, problems=problems, refused=self.refused - {"n_trials"})
+        return replace(
+            self, config=self.config.with_n_trials(n_trials), problems=problems, refused=self.refused - {"n_trials"}
+        )
 
 
 def read_config(
@@ -96,7 +96,12 @@ def load_snapshot(paths: StudyPaths) -> Config:
     """The configuration that the study was last started with, for the place where it lies now. Raises ConfigError."""
     target = _read_both(paths.hyperparameters, paths.model)
     relocate(target.hyperparameters, str(paths.save_path))
-    reading = _typed(target.hyperparameters, target.model, storage_named=True)
+    return config_of(target.hyperparameters, target.model)
+
+
+def config_of(hyperparameters: dict[str, Any], model: dict[str, Any]) -> Config:
+    """The configuration of data in which every path is absolute and every name filled in. Raises ConfigError."""
+    reading = _typed(hyperparameters, model, storage_named=True)
     if reading.problems:
         raise ConfigError(reading.problems)
     return reading.config

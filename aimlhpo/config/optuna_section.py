@@ -35,6 +35,8 @@ from aimlhpo.errors import did_you_mean, listing, show
 from aimlhpo.space.constraints import LEGAL, ConstraintError, parse_constraint
 from aimlhpo.space.parameter_types import as_number
 
+RULES = ("timeout", "target_value", "max_gpu_hours", "patience", "terminator")
+"""All keys that end a study before `n_trials` does."""
 TIMEOUT_SCOPES = ("submission", "study")
 AT_STOP = ("finish", "prune")
 DIRECTIONS = ("minimize", "maximize")

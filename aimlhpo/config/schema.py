@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,6 +141,13 @@ class Config:
         """The trials of `enqueue`, by study name."""
         names = {key: parameter.name for key, parameter in self.space.by_key.items()}
         return [{names.get(key, key): value for key, value in entry.items()} for entry in self.optuna.enqueue]
+
+    def with_n_trials(self, n_trials: int) -> Config:
+        """The same study with another number of trials."""
+        optuna = {**self.hyperparameters["optuna"], "n_trials": n_trials}
+        hyperparameters = {**self.hyperparameters, "optuna": optuna}
+        typed = self.optuna.model_copy(update={"n_trials": n_trials})
+        return replace(self, hyperparameters=hyperparameters, optuna=typed)
 
     def write_snapshot(self) -> None:
         """Keep both files beside the study, for the user alone (mode 0600). Raises OSError."""

@@ -32,7 +32,7 @@ from aimlhpo.ledger.requests import (
     Result,
 )
 from aimlhpo.search.asha import Promotion
-from aimlhpo.search.grid import GridQueue
+from aimlhpo.search.queues import TrialQueue
 from aimlhpo.search.samplers import last_report
 from aimlhpo.search.stopping import StoppingCriteria, StopReason
 from aimlhpo.storage.base import (
@@ -76,7 +76,7 @@ class Ledger:
         registry: Registry,
         max_retries: int = 0,
         max_interruptions: int = MOST_FRUITLESS,
-        queue: GridQueue | None = None,
+        queue: TrialQueue | None = None,
         stopping_criteria: StoppingCriteria | None = None,
         promotion: Promotion | None = None,
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.config.paths import replace_file
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import ConfigError, show, show_number
+from aimlhpo.results.confirmation import Confirmation, ConfirmedTrial, read_confirmation
+from aimlhpo.search.confirmation import plan_of
 from aimlhpo.search.warm_start import default_trial
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.model_paths import SEARCH_MARK
@@ -54,6 +56,9 @@ class BestTrial:
         changes: how its configuration differs from the model YAML.
         default: number and values of the trial that ran the model YAML's own values, where one is complete.
         origin: where the trial comes from, where another study has run it.
+        confirmed: what training its configuration again has given, where that was done.
+        unconfirmed: of the trial that was proven to be the best: number and values of a trial that the search found to
+            be better, and that was not confirmed.
     """
 
     number: int
@@ -62,6 +67,8 @@ class BestTrial:
     changes: tuple[Change, ...] = ()
     default: tuple[int, dict[str, float]] | None = None
     origin: str | None = None
+    confirmed: ConfirmedTrial | None = None
+    unconfirmed: tuple[int, dict[str, float]] | None = None
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -72,6 +79,13 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     with suppress(ValueError):  # how Optuna says that no trial is completed yet
         return [study.best_trial]
     return []
+
+
+def best_or_proven(study: optuna.Study, confirmation: Confirmation | None) -> list[FrozenTrial]:
+    """The trial that a confirmation has proven to be the best; without one, the best trials that the search found."""
+    if confirmation is None or confirmation.winner is None:
+        return best_trials(study)
+    return [study.get_trials(deepcopy=False)[confirmation.winner]]
 
 
 def ranking(study: optuna.Study, most: int) -> list[FrozenTrial]:
@@ -94,13 +108,28 @@ def ranking(study: optuna.Study, most: int) -> list[FrozenTrial]:
 
 
 def describe_best(study: optuna.Study, config: Config) -> tuple[BestTrial, ...]:
-    """The best trials with all that people ask of them."""
-    found = best_trials(study)
+    """The best trials with all that people ask of them; what a confirmation has proven counts more than the search.
+
+    Empty for a confirmation itself: its best trial is only the luckiest one.
+    """
+    if plan_of(study) is not None:
+        return ()
+    confirmation = read_confirmation(study)
+    found = best_or_proven(study, confirmation)
     default = _default_of(study.get_trials(deepcopy=False), config) if found else None
-    return tuple(describe(trial, config, default) for trial in found)
+    described = tuple(describe(trial, config, default, confirmation) for trial in found)
+    searched = best_trials(study)[0] if confirmation is not None and confirmation.winner is not None else None
+    if searched is None or confirmation is None or confirmation.of(searched.number) is not None:
+        return described
+    return (replace(described[0], unconfirmed=(searched.number, _values(searched, config))),)
 
 
-def describe(trial: FrozenTrial, config: Config, default: FrozenTrial | None = None) -> BestTrial:
+def describe(
+    trial: FrozenTrial,
+    config: Config,
+    default: FrozenTrial | None = None,
+    confirmation: Confirmation | None = None,
+) -> BestTrial:
     """A complete trial, compared with the model YAML and with `default`, which ran the model YAML's own values."""
     record = read_record(trial, config.optuna.metric)
     return BestTrial(
@@ -110,6 +139,7 @@ def describe(trial: FrozenTrial, config: Config, default: FrozenTrial | None = N
         changes=tuple(changes(record, config)),
         default=(default.number, _values(default, config)) if default is not None else None,
         origin=origin(trial),
+        confirmed=confirmation.of(trial.number) if confirmation is not None else None,
     )
 
 
@@ -200,14 +230,17 @@ def show_values(values: Mapping[str, Any]) -> str:
 def write_best(study: optuna.Study, config: Config, space: SearchSpace) -> tuple[Path, ...]:
     """Write best.yml, and best-<number>.yml for each Pareto trial of several metrics; the first path is best.yml.
 
-    Without a COMPLETE trial nothing is written. Raises OSError, ModelPathError.
+    Without a COMPLETE trial, and for a confirmation, nothing is written. Raises OSError, ModelPathError.
     """
-    trials, best = best_trials(study), config.paths.best
+    if plan_of(study) is not None:
+        return ()
+    confirmation = read_confirmation(study)
+    trials, best = best_or_proven(study, confirmation), config.paths.best
     if not trials:
         return ()
     front = trials if len(config.optuna.metric) > 1 else []
     texts = {best.with_name(f"best-{trial.number}.yml"): best_text(trial, config, space) for trial in front}
-    texts[best] = best_text(trials[0], config, space)
+    texts[best] = best_text(trials[0], config, space, confirmation)
     for path, text in texts.items():
         replace_file(path, text)
     for path in config.paths.save_path.glob("best-*.yml"):
@@ -219,12 +252,15 @@ def write_best(study: optuna.Study, config: Config, space: SearchSpace) -> tuple
     return (best, *(path for path in texts if path != best))
 
 
-def best_text(trial: FrozenTrial, config: Config, space: SearchSpace) -> str:
+def best_text(trial: FrozenTrial, config: Config, space: SearchSpace, confirmation: Confirmation | None = None) -> str:
     """The model YAML of one trial, below a comment that says where it comes from."""
     record = read_record(trial, config.optuna.metric)
     known = origin(trial)
     comment = [_header(config), f"# trial: {trial.number}" + (f" ({known})" if known else "")]
     comment += [f"# {_flat(name)}: {_one_line(record.metrics.get(name))}" for name in config.optuna.metric]
+    confirmed = confirmation.of(trial.number) if confirmation is not None else None
+    if confirmed is not None and confirmed.mean is not None:
+        comment.append(f"# confirmed: {confirmed}")
     # Parameters without a place in the model YAML, so that the file has all values of the trial.
     others = _without_place(record, space)
     if others:

@@ -18,12 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import BestTrial, describe_best
+from aimlhpo.results.confirmation import Confirmation, read_confirmation
 from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.search.automatic import strategies
-from aimlhpo.search.grid import given_up
+from aimlhpo.search.confirmation import plan_of
+from aimlhpo.search.queues import queue_of
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
-from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, Counts, backend_of, count_overview, has_begun, waits_at_rung
 from aimlhpo.storage.trials import count_feasible, count_imported, read_record
@@ -131,7 +132,8 @@ class Status:
     `feasible` is how many complete trials keep the constraints; None where the study has none.
     `ended` says what ended the study: trials may still run then.
     `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say; `given_up` are permutations
-    of a grid that have failed. `search` is the sampler and the pruner in words; empty for a grid.
+    of a grid, or trainings of a confirmation, that have failed. `search` is the sampler and the pruner in words; empty
+    where trials are fixed beforehand. `confirms` is the study that this one confirms.
     """
 
     study: str
@@ -153,6 +155,8 @@ class Status:
     ended: StopReason | None = None
     taken_over: tuple[ImportSummary, ...] = ()
     search: str = ""
+    confirmation: Confirmation | None = None
+    confirms: str | None = None
 
     @property
     def left(self) -> int:
@@ -189,6 +193,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
     rate = _rate(backend.latest_ends(study._study_id, _WINDOW + 1), study) if counts.running else None
     unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
     ended = find_stop_reason(study, config, counts)
+    queue = queue_of(study, config)
     left = max(0, options.n_trials - counts.finished)
     jobs = job_states.jobs() if job_states is not None else None
     return Status(
@@ -212,11 +217,13 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
             and (history := trial.system_attrs.get(RELEASED))
             and not waits_at_rung(trial.state, trial.system_attrs.get(PAUSED))
         ),
-        given_up=given_up(config, study.get_trials(deepcopy=False)) if grid_of(config.space) is not None else 0,
+        given_up=queue.given_up() if queue is not None else 0,
         feasible=count_feasible(study.get_trials(deepcopy=False)) if options.constraints else None,
         ended=ended,
-        search="" if grid_of(config.space) is not None else str(strategies(config, study)),
+        search="" if queue is not None else str(strategies(config, study)),
         taken_over=tuple(import_summaries(study)),
+        confirmation=read_confirmation(study),
+        confirms=(plan_of(study) or {}).get("study"),
     )
 
 

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import AimlhpoError
 from aimlhpo.results.best import write_best
+from aimlhpo.search.confirmation import confirmed_study
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.locks import open_lock_file, try_lock
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FIRST_COLUMNS = ("number", "state", "duration", "worker", "device")
+CONFIRMS_COLUMNS = ("confirms", "seed")
 LAST_COLUMN = "cause"
 INTERVAL = 30.0  # seconds between two rewrites while trials run
 MOST_SHARE = 0.02  # of an agent's time, where writing takes long
@@ -52,7 +54,9 @@ class ResultFiles:
 def write_results(study: optuna.Study, config: Config) -> ResultFiles:
     """Write results.csv and best.yml from the storage. Raises OSError, ConfigError, Optuna's storage errors."""
     with _writers_lock(config.paths, LOCK_TIMEOUT):
-        return _write_files(study, config, ResultsTable(config.space, config.optuna.metric))
+        files = _write_files(study, config, ResultsTable(config.space, config.optuna.metric))
+    _write_confirmed(study, config)
+    return files
 
 
 class ResultsWriter:
@@ -115,6 +119,22 @@ def _write_files(study: optuna.Study, config: Config, table: ResultsTable) -> Re
     return ResultFiles(results, len(table), write_best(study, config, config.space))
 
 
+def _write_confirmed(confirmation: optuna.Study, config: Config) -> None:
+    """Where the study confirms another one, let that one's best.yml follow what has been found."""
+    try:
+        confirmed = confirmed_study(confirmation, config)
+        if confirmed is not None:
+            study, of_study = confirmed
+            with _writers_lock(of_study.paths, LOCK_TIMEOUT):
+                write_best(study, of_study, of_study.space)
+    except (
+        AimlhpoError,
+        KeyError,
+        OSError,
+    ) as error:  # it is gone, or cannot be read
+        logger.warning("best.yml of the study that is confirmed could not be written: %s", error)
+
+
 @contextmanager
 def _writers_lock(paths: StudyPaths, timeout: float) -> Iterator[bool]:
     """One writer at a time, so that nobody replaces newer results by older ones; yields whether the lock is held.
@@ -165,6 +185,8 @@ class Columns:
     parameters: tuple[str, ...]
     metrics: tuple[str, ...]
     constraints: tuple[str, ...] = ()
+    confirms: bool = False
+    """Whether the study confirms another one: its trials have a trial of that study, and a seed."""
 
     @classmethod
     def declared(cls, space: SearchSpace, metrics: Sequence[str]) -> Columns:
@@ -174,6 +196,8 @@ class Columns:
     def lacks(self, record: TrialRecord, values: Mapping[str, Any]) -> bool:
         """Whether the trial has something that no column is for."""
         pairs = ((values, self.parameters), (record.metrics, self.metrics), (record.constraints, self.constraints))
+        if record.confirms is not None and not self.confirms:
+            return True
         return any(not found.keys() <= set(names) for found, names in pairs)
 
     def joined(self, records: Sequence[TrialRecord], values: Sequence[Mapping[str, Any]]) -> Columns:
@@ -189,19 +213,22 @@ class Columns:
             joined(self.parameters, values),
             joined(self.metrics, (record.metrics for record in records)),
             joined(self.constraints, (record.constraints for record in records)),
+            self.confirms or any(record.confirms is not None for record in records),
         )
 
     def header(self) -> list[str]:
         """Column names; one that would appear twice is told apart as `params_...` or `metrics_...`."""
         judged = ["feasible", *(f"constraint: {text}" for text in self.constraints)] if self.constraints else []
-        fixed = {*FIRST_COLUMNS, *judged, LAST_COLUMN}
+        first = [*FIRST_COLUMNS, *(CONFIRMS_COLUMNS if self.confirms else ())]
+        fixed = {*first, *judged, LAST_COLUMN}
         parameters = [f"params_{name}" if name in fixed else name for name in self.parameters]
         taken = fixed | set(parameters)
         metrics = [f"metrics_{name}" if name in taken else name for name in self.metrics]
-        return [*FIRST_COLUMNS, *parameters, *metrics, *judged, LAST_COLUMN]
+        return [*first, *parameters, *metrics, *judged, LAST_COLUMN]
 
     def row(self, record: TrialRecord, values: Mapping[str, Any]) -> list[Any]:
         fixed = [record.number, record.state, record.seconds, record.worker, record.device]
+        fixed += (record.confirms or (None, None)) if self.confirms else ()
         chosen = [_cell(values[name]) if name in values else None for name in self.parameters]
         returned = [_cell(record.metrics[name]) if name in record.metrics else None for name in self.metrics]
         judged: list[Any] = []

@@ -5,6 +5,7 @@ thread; sampling that takes long runs in a child process of the agent.
 
 In reading order: `building` (from a section of the configuration to a sampler or a pruner), `automatic` (what a
 study gets that names none), `samplers` (the study's sampler: its seeds, and what it and the pruner see of the study),
-`bounded`, `rungs`, `asha`, `grid`; `sampling` (the parameters of a trial,
-and the process that samples them); `warm_start` (the trials that a study starts with); `stopping`.
+`bounded`, `rungs`, `asha`; `sampling` (the parameters of a trial, and the process that samples them); `queues` (studies
+whose trials are fixed beforehand); `warm_start` (the trials that a study starts with); `confirmation` (the best
+configurations of a study, trained again); `stopping`.
 """

@@ -26,8 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from aimlhpo.search.automatic import strategies
 from aimlhpo.search.bounded import BoundedSampler, bounded
 from aimlhpo.search.building import make_pruner, make_sampler
-from aimlhpo.search.grid import GridSampler
-from aimlhpo.space.grid import grid_of
+from aimlhpo.search.queues import FixedSampler, queue_of
 from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import PAUSED, ForwardingStorage, waits_at_rung
 from aimlhpo.storage.retry import is_outage
@@ -47,8 +46,9 @@ def use_strategies(study: optuna.Study, config: Config) -> None:
     """
     chosen = strategies(config, study)
     study.pruner = make_pruner(chosen.pruner)
-    if grid_of(config.space) is not None:
-        study.sampler = GridSampler()
+    queue = queue_of(study, config)
+    if queue is not None:
+        study.sampler = FixedSampler(queue.refusal)
         return
     sampler = make_sampler(chosen.sampler, study_attributes(study)[STUDY_ATTR]["seed"], config.space.encode)
     study.sampler = bounded(sampler, config.optuna.sampler_sees)

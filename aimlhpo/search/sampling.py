@@ -23,7 +23,6 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -35,7 +34,7 @@ from aimlhpo.search.samplers import for_sampler, reseed, use_strategies
 from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import Operation, OwnedStorage, SetParam, backend_of
 from aimlhpo.storage.retry import first_line, is_outage
-from aimlhpo.storage.study import load_study
+from aimlhpo.storage.study import load_study, trial_seed
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -80,7 +79,7 @@ class Sampling:
 
     def seed_of(self, number: int, *more: int) -> int:
         """A trial's own seed, from the study's and its number: the same in every attempt, another for each trial."""
-        return int(np.random.SeedSequence([self._seed, number, *more]).generate_state(1)[0] % 2**31)
+        return trial_seed(self._seed, number, *more)
 
     def _attach(self, trial_id: int) -> Trial:
         """The RUNNING trial, to be sampled from all that the study holds now."""

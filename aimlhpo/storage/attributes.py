@@ -26,6 +26,9 @@ STUDY_ATTR = "aimlhpo"
 RECORD = "aimlhpo:record"
 """A trial's record: everything that aimlhpo knows of it beyond Optuna's own fields."""
 
+CONFIRMATION = "aimlhpo:confirmation"
+"""Of a study that confirms another one: which configurations are trained, how often, and its seed."""
+
 INFEASIBLE = "infeasible"
 """In a record: a failed trial needed more memory or time than there is, which samplers may learn from."""
 
@@ -96,6 +99,11 @@ def study_attributes(study: optuna.Study) -> dict[str, Any]:
     if STUDY_ATTR in noted:
         return noted
     return {**_ours(storage.get_study_user_attrs(study_id)), **noted}
+
+
+def provenances(study: optuna.Study) -> list[Mapping[str, Any]]:
+    """All that trials of the study ran on. Raises Optuna's storage errors."""
+    return [value for key, value in study_attributes(study).items() if key.startswith(PROVENANCE)]
 
 
 def set_study_attribute(study: optuna.Study, key: str, value: Any) -> None:

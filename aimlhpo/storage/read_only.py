@@ -22,7 +22,7 @@ def selected(study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study
     What would change it raises StudyError.
     """
     view = copy.copy(study)
-    view._storage = _ReadOnlyStorage(study._storage, trials)
+    view._storage = _ReadOnlyStorage(study._storage, study._study_id, trials)
     return view
 
 
@@ -31,14 +31,17 @@ def _refuse(self: Any, *arguments: Any, **named: Any) -> NoReturn:
 
 
 class _SelectedTrials(ForwardingStorage):  # type: ignore[valid-type, misc]
-    """Answers from `trials`; everything else about the study is asked of `inner`."""
+    """Answers for one study from `trials`; everything else, about this study or others, is asked of `inner`."""
 
-    def __init__(self, inner: BaseStorage, trials: Sequence[FrozenTrial]) -> None:
-        self.inner, self._trials = inner, trials
+    def __init__(self, inner: BaseStorage, study_id: int, trials: Sequence[FrozenTrial]) -> None:
+        self.inner, self._study_id, self._trials = inner, study_id, trials
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
+        if study_id != self._study_id:
+            found: list[FrozenTrial] = self.inner.get_all_trials(study_id, deepcopy=deepcopy, states=states)
+            return found
         return [trial for trial in self._trials if states is None or trial.state in states]
 
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.study import StudyDirection
@@ -27,7 +28,13 @@ from aimlhpo.config.resolve import is_same_directory
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import Problem, StudyError
 from aimlhpo.space.grid import grid_of
-from aimlhpo.storage.attributes import STUDY_ATTR, move_study_attributes, set_study_attribute, study_attributes
+from aimlhpo.storage.attributes import (
+    CONFIRMATION,
+    STUDY_ATTR,
+    move_study_attributes,
+    set_study_attribute,
+    study_attributes,
+)
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import disconnect_storage, file_of, open_storage, without_experimental_warnings
 
@@ -73,9 +80,11 @@ def _kept_elsewhere(study: optuna.Study, config: Config) -> Problem | None:
 
     A storage that lies in save_path was copied with it, and is a study of its own.
     """
-    other = study_attributes(study).get(STUDY_ATTR, {}).get("save_path")
+    noted = study_attributes(study)
+    other = noted.get(STUDY_ATTR, {}).get("save_path")
     here, file = config.paths.save_path, file_of(config.optuna.storage)
-    if other is None or is_same_directory(other, here) or (file is not None and file.is_relative_to(here)):
+    copied = here.parent if CONFIRMATION in noted else here  # a confirmation lies in its study's save_path
+    if other is None or is_same_directory(other, here) or (file is not None and file.is_relative_to(copied)):
         return None
     if not StudyPaths(Path(other), study.study_name).lock.exists():  # it was moved
         return None
@@ -137,6 +146,14 @@ def _sign(study: optuna.Study, config: Config) -> None:
     signed = {"fingerprint": fingerprint_of(config), "seed": seed, "started": now, **lasting, **where}
     drawn = {DRAWN: known.get(DRAWN) or grid.draw(seed)} if grid is not None else {}
     set_study_attribute(study, STUDY_ATTR, {**known, **signed, **drawn})
+
+
+def trial_seed(study_seed: int, number: int, *more: int) -> int:
+    """A trial's own seed, from its study's and its number: the same in every attempt, another for each trial.
+
+    `more` tells apart several seeds of one trial.
+    """
+    return int(np.random.SeedSequence([study_seed, number, *more]).generate_state(1)[0] % 2**31)
 
 
 def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Problem]:

@@ -30,6 +30,10 @@ OPTUNA_CONSTRAINT = "constraints:"
 IMPORTED = "aimlhpo:taken"
 """System attribute of an imported trial: where it was run, {"source": ..., "study": ..., "number": ...}."""
 
+CONFIRMED = "aimlhpo:confirms"
+"""System attribute of a trial that trains another study's configuration again: {"trial": that study's number of it,
+"repeat": from 0, "seed": the trial's own seed, "keys": where the model configuration has it, too}."""
+
 IMPORT_NOTES = "aimlhpo:warm_start"
 """Attribute of the study: what was imported, by source; written before the first trial is."""
 
@@ -72,7 +76,7 @@ def count_imported(study: optuna.Study) -> tuple[int, int]:
 class TrialRecord:
     """One trial; `seconds` is its training duration, `gpu_seconds` the same times its GPUs.
 
-    `log` is relative to save_path.
+    `log` is relative to save_path. `confirms` is the trial of the study that is confirmed, and the training's seed.
     `params` are as the storage holds them. A trial that plain Optuna made has only Optuna's fields.
     """
 
@@ -92,6 +96,7 @@ class TrialRecord:
     constraints: dict[str, float] = field(default_factory=dict)
     gpu_seconds: float = 0.0
     attempts: int = 1
+    confirms: tuple[int, int] | None = None
 
 
 def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
@@ -119,6 +124,7 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
         constraints=trial.constraints,
         gpu_seconds=float(known.get("gpu_seconds") or 0.0),
         attempts=int(known.get("attempts") or 1),
+        confirms=(mark["trial"], mark["seed"]) if (mark := trial.system_attrs.get(CONFIRMED)) else None,
     )
 
 

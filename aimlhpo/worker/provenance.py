@@ -6,6 +6,7 @@ import hashlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +36,12 @@ def _text(objective: Path) -> dict[str, str | None]:
     if commit is not None and _git(objective.parent, "status", "--porcelain", "--untracked-files=no"):
         commit += "+"
     return {"objective_sha256": sha256_of(objective), "git_commit": commit}
+
+
+def has_changed(source: str | None, provenances: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a file has another text than in all trials of a study, as far as what they ran on tells."""
+    known = {provenance.get("objective_sha256") for provenance in provenances}
+    return bool(known and source and sha256_of(Path(source)) not in known)
 
 
 def sha256_of(path: Path) -> str | None:

@@ -29,7 +29,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def with_verb(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     """Let `aimlhpo schema`, which needs no arguments, run something else."""
-    monkeypatch.setattr(cli, "import_module", lambda name: types.SimpleNamespace(run=run))
+    monkeypatch.setattr(cli, "import_module", lambda name: types.SimpleNamespace(schema=run))
 
 
 def raising(error: BaseException) -> object:
@@ -130,7 +130,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     script = (
         "import sys; from aimlhpo.cli import main as cli;"
         "cli.import_module = lambda name: __import__('types').SimpleNamespace("
-        "run=lambda arguments: [print('x' * 1000) for _ in range(1000)] and 0);"
+        "schema=lambda arguments: [print('x' * 1000) for _ in range(1000)] and 0);"
         "sys.exit(cli.main(['schema']))"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -17,7 +17,7 @@ from optuna.samplers import GPSampler, QMCSampler, RandomSampler, TPESampler
 from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.requests import Claim
-from aimlhpo.search.grid import GridSampler
+from aimlhpo.search.queues import FixedSampler
 from aimlhpo.search.samplers import needs_process
 from aimlhpo.search.sampling import MOST_DEATHS, SamplingProcess
 from aimlhpo.search.warm_start import begin_study
@@ -110,7 +110,7 @@ def test_nobody_waits_for_a_process_that_is_closed(
 def test_who_is_asked_in_a_process() -> None:
     assert needs_process(TPESampler())
     assert needs_process(GPSampler())
-    assert not any(map(needs_process, (RandomSampler(), QMCSampler(), GridSampler())))
+    assert not any(map(needs_process, (RandomSampler(), QMCSampler(), FixedSampler())))
 
 
 # Trials after the first two are sampled by a TPESampler whose process is stopped in the middle.

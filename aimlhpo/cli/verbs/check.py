@@ -1,7 +1,8 @@
-"""`aimlhpo check`: every mistake at once, before anything is started.
+"""`aimlhpo check`: every mistake at once, before anything is started; and two verbs for the hyperparameter file alone.
 
 Mistakes in the files are reported before the packages are loaded that the deeper checks need. Where a file has keys of
 NCAR's echo-opt, the check points to `aimlhpo migrate`, which writes it anew in the keys of this command.
+`aimlhpo schema` prints the JSON schema that editors complete and check the file with.
 """
 
 from __future__ import annotations
@@ -71,6 +72,13 @@ def migrate(arguments: Namespace) -> int:
     print(f"{target}: {len(edits)} change{'s' if len(edits) > 1 else ''}; all else is as it was in {source}")
     for edit in edits:
         print(f"  {edit}")
+    return ExitCode.DONE
+
+
+def schema(arguments: Namespace) -> int:
+    from aimlhpo.check.json_schema import json_schema
+
+    print_json(json_schema())
     return ExitCode.DONE
 
 

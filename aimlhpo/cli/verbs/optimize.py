@@ -6,7 +6,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
@@ -28,10 +27,10 @@ from aimlhpo.search.building import check_strategy, class_named, options
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
 from aimlhpo.space.grid import grid_of
-from aimlhpo.storage.attributes import PROVENANCE, study_attributes
+from aimlhpo.storage.attributes import provenances
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
-from aimlhpo.worker.provenance import sha256_of
+from aimlhpo.worker.provenance import has_changed
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -118,11 +117,9 @@ def begin(
     if chosen.automatic and grid_of(config.space) is None:
         say("; ".join(f"{kind} {chosen.in_words(kind)}" for kind in ("sampler", "pruner") if kind in chosen.automatic))
     # The objective is read live: trials of a reloaded study may have been made with another text of it.
-    stored = (value for key, value in study_attributes(study).items() if key.startswith(PROVENANCE))
-    known = {provenance.get("objective_sha256") for provenance in stored}
     spec = command_spec(config)
     source = spec.source if spec else config.optuna.objective
-    if known and source and sha256_of(Path(source)) not in known:
+    if has_changed(source, provenances(study)):
         note(f"{source} has changed since the study's trials were made")
     for summary in import_summaries(study):
         say(str(summary))

@@ -42,7 +42,7 @@ def print_results(study: optuna.Study, config: Config, files: ResultFiles) -> bo
             print(
                 f"no trial is feasible: {complete} are complete, and none keeps every constraint; there is no best.yml"
             )
-    if not best and feasible:
+    if feasible and not count(study.get_trials(deepcopy=False)).complete:
         print("no trial is complete yet")
     for line in show_best(best, config):
         print(line)

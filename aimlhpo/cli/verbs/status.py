@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimlhpo.cli.best_view import show_best
@@ -11,6 +12,7 @@ from aimlhpo.cli.messages import bold, dim, print_json
 from aimlhpo.errors import ExitCode, show_duration, show_number, show_rate
 from aimlhpo.launch.base import launcher_of_jobs
 from aimlhpo.results.status import FailedTrial, Status, read_status
+from aimlhpo.search.confirmation import FOLDER
 from aimlhpo.storage.study import load_study
 
 if TYPE_CHECKING:
@@ -55,9 +57,13 @@ def screen(status: Status, config: Config) -> Iterator[str]:
     yield from (f"warm     {summary}" for summary in status.taken_over)
     if status.feasible is not None:
         yield f"feasible {status.feasible} of {counts.complete} complete trials"
-    if not status.best:
+    if not status.best and status.confirms is None:
         yield "best     -"
     yield from show_best(status.best, config)
+    if status.confirms is not None:
+        yield f"confirms study {status.confirms}; what it has found: aimlhpo confirm {Path(status.save_path).parent}"
+    if status.confirmation is not None:
+        yield f"confirm  {status.confirmation}: aimlhpo status {Path(status.save_path, FOLDER)}"
     if status.rate:
         left = f", {show_duration(status.eta)} left" if status.eta else ""
         yield f"rate     {show_rate(status.rate)}{left}"
@@ -77,7 +83,12 @@ def describe_rest(status: Status) -> str:
         return ""
     untried = status.left - status.given_up
     parts = [f"{untried} trials are left"] if untried > 0 else []
-    return ", ".join([*parts, f"{status.given_up} permutations have failed"] if status.given_up else parts)
+    return ", ".join([*parts, f"{status.given_up} {_fixed(status)} have failed"] if status.given_up else parts)
+
+
+def _fixed(status: Status) -> str:
+    """What the trials of a study are called that are fixed beforehand."""
+    return "permutations" if status.confirms is None else "trainings"
 
 
 def _jobs(status: Status) -> Iterator[str]:
@@ -106,6 +117,8 @@ def describe_way_on(status: Status) -> str:
     """What makes a study go on that nobody works on: what has failed is run again by a new start alone."""
     if status.jobs is not None and not status.given_up and status.ended is None:
         return f"aimlhpo submit {status.save_path}"
+    if status.confirms is not None:
+        return f"aimlhpo confirm {Path(status.save_path).parent}"
     return "start it again with reload: 1"
 
 

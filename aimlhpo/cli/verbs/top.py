@@ -16,6 +16,7 @@ from rich.text import Text
 from aimlhpo.cli.messages import print_json
 from aimlhpo.errors import ExitCode, show, show_duration, show_number
 from aimlhpo.results.best import describe, ranking
+from aimlhpo.results.confirmation import CELLS, Confirmation, confirmation_cells, read_confirmation
 from aimlhpo.results.table import Columns
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count, count_feasible, read_record
@@ -31,8 +32,14 @@ _LONGEST_CELL = 24  # characters
 def run(config: Config, arguments: Namespace) -> int:
     study = load_study(config)
     best = ranking(study, arguments.number)
+    confirmation = read_confirmation(study)
     if arguments.json:
-        print_json([{"rank": rank, **asdict(describe(trial, config))} for rank, trial in enumerate(best, 1)])
+        print_json(
+            [
+                {"rank": rank, **asdict(describe(trial, config, confirmation=confirmation))}
+                for rank, trial in enumerate(best, 1)
+            ]
+        )
     elif arguments.csv:
         records = [read_record(trial, config.optuna.metric) for trial in best]
         values = [config.space.values(record.params) for record in records]
@@ -42,25 +49,33 @@ def run(config: Config, arguments: Namespace) -> int:
             [columns.header(), *(columns.row(record, chosen) for record, chosen in rows)]
         )
     else:
-        _print_table(best, config)
+        _print_table(best, config, confirmation)
         if config.optuna.constraints:
             trials = study.get_trials(deepcopy=False)
             print(f"{count_feasible(trials)} of {count(trials).complete} complete trials are feasible")
     return ExitCode.DONE
 
 
-def _print_table(best: Sequence[FrozenTrial], config: Config) -> None:
+def _print_table(best: Sequence[FrozenTrial], config: Config, confirmation: Confirmation | None) -> None:
     if not best:
         print(
             "no trial is complete yet" if not config.optuna.constraints else "no complete trial keeps the constraints"
         )
         return
+    several = len(config.optuna.metric) > 1
+    print(f"{config.optuna.study_name}: " + ("the Pareto front, then the next ones" if several else "the best trials"))
+    hidden = print_columns(_columns(best, config, confirmation))
+    if hidden:
+        print(f"no room for: {', '.join(hidden)}; --csv has all")
+    if confirmation is not None:
+        print(f"confirmed: {confirmation}; all of it: aimlhpo confirm {config.paths.save_path}")
+
+
+def print_columns(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Print a table given by columns, each with its name first; returns the names of those that have no room."""
     console = Console()
     if not console.is_terminal:
         console.width = 100_000  # a pipe has room for all columns
-    several = len(config.optuna.metric) > 1
-    print(f"{config.optuna.study_name}: " + ("the Pareto front, then the next ones" if several else "the best trials"))
-    columns = _columns(best, config)
     shown, width = [], 0
     for column in columns:
         width += max(map(len, column)) + 2
@@ -73,12 +88,10 @@ def _print_table(best: Sequence[FrozenTrial], config: Config) -> None:
     for row in zip(*(cells for _, *cells in shown), strict=True):
         table.add_row(*map(Text, row))
     console.print(table)
-    if len(shown) < len(columns):
-        hidden = ", ".join(name for name, *_ in columns[len(shown) :])
-        print(f"no room for: {hidden}; --csv has all")
+    return [name for name, *_ in columns[len(shown) :]]
 
 
-def _columns(best: Sequence[FrozenTrial], config: Config) -> list[list[str]]:
+def _columns(best: Sequence[FrozenTrial], config: Config, confirmation: Confirmation | None) -> list[list[str]]:
     """The table by columns, each with its name first; parameters by the order of the files."""
     records = [read_record(trial, config.optuna.metric) for trial in best]
     values = [config.space.values(record.params) for record in records]
@@ -87,11 +100,21 @@ def _columns(best: Sequence[FrozenTrial], config: Config) -> list[list[str]]:
     columns = [["trial", *(str(record.number) for record in records)]]
     for metric in config.optuna.metric:
         columns.append([metric, *(_cell(record.metrics.get(metric)) for record in records)])
+    if confirmation is not None:
+        columns += _confirmed_columns(best, confirmation)
     for name in names:
         columns.append([name, *(_cell(chosen[name]) if name in chosen else "-" for chosen in values)])
     columns.append(["time", *(show_duration(record.seconds) for record in records)])
     columns.append(["worker", *(record.worker or "-" for record in records)])
     return [[_cut(cell) for cell in column] for column in columns]
+
+
+def _confirmed_columns(best: Sequence[FrozenTrial], confirmation: Confirmation) -> list[list[str]]:
+    """What the confirmation has found about these trials."""
+    rows = {row[0]: row[2:] for row in confirmation_cells(confirmation)}
+    names = CELLS[2:]
+    cells = [rows.get(str(trial.number), ("-",) * len(names)) for trial in best]
+    return [[name, *(row[place] for row in cells)] for place, name in enumerate(names)]
 
 
 def _cell(value: Any) -> str:

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import show, storage_kind
 from aimlhpo.results.best import BestTrial, describe_best
+from aimlhpo.results.confirmation import Confirmation, read_confirmation
 from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.search.asha import ASHA
 from aimlhpo.search.automatic import strategies
@@ -198,6 +199,7 @@ class StudyReport:
     causes: dict[str, int]
     origin: tuple[tuple[str, str], ...]
     """How the study was made, by label."""
+    confirmation: Confirmation | None = None
 
 
 def read_report(study: optuna.Study, config: Config, *, importances: bool = True) -> StudyReport:
@@ -241,6 +243,7 @@ def read_report(study: optuna.Study, config: Config, *, importances: bool = True
         failures=tuple(_failures(trials, records, config)),
         causes=dict(Counter(short_cause(record.cause) for record in failed).most_common()),
         origin=tuple(_origin(study, config)),
+        confirmation=read_confirmation(study),
     )
 
 

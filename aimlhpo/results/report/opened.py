@@ -11,7 +11,8 @@ import pandas
 
 from aimlhpo.config.load import load_target
 from aimlhpo.errors import StudyError, show_number
-from aimlhpo.results.best import best_model, best_trials, describe_best, show_change, show_values
+from aimlhpo.results.best import best_model, best_or_proven, describe_best, show_change, show_values
+from aimlhpo.results.confirmation import read_confirmation
 from aimlhpo.results.report.data import StudyReport, read_report
 from aimlhpo.results.report.figures import figures_of, require_extra
 from aimlhpo.storage.read_only import selected
@@ -47,7 +48,7 @@ class OpenedStudy:
         study: the study for Optuna's own functions; what would change it raises StudyError.
         best_config: the model configuration of the best trial, as train() got it. Of several metrics, that of the
             first trial of the Pareto front by number.
-        best_trial: the best trial, as Optuna's FrozenTrial.
+        best_trial: the best trial, as Optuna's FrozenTrial; after `aimlhpo confirm`, the one that was proven.
     """
 
     study: optuna.Study
@@ -66,7 +67,7 @@ class OpenedStudy:
     @property
     def best_trial(self) -> FrozenTrial:
         """Raises StudyError where no trial is complete, or none keeps the constraints."""
-        trials = best_trials(self.study)
+        trials = best_or_proven(self.study, read_confirmation(self.study))
         if not trials:
             raise StudyError(f"study {self.study.study_name}: no trial is complete yet, or none keeps the constraints")
         return trials[0]

@@ -24,7 +24,8 @@ import optuna
 from aimlhpo.config.paths import replace_file
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import show_number
-from aimlhpo.results.best import BestTrial, best_text, best_trials, compare_with_default, show_change, show_values
+from aimlhpo.results.best import BestTrial, best_or_proven, best_text, compare_with_default, show_change, show_values
+from aimlhpo.results.confirmation import CELLS, confirmation_cells, confirmation_notes
 from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, TrialRow, read_report
 from aimlhpo.results.report.figures import Figure, figures_of, require_extra
 
@@ -98,8 +99,8 @@ def _page(report: StudyReport, study: optuna.Study, config: Config, refresh: int
     from plotly.offline import get_plotlyjs
 
     drawn = [_drawn(figure) for figure in figures_of(report, study)]
-    best = best_trials(study)[:MOST_BEST]
-    texts = {trial.number: best_text(trial, config, config.space) for trial in best}
+    best = best_or_proven(study, report.confirmation)[:MOST_BEST]
+    texts = {trial.number: best_text(trial, config, config.space, report.confirmation) for trial in best}
     plots = ",".join(f"{json.dumps(figure.name)}:{figure.json}" for figure in drawn if figure.problem is None)
     data = f'{{"figures":{{{plots}}},"table":{json.dumps(_table(report), allow_nan=False)}}}'
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
@@ -110,6 +111,10 @@ def _page(report: StudyReport, study: optuna.Study, config: Config, refresh: int
         tiles=list(_tiles(report)),
         sections=[(name, title) for name, title in _SECTIONS.items() if several or name != "tradeoffs"],
         best=[_best(trial, texts[trial.number], config) for trial in report.best[:MOST_BEST]],
+        confirmation=report.confirmation,
+        confirmation_columns=CELLS,
+        confirmed=list(confirmation_cells(report.confirmation)) if report.confirmation is not None else [],
+        confirmation_notes=list(confirmation_notes(report.confirmation)) if report.confirmation is not None else [],
         more_best=max(0, len(report.best) - MOST_BEST),
         drawn=drawn,
         hours=lambda value: f"{value:.4g}",
@@ -158,6 +163,7 @@ def _best(trial: BestTrial, text: str, config: Config) -> dict[str, Any]:
         "number": trial.number,
         "reached": show_values(trial.values),
         "origin": trial.origin,
+        "confirmed": str(trial.confirmed) if trial.confirmed is not None and trial.confirmed.mean is not None else "",
         "compared": compare_with_default(trial, config) if trial.default and len(trial.values) == 1 else "",
         "others": show_values(trial.metrics),
         "changes": [(change.key, *show_change(change)) for change in trial.changes],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aimlhpo.cli.main import main
 from tests.cli.studies import run_verb
 from tests.project import Project
 
@@ -47,3 +48,9 @@ def test_check_loads_no_framework_and_no_pandas(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_the_schema_is_json_and_knows_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert {"log", "slurm", "optuna"} <= schema["properties"].keys()

@@ -13,7 +13,7 @@ import pytest
 from aimlhpo.cli.verbs.status import screen
 from aimlhpo.errors import ExitCode
 from aimlhpo.results.status import read_status
-from aimlhpo.search.grid import AT_ONCE, queue_of
+from aimlhpo.search.queues import AT_ONCE, queue_of
 from aimlhpo.search.warm_start import begin_study
 from tests.conftest import STORAGE_KINDS
 from tests.project import QUADRATIC, Project
