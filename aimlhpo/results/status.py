@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.ledger.changes import StudyChange, read_changes
 from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import BestTrial, describe_best
@@ -130,7 +131,8 @@ class Status:
     `feasible` is how many complete trials keep the constraints; None where the study has none.
     `ended` says what ended the study: trials may still run then.
     `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say; `given_up` are permutations
-    of a grid that have failed. `search` is the sampler and the pruner in words; empty for a grid.
+    of a grid that have failed. `changes` are what was changed in the configuration since the study was made, the oldest
+    first. `search` is the sampler and the pruner in words; empty for a grid.
     """
 
     study: str
@@ -152,6 +154,7 @@ class Status:
     ended: StopReason | None = None
     taken_over: tuple[ImportSummary, ...] = ()
     search: str = ""
+    changes: tuple[StudyChange, ...] = ()
 
     @property
     def left(self) -> int:
@@ -216,6 +219,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
         ended=ended,
         search="" if grid_of(config.space) is not None else str(strategies(config, study)),
         taken_over=tuple(import_summaries(study)),
+        changes=tuple(change for change in read_changes(study) if change.value != change.before),
     )
 
 

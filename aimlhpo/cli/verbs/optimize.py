@@ -13,7 +13,7 @@ import optuna
 from aimlhpo.check.check import check
 from aimlhpo.check.samplers import warnings_for
 from aimlhpo.check.summary import summarize
-from aimlhpo.cli.arguments import number_of_workers
+from aimlhpo.cli.arguments import keys_given, number_of_workers
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.messages import bold, green, print_notes, print_nothing_to_do, print_rows
 from aimlhpo.cli.verbs.results import print_results
@@ -21,6 +21,7 @@ from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
+from aimlhpo.ledger.changes import settle_start
 from aimlhpo.results.table import write_results
 from aimlhpo.search.automatic import strategies, strategies_now
 from aimlhpo.search.building import check_strategy, class_named, options
@@ -65,7 +66,7 @@ def run(config: Config, arguments: Namespace) -> int:
             print_plan(config, launcher)
         return ExitCode.DONE
 
-    study = _begin_study(config, arguments)
+    study, config = _begin_study(config, arguments)
     ended = ended_already(study, config)
     if ended:
         print_nothing_to_do(config, ended)
@@ -101,11 +102,16 @@ def _show_strategy(config: Config, kind: str) -> int:
     return ExitCode.DONE
 
 
-def _begin_study(config: Config, arguments: Namespace) -> optuna.Study:
-    """Create or reload the study, and say what is noteworthy about the trials that it has."""
+def _begin_study(config: Config, arguments: Namespace) -> tuple[optuna.Study, Config]:
+    """Create or reload the study, and say what is noteworthy about the trials that it has.
+
+    Returns the configuration that holds, too: what was changed while the study ran may go before what the files say.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = begin_study(config, allow_changes=arguments.allow_changes)
-    config.write_snapshot()
+    config, winners = settle_start(study, config, keys_given(arguments))
+    for line in winners:
+        print(f"note: {line}", file=sys.stderr)
     chosen = strategies(config, study)
     if chosen.automatic and grid_of(config.space) is None:
         print(
@@ -120,7 +126,7 @@ def _begin_study(config: Config, arguments: Namespace) -> optuna.Study:
         print(f"note: {source} has changed since the study's trials were made", file=sys.stderr)
     for summary in import_summaries(study):
         print(summary)
-    return study
+    return study, config
 
 
 def _write_report(study: optuna.Study, config: Config) -> None:

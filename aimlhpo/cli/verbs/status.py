@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 _LAST_FAILURES = 3
+_LAST_CHANGES = 5
 
 
 def run(config: Config, arguments: Namespace) -> int:
@@ -53,6 +55,9 @@ def screen(status: Status, config: Config) -> Iterator[str]:
     if status.search:
         yield f"search   {status.search}"
     yield from (f"warm     {summary}" for summary in status.taken_over)
+    for change in status.changes[-_LAST_CHANGES:]:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(change.at))
+        yield f"changed  {change} ({at}{', by a new start' if change.by == 'start' else ''})"
     if status.feasible is not None:
         yield f"feasible {status.feasible} of {counts.complete} complete trials"
     if not status.best:

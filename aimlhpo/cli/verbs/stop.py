@@ -1,4 +1,4 @@
-"""`aimlhpo stop`: end a study's jobs, and no others."""
+"""`aimlhpo stop`: end a study's jobs, and no others. `aimlhpo change`: other values for a study that runs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from argparse import Namespace
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from aimlhpo.check.settings import check_reading
 from aimlhpo.cli.arguments import UsageError
+from aimlhpo.cli.verbs.status import describe_way_on
+from aimlhpo.config.load import differences, read_again
 from aimlhpo.errors import ExitCode, SubmissionError
 from aimlhpo.launch.base import Launcher, launcher_of_jobs
+from aimlhpo.ledger.changes import change_study, refuse_unchangeable
 from aimlhpo.results.status import read_status
-from aimlhpo.storage.study import load_study
+from aimlhpo.storage.study import lines_of_new_study, load_study
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -40,6 +44,31 @@ def run(config: Config, arguments: Namespace) -> int:
     status = read_status(load_study(config), config, launcher.job_states(config.paths))
     print(f"{status.counts.finished} of {status.n_trials} trials are finished", end="")
     print(f"; the others: aimlhpo submit {config.paths.save_path}" if status.left else "")
+    return ExitCode.DONE
+
+
+def change(config: Config, arguments: Namespace) -> int:
+    """`aimlhpo change`: give keys of the study other values, and say what was changed."""
+    reading = read_again(config, arguments.changes)
+    if not reading.problems:
+        refuse_unchangeable(config, reading.config, lines_of_new_study(config))
+    asked = check_reading(reading)
+    values = differences(config, asked)
+    if not values:
+        print("nothing to do: the study has these values already")
+        return ExitCode.NOTHING_TO_DO
+    study = load_study(config)
+    made, given_back = change_study(study, asked, values)
+    print(f"study {config.optuna.study_name}, changed:")
+    for each in made:
+        print(f"  {each}")
+    if given_back:
+        print(f"given back, because the budget is smaller than what ran: trials {', '.join(map(str, given_back))}")
+    status = read_status(study, asked, launcher_of_jobs(config.paths).job_states(config.paths))
+    if status.agents:
+        print(f"{len(status.agents)} agents are at work; each takes this up with its next trial")
+    elif status.left:
+        print(f"no agent is at work; {status.left} trials are left: {describe_way_on(status)}")
     return ExitCode.DONE
 
 
