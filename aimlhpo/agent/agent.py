@@ -64,6 +64,7 @@ class Ending:
         config: its configuration at the end, with what was changed meanwhile.
         trials_run: how many trials the agent has finished.
         cause: None when it began no more trials, else the reason why it stopped before.
+        asked_to_end: whether it was asked to end after the trials that it ran.
         out_of_time: whether it began no more because none would have ended within the walltime.
     """
 
@@ -71,6 +72,7 @@ class Ending:
     config: Config
     trials_run: int
     cause: str | None = None
+    asked_to_end: bool = False
     out_of_time: bool = False
 
 
@@ -155,7 +157,8 @@ class Agent:
         if self._stop.error is not None:
             raise self._stop.error
         snapshot, run = self._storage.snapshot, self._storage.trials_run
-        return Ending(snapshot, self._current.config, run, self._stop.cause, self._dispatcher.out_of_time)
+        asked, out_of_time = self._stop.after_trials, self._dispatcher.out_of_time
+        return Ending(snapshot, self._current.config, run, self._stop.cause, asked, out_of_time)
 
     def _make_retry_policy(self) -> RetryPolicy:
         """One for each thread that retries: a pause that `wake` ends must be its own."""

@@ -84,6 +84,13 @@ def read_changes(study: optuna.Study) -> list[StudyChange]:
     return changes_in(study._storage.get_study_system_attrs(study._study_id).get(CHANGES, ()))
 
 
+def current_config(study: optuna.Study, config: Config) -> Config:
+    """The configuration as it is now; `config` was read some time ago."""
+    current = CurrentConfig(config)
+    current.take_up(study._storage.get_study_system_attrs(study._study_id).get(CHANGES, ()))
+    return current.config
+
+
 class CurrentConfig:
     """The configuration of a running study as it is now.
 
@@ -134,8 +141,7 @@ def change_study(study: optuna.Study, asked: Config, values: Mapping[str, Any]) 
                 legal = f"{counts.finished}, which ends the study, or more"
                 raise ConfigError(Problem(_in_words(BUDGET), found, legal))
             # Before the change is written: should this be cut short, the old budget holds, and nothing is lost.
-            surplus = counts.finished + counts.claimed - asked.optuna.n_trials
-            given_back = _give_back(study, asked, overview, surplus)
+            given_back = _give_back_surplus(study, asked, overview)
         before = load_snapshot(asked.paths)  # others may have changed it since it was read
         made = _write_changes(study, before, values, overview, _BY_COMMAND)
         with_values(before, values).write_snapshot()
@@ -165,11 +171,13 @@ def written(config: Config, key: str) -> Any:
     return inner.get(name) if isinstance(inner, dict) else None
 
 
-def _give_back(study: optuna.Study, config: Config, overview: Overview, surplus: int) -> list[int]:
-    """Give back as many claimed trials: first those that have not begun, then those that began last.
+def _give_back_surplus(study: optuna.Study, config: Config, overview: Overview) -> list[int]:
+    """Give back the claimed trials that the budget has no room for: those that have not begun, then the newest.
 
     Their agents learn from the storage that they have lost them. The caller holds the ledger's lock.
     """
+    counts = count_overview(overview, count_imported(study))
+    surplus = counts.finished + counts.claimed - config.optuna.n_trials
     held = [trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.claim]
     begun = {trial.number: float((trial.claim or {}).get("since") or 0.0) for trial in held}
     chosen = sorted(held, key=lambda trial: (trial.begun, -begun[trial.number], -trial.number))[: max(0, surplus)]
@@ -222,6 +230,8 @@ def settle_start(study: optuna.Study, config: Config, given: Collection[str] = (
         caught_up = {key: change.value for key, change in last.items() if written(files, key) == change.value}
         anew |= {key: value for key, value in caught_up.items() if said[key] != value}
         if study._storage.get_n_trials(study._study_id):
+            if BUDGET in anew:
+                _give_back_surplus(study, config, overview)
             _write_changes(study, before, anew, overview, _BY_START)
         config.write_snapshot()
     return config, lines
@@ -261,6 +271,9 @@ def refuse_unchangeable(before: Config, after: Config, new_study: str) -> None:
                     "for numeric ranges, `aimlhpo stop`, then `aimlhpo optimize` with reload: 1 and --allow-changes; "
                     f"for all else, {legal}"
                 )
+        elif key in ("optuna:study_name", "optuna:storage", "optuna:save_path"):
+            found = "cannot be changed: this is where the study is, and not how it runs"
+            legal = "`aimlhpo optimize` with reload: 0, for another study"
         else:
             found = "cannot be changed while the study runs: agents read it once, when they start"
             legal = "`aimlhpo stop`, then `aimlhpo optimize` with reload: 1 and the new value"

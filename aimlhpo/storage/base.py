@@ -269,8 +269,8 @@ def overview_of(
     states: Counter[TrialState], unfinished: Sequence[OpenTrial], changes: Sequence[Mapping[str, Any]] = ()
 ) -> Overview:
     """The overview of a study from the number of its trials in each state, those that are not finished, and changes."""
-    finished = (states[state] for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    return Overview(*finished, unfinished, changes)
+    complete, pruned, failed = (states[state] for state in FINISHED)
+    return Overview(complete, pruned, failed, unfinished, changes)
 
 
 class Backend:

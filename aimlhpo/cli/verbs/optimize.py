@@ -21,7 +21,7 @@ from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
-from aimlhpo.ledger.changes import settle_start
+from aimlhpo.ledger.changes import current_config, settle_start
 from aimlhpo.results.table import write_results
 from aimlhpo.search.automatic import strategies, strategies_now
 from aimlhpo.search.building import check_strategy, class_named, options
@@ -144,6 +144,7 @@ def _write_report(study: optuna.Study, config: Config) -> None:
 def _print_end(config: Config) -> int:
     """The results of a study that has run here, and what ended it. Returns the exit code."""
     study = load_study(config)
+    config = current_config(study, config)
     feasible = print_results(study, config, write_results(study, config))
     counts = count(study.get_trials(deepcopy=False))
     left = config.optuna.n_trials - counts.finished

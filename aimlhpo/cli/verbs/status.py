@@ -96,6 +96,12 @@ def _jobs(status: Status) -> Iterator[str]:
             reason = f" ({job.reason})" if job.reason else ""
             yield f"  {job.job}  {job.state.lower()}{reason}" + (f" on {job.node}{left}" if job.node else "")
         yield from describe_failed_jobs(status)
+    if status.kept is not None:
+        kept = status.kept
+        fewer = f" ({kept.fewer} fewer than slurm: jobs, because they were taken away)" if kept.fewer else ""
+        yield f"keep     {kept.jobs} jobs{fewer}; agents have submitted {kept.submitted} of {kept.limit}"
+        if kept.failure:
+            yield f"         could not submit: {kept.failure}"
 
 
 def describe_failed_jobs(status: Status) -> Iterator[str]:

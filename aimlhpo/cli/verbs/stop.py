@@ -34,16 +34,30 @@ def run(config: Config, arguments: Namespace) -> int:
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody is there to be asked; say --yes to stop the jobs")
-        answer = input(f"Stop {found} of study {name}? [y/N] ")
+        which = f"{found}" if arguments.jobs is None else f"{arguments.jobs} of {found}"
+        answer = input(f"Stop {which} of study {name}? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was stopped")
             return ExitCode.DONE
+    if arguments.jobs is not None:
+        return _take_away(config, launcher, arguments.jobs)
     print(f"cancelled {launcher.cancel_jobs(config.paths)}", flush=True)
     _await_end(config, launcher)
     # Reading the status releases what agents that were killed have left behind.
     status = read_status(load_study(config), config, launcher.job_states(config.paths))
     print(f"{status.counts.finished} of {status.n_trials} trials are finished", end="")
     print(f"; the others: aimlhpo submit {config.paths.save_path}" if status.left else "")
+    return ExitCode.DONE
+
+
+def _take_away(config: Config, launcher: Launcher, count: int) -> int:
+    """End so many jobs, each after the trials that it is running. Returns the exit code."""
+    cancelled, asked = launcher.take_away_jobs(config, count)
+    print(f"cancelled {cancelled} jobs that waited; {asked} agents end after the trials that they are running")
+    if cancelled + asked < count:
+        print(f"the other {count - cancelled - asked} are ending already, or have just begun: see aimlhpo status")
+    if config.slurm is not None and config.slurm.keep:
+        print(f"none is submitted in their place; to go back to {config.slurm.jobs} jobs: aimlhpo submit")
     return ExitCode.DONE
 
 

@@ -1,0 +1,147 @@
+"""Studies that keep themselves supplied with jobs, on a real SLURM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.cluster import Cluster, Job
+from tests.slurm.study import BREATH, SlurmStudy
+
+SHORT = """
+    import time
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            time.sleep(conf["seconds"])
+            return {"val_loss": conf["model"]["x"]}
+"""
+ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "PREEMPTED", "COMPLETING")
+
+
+class KeptStudy(SlurmStudy):
+    """A study with `keep: true`, whose jobs do not queue themselves again."""
+
+    def __init__(self, folder: Path, cluster: Cluster, jobs: int, slurm: dict[str, Any] | None = None, **keys: Any):
+        section = {"jobs": jobs, "keep": True, "requeue": False, **(slurm or {})}
+        super().__init__(folder, cluster, section, **keys)
+
+    def all_jobs(self) -> list[Job]:
+        """The jobs of all arrays that were submitted for the study."""
+        arrays = {int(file.stem) for file in (self.save_path / ".aimlhpo" / "jobs").glob("*.json")}
+        return [job for job in self.cluster.jobs() if int(job.array_id) in arrays]
+
+    def living(self) -> list[Job]:
+        return [job for job in self.all_jobs() if job.state not in ENDED]
+
+    def running(self) -> list[Job]:
+        return [job for job in self.living() if job.state == "RUNNING"]
+
+    def announce_end(self, job: Job) -> None:
+        """What SLURM does some time before the end of the job's time."""
+        self.cluster.signal_batch(job.id, signal.SIGUSR1)
+
+
+def most_at_once(study: KeptStudy, jobs: int, seconds: float) -> int:
+    """Look at the queue each second until the study has ended; how many jobs ran or might run at once, at most."""
+    end, most = time.monotonic() + seconds, 0
+    while True:
+        living = study.living()
+        # Jobs that wait for the end of the one that has submitted them take its place.
+        most = max(most, sum(job.reason != "Dependency" for job in living))
+        if not living and study.finished() >= study.config.optuna.n_trials:
+            return most
+        if time.monotonic() > end:
+            raise AssertionError(f"the study did not end by itself: {study.states()}\n{study.logs()}")
+        time.sleep(1 - BREATH)
+
+
+@pytest.mark.slow
+def test_jobs_of_a_minute_are_followed_by_others_until_the_budget_is_reached(cluster: Cluster, tmp_path: Path) -> None:
+    slurm = {"batch": {"time": "00:01:00"}}
+    study = KeptStudy(tmp_path, cluster, 3, slurm, objective=SHORT, n_trials=80, model={"seconds": 3})
+    study.submit()
+    assert most_at_once(study, 3, 400) == 3
+    assert study.states() == {"COMPLETE": 80}
+    submitted = study.status()["kept"]["submitted"]
+    assert submitted >= 3
+    assert len(study.all_jobs()) == 3 + submitted
+
+
+def test_two_jobs_that_end_at_once_are_followed_by_two(cluster: Cluster, tmp_path: Path) -> None:
+    study = KeptStudy(tmp_path, cluster, 2, variables={"STILL": 2}, n_trials=8)
+    study.submit()
+    cluster.wait_for(lambda: study.stands_still(2))
+    first = study.running()
+    assert len(first) == 2
+    for job in first:
+        study.announce_end(job)
+    cluster.wait_for(lambda: study.finished() == 8 and not study.living(), study.logs())
+    study.assert_resumed(2)
+    assert len(study.all_jobs()) == 4
+    assert study.status()["kept"] == {"jobs": 2, "fewer": 0, "submitted": 2, "limit": 1000, "failure": None}
+
+
+def test_cancelled_jobs_are_followed_by_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    study = KeptStudy(tmp_path, cluster, 3, variables={"STILL": 3}, n_trials=8)
+    study.submit()
+    cluster.wait_for(lambda: study.stands_still(3))
+    one, *others = study.running()
+    cluster.scancel(one.id)
+    cluster.wait_for(lambda: study.status()["kept"]["fewer"] == 1, study.logs())
+    # An agent whose time is over looks for missing jobs: the one that was cancelled is none of them.
+    study.announce_end(others[0])
+    cluster.wait_for(lambda: len(study.all_jobs()) == 4, study.logs())
+    cluster.wait_for(lambda: len(study.running()) == 2, study.logs())
+    study.cluster.scancel(*{job.array_id for job in study.living()})
+    cluster.wait_for(lambda: not study.living())
+    assert len(study.all_jobs()) == 4
+    assert study.status()["left"] if "left" in study.status() else study.finished() < 8
+
+
+def test_jobs_are_taken_away(cluster: Cluster, tmp_path: Path) -> None:
+    study = KeptStudy(tmp_path, cluster, 3, variables={"STILL": 3}, n_trials=30)
+    study.submit()
+    cluster.wait_for(lambda: study.stands_still(3))
+    assert "2 agents end after the trials" in study.verb("stop", "--jobs", "2", "--yes")
+    asked = list((study.save_path / ".aimlhpo" / "leases").glob("*.ending"))
+    assert len(asked) == 2
+    assert study.status()["kept"]["jobs"] == 1
+    assert len(study.running()) == 3  # they train
+
+
+def test_a_job_that_cannot_submit_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    hide = tmp_path / "bin"
+    hide.mkdir()
+    (hide / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: Access denied from a compute node' >&2\nexit 1\n")
+    os.chmod(hide / "sbatch", 0o755)
+    slurm = {"bash": [f"export PATH={hide}:$PATH"]}
+    study = KeptStudy(tmp_path, cluster, 1, slurm, variables={"STILL": 1}, n_trials=4)
+    study.submit()
+    cluster.wait_for(study.stands_still)
+    (job,) = study.running()
+    study.announce_end(job)
+    cluster.wait_for_state(job.id, "COMPLETED")  # its own end is not spoiled
+    assert "Access denied from a compute node" in study.logs()
+    assert "sbatch did not take the jobs" in study.status()["kept"]["failure"]
+    assert "could not submit: job " in study.verb("status")
+
+
+def test_agents_submit_no_more_than_they_may(cluster: Cluster, tmp_path: Path) -> None:
+    study = KeptStudy(tmp_path, cluster, 1, {"max_submissions": 0}, variables={"STILL": 1}, n_trials=4)
+    study.submit()
+    cluster.wait_for(study.stands_still)
+    (job,) = study.running()
+    study.announce_end(job)
+    cluster.wait_for_state(job.id, "COMPLETED")
+    assert "max_submissions allows no more" in study.verb("status")
+    study.verb("change", "slurm:max_submissions=5")
+    study.submit("optuna:reload=1")
+    study.wait_for_end()
+    study.assert_resumed()
