@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,12 @@ class KeptStudy(SlurmStudy):
 
     def announce_end(self, job: Job) -> None:
         """What SLURM does some time before the end of the job's time."""
-        self.cluster.signal_batch(job.id, signal.SIGUSR1)
+        self.cluster.scancel("--signal=USR1", "--batch", element(job))
+
+
+def element(job: Job) -> str:
+    """The job as users name it: one of an array may have the array's own id."""
+    return f"{job.array_id}_{job.index}"
 
 
 def most_at_once(study: KeptStudy, jobs: int, seconds: float) -> int:
@@ -89,20 +93,20 @@ def test_two_jobs_that_end_at_once_are_followed_by_two(cluster: Cluster, tmp_pat
 
 
 def test_cancelled_jobs_are_followed_by_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    study = KeptStudy(tmp_path, cluster, 3, variables={"STILL": 3}, n_trials=8)
+    study = KeptStudy(tmp_path, cluster, 3, objective=SHORT, model={"seconds": 5}, n_trials=80)
     study.submit()
-    cluster.wait_for(lambda: study.stands_still(3))
+    cluster.wait_for(lambda: len(study.status()["agents"]) == 3 and study.finished() > 2, "all agents to work")
     one, *others = study.running()
-    cluster.scancel(one.id)
-    cluster.wait_for(lambda: study.status()["kept"]["fewer"] == 1, study.logs())
+    cluster.scancel(element(one))
+    cluster.wait_for(lambda: study.status()["kept"]["fewer"] == 1, "the agent to note that its job was cancelled")
     # An agent whose time is over looks for missing jobs: the one that was cancelled is none of them.
     study.announce_end(others[0])
-    cluster.wait_for(lambda: len(study.all_jobs()) == 4, study.logs())
-    cluster.wait_for(lambda: len(study.running()) == 2, study.logs())
-    study.cluster.scancel(*{job.array_id for job in study.living()})
-    cluster.wait_for(lambda: not study.living())
+    cluster.wait_for(lambda: len(study.all_jobs()) == 4, "a job in the place of the one whose time is over")
+    cluster.wait_for(lambda: len(study.running()) == 2, "that job to begin")
+    cluster.scancel(*{job.array_id for job in study.living()})
+    cluster.wait_for(lambda: not study.living(), "all jobs to end")
     assert len(study.all_jobs()) == 4
-    assert study.status()["left"] if "left" in study.status() else study.finished() < 8
+    assert study.finished() < 80
 
 
 def test_jobs_are_taken_away(cluster: Cluster, tmp_path: Path) -> None:
