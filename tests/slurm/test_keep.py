@@ -118,15 +118,17 @@ def test_cancelled_jobs_are_followed_by_nothing(cluster: Cluster, tmp_path: Path
     assert study.finished() < 80
 
 
-def test_jobs_are_taken_away(cluster: Cluster, tmp_path: Path) -> None:
-    study = KeptStudy(tmp_path, cluster, 3, variables={"STILL": 3}, n_trials=30)
+def test_jobs_are_taken_away_after_their_trials(cluster: Cluster, tmp_path: Path) -> None:
+    study = KeptStudy(tmp_path, cluster, 3, objective=SHORT, model={"seconds": 3}, n_trials=500)
     study.submit()
-    cluster.wait_for(lambda: study.stands_still(3))
+    cluster.wait_for(lambda: len(study.status()["agents"]) == 3 and study.finished() > 2, "all agents to work")
     assert "2 agents end after the trials" in study.verb("stop", "--jobs", "2", "--yes")
-    asked = list((study.save_path / ".aimlhpo" / "leases").glob("*.ending"))
-    assert len(asked) == 2
+    cluster.wait_for(lambda: len(study.living()) == 1, "two jobs to end")
+    assert study.status()["interrupted"] == []  # their trials have run to the end
     assert study.status()["kept"]["jobs"] == 1
-    assert len(study.running()) == 3  # they train
+    (last,) = study.running()
+    study.announce_end(last)
+    cluster.wait_for(lambda: study.status()["kept"]["submitted"] == 1, "one job in the place of the last")
 
 
 def test_a_job_that_cannot_submit_says_so(cluster: Cluster, tmp_path: Path) -> None:
