@@ -118,6 +118,7 @@ def test_cancelled_jobs_are_followed_by_nothing(cluster: Cluster, tmp_path: Path
     assert study.finished() < 80
 
 
+@pytest.mark.slow
 def test_jobs_are_taken_away_after_their_trials(cluster: Cluster, tmp_path: Path) -> None:
     study = KeptStudy(tmp_path, cluster, 3, objective=SHORT, model={"seconds": 3}, n_trials=500)
     study.submit()
@@ -148,6 +149,7 @@ def test_a_job_that_cannot_submit_says_so(cluster: Cluster, tmp_path: Path) -> N
     assert "could not submit: job " in study.verb("status")
 
 
+@pytest.mark.slow
 def test_agents_submit_no_more_than_they_may(cluster: Cluster, tmp_path: Path) -> None:
     study = KeptStudy(tmp_path, cluster, 1, {"max_submissions": 0}, variables={"STILL": 1}, n_trials=4)
     study.submit()

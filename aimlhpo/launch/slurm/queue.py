@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import SubmissionError
@@ -147,10 +148,10 @@ class KeptJobs:
 def read_kept_jobs(paths: StudyPaths) -> KeptJobs:
     """What is known now; nothing where no file is there."""
     try:
-        known = json.loads(paths.kept_jobs.read_text())
+        known: dict[str, Any] = json.loads(paths.kept_jobs.read_text())
     except FileNotFoundError:
         return KeptJobs()
-    return KeptJobs(**{key: tuple(value) if isinstance(value, list) else value for key, value in known.items()})
+    return KeptJobs(**{**known, "taken": tuple(known["taken"]), "leaving": tuple(known["leaving"])})
 
 
 def write_kept_jobs(paths: StudyPaths, kept: KeptJobs) -> None:
