@@ -25,6 +25,7 @@ from aimlhpo.agent.storage_client import StorageClient
 from aimlhpo.agent.trial_store import StudySnapshot, TrialStore
 from aimlhpo.agent.worker_pool import WorkerPool
 from aimlhpo.errors import StudyFailed
+from aimlhpo.ledger.changes import CurrentConfig
 from aimlhpo.ledger.completion import STOPPED_BY_USER
 from aimlhpo.ledger.leases import Election, Holder, JobStateQuery, Lease, Registry, verify_shared_locks
 from aimlhpo.ledger.ledger import Ledger
@@ -56,11 +57,23 @@ _OUTAGE_LIMIT, _OUTAGE_LIMIT_STOPPING = 600.0, 20.0  # seconds that the storage 
 
 @dataclass(frozen=True)
 class Ending:
-    """How an agent ended: `cause` is None when no trial was left to claim, else the reason it stopped before."""
+    """How an agent ended.
+
+    Attributes:
+        snapshot: the study at the end.
+        config: its configuration at the end, with what was changed meanwhile.
+        trials_run: how many trials the agent has finished.
+        cause: None when it began no more trials, else the reason why it stopped before.
+        asked_to_end: whether it was asked to end after the trials that it ran.
+        out_of_time: whether it began no more because none would have ended within the walltime.
+    """
 
     snapshot: StudySnapshot
+    config: Config
     trials_run: int
     cause: str | None = None
+    asked_to_end: bool = False
+    out_of_time: bool = False
 
 
 class Agent:
@@ -89,12 +102,13 @@ class Agent:
         fork_server: ForkServer | None = None,
     ) -> None:
         self._config, self._view, self._causes = config, view, causes
+        self._current = CurrentConfig(config)
         self._holder = Holder(secrets.token_hex(4), job=job.id if job else None, restarts=job.restarts if job else 0)
         self._walltime = Walltime(job.deadline if job else None)
         self._query_job_state, self._explain_cause = query_job_state, explain_cause
         self._pool = WorkerPool(config, self._holder.agent, slots, fork_server)
         self._stop = StopRequest()
-        self._meter = ProgressMeter(config.optuna.n_trials)
+        self._meter = ProgressMeter()
         self._next_reap = 0.0
         self._has_stopped = False
         self._sampling_process: SamplingProcess | None = None
@@ -108,9 +122,9 @@ class Agent:
             stack.enter_context(self._pool)
             retry = self._make_retry_policy()
             study, storage = open_study(config, retry)
-            ledger = make_ledger(config, study, holder, self._query_job_state)
+            ledger = make_ledger(self._current, study, holder, self._query_job_state)
             self._trap = stack.enter_context(SignalTrap(self._causes))
-            lease = stack.enter_context(Lease(paths.leases, holder, options.grace_period))
+            lease = self._lease = stack.enter_context(Lease(paths.leases, holder, options.grace_period))
             verify_shared_locks(paths.leases, holder, options.grace_period)
             waiter = stack.enter_context(Election(paths.state / "waiter.lock"))
             self._tracker = stack.enter_context(Tracker(config, holder.agent, self._view.log))
@@ -125,7 +139,7 @@ class Agent:
                 self._executors.append(sampling_executor)
                 sampling = sampling_executor, self._sampling_process
             self._storage = StorageClient(
-                TrialStore(config, study, storage, ledger, lease),
+                TrialStore(self._current, study, storage, ledger, lease),
                 executor,
                 Outbox(paths.outbox),
                 lease,
@@ -135,14 +149,16 @@ class Agent:
                 sampling=sampling,
             )
             self._dispatcher = TrialDispatcher(
-                config, holder, self._pool, self._storage, self._stop, self._trap, self._walltime, waiter
+                self._current, holder, self._pool, self._storage, self._stop, self._trap, self._walltime, waiter
             )
             stack.callback(self._pool.end_workers)
             stack.enter_context(short_switch_interval())
             self._loop()
         if self._stop.error is not None:
             raise self._stop.error
-        return Ending(self._storage.snapshot, self._storage.trials_run, self._stop.cause)
+        snapshot, run = self._storage.snapshot, self._storage.trials_run
+        asked, out_of_time = self._stop.after_trials, self._dispatcher.out_of_time
+        return Ending(snapshot, self._current.config, run, self._stop.cause, asked, out_of_time)
 
     def _make_retry_policy(self) -> RetryPolicy:
         """One for each thread that retries: a pause that `wake` ends must be its own."""
@@ -194,6 +210,9 @@ class Agent:
             self._next_reap = now + self._config.optuna.grace_period / 4
             self._storage.reap()
         self._storage.refresh()
+        if self._lease.asked_to_end and not self._stop.after_trials:
+            self._stop.after_trials = True
+            self._view.log("ending after the trials that run, as `aimlhpo stop --jobs` has asked")
         self._dispatcher.check_workers()
         self._give_up_if_failed()
         if self._walltime.is_over():
@@ -205,7 +224,7 @@ class Agent:
         """Stop because too many trials in a row have failed, on whichever agents."""
         ended = self._storage.snapshot.ended
         if ended is not None and ended.is_failure and not self._stop.requested:
-            limit = self._config.optuna.max_consecutive_failures
+            limit = self._current.config.optuna.max_consecutive_failures
             self._stop.give_up(
                 StudyFailed(
                     f"{ended.reason} (max_consecutive_failures is {limit}), so the study was stopped.\n"
@@ -229,7 +248,8 @@ class Agent:
         self._dispatcher.stop(cause)
 
     def _show(self) -> None:
-        self._view.update(self._meter.progress(self._storage.snapshot, (slot.show() for slot in self._pool.slots)))
+        slots, budget = (slot.show() for slot in self._pool.slots), self._current.config.optuna.n_trials
+        self._view.update(self._meter.progress(self._storage.snapshot, budget, slots))
 
 
 def open_study(config: Config, retry: RetryPolicy) -> tuple[optuna.Study, OwnedStorage]:
@@ -243,8 +263,9 @@ def open_study(config: Config, retry: RetryPolicy) -> tuple[optuna.Study, OwnedS
     return study, storage
 
 
-def make_ledger(config: Config, study: optuna.Study, holder: Holder, query_job_state: JobStateQuery) -> Ledger:
+def make_ledger(current: CurrentConfig, study: optuna.Study, holder: Holder, query_job_state: JobStateQuery) -> Ledger:
     """The ledger for the agent that `holder` names; `query_job_state` asks the cluster about other agents' jobs."""
+    config = current.config
     options, leases = config.optuna, config.paths.leases
     return Ledger(
         study,
@@ -257,4 +278,5 @@ def make_ledger(config: Config, study: optuna.Study, holder: Holder, query_job_s
         queue=queue_of(study, config),
         stopping_criteria=StoppingCriteria(study, make_rules(study, config)),
         promotion=Promotion.of(study, options.reported_metric),
+        current=current,
     )

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from aimlhpo.agent.stop_requests import SignalTrap, StopRequest, Walltime
     from aimlhpo.agent.storage_client import StorageClient
     from aimlhpo.agent.worker_pool import WorkerPool
-    from aimlhpo.config.schema import Config
+    from aimlhpo.ledger.changes import CurrentConfig
     from aimlhpo.ledger.leases import Election, Holder
 
 OUT_OF_MEMORY = "out of memory"
@@ -74,12 +74,15 @@ class TrialDispatcher:
         stop: where reasons to stop are looked up, and put.
         waiter: of all agents of the study, the one that waits where the last trials run elsewhere.
 
+    Attributes:
+        out_of_time: whether a slot got no more trials because the time left in the job is too short for one.
+
     Runs in: the main thread.
     """
 
     def __init__(
         self,
-        config: Config,
+        current: CurrentConfig,
         holder: Holder,
         pool: WorkerPool,
         storage: StorageClient,
@@ -88,7 +91,8 @@ class TrialDispatcher:
         walltime: Walltime,
         waiter: Election,
     ) -> None:
-        self._options, self._paths = config.optuna, config.paths
+        config = current.config
+        self._current, self._options, self._paths = current, config.optuna, config.paths
         self._constraints = parse_constraints(config.optuna.constraints)
         self._holder, self._pool, self._storage = holder, pool, storage
         self._stop, self._trap, self._walltime, self._waiter = stop, trap, walltime, waiter
@@ -97,7 +101,7 @@ class TrialDispatcher:
         self._ready: deque[PreparedTrial] = deque()
         self._asked_ahead, self._has_started = 0, False
         self._next_share = self._next_death_check = 0.0
-        self._checked_checkpoint = self._worker_was_ready = False
+        self._checked_checkpoint = self._worker_was_ready = self.out_of_time = False
 
     # --- giving trials to slots ---
 
@@ -148,10 +152,11 @@ class TrialDispatcher:
 
         A trial must end within the walltime, or go on from a checkpoint after it; a fresh job starts at least one.
         """
-        if self._stop.requested or self._storage.snapshot.ended is not None:
+        if self._stop.requested or self._stop.after_trials or self._storage.snapshot.ended is not None:
             return False
         fits = self._storage.trials_run == 0 or self._walltime.leaves(self._storage.snapshot.longest)
-        return fits or newest_file(self._paths.checkpoints) > 0
+        self.out_of_time = not fits and newest_file(self._paths.checkpoints) == 0
+        return not self.out_of_time
 
     def _start(self, slot: WorkerSlot, prepared: PreparedTrial, *, alone: bool = False) -> None:
         slot.run(prepared, alone=alone)
@@ -256,7 +261,7 @@ class TrialDispatcher:
 
         A process that the objective has forked holds the pipe open, so that the pipe does not tell of the worker's end.
         """
-        limit = self._options.trial_timeout
+        limit = self._current.config.optuna.trial_timeout
         looks_for_deaths = time.monotonic() >= self._next_death_check
         if looks_for_deaths:
             self._next_death_check = time.monotonic() + _DEATH_INTERVAL
@@ -271,6 +276,18 @@ class TrialDispatcher:
                 slot.worker.kill()
                 self._drain(slot)
                 self._fail_trial(slot, TIMEOUT)
+                slot.replace_worker()
+        self._drop_lost()
+
+    def _drop_lost(self) -> None:
+        """End what was taken from this agent because the budget has become smaller; others may run it some day."""
+        lost = self._storage.snapshot.lost
+        self._ready = deque(prepared for prepared in self._ready if prepared.claim.token not in lost)
+        for slot in self._pool.slots:
+            running = slot.running
+            if running is not None and running.prepared.claim.token in lost:
+                self._storage.log(f"trial {running.prepared.claim.number}: given back, the budget is smaller now")
+                slot.clear()
                 slot.replace_worker()
 
     def _worker_died(self, slot: WorkerSlot, cause: str) -> None:

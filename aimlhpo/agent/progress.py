@@ -52,28 +52,28 @@ class Progress:
 
 
 class ProgressMeter:
-    """Measures finished trials per second since the agent's start; `n_trials` is the budget."""
+    """Measures finished trials per second since the agent's start."""
 
-    def __init__(self, n_trials: int | None) -> None:
-        self._n_trials = n_trials
+    def __init__(self) -> None:
         self._started = time.monotonic()
         self._finished_before: int | None = None
 
-    def progress(self, snapshot: StudySnapshot, slots: Iterable[SlotState]) -> Progress:
+    def progress(self, snapshot: StudySnapshot, n_trials: int | None, slots: Iterable[SlotState]) -> Progress:
+        """The study and the slots as they are now; `n_trials` is the budget."""
         counts = snapshot.counts
         if self._finished_before is None:
             self._finished_before = counts.finished
         elapsed = time.monotonic() - self._started
         done = counts.finished - self._finished_before
         rate = done / elapsed if done else None
-        left = max(0, self._n_trials - counts.finished) if self._n_trials is not None else None
+        left = max(0, n_trials - counts.finished) if n_trials is not None else None
         return Progress(
             complete=counts.complete,
             pruned=counts.pruned,
             failed=counts.failed,
             running=counts.running,
             paused=counts.paused,
-            n_trials=self._n_trials,
+            n_trials=n_trials,
             best=snapshot.best,
             slots=tuple(slots),
             elapsed=elapsed,

@@ -22,11 +22,13 @@ class StopRequest:
 
     Attributes:
         cause: why the running trials are given back, as it is stored with them; None while the agent goes on.
+        after_trials: whether no more trials are begun; those that run go on to their end.
         error: what the study is given up for.
     """
 
     def __init__(self) -> None:
         self.cause: str | None = None
+        self.after_trials = False
         self.error: AimlhpoError | None = None
 
     def request(self, cause: str) -> None:

@@ -336,9 +336,8 @@ class StorageClient:
         """Look for dead agents, once at a time: where many wait for the ledger, more of it would keep out all else."""
 
         def reaped(numbers: list[int]) -> None:
-            self._reaping = False
+            self._reaping, self._stale = False, True  # the study may have been changed, too
             if numbers:
-                self._stale = True
                 self.log(f"trials given back because their agents are gone: {', '.join(map(str, numbers))}")
 
         if not self._reaping:

@@ -49,6 +49,7 @@ from aimlhpo.storage.trials import CONFIRMED, LongestTrial
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
+    from aimlhpo.ledger.changes import CurrentConfig
     from aimlhpo.ledger.leases import Lease
 
 
@@ -103,12 +104,14 @@ class StudySnapshot:
         best: (number, value) of the best trial; None with several metrics, or before there is one.
         longest: seconds that the longest complete trial took.
         ended: the stopping rule that has ended the study.
+        lost: the tokens of claims that were taken from this agent, because the budget has become smaller.
     """
 
     counts: Counts = field(default_factory=Counts)
     best: tuple[int, float] | None = None
     longest: float = 0.0
     ended: StopReason | None = None
+    lost: frozenset[str] = frozenset()
 
 
 _BY_RUNG = (ASHA, SuccessiveHalvingPruner, HyperbandPruner)
@@ -215,9 +218,10 @@ class TrialStore:
     """
 
     def __init__(
-        self, config: Config, study: optuna.Study, storage: OwnedStorage, ledger: Ledger, lease: Lease
+        self, current: CurrentConfig, study: optuna.Study, storage: OwnedStorage, ledger: Ledger, lease: Lease
     ) -> None:
-        self._config, self._study, self._storage = config, study, storage
+        config = current.config
+        self._current, self._study, self._storage = current, study, storage
         self._ledger, self._lease = ledger, lease
         self._builder = TrialBuilder(config, study, storage)
         self._pruning = Pruning(study, config.optuna.reported_metric)
@@ -225,6 +229,8 @@ class TrialStore:
         self._results, self._checkpoints = ResultsWriter(study, config), Checkpoints(study, config)
         self._longest = LongestTrial()
         self._held: dict[int, Claim] = {}
+        self._lost: frozenset[str] = frozenset()
+        self._version = current.version
         self._complaints: list[str] = []
         self._has_claimed = self._has_history = False
 
@@ -291,7 +297,7 @@ class TrialStore:
                     if is_outage(error):
                         raise
                     self._complaints.append(_refused(number, error))
-                prune = prune or (self._config.optuna.at_stop == "prune" and self._ended.ended())
+                prune = prune or (self._current.config.optuna.at_stop == "prune" and self._ended.ended())
             decisions.append(Decision(number, batch[-1].step, prune))
         return decisions
 
@@ -330,6 +336,7 @@ class TrialStore:
     def _note(self, batch: LedgerBatch, answer: LedgerAnswer) -> None:
         """Keep the list of held claims up to date."""
         lost = [begun.claim for begun in batch.beginnings if not answer.begun.get(begun.claim.token, True)]
+        self._lost |= {claim.token for claim in lost}
         over: list[Claim | Result] = [*batch.results, *(release.claim for release in batch.releases), *lost]
         for each in over:
             held = self._held.get(each.number)
@@ -385,16 +392,25 @@ class TrialStore:
         return self._study.get_trials(deepcopy=False) if what == "trials" else getattr(self._study, what)
 
     def _confirm_claims(self) -> None:
+        """Ask which claims are still held where others may have taken them: after a silence, and after a change."""
         while not self._lease.valid():
             self._lease.restore()
-            kept = self._ledger.confirm(list(self._held.values()))
-            for claim in self._held.values():
-                self._storage.let_go(claim.trial_id)
-                self._builder.forget(claim.number)
-            for claim in kept:
-                self._storage.hold(claim.trial_id)
-            self._held = {claim.number: claim for claim in kept}
+            self._keep_held()
             self._lease.confirmed()
+        if self._version != self._current.version:
+            self._version = self._current.version
+            before = {claim.token for claim in self._held.values()}
+            self._keep_held()
+            self._lost |= before - {claim.token for claim in self._held.values()}
+
+    def _keep_held(self) -> None:
+        kept = self._ledger.confirm(list(self._held.values()))
+        for claim in self._held.values():
+            self._storage.let_go(claim.trial_id)
+            self._builder.forget(claim.number)
+        for claim in kept:
+            self._storage.hold(claim.trial_id)
+        self._held = {claim.number: claim for claim in kept}
 
     # --- the study ---
 
@@ -421,6 +437,7 @@ class TrialStore:
         claim waiting.
         """
         counts, ended = self._ledger.look()
+        self._confirm_claims()
         if not (self._has_claimed or last):
             return StudySnapshot(counts, ended=ended)
         longest = self._longest.among(self._study.get_trials(deepcopy=False, states=FINISHED))
@@ -430,7 +447,7 @@ class TrialStore:
         best = None
         if len(self._study.directions) == 1:
             best = next(((trial.number, float(trial.values[0])) for trial in best_trials(self._study)), None)
-        return StudySnapshot(counts, best, longest, ended)
+        return StudySnapshot(counts, best, longest, ended, self._lost)
 
     def tidy(self) -> None:
         """After results: write the files that are older than a while, remove checkpoints that nobody needs."""

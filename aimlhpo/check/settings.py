@@ -53,7 +53,11 @@ def load_config(
 
     `when_read` gets the configuration where each key is right by itself, before the checks that load Optuna.
     """
-    reading = read_config(hyperparameters, model, overrides, flags)
+    return check_reading(read_config(hyperparameters, model, overrides, flags), when_read)
+
+
+def check_reading(reading: Reading, when_read: Callable[[Config], None] = lambda config: None) -> Config:
+    """Check everything in what was read; `when_read` as above. Raises ConfigError with all problems."""
     in_space = space_problems(reading.config) or grid_problems(reading.config)
     reading = _with_trials_of_the_grid(reading, in_space)
     if not reading.problems:

@@ -168,6 +168,13 @@ def number_of_workers(arguments: Namespace) -> int | None:
     return arguments.local if isinstance(arguments.local, int) else None
 
 
+def keys_given(arguments: Namespace) -> set[str]:
+    """The keys of the hyperparameter YAML that the command line gives, as `section:key`."""
+    flags = {f"optuna:{key}" for _, _, key, _, _ in _FLAGS if getattr(arguments, key) is not None}
+    paths = (text.partition("=")[0].replace(".", ":").split(":") for text in arguments.overrides)
+    return flags | {":".join(path[:2]) for path in paths}
+
+
 def load_study(arguments: Namespace, resources: ExitStack) -> Config:
     """The configuration of the study that the command line names. Raises ConfigError where there is no study."""
     from aimlhpo.config.load import load_target
@@ -387,13 +394,41 @@ aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
         """\
 Cancel the jobs of a study; what they were running is given back, and can go on later.
 
-Only jobs that were submitted for this study are touched.""",
+With --jobs, the study goes on with so many jobs less: jobs that wait in the queue are cancelled first, and agents that
+run end after the trials that they are running. Only jobs that were submitted for this study are touched.""",
         """\
 aimlhpo stop runs/digits
 aimlhpo stop hyperparameters.yml --yes
+aimlhpo stop runs/digits --jobs 5
 """,
         load_study,
-        (_STUDY, argument("-y", "--yes", action="store_true", help="do not ask")),
+        (
+            _STUDY,
+            argument("-y", "--yes", action="store_true", help="do not ask"),
+            argument(
+                "--jobs",
+                type=partial(_number, "--jobs", "jobs"),
+                metavar="N",
+                help="end N jobs only, each after the trials that it is running",
+            ),
+        ),
+    ),
+    "change": Verb(
+        "change the budget and other keys of a study, which may be running",
+        """\
+Change keys of a study, while it runs or later: its budget, the rules that end it, time limits, its jobs.
+
+Agents take the new values up with their next trial. What they cannot take up is refused, with the way to do it. Each
+change is kept in the study with its time, and shown by `aimlhpo status`.""",
+        """\
+aimlhpo change runs/digits optuna:n_trials=800
+aimlhpo change runs/digits optuna:trial_timeout=7200 optuna:patience=50
+aimlhpo change hyperparameters.yml slurm:jobs=30
+aimlhpo change runs/digits 'optuna:enqueue=[{learning_rate: 0.01}]'
+""",
+        load_study,
+        (_STUDY, argument("changes", nargs="+", metavar="section:key=value", help="what to change")),
+        "stop.change",
     ),
     "results": Verb(
         "rebuild results.csv and best.yml from the storage",

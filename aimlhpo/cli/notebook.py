@@ -94,20 +94,21 @@ def optimize(
         if problems:
             raise ConfigError(problems)
         for warning in warnings_for(config):
-            say(f"note: {warning}")
-        _run(config, workers, fork_server, allow_changes, quiet, say)
+            _note(say, warning)
+        given_keys = {f"optuna:{key}" for key in keys}
+        study, config = begin(config, allow_changes=allow_changes, given=given_keys, say=say, note=partial(_note, say))
+        _run(study, config, workers, fork_server, quiet, say)
         return open_study(config.paths.save_path)
 
 
 def _run(
+    study: optuna.Study,
     config: Config,
     workers: int | None,
     fork_server: ForkServer,
-    allow_changes: bool,
     quiet: bool,
     say: Callable[[str], None],
 ) -> None:
-    study = begin(config, allow_changes=allow_changes, say=say, note=lambda note: say(f"note: {note}"))
     try:
         ended = ended_already(study, config)
         if ended is None:
@@ -123,6 +124,10 @@ def _run(
 
 def _say_nothing(line: str) -> None:
     pass
+
+
+def _note(say: Callable[[str], None], note: str) -> None:
+    say(f"note: {note}")
 
 
 class NoView(View):

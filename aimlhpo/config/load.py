@@ -74,6 +74,54 @@ def read_config(
     return replace(reading, problems=(*target.problems, *reading.problems), sources=target.sources)
 
 
+def read_again(config: Config, overrides: Sequence[str]) -> Reading:
+    """A study's configuration with changes from the command line, each `section:key=value`."""
+    target = Overridden(copy.deepcopy(config.hyperparameters), copy.deepcopy(config.model))
+    apply(target, overrides, {})
+    resolve(target.hyperparameters, target.problems)
+    reading = _typed(target.hyperparameters, target.model, config.storage_named)
+    return replace(reading, problems=(*target.problems, *reading.problems), sources=target.sources)
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with other values of whole keys, by `section:key`; None takes a key away.
+
+    Raises ConfigError for a value that is not legal.
+    """
+    hyperparameters = copy.deepcopy(config.hyperparameters)
+    for path, value in values.items():
+        section, _, key = path.partition(":")
+        inner = hyperparameters.get(section)
+        inner = hyperparameters[section] = inner if isinstance(inner, dict) else {}
+        if value is None:
+            inner.pop(key, None)
+        else:
+            inner[key] = value
+    reading = _typed(hyperparameters, config.model, config.storage_named)
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    return reading.config
+
+
+def differences(before: Config, after: Config) -> dict[str, Any]:
+    """The keys of the hyperparameter YAML that mean something else, as `section:key`, with the new value as written.
+
+    A key that is not written any more has None. Where both have a section, its keys are compared; `slurm` alone is told
+    where only one has it.
+    """
+    found: dict[str, Any] = {}
+    for name in HyperparameterFile.model_fields:
+        one, other = getattr(before, name), getattr(after, name)
+        written = after.hyperparameters.get(name)
+        if one is None or other is None:
+            found |= {name: written} if one is not other else {}
+            continue
+        written = written if isinstance(written, dict) else {}
+        keys = type(other).model_fields
+        found |= {f"{name}:{key}": written.get(key) for key in keys if getattr(one, key) != getattr(other, key)}
+    return found
+
+
 def load_target(named: Path) -> Config:
     """The configuration that a study was last started with; `named` is its directory or its hyperparameter file.
 

@@ -89,6 +89,16 @@ class StudyPaths:
         return self.state / "jobs"
 
     @property
+    def kept_jobs(self) -> Path:
+        """What is known of the jobs that the study's agents submit themselves, and of jobs that were taken away."""
+        return self.state / "kept-jobs.json"
+
+    @property
+    def kept_jobs_lock(self) -> Path:
+        """Held by whoever submits jobs from within a job, or takes some away."""
+        return self.state / "kept-jobs.lock"
+
+    @property
     def task_prolog(self) -> Path:
         """What SLURM runs at the start of each task that a training in a job starts with srun."""
         return self.state / "task-prolog"

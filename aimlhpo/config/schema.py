@@ -69,6 +69,14 @@ class SlurmSection(Section):
     """Jobs, their sbatch options, and what runs in them before Python."""
 
     jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
+    keep: Flag = Field(
+        default=False,
+        description="Whether an agent whose job ends at its walltime submits jobs in the place of those that are "
+        "missing, up to `jobs`, while trials are left.",
+    )
+    max_submissions: CountFromZero = Field(
+        default=1000, description="Jobs that the agents of the study submit with `keep`, at most."
+    )
     batch: Annotated[dict[str, OptionValue], mapping("sbatch options, by long name or short letter")] = Field(
         default_factory=dict,
         description="Options of sbatch, by long name or short letter; null or true for options without a value, "

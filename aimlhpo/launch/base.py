@@ -125,6 +125,13 @@ class Launcher(ABC):
         """
         return LiveJobs()
 
+    def take_away_jobs(self, config: Config, count: int) -> tuple[int, int]:
+        """Have the study go on with so many jobs fewer: jobs that wait first, then agents after their trials.
+
+        Returns how many jobs were cancelled, and how many agents were asked to end; raises SubmissionError.
+        """
+        return 0, 0
+
 
 def make_launcher(name: str) -> Launcher:
     """The launcher of that name in `LAUNCHERS`."""

@@ -62,6 +62,10 @@ class Completion:
         self, study: optuna.Study, storage: OwnedStorage, paths: StudyPaths, max_retries: int, max_interruptions: int
     ) -> None:
         self._study, self._storage, self._paths = study, storage, paths
+        self.set_limits(max_retries, max_interruptions)
+
+    def set_limits(self, max_retries: int, max_interruptions: int) -> None:
+        """Go by other limits from now on."""
         self._max_retries, self._max_interruptions = max_retries, max_interruptions
 
     def finish(self, pending: PendingState, result: Result) -> bool:

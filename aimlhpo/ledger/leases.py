@@ -31,6 +31,8 @@ _RENEWALS_PER_GRACE = 6
 _SUSPICIOUS = 0.5  # of the grace period: from then on the cluster is asked
 _STRETCH = 5  # grace periods that an agent has whose job runs, as the cluster says
 _SILENT = 1 / 3  # of the grace period: a living agent has renewed its lease by then
+_ENDING = ".ending"  # the suffix of the file that asks an agent to end after its trials
+_ASKED_INTERVAL = 2.0  # seconds between two looks for that file
 _POLL_INTERVAL = 0.2  # seconds between two looks at a lease that should be locked
 
 
@@ -65,12 +67,14 @@ class Lease:
 
     Attributes:
         term: grows each time that the lease was restored.
+        asked_to_end: whether the agent is to end after the trials that it runs (`Registry.ask_to_end`).
     """
 
     def __init__(self, directory: Path, holder: Holder, grace_period: float) -> None:
         self.holder = holder
         self.path = _path(directory, holder.agent)
         self.term = 0
+        self.asked_to_end = False
         self._grace = grace_period
         self._changing = threading.Lock()
         self._renewed = _now()
@@ -89,6 +93,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         self.path.unlink(missing_ok=True)
+        self.path.with_suffix(_ENDING).unlink(missing_ok=True)
         os.close(self._fd)
 
     def valid(self) -> bool:
@@ -144,9 +149,14 @@ class Lease:
         return True
 
     def _keep(self) -> None:
-        while not self._ended.wait(self._grace / _RENEWALS_PER_GRACE):
+        interval = self._grace / _RENEWALS_PER_GRACE
+        due = time.monotonic() + interval
+        while not self._ended.wait(min(interval, _ASKED_INTERVAL)):
             try:
-                self.renew()
+                self.asked_to_end = self.asked_to_end or self.path.with_suffix(_ENDING).exists()
+                if time.monotonic() >= due:
+                    due = time.monotonic() + interval
+                    self.renew()
             except OSError:
                 # A file system that is away for a while is no reason to stop: the next round tries again.
                 continue
@@ -223,11 +233,23 @@ class Registry:
     def living(self) -> list[Holder]:
         return [holder for holder in holders(self._directory) if not self.is_dead(holder.agent)]
 
+    def ask_to_end(self, agent: str) -> None:
+        """Have a living agent end after the trials that it runs. Raises OSError."""
+        path = _path(self._directory, agent)
+        path.with_suffix(_ENDING).touch(mode=0o600)
+        if not path.exists():  # it has ended meanwhile
+            path.with_suffix(_ENDING).unlink(missing_ok=True)
+
+    def is_asked_to_end(self, agent: str) -> bool:
+        """Whether the agent was asked to end after the trials that it runs."""
+        return _path(self._directory, agent).with_suffix(_ENDING).exists()
+
     def sweep(self) -> None:
         """Remove the lease files of the dead; the caller has released their trials."""
         for path in self._directory.glob("*.json"):
             if self.is_dead(path.stem):
                 path.unlink(missing_ok=True)
+                path.with_suffix(_ENDING).unlink(missing_ok=True)
 
 
 class Election:

@@ -18,6 +18,7 @@ from optuna.trial import TrialState, create_trial
 
 from aimlhpo.config.optuna_section import MOST_FRUITLESS
 from aimlhpo.config.paths import StudyPaths
+from aimlhpo.ledger.changes import CurrentConfig
 from aimlhpo.ledger.completion import Completion
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.outbox import Outbox
@@ -34,7 +35,7 @@ from aimlhpo.ledger.requests import (
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.queues import TrialQueue
 from aimlhpo.search.samplers import last_report
-from aimlhpo.search.stopping import StoppingCriteria, StopReason
+from aimlhpo.search.stopping import StoppingCriteria, StopReason, make_rules
 from aimlhpo.storage.base import (
     CLAIM,
     PAUSED,
@@ -63,6 +64,7 @@ class Ledger:
         max_retries: how often a failed trial is tried again.
         max_interruptions: how many interruptions in a row without progress make a trial fail.
         queue: what gives the study its trials, where its sampler makes none up.
+        current: the study's configuration, for an agent, which takes up what is changed in it while the study runs.
 
     Runs in: the storage thread.
     """
@@ -79,16 +81,21 @@ class Ledger:
         queue: TrialQueue | None = None,
         stopping_criteria: StoppingCriteria | None = None,
         promotion: Promotion | None = None,
+        current: CurrentConfig | None = None,
     ) -> None:
         self._study, self._lock_file, self._agent, self._registry = study, paths.lock, agent, registry
         storage = study._storage
         self._storage = storage if isinstance(storage, OwnedStorage) else own(storage)
         self._backend, self._n_trials = self._storage.backend, n_trials
         self._completion = Completion(study, self._storage, paths, max_retries, max_interruptions)
-        self._queue, self._stopping_criteria, self._promotion = queue, stopping_criteria, promotion
-        reads_results = stopping_criteria is not None and stopping_criteria.reads_trials
-        self._claims_read_results = reads_results or promotion is not None or max_retries > 0
+        self._queue, self._promotion, self._current = queue, promotion, current
+        self._set_rules(stopping_criteria, max_retries)
         self._outbox = Outbox(paths.outbox)
+
+    def _set_rules(self, stopping_criteria: StoppingCriteria | None, max_retries: int) -> None:
+        self._stopping_criteria = stopping_criteria
+        reads_results = stopping_criteria is not None and stopping_criteria.reads_trials
+        self._claims_read_results = reads_results or self._promotion is not None or max_retries > 0
 
     def process(self, batch: LedgerBatch) -> LedgerAnswer:
         """Decide on all requests, and write what follows at once. Safe to repeat: tokens tell what was done before.
@@ -287,7 +294,16 @@ class Ledger:
         return all(holder.agent == self._agent for holder in self._registry.living())
 
     def _overview(self) -> Overview:
-        return self._backend.overview(self._study._study_id)
+        """The study as it is now; what has been changed in its configuration holds from here on."""
+        overview = self._backend.overview(self._study._study_id)
+        if self._current is not None and self._current.take_up(overview.changes):
+            config = self._current.config
+            options = config.optuna
+            self._n_trials = options.n_trials
+            self._completion.set_limits(options.max_retries, options.max_interruptions)
+            criteria = StoppingCriteria(self._study, make_rules(self._study, config))
+            self._set_rules(criteria, options.max_retries)
+        return overview
 
 
 def _claim_on(trial: OpenTrial, token: str) -> Claim:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
+from aimlhpo.ledger.changes import StudyChange, current_config, read_changes
 from aimlhpo.ledger.leases import Holder, Registry
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import BestTrial, describe_best
@@ -121,8 +122,30 @@ class JobStates(Protocol):
     def jobs(self) -> Sequence[JobStatus] | None:
         """All of them; None where the cluster does not answer."""
 
+    def kept(self) -> tuple[int, int, str | None]:
+        """Jobs that the user took away, jobs that agents have submitted, and why that failed when it was last tried."""
+
     def __call__(self, holder: Holder) -> bool | None:
         """Whether an agent's job still runs: a `JobStateQuery`."""
+
+
+@dataclass(frozen=True)
+class JobsToKeep:
+    """How a study keeps itself supplied with jobs.
+
+    Attributes:
+        jobs: how many are to be there while trials are left.
+        fewer: by how much that is less than `slurm: jobs`, because the user took jobs away.
+        submitted: how many jobs agents have submitted.
+        limit: how many they may submit.
+        failure: why an agent could not submit when one last tried to.
+    """
+
+    jobs: int
+    fewer: int
+    submitted: int
+    limit: int
+    failure: str | None
 
 
 @dataclass(frozen=True)
@@ -132,8 +155,9 @@ class Status:
     `feasible` is how many complete trials keep the constraints; None where the study has none.
     `ended` says what ended the study: trials may still run then.
     `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say; `given_up` are permutations
-    of a grid, or trainings of a confirmation, that have failed. `search` is the sampler and the pruner in words; empty
-    where trials are fixed beforehand. `confirms` is the study that this one confirms.
+    of a grid, or trainings of a confirmation, that have failed. `changes` are what was changed in the configuration
+    since the study was made, the oldest first. `kept` is None without `slurm: keep`. `search` is the sampler and the
+    pruner in words; empty where trials are fixed beforehand. `confirms` is the study that this one confirms.
     """
 
     study: str
@@ -157,6 +181,8 @@ class Status:
     search: str = ""
     confirmation: Confirmation | None = None
     confirms: str | None = None
+    changes: tuple[StudyChange, ...] = ()
+    kept: JobsToKeep | None = None
 
     @property
     def left(self) -> int:
@@ -175,8 +201,10 @@ class Status:
 def read_status(study: optuna.Study, config: Config, job_states: JobStates | None = None) -> Status:
     """The status of the study, after the trials of dead agents were given back.
 
-    `job_states` is None where no jobs were submitted. Raises Optuna's storage errors, OSError.
+    What was changed in the configuration since it was read counts. `job_states` is None where no jobs were submitted.
+    Raises Optuna's storage errors, OSError.
     """
+    config = current_config(study, config)
     options = config.optuna
     leases = Registry(config.paths.leases, options.grace_period, query_job_state=job_states or (lambda holder: None))
     reaped: list[int] = []
@@ -224,7 +252,17 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
         taken_over=tuple(import_summaries(study)),
         confirmation=read_confirmation(study),
         confirms=(plan_of(study) or {}).get("study"),
+        kept=_jobs_to_keep(config, job_states),
+        changes=tuple(change for change in read_changes(study) if change.value != change.before),
     )
+
+
+def _jobs_to_keep(config: Config, job_states: JobStates | None) -> JobsToKeep | None:
+    section = config.slurm
+    if section is None or not section.keep or job_states is None:
+        return None
+    fewer, submitted, failure = job_states.kept()
+    return JobsToKeep(max(0, section.jobs - fewer), fewer, submitted, section.max_submissions, failure)
 
 
 def _rate(latest: Sequence[datetime], study: optuna.Study) -> float | None:

@@ -473,7 +473,8 @@ class ThrottledCheck:
         self._ended = False
 
     def ended(self) -> bool:
-        if not self._ended and time.monotonic() >= self._due:
+        """The last answer: a study that has ended goes on once its rule was changed."""
+        if time.monotonic() >= self._due:
             self._ended = self._ask() is not None
             self._due = time.monotonic() + self._period
         return self._ended

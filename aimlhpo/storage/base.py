@@ -107,6 +107,8 @@ RELEASED = "aimlhpo:released"
 PAUSED = "aimlhpo:paused"
 STATUS_ATTRS = (CLAIM, RELEASED, PAUSED)
 """System attributes of a trial: who holds it, how its earlier attempts ended, and at which rung it waits."""
+CHANGES = "aimlhpo:changes"
+"""System attribute of the study: what was changed in its configuration since it was made, a list of mappings."""
 
 
 def waits_at_rung(state: TrialState, paused: Mapping[str, Any] | None) -> bool:
@@ -200,12 +202,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Overview:
-    """Finished trials by state, and the RUNNING and WAITING ones, by number."""
+    """Finished trials by state, and the RUNNING and WAITING ones, by number; and what was changed in the study."""
 
     complete: int = 0
     pruned: int = 0
     failed: int = 0
     open: Sequence[OpenTrial] = field(default_factory=list)
+    changes: Sequence[Mapping[str, Any]] = ()
 
     @property
     def paused(self) -> list[OpenTrial]:
@@ -256,15 +259,18 @@ def count_overview(overview: Overview, imported: tuple[int, int] = (0, 0)) -> Co
     )
 
 
-def overview_from(trials: Sequence[FrozenTrial]) -> Overview:
-    """The overview of a study with these trials."""
+def overview_from(trials: Sequence[FrozenTrial], changes: Sequence[Mapping[str, Any]] = ()) -> Overview:
+    """The overview of a study with these trials and changes."""
     states = Counter(trial.state for trial in trials)
-    return overview_of(states, [open_trial_of(trial) for trial in trials if trial.state in UNFINISHED])
+    return overview_of(states, [open_trial_of(trial) for trial in trials if trial.state in UNFINISHED], changes)
 
 
-def overview_of(states: Counter[TrialState], unfinished: Sequence[OpenTrial]) -> Overview:
-    """The overview of a study from the number of its trials in each state, and those that are not finished."""
-    return Overview(states[TrialState.COMPLETE], states[TrialState.PRUNED], states[TrialState.FAIL], unfinished)
+def overview_of(
+    states: Counter[TrialState], unfinished: Sequence[OpenTrial], changes: Sequence[Mapping[str, Any]] = ()
+) -> Overview:
+    """The overview of a study from the number of its trials in each state, those that are not finished, and changes."""
+    complete, pruned, failed = (states[state] for state in FINISHED)
+    return Overview(complete, pruned, failed, unfinished, changes)
 
 
 class Backend:
@@ -278,7 +284,8 @@ class Backend:
 
     def overview(self, study_id: int) -> Overview:
         """The study as it is now."""
-        return overview_from(self.storage.get_all_trials(study_id, deepcopy=False))
+        changes = self.storage.get_study_system_attrs(study_id).get(CHANGES, ())
+        return overview_from(self.storage.get_all_trials(study_id, deepcopy=False), changes)
 
     def latest_ends(self, study_id: int, most: int, states: tuple[TrialState, ...] = SUCCESSFUL) -> Sequence[datetime]:
         """When the last of the trials in these states ended, in local time; the earliest first."""

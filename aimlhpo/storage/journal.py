@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.storage.base import (
+    CHANGES,
     FINISHED,
     UNFINISHED,
     Backend,
@@ -238,6 +239,12 @@ class Journal(JournalStorage):
             self._replay_result.get_study(study_id)
             return self._replay_result.tally(study_id)
 
+    def changes(self, study_id: int) -> Sequence[Mapping[str, Any]]:
+        """What was changed in the study, as it was last read."""
+        with self._thread_lock:
+            changes: Sequence[Mapping[str, Any]] = self._replay_result.get_study(study_id).system_attrs.get(CHANGES, ())
+            return changes
+
     def _sync_with_backend(self) -> None:
         super()._sync_with_backend()
         writing = self._writer is not None and self._writer.is_alive()
@@ -267,7 +274,8 @@ class JournalBackend(Backend):
 
     def overview(self, study_id: int) -> Overview:
         unfinished = self.storage.get_all_trials(study_id, deepcopy=False, states=UNFINISHED)
-        return overview_of(self.storage.tally(study_id).states, [open_trial_of(trial) for trial in unfinished])
+        opened = [open_trial_of(trial) for trial in unfinished]
+        return overview_of(self.storage.tally(study_id).states, opened, self.storage.changes(study_id))
 
     def batch(self) -> AbstractContextManager[None]:
         return self.storage._backend.batch()

@@ -102,6 +102,7 @@ def _first_missing(relational: bool) -> str | None:
             models = relational_models()
             expected += [
                 (models.StudyModel, "study_id"),
+                (models.StudySystemAttributeModel, "study_id key value_json"),
                 (models.TrialModel, "trial_id number study_id state _datetime_start_utc _datetime_complete_utc"),
                 (models.TrialParamModel, "param_id param_name param_value distribution_json"),
                 (models.TrialValueModel, "objective value value_type value_to_stored_repr stored_repr_to_value"),

@@ -29,6 +29,7 @@ from sqlalchemy import Connection, String, and_, func, insert, or_, select, type
 from sqlalchemy.orm import Session
 
 from aimlhpo.storage.base import (
+    CHANGES,
     FINISHED,
     STATUS_ATTRS,
     SUCCESSFUL,
@@ -60,7 +61,7 @@ from aimlhpo.storage.optuna_internals import (
 models = relational_models()
 _Trial, _Param, _Value = models.TrialModel, models.TrialParamModel, models.TrialValueModel
 _UserAttr, _SystemAttr = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
-_Step = models.TrialIntermediateValueModel
+_Step, _StudyAttr = models.TrialIntermediateValueModel, models.StudySystemAttributeModel
 
 _MOST_NAMED = 500  # trials that one query names; SQLite allows 32766 variables, older ones 999
 _AT_ONCE = 1000  # trials whose intermediate values are read together
@@ -243,7 +244,7 @@ def _local(moment: datetime | None) -> datetime | None:
 
 
 class RelationalBackend(Backend):
-    """Reads with two small queries; writes a batch in one transaction: all of it, or nothing."""
+    """Reads with small queries; writes a batch in one transaction: all of it, or nothing."""
 
     storage: RDBStorage
 
@@ -257,7 +258,9 @@ class RelationalBackend(Backend):
         with self._reading.connect() as connection:
             finished = Counter({row[0]: row[1] for row in connection.execute(states)})
             unfinished = _open_trials(connection, in_study, _Trial.state.in_(UNFINISHED))
-        return overview_of(finished, unfinished)
+            attribute = _StudyAttr.study_id == study_id, _StudyAttr.key == CHANGES
+            changes = connection.execute(select(_StudyAttr.value_json).where(*attribute)).scalar()
+        return overview_of(finished, unfinished, json.loads(changes) if changes else ())
 
     def latest_ends(self, study_id: int, most: int, states: tuple[TrialState, ...] = SUCCESSFUL) -> Sequence[datetime]:
         ended = _Trial._datetime_complete_utc

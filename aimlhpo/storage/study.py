@@ -195,12 +195,13 @@ def _problems(study: optuna.Study | None, config: Config, allow_changes: bool) -
             problems.append(Problem(f"optuna: {key}", f"is {now}, but the study was made with {before}", _PUT_BACK))
     changed = list(_changes(study, signed, wanted["space"], allow_changes))
     if changed:
-        legal = f"{changed[-1].legal}; or go on in a new study that learns from this one's trials:{_new_study(config)}"
+        new = lines_of_new_study(config)
+        legal = f"{changed[-1].legal}; or go on in a new study that learns from this one's trials:{new}"
         changed[-1] = replace(changed[-1], legal=legal)
     return [*problems, *changed]
 
 
-def _new_study(config: Config) -> str:
+def lines_of_new_study(config: Config) -> str:
     """The lines of a study that goes on with another search space."""
     name, save_path = config.optuna.study_name, config.optuna.save_path
     known = config.paths.hyperparameters.exists()

@@ -16,6 +16,7 @@ from optuna.trial import Trial
 from aimlhpo.agent.agent import make_ledger, open_study
 from aimlhpo.agent.trial_store import TrialStore
 from aimlhpo.config.schema import Config
+from aimlhpo.ledger.changes import CurrentConfig
 from aimlhpo.ledger.leases import Holder, Lease
 from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, Release, new_token
@@ -34,7 +35,7 @@ def retry_policy() -> RetryPolicy:
 
 def ledger_of(config: Config, holder: Holder) -> Ledger:
     study, _ = open_study(config, retry_policy())
-    return make_ledger(config, study, holder, lambda other: None)
+    return make_ledger(CurrentConfig(config), study, holder, lambda other: None)
 
 
 @dataclass
@@ -74,9 +75,10 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
     config, holder = project.config, Holder("silent")
     begin_study(config)
     study, storage = open_study(config, retry_policy())
-    ledger = make_ledger(config, study, holder, lambda other: None)
+    current = CurrentConfig(config)
+    ledger = make_ledger(current, study, holder, lambda other: None)
     with Lease(config.paths.leases, holder, GRACE) as lease:
-        store = TrialStore(config, study, storage, ledger, lease)
+        store = TrialStore(current, study, storage, ledger, lease)
         yield Agent(store, ledger, lease, ledger_of(config, Holder("other")), project)
 
 

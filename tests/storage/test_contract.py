@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.storage.base import backend_of, own
+from aimlhpo.storage.base import CHANGES, backend_of, own
 from aimlhpo.storage.open import engine_url, open_storage
 from aimlhpo.storage.optuna_internals import PUBLIC_ONLY
 from tests.conftest import STORAGE_KINDS
@@ -125,3 +125,13 @@ def test_latest_ends_come_in_order(storage_url: str) -> None:
     assert list(backend.latest_ends(study._study_id, 3)) == ends[-3:]
     failed = [trial.datetime_complete for trial in study.trials if trial.state == TrialState.FAIL]
     assert list(backend.latest_ends(study._study_id, 3, (TrialState.FAIL,))) == failed
+
+
+def test_an_overview_tells_at_once_what_others_have_changed(storage_url: str) -> None:
+    study = make_trials(open_storage(storage_url))
+    backend = backend_of(open_storage(storage_url))
+    before = backend.overview(study._study_id)
+    assert (before.complete, before.failed, list(before.changes)) == (5, 1, [])
+    changes = [{"key": "optuna:n_trials", "value": 9}, {"key": "optuna:patience", "value": {"trials": 3}}]
+    study._storage.set_study_system_attr(study._study_id, CHANGES, changes)
+    assert list(backend.overview(study._study_id).changes) == changes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import optuna
 from aimlhpo.check.check import check
 from aimlhpo.check.samplers import warnings_for
 from aimlhpo.check.summary import summarize
-from aimlhpo.cli.arguments import number_of_workers
+from aimlhpo.cli.arguments import keys_given, number_of_workers
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.messages import bold, green, print_note, print_notes, print_nothing_to_do, print_rows
 from aimlhpo.cli.verbs.results import print_results
@@ -21,6 +21,7 @@ from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
+from aimlhpo.ledger.changes import current_config, settle_start
 from aimlhpo.results.table import write_results
 from aimlhpo.search.automatic import strategies, strategies_now
 from aimlhpo.search.building import check_strategy, class_named, options
@@ -66,7 +67,7 @@ def run(config: Config, arguments: Namespace) -> int:
             print_plan(config, launcher)
         return ExitCode.DONE
 
-    study = begin(config, allow_changes=arguments.allow_changes)
+    study, config = begin(config, allow_changes=arguments.allow_changes, given=keys_given(arguments))
     ended = ended_already(study, config)
     if ended:
         print_nothing_to_do(config, ended)
@@ -106,13 +107,20 @@ def begin(
     config: Config,
     *,
     allow_changes: bool,
+    given: Collection[str] = (),
     say: Callable[[str], None] = print,
     note: Callable[[str], None] = print_note,
-) -> optuna.Study:
-    """Create or reload the study, and tell what is noteworthy about the trials that it has. Raises StudyError."""
+) -> tuple[optuna.Study, Config]:
+    """Create or reload the study, and tell what is noteworthy about the trials that it has. Raises StudyError.
+
+    `given` are the keys of the configuration that were given beside the files. Returns the configuration that holds,
+    too: what was changed while the study ran may go before what the files say.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = begin_study(config, allow_changes=allow_changes)
-    config.write_snapshot()
+    config, winners = settle_start(study, config, given)
+    for line in winners:
+        note(line)
     chosen = strategies(config, study)
     if chosen.automatic and grid_of(config.space) is None:
         say("; ".join(f"{kind} {chosen.in_words(kind)}" for kind in ("sampler", "pruner") if kind in chosen.automatic))
@@ -123,7 +131,7 @@ def begin(
         note(f"{source} has changed since the study's trials were made")
     for summary in import_summaries(study):
         say(str(summary))
-    return study
+    return study, config
 
 
 def _write_report(study: optuna.Study, config: Config) -> None:
@@ -141,6 +149,7 @@ def _write_report(study: optuna.Study, config: Config) -> None:
 def _print_end(config: Config) -> int:
     """The results of a study that has run here, and what ended it. Returns the exit code."""
     study = load_study(config)
+    config = current_config(study, config)
     feasible = print_results(study, config, write_results(study, config))
     counts = count(study.get_trials(deepcopy=False))
     left = config.optuna.n_trials - counts.finished

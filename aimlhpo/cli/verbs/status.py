@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 _LAST_FAILURES = 3
+_LAST_CHANGES = 5
 
 
 def run(config: Config, arguments: Namespace) -> int:
@@ -55,6 +57,9 @@ def screen(status: Status, config: Config) -> Iterator[str]:
     if status.search:
         yield f"search   {status.search}"
     yield from (f"warm     {summary}" for summary in status.taken_over)
+    for change in status.changes[-_LAST_CHANGES:]:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(change.at))
+        yield f"changed  {change} ({at}{', by a new start' if change.by == 'start' else ''})"
     if status.feasible is not None:
         yield f"feasible {status.feasible} of {counts.complete} complete trials"
     if not status.best and status.confirms is None:
@@ -102,6 +107,12 @@ def _jobs(status: Status) -> Iterator[str]:
             reason = f" ({job.reason})" if job.reason else ""
             yield f"  {job.job}  {job.state.lower()}{reason}" + (f" on {job.node}{left}" if job.node else "")
         yield from describe_failed_jobs(status)
+    if status.kept is not None:
+        kept = status.kept
+        fewer = f" ({kept.fewer} fewer than slurm: jobs, because they were taken away)" if kept.fewer else ""
+        yield f"keep     {kept.jobs} jobs{fewer}; agents have submitted {kept.submitted} of {kept.limit}"
+        if kept.failure:
+            yield f"         could not submit: {kept.failure}"
 
 
 def describe_failed_jobs(status: Status) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`aimlhpo stop`: end a study's jobs, and no others."""
+"""`aimlhpo stop`: end a study's jobs, and no others. `aimlhpo change`: other values for a study that runs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from argparse import Namespace
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from aimlhpo.check.settings import check_reading
 from aimlhpo.cli.arguments import UsageError
+from aimlhpo.cli.verbs.status import describe_way_on
+from aimlhpo.config.load import differences, read_again
 from aimlhpo.errors import ExitCode, SubmissionError
 from aimlhpo.launch.base import Launcher, launcher_of_jobs
+from aimlhpo.ledger.changes import change_study, refuse_unchangeable
 from aimlhpo.results.status import read_status
-from aimlhpo.storage.study import load_study
+from aimlhpo.storage.study import lines_of_new_study, load_study
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -30,16 +34,55 @@ def run(config: Config, arguments: Namespace) -> int:
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody is there to be asked; say --yes to stop the jobs")
-        answer = input(f"Stop {found} of study {name}? [y/N] ")
+        which = f"{found}" if arguments.jobs is None else f"{arguments.jobs} of {found}"
+        answer = input(f"Stop {which} of study {name}? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was stopped")
             return ExitCode.DONE
+    if arguments.jobs is not None:
+        return _take_away(config, launcher, arguments.jobs)
     print(f"cancelled {launcher.cancel_jobs(config.paths)}", flush=True)
     _await_end(config, launcher)
     # Reading the status releases what agents that were killed have left behind.
     status = read_status(load_study(config), config, launcher.job_states(config.paths))
     print(f"{status.counts.finished} of {status.n_trials} trials are finished", end="")
     print(f"; the others: aimlhpo submit {config.paths.save_path}" if status.left else "")
+    return ExitCode.DONE
+
+
+def _take_away(config: Config, launcher: Launcher, count: int) -> int:
+    """End so many jobs, each after the trials that it is running. Returns the exit code."""
+    cancelled, asked = launcher.take_away_jobs(config, count)
+    print(f"cancelled {cancelled} jobs that waited; {asked} agents end after the trials that they are running")
+    if cancelled + asked < count:
+        print(f"the other {count - cancelled - asked} are ending already, or have just begun: see aimlhpo status")
+    if config.slurm is not None and config.slurm.keep:
+        print(f"none is submitted in their place; to go back to {config.slurm.jobs} jobs: aimlhpo submit")
+    return ExitCode.DONE
+
+
+def change(config: Config, arguments: Namespace) -> int:
+    """`aimlhpo change`: give keys of the study other values, and say what was changed."""
+    reading = read_again(config, arguments.changes)
+    if not reading.problems:
+        refuse_unchangeable(config, reading.config, lines_of_new_study(config))
+    asked = check_reading(reading)
+    values = differences(config, asked)
+    if not values:
+        print("nothing to do: the study has these values already")
+        return ExitCode.NOTHING_TO_DO
+    study = load_study(config)
+    made, given_back = change_study(study, asked, values)
+    print(f"study {config.optuna.study_name}, changed:")
+    for each in made:
+        print(f"  {each}")
+    if given_back:
+        print(f"given back, because the budget is smaller than what ran: trials {', '.join(map(str, given_back))}")
+    status = read_status(study, asked, launcher_of_jobs(config.paths).job_states(config.paths))
+    if status.agents:
+        print(f"{len(status.agents)} agents are at work; each takes this up with its next trial")
+    elif status.left:
+        print(f"no agent is at work; {status.left} trials are left: {describe_way_on(status)}")
     return ExitCode.DONE
 
 

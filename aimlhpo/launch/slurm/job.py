@@ -24,12 +24,14 @@ from aimlhpo.agent.progress import View
 from aimlhpo.agent.stop_requests import AgentJob
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Interrupted, Problem, StudyFailed
+from aimlhpo.launch.slurm.keep import EndingJob, note_cancelled, submit_missing
 from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, parse_signal_option, run_program
 from aimlhpo.launch.slurm.queue import (
     JobArray,
     SlurmJobStates,
     is_job_alive,
     is_stopped,
+    note_begun,
     note_failure,
     query_jobs,
     write_array_if_missing,
@@ -133,6 +135,7 @@ def run_agent(config: Config, view: View) -> int:
     if job is None:
         raise RuntimeError("an agent of SLURM runs in a job")
     note_failure(config.paths, job.job_id, None)
+    note_begun(config.paths, job.job_id)
     try:
         return _run_agent(config, view, job)
     except AimlhpoError as error:
@@ -176,14 +179,35 @@ def _run_agent(config: Config, view: View, job: JobEnvironment) -> int:
     finally:
         view.stop()
 
+    return _go_on(job, ending, began)
+
+
+def _go_on(job: JobEnvironment, ending: Ending, began: float) -> int:
+    """Queue the job again, or submit others, where its time ran out before the study did. Returns the exit code."""
+    config, myself = ending.config, EndingJob(job.job_id, job.restarts)
+    keeps = config.slurm is not None and config.slurm.keep
     left = config.optuna.n_trials - ending.snapshot.counts.finished
-    if ending.cause != WALLTIME or left <= 0 or ending.snapshot.ended:
+    if ending.cause == STOPPED_BY_USER:
+        note_cancelled(config.paths, job.job_id)
+    # With too little time for another trial an agent ends before its walltime.
+    had_no_time = ending.cause == WALLTIME or (keeps and ending.cause is None and ending.out_of_time)
+    if not had_no_time or left <= 0 or ending.snapshot.ended or ending.asked_to_end:
         return ExitCode.DONE
-    refused = _reason_not_to_requeue(config, job, ending, began)
+
+    stuck = _reason_to_get_no_further(config, ending, began)
+    refused = stuck or _reason_not_to_requeue(config, job)
+    if refused is None and ending.cause is None:
+        refused = "its time is not over"
+    if keeps and stuck is None:
+        print(f"job {job.job_id}: {submit_missing(config, myself, stays=refused is None)}", flush=True)
     if refused is None:
         print(f"job {job.job_id}: its time is over, {left} trials are left; asking SLURM to queue it again", flush=True)
         refused = requeue_job(job)
-    if refused is None:
+        if refused is None:
+            return ExitCode.DONE
+        if keeps:
+            print(f"job {job.job_id}: {submit_missing(config, myself, stays=False)}", flush=True)
+    if keeps and stuck is None:
         return ExitCode.DONE
     raise StudyFailed(
         f"job {job.job_id}: its time is over, {left} trials are left, and it is not queued again: {refused}\n"
@@ -263,13 +287,18 @@ def requeue_job(job: JobEnvironment, timeout: float = PROGRAM_TIMEOUT) -> str | 
     return refused
 
 
-def _reason_not_to_requeue(config: Config, job: JobEnvironment, ending: Ending, began: float) -> str | None:
-    """Why the job is not to run again: the user's limits, or that it would only do again what it could not finish."""
+def _reason_not_to_requeue(config: Config, job: JobEnvironment) -> str | None:
+    """Why the job is not to be queued again: the user's limits."""
     section = config.slurm
     if section is None or not section.requeue:
         return "slurm: requeue is false"
     if section.max_requeues is not None and job.restarts >= section.max_requeues:
         return f"slurm: max_requeues is {section.max_requeues}"
+    return None
+
+
+def _reason_to_get_no_further(config: Config, ending: Ending, began: float) -> str | None:
+    """Why another job would only do again what this one could not finish."""
     if ending.trials_run or _has_written_since(config.paths.checkpoints, began):
         return None
     return (

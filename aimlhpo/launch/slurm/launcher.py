@@ -9,6 +9,7 @@ from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import Problem, show_duration
 from aimlhpo.launch.base import Launcher, LaunchPlan, LaunchReport, LiveJobs, Rows
 from aimlhpo.launch.slurm.job import read_job_environment, run_agent
+from aimlhpo.launch.slurm.keep import take_away
 from aimlhpo.launch.slurm.plan import Submission, check_submission, plan_submission
 from aimlhpo.launch.slurm.program import seconds_of_time_limit
 from aimlhpo.launch.slurm.queue import SlurmJobStates, cancel_jobs, live_jobs, recorded_arrays
@@ -66,6 +67,9 @@ class SlurmLauncher(Launcher):
     def cancel_jobs(self, paths: StudyPaths) -> LiveJobs:
         return cancel_jobs(paths)
 
+    def take_away_jobs(self, config: Config, count: int) -> tuple[int, int]:
+        return take_away(config, count)
+
 
 def _describe_jobs(section: SlurmSection, submission: Submission) -> Rows:
     """What each job will do."""
@@ -79,6 +83,8 @@ def _describe_jobs(section: SlurmSection, submission: Submission) -> Rows:
     end = "at its end the running trials are given back"
     if section.requeue:
         end += " and the job is queued again while work is left"
+    if section.keep:
+        end += f"; agents submit jobs that are missing, up to {section.max_submissions}, while trials are left"
     return [
         ("jobs", f"{count}; each one agent on one node"),
         ("workers", _describe_workers(section, submission)),

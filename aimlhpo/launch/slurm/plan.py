@@ -127,6 +127,9 @@ def check_submission(config: Config, jobs: int) -> list[Problem]:
     if section is None:
         return []
     found = [*check_options(section.batch, jobs)]
+    if section.keep and "array" in section.batch:
+        what = "does not go with `array`: each array that is submitted would have a limit of its own"
+        found.append(Problem("slurm:keep", what, "`jobs` for the number of jobs at the same time, and no `array`"))
     if jobs < 1:
         found.append(Problem("slurm:jobs", f"{jobs}", "a whole number from 1"))
     # SLURM reads `%` and `\` in the names of log files, submitit `%j` in the name of its folder.

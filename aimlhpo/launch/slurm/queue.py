@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import SubmissionError
@@ -32,6 +33,7 @@ _COLUMNS = {
 _FORMAT = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
 _UNKNOWN_ID = re.compile(r"invalid job id", re.IGNORECASE)
 FAILURE_SUFFIX = ".failed"
+_BEGUN_SUFFIX = ".begun"
 
 _ANSWER_SERVES = 10.0  # seconds for which an answer about the states of jobs is used again
 _RETRY_AFTER = 60.0  # seconds until SLURM is asked again after it did not answer
@@ -104,6 +106,57 @@ def failures_of(paths: StudyPaths) -> dict[str, str]:
     newest = max(recorded_arrays(paths), key=lambda array: array.submitted, default=None)
     files = paths.jobs.glob(f"{newest.array_id}_*{FAILURE_SUFFIX}") if newest is not None else ()
     return {file.name.removesuffix(FAILURE_SUFFIX): file.read_text(errors="replace").strip() for file in sorted(files)}
+
+
+def note_begun(paths: StudyPaths, job_id: str) -> None:
+    """Keep that the job's agent has begun. Raises OSError."""
+    (paths.jobs / f"{job_id}{_BEGUN_SUFFIX}").touch(mode=0o600)
+
+
+def has_begun(paths: StudyPaths, job_id: str) -> bool:
+    """Whether the job's agent has ever begun."""
+    return (paths.jobs / f"{job_id}{_BEGUN_SUFFIX}").exists()
+
+
+@dataclass(frozen=True)
+class KeptJobs:
+    """What is known of the jobs that agents submit themselves (`slurm: keep`). One file; changed under its lock.
+
+    Attributes:
+        since: when the user last submitted jobs, in seconds since the epoch; 0 where that is not known.
+        submitted: how many jobs agents have submitted, since the study was made.
+        fewer: how many jobs fewer than `slurm: jobs` are kept, because the user took so many away.
+        taken: the jobs that are counted in `fewer`.
+        leaving: the jobs, each with its number of restarts, whose agents have ended and looked for missing jobs; they
+            may still be in the queue.
+        failure: why an agent could not submit when one last tried to; None where it could.
+    """
+
+    since: float = 0.0
+    submitted: int = 0
+    fewer: int = 0
+    taken: tuple[str, ...] = ()
+    leaving: tuple[str, ...] = ()
+    failure: str | None = None
+
+    def without(self, job_ids: Iterable[str]) -> KeptJobs:
+        """The same, with jobs taken away by the user; each is counted once."""
+        new = [job for job in dict.fromkeys(job_ids) if job not in self.taken]
+        return replace(self, fewer=self.fewer + len(new), taken=(*self.taken, *new))
+
+
+def read_kept_jobs(paths: StudyPaths) -> KeptJobs:
+    """What is known now; nothing where no file is there."""
+    try:
+        known: dict[str, Any] = json.loads(paths.kept_jobs.read_text())
+    except FileNotFoundError:
+        return KeptJobs()
+    return KeptJobs(**{**known, "taken": tuple(known["taken"]), "leaving": tuple(known["leaving"])})
+
+
+def write_kept_jobs(paths: StudyPaths, kept: KeptJobs) -> None:
+    """The caller holds the lock. Raises OSError."""
+    replace_file(paths.kept_jobs, json.dumps(asdict(kept), indent=2) + "\n", 0o600)
 
 
 def is_stopped(paths: StudyPaths, array_id: str) -> bool:
@@ -253,6 +306,11 @@ class SlurmJobStates:
             log = log_of_job(logs.get(array, ""), array, int(index) if index.isdecimal() else None)
             shown.append(JobStatus(job_id, "FAILED", None, None, None, log or None, cause))
         return tuple(shown)
+
+    def kept(self) -> tuple[int, int, str | None]:
+        """Jobs that the user took away, jobs that agents have submitted, and why that failed when it was last tried."""
+        kept = read_kept_jobs(self._paths)
+        return kept.fewer, kept.submitted, kept.failure
 
     def _query(self) -> list[QueuedJob] | None:
         if time.monotonic() - self._asked > (_RETRY_AFTER if self._jobs is None else _ANSWER_SERVES):

@@ -23,10 +23,20 @@ from aimlhpo.errors import SubmissionError
 from aimlhpo.launch.slurm.options import log_directory, one_log_per_array
 from aimlhpo.launch.slurm.plan import Submission, plan_submission
 from aimlhpo.launch.slurm.program import cluster_option, require_program, run_program
-from aimlhpo.launch.slurm.queue import JobArray, query_jobs_of_study, recorded_arrays, write_array
+from aimlhpo.launch.slurm.queue import (
+    JobArray,
+    KeptJobs,
+    query_jobs_of_study,
+    read_kept_jobs,
+    recorded_arrays,
+    write_array,
+    write_kept_jobs,
+)
 from aimlhpo.launch.slurm.script import render_script
+from aimlhpo.storage.locks import locked
 
 if TYPE_CHECKING:
+    from aimlhpo.config.paths import StudyPaths
     from aimlhpo.config.schema import Config
 
 SBATCH_TIMEOUT = 180
@@ -68,7 +78,8 @@ class SubmittedJobs:
 def submit_jobs(config: Config, *, jobs: int | None = None) -> SubmittedJobs:
     """Submit `jobs` jobs (by default the configuration's number), as one array where the cluster allows its size.
 
-    The caller has made the study. Raises ConfigError, SubmissionError, OSError.
+    The caller has made the study. What was known of jobs that the user took away does not count any more. Raises
+    ConfigError, SubmissionError, OSError.
     """
     submission = plan_submission(config, jobs)
     require_program("sbatch")
@@ -76,6 +87,30 @@ def submit_jobs(config: Config, *, jobs: int | None = None) -> SubmittedJobs:
     paths = config.paths
     paths.create()
     config.write_snapshot()
+    with locked(paths.kept_jobs_lock):
+        kept = read_kept_jobs(paths)
+        done = submit_arrays(submission, limit, paths)
+        write_kept_jobs(paths, KeptJobs(since=done.arrays[0].submitted, submitted=kept.submitted))
+    return done
+
+
+def submit_from_job(config: Config, *, jobs: int, after: str) -> SubmittedJobs:
+    """Submit jobs from within the job `after`, which begin when that has ended. The caller holds the lock.
+
+    Raises ConfigError, SubmissionError, OSError.
+    """
+    submission = plan_submission(config, jobs)
+    require_program("sbatch")
+    given = submission.value("dependency")
+    if "?" not in (given or ""):  # one of several is enough there, and cannot go together with "all of them"
+        others = tuple(option for option in submission.options if option[0] != "dependency")
+        wanted = ",".join(filter(None, (given, f"afterany:{after}")))
+        submission = replace(submission, options=(*others, ("dependency", wanted)))
+    return submit_arrays(submission, max_array_size(submission.value("clusters")), config.paths)
+
+
+def submit_arrays(submission: Submission, limit: int, paths: StudyPaths) -> SubmittedJobs:
+    """Submit all jobs in arrays with indices below `limit`. Raises SubmissionError, OSError."""
     for name in (submission.log, submission.value("error")):
         directory = log_directory(name) if name else None
         if directory is not None:  # SLURM fails a job in silence when the directory of its output is missing

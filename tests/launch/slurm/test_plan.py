@@ -175,3 +175,8 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 )
 def test_how_many_gpus_a_job_asks_for(options: dict[str, str], gpus: int | None) -> None:
     assert make_submission(options=tuple(options.items())).gpus_per_job == gpus
+
+
+def test_a_limit_of_each_array_does_not_go_with_jobs_that_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="slurm:keep: does not go with `array`"):
+        planned(tmp_path, jobs=4, keep=True, batch={"array": "%2"})

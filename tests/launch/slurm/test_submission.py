@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from aimlhpo.config.sbatch_options import WITH_VALUE, normalise
 from aimlhpo.errors import ConfigError, SubmissionError
 from aimlhpo.launch.slurm import queue
 from aimlhpo.launch.slurm.plan import plan_submission
-from aimlhpo.launch.slurm.sbatch import submit_jobs
+from aimlhpo.launch.slurm.sbatch import submit_from_job, submit_jobs
 from aimlhpo.launch.slurm.script import render_script
 from tests.launch.slurm.requests import make_config
 from tests.slurm.cluster import Cluster
@@ -100,6 +101,41 @@ def test_output_and_error_land_where_the_user_said(cluster: Cluster, here: Path,
     assert (here / "out dir" / "o_0.txt").read_text() == "out\n"
     assert (here / "out dir" / "o_1.txt").read_text() == "out\n"
     assert [file.read_text() for file in here.glob("e-*")] == ["err\n", "err\n"]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (None, "afterany:{after}"),
+        ("singleton", "singleton,afterany:{after}"),
+        ("afterok:1?afterok:2", "afterok:1?afterok:2"),  # any of these is enough, so nothing can be added
+    ],
+)
+def test_jobs_that_a_job_submits_begin_after_it(
+    cluster: Cluster, here: Path, agent: Callable[[str], str], given: str | None, wanted: str
+) -> None:
+    config = make_config(here / "run", python=agent("sleep 600"))
+    (first,) = submit_jobs(config).arrays
+    after = f"{first.array_id}_0"
+    batch = {"hold": None} if given is None else {"hold": None, "dependency": given}
+    done = submit_from_job(make_config(here / "run", python=agent("sleep 600"), batch=batch), jobs=2, after=after)
+    assert [(array.first, array.count) for array in done.arrays] == [(1, 2)]
+    assert done.submission.value("dependency") == wanted.format(after=after)
+    assert [option for option, _ in done.submission.options].count("dependency") == 1
+
+
+def test_what_was_taken_away_counts_until_the_next_submission(
+    cluster: Cluster, here: Path, agent: Callable[[str], str]
+) -> None:
+    config = make_config(here / "run", jobs=2, batch={"hold": None}, python=agent("sleep 600"))
+    submit_jobs(config)
+    kept = queue.read_kept_jobs(config.paths)
+    queue.write_kept_jobs(config.paths, replace(kept.without(["7_1", "7_2", "7_1"]), submitted=4))
+    kept = queue.read_kept_jobs(config.paths)
+    assert (kept.fewer, kept.submitted, kept.without(["7_2"])) == (2, 4, kept)
+    submit_jobs(config)
+    kept = queue.read_kept_jobs(config.paths)
+    assert (kept.fewer, kept.submitted) == (0, 4)
 
 
 def test_jobs_added_to_living_ones_have_logs_of_their_own(
