@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.01
 _KILL_SECONDS = 30.0  # a process in an uninterruptible wait ends later, or never
 
 
-def module_command(module: str, *arguments: int) -> list[str]:
+def module_command(module: str, *arguments: int | str) -> list[str]:
     """The command that runs one of this package's modules as `python -m` does, with this Python.
 
     What it prints is not buffered.

@@ -30,6 +30,19 @@ class Begin:
 
 
 @dataclass(frozen=True)
+class RankEnded:
+    """To rank 0: this rank has ended the trial; `cause` says what went wrong, if anything did."""
+
+    cause: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class NodesJoined:
+    """To rank 0: the processes of the ranks on other nodes are being started."""
+
+
+@dataclass(frozen=True)
 class SharedAnswer:
     """From rank 0: what it was told when it asked one of `questions`, which are different names for the same one."""
 

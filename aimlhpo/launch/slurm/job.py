@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ from submitit.slurm.slurm import SlurmJobEnvironment
 
 from aimlhpo.agent.agent import Agent, Ending
 from aimlhpo.agent.progress import View
-from aimlhpo.agent.stop_requests import AgentJob
+from aimlhpo.agent.stop_requests import NODE_LOST, AgentJob
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Interrupted, Problem, StudyFailed
 from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, parse_signal_option, run_program
@@ -34,8 +35,9 @@ from aimlhpo.launch.slurm.queue import (
     query_jobs,
     write_array_if_missing,
 )
+from aimlhpo.launch.slurm.steps import STEP, nodes_of_job
 from aimlhpo.ledger.completion import STOPPED_BY_USER
-from aimlhpo.worker.devices import SLOT_GPUS, Slot, plan_slots, visible_gpus
+from aimlhpo.worker.devices import SLOT_GPUS, Slot, plan_slots, spread_over_nodes, visible_gpus
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -143,9 +145,11 @@ def run_agent(config: Config, view: View) -> int:
 
 
 def _run_agent(config: Config, view: View, job: JobEnvironment) -> int:
-    if job.nodes > 1:
-        found = f"job {job.job_id} has {job.nodes} nodes"
-        raise ConfigError(Problem("slurm:batch:nodes", found, "1: an agent fills one node; ask for more jobs"))
+    per_worker = config.slurm.nodes_per_worker if config.slurm else 1
+    if job.nodes != 1 if per_worker == 1 else job.nodes % per_worker:
+        found = f"job {job.job_id} has {job.nodes} nodes, and each trial takes {per_worker} (slurm: nodes_per_worker)"
+        legal = "1; ask for more jobs" if per_worker == 1 else f"a multiple of {per_worker}"
+        raise ConfigError(Problem("slurm:batch:nodes", found, legal))
     if job.array_id is not None:
         write_array_if_missing(config.paths, JobArray(job.array_id, job.array_count, job.array_first))
     began = time.time()
@@ -177,16 +181,18 @@ def _run_agent(config: Config, view: View, job: JobEnvironment) -> int:
         view.stop()
 
     left = config.optuna.n_trials - ending.snapshot.counts.finished
-    if ending.cause != WALLTIME or left <= 0 or ending.snapshot.ended:
+    cause = ending.cause or ""
+    reason = "its time is over" if cause == WALLTIME else cause
+    if not (cause == WALLTIME or cause.startswith(NODE_LOST)) or left <= 0 or ending.snapshot.ended:
         return ExitCode.DONE
     refused = _reason_not_to_requeue(config, job, ending, began)
     if refused is None:
-        print(f"job {job.job_id}: its time is over, {left} trials are left; asking SLURM to queue it again", flush=True)
+        print(f"job {job.job_id}: {reason}, {left} trials are left; asking SLURM to queue it again", flush=True)
         refused = requeue_job(job)
     if refused is None:
         return ExitCode.DONE
     raise StudyFailed(
-        f"job {job.job_id}: its time is over, {left} trials are left, and it is not queued again: {refused}\n"
+        f"job {job.job_id}: {reason}, {left} trials are left, and it is not queued again: {refused}\n"
         f"    Where no other job of the study goes on: aimlhpo submit {config.paths.save_path}"
     )
 
@@ -194,21 +200,30 @@ def _run_agent(config: Config, view: View, job: JobEnvironment) -> int:
 def slots_of_job(config: Config, job: JobEnvironment) -> list[Slot]:
     """The job's slots: what SLURM says of GPUs is believed, also where the objective does not use them.
 
-    Raises DeviceError.
+    Each node of a job has as many GPUs and CPUs as the agent's. Raises DeviceError.
     """
     section = config.slurm
+    per_worker, workers = (section.nodes_per_worker, section.workers_per_job) if section else (1, None)
+    if workers is not None and per_worker > 1:
+        workers //= job.nodes // per_worker
     gpus = list(job.gpus or ()) if job.gpus is not None or not config.optuna.gpu else visible_gpus()
     try:
-        return plan_slots(
+        slots = plan_slots(
             gpus,
             cuda=config.optuna.gpu,
-            workers=section.workers_per_job if section else None,
+            workers=workers,
             trials_per_gpu=section.trials_per_gpu if section else 1,
             gpus_per_worker=section.gpus_per_worker if section else 1,
             n_cpus=job.cpus,
         )
     except DeviceError as error:
         raise DeviceError(f"job {job.job_id} on {job.node}: {error}") from error
+    if section is None or per_worker == 1:
+        return slots
+    names, addresses = nodes_of_job()
+    words = shlex.split(section.python or "")
+    python = words if len(words) > 1 else ()  # a container's, for example: only its command leads to this Python
+    return spread_over_nodes(slots, names, addresses, per_worker, STEP, python)
 
 
 def confine_steps(paths: StudyPaths) -> None:

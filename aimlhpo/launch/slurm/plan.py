@@ -21,6 +21,7 @@ from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.launch.slurm.options import (
     absolute_log,
     batch_options,
+    check_nodes,
     check_options,
     default_log,
     jobs_at_once,
@@ -54,7 +55,7 @@ class AgentPython:
 
 @dataclass(frozen=True)
 class Submission:
-    """One job array of a study: `jobs` elements from index `first`, each one agent on one node."""
+    """One job array of a study: `jobs` elements from index `first`, each with one agent."""
 
     study: str
     save_path: str
@@ -82,20 +83,27 @@ class Submission:
         return replace(self, first=first, jobs=jobs)
 
     @property
-    def gpus_per_job(self) -> int | None:
-        """The GPUs that a job asks for, as far as its options say; None where they say nothing."""
+    def nodes(self) -> int:
+        """The nodes of each job."""
+        return int(self.value("nodes") or 1)
+
+    @property
+    def gpus_per_node(self) -> int | None:
+        """The GPUs that a job asks for on each node, as far as its options say; None where they say nothing."""
 
         def count(text: str | None) -> int | None:
             number = (text or "").rpartition(":")[2]
             return int(number) if number.isdigit() else None
 
         resources = [match for part in (self.value("gres") or "").split(",") if (match := _GRES_GPUS.match(part))]
-        found = [count(self.value("gpus-per-node")), count(self.value("gpus"))]
+        found, total = [count(self.value("gpus-per-node"))], count(self.value("gpus"))
+        if total is not None:
+            found.append(total // self.nodes)
         if resources:
             found.append(sum(int(match[1] or 1) for match in resources))
         per_task = count(self.value("gpus-per-task"))
         if per_task is not None:
-            found.append(per_task * (count(self.value("ntasks")) or 1))
+            found.append(per_task * (count(self.value("ntasks")) or self.nodes) // self.nodes)
         return max((number for number in found if number is not None), default=None)
 
 
@@ -128,6 +136,7 @@ def check_submission(config: Config, jobs: int) -> list[Problem]:
     if section is None:
         return []
     found = [*check_options(section.batch, jobs)]
+    found += check_nodes(section.batch, section.nodes_per_worker, section.workers_per_job)
     if jobs < 1:
         found.append(Problem("slurm:jobs", f"{jobs}", "a whole number from 1"))
     # SLURM reads `%` and `\` in the names of log files, submitit `%j` in the name of its folder.

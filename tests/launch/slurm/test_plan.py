@@ -174,4 +174,4 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_how_many_gpus_a_job_asks_for(options: dict[str, str], gpus: int | None) -> None:
-    assert make_submission(options=tuple(options.items())).gpus_per_job == gpus
+    assert make_submission(options=tuple(options.items())).gpus_per_node == gpus
