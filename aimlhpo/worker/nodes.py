@@ -19,6 +19,7 @@ import os
 import re
 import resource
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -64,6 +65,16 @@ _NOT_FOR_THE_STEP = re.compile(
     r"(SLURM|SRUN)_(CPUS_PER_\w+|GPUS\w*|GPU_\w+|GRES\w*|MEM_\w+|TRES\w*|NNODES|NODELIST|EXACT|EXCLUSIVE|WHOLE|HINT"
     r"|THREADS\w*|CORE_SPEC|DISTRIBUTION|MULTI_PROG|LABELIO|STD\w+MODE|KILL_BAD_EXIT|TIMELIMIT|WAIT|NO_KILL)"
     rf"|{SLOT_GPUS}|(CUDA|HIP)_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES"
+)
+
+
+# A program ahead of the step's command: the kernel kills that when the launcher ends, however it does. A function that
+# runs between fork and exec could do so without a Python of its own, but not safely in a process with threads.
+_DIES_WITH_PARENT = (
+    sys.executable,
+    "-ISc",
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])",
 )
 
 
@@ -186,8 +197,6 @@ class NodeLauncher:
             signal.signal(number, lambda number, frame: self._events.put(_Signal(number)))
         problem = self._start()
         if problem is not None:
-            if self._step is not None:
-                self._step.terminate()
             self._end(f"the trial's processes cannot be started on {', '.join(self._names)}: {problem}")
         if 0 not in self._pipes:
             self._first.send(NodesJoined())
@@ -258,9 +267,11 @@ class NodeLauncher:
         python, *rest = module_command("aimlhpo.worker")
         environment = without_process_group(os.environ)
         environment = {name: text for name, text in environment.items() if not _NOT_FOR_THE_STEP.fullmatch(name)}
+        if shutil.which(words[0]) is None:
+            return f"there is no {words[0]} on PATH"
         try:
             self._step = subprocess.Popen(
-                [*words, *(self._nodes.python or (python,)), *rest],
+                [*_DIES_WITH_PARENT, str(os.getpid()), *words, *(self._nodes.python or (python,)), *rest],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,

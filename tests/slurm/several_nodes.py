@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,15 +91,24 @@ class NodesStudy(SlurmStudy):
 
     def living(self) -> list[int]:
         """The processes that have trained and are still there."""
-        return sorted({note.pid for note in self.lines("start") if _trains(note.pid, self.folder)})
+        return sorted({note.pid for note in self.lines("start")} & self.processes().keys())
+
+    def processes(self) -> dict[int, str]:
+        """The command lines of all workers, ranks, and what has started them, on all nodes of the cluster."""
+        mark, found = f"SLURM_CONF={self.cluster.settings['SLURM_CONF']}".encode(), {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if "aimlhpo.worker" in command and mark in (process / "environ").read_bytes().split(b"\0"):
+                    found[int(process.name)] = command
+            except OSError:  # it has ended meanwhile
+                continue
+        return found
 
     def worker_logs(self) -> str:
         return "\n".join(f"== {log.name}\n{log.read_text()}" for log in sorted((self.save_path / "logs").iterdir()))
 
 
-def _trains(pid: int, folder: Path) -> bool:
-    """Whether the process lives: it is one of ours, whoever has got the number of a dead one meanwhile."""
-    try:
-        return b"aimlhpo" in Path(f"/proc/{pid}/cmdline").read_bytes() and os.path.exists(folder)
-    except OSError:
-        return False
+def parent_of(pid: int) -> int:
+    """The process that has started this one: on another node than the agent's, the node's keeper."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
