@@ -51,7 +51,7 @@ class ProcessGroupVariables:
         """Say at the start of a trial what `rank_environment` gives; nothing where this is the only process."""
         for name in os.environ.keys() - without_process_group(os.environ).keys():
             del os.environ[name]
-        os.environ.update(self._own | given)
+        os.environ.update({**self._own, **given})
 
 
 def rank_environment(rank: int, ranks: int, port: int, nodes: NodeGroup | None = None) -> dict[str, str]:

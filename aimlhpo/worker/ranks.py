@@ -23,12 +23,12 @@ from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
-from aimlhpo.objective.messages import FAIL, Assignment, Finished, NodeLost, Outcome, Setup
+from aimlhpo.objective.messages import COMPLETE, FAIL, Assignment, Finished, NodeLost, Outcome, Setup
 from aimlhpo.objective.trial import Channel
 from aimlhpo.processes import module_command
 from aimlhpo.worker.nodes import LAUNCHER, RemoteProcesses, cause_of_end
 from aimlhpo.worker.process_group import ProcessGroupVariables, free_port, rank_environment
-from aimlhpo.worker.rank_channels import Begin, NodesJoined, RankEnded, SharingChannel
+from aimlhpo.worker.rank_channels import Begin, EndTrial, NodesJoined, RankEnded, SharingChannel
 
 _SECONDS_AFTER_RANK_ZERO = 60.0  # that the other ranks have to end the trial
 _GRACE = 3.0  # seconds that all ranks have to end it once one has failed
@@ -83,7 +83,7 @@ class RankGroup:
         if not self._others:
             return outcome
         for other in self._others:
-            other.send(None)  # no more answers
+            other.send(EndTrial(outcome.state == COMPLETE))
         with self._change:
             self._note(0, RankEnded(outcome.cause, outcome.error))
             patience = time.monotonic() + _SECONDS_AFTER_RANK_ZERO

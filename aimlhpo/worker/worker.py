@@ -97,7 +97,10 @@ def run_rank(connection: Connection, rank: int) -> None:
             trial = Trial(begin.assignment, channel, setup.study, relay.name)
             try:
                 with relay.serving(trial):
-                    objective.train(trial, trial.conf)
+                    if isinstance(objective, CommandObjective):
+                        objective.follow(trial, trial.conf, channel)
+                    else:
+                        objective.train(trial, trial.conf)
             except RankZeroIsDone:
                 pass  # it decides how the trial has ended
             except BaseException as error:  # noqa: BLE001 -- told to rank 0, which fails the trial
