@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.command_project import CommandProject
 from tests.slurm.cluster import Cluster
 from tests.slurm.several_nodes import COLLECTIVE, EPOCHS, NodesStudy, parent_of
 
@@ -173,3 +178,86 @@ def test_a_worker_on_another_node_than_its_agent(cluster: Cluster, tmp_path: Pat
     assert study.records()[far.number]["cause"] == "killed by signal 9"
     assert [study.records()[number]["attempts"] for number in (1 - far.number, 2)] == [2, 2]
     assert_nothing_left(study)
+
+
+def test_all_ranks_prune_alike_and_go_on_after_the_walltime(cluster: Cluster, tmp_path: Path) -> None:
+    pruner = {"type": "ThresholdPruner", "upper": 1.99}
+    study = nodes_study(tmp_path, cluster, n_trials=3, held=1, pruner=pruner, pruning="strict")
+    study.submit()
+    pids = hold(study, 1)
+    cluster.signal_batch(study.jobs()[0].id, signal.SIGUSR1)
+    assert_gone(study, pids)
+    study.go()
+    study.wait_for_end()
+    assert study.states() == {"PRUNED": 3}, study.worker_logs()
+    assert "stopping: walltime" in study.logs()
+    for number, trial in enumerate(study.study().trials):
+        pruned = [(note.rank, note.more["epoch"]) for note in study.lines("pruned") if note.number == number]
+        assert sorted(pruned) == [(rank, max(trial.intermediate_values)) for rank in range(4)]
+    assert study.records()[0]["attempts"] == 2
+    assert_nothing_left(study)
+
+
+def test_cancelled_jobs_leave_nothing_behind(cluster: Cluster, tmp_path: Path) -> None:
+    study = nodes_study(tmp_path, cluster, n_trials=3, held=1)
+    study.submit()
+    hold(study, 1)
+    study.verb("stop", "--yes")
+    assert_nothing_left(study)
+    assert study.states().keys() == {"WAITING"}  # one of them was claimed ahead
+
+
+RANKS_OF_A_PROGRAM = """
+    import json, os, sys
+    from pathlib import Path
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    total = torch.ones(())
+    dist.all_reduce(total)
+    node = os.environ["SLURMD_NODENAME"]
+    Path(f"{os.environ['AIMLHPO_TRIAL']}-{dist.get_rank()}").write_text(f"{node} {os.environ['LOCAL_RANK']}")
+    if dist.get_rank() == 0:
+        print(json.dumps({"val_loss": float(total)}))
+    dist.destroy_process_group()
+"""
+TORCHRUN = (
+    "{python} -m torch.distributed.run --nnodes={nnodes} --node_rank={node_rank} --nproc_per_node=2 "
+    "--master_addr={master_addr} --master_port={master_port} train.py {parameters}"
+)
+
+
+@pytest.mark.parametrize("command", [TORCHRUN, "{python} train.py {parameters}"], ids=["torchrun", "each rank"])
+def test_programs_on_two_nodes(cluster: Cluster, tmp_path: Path, command: str) -> None:
+    slurm = {"jobs": 1, **TWO_NODES}
+    made = CommandProject(tmp_path, RANKS_OF_A_PROGRAM, command, slurm=slurm, n_trials=2, storage="journal")
+    made.run("--wait", env={**cluster.env, "HOME": str(tmp_path)})
+    assert made.states() == {"COMPLETE": 2}, made.log()
+    assert [record["metrics"]["val_loss"] for record in made.records()] == [4.0, 4.0]
+    for number in range(2):
+        told = [(tmp_path / f"{number}-{rank}").read_text() for rank in range(4)]
+        assert told == ["gpu0 0", "gpu0 1", "gpu1 0", "gpu1 1"]
+
+
+def test_the_example_on_two_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    example = Path("examples/data_parallel")
+    files = (str(example / "two-nodes.yml"), str(example / "model.yml"))
+    # Pretended GPUs: what the example computes with is the CPU.
+    command = [
+        sys.executable,
+        "optimize.py",
+        *files,
+        "-s",
+        str(tmp_path / "run"),
+        "-t",
+        "2",
+        "--wait",
+        "optuna:storage=journal",
+    ]
+    done = cluster.run(*command, timeout=240, check=False)
+    logs = "\n".join(file.read_text() for file in (tmp_path / "run" / "logs").glob("*"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    with open(tmp_path / "run" / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {float(row["ranks"]) for row in rows if row["state"] == "COMPLETE"} == {4.0}, rows
