@@ -38,7 +38,7 @@ from typing import NoReturn
 
 from aimlhpo.errors import DeviceError
 from aimlhpo.objective.messages import NodeGroup, NodeLost
-from aimlhpo.processes import adopt_orphans, die_with_parent, kill_descendants, module_command
+from aimlhpo.processes import adopt_orphans, kill_descendants, module_command
 from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.worker.devices import SLOT_GPUS, visible_gpus
 from aimlhpo.worker.process_group import free_port, rank_environment, without_process_group
@@ -362,7 +362,6 @@ class NodeKeeper:
 
     def run(self) -> NoReturn:
         """Start what the launcher asks for, and pass messages on until it is gone."""
-        die_with_parent(os.getppid())
         adopt_orphans()  # so that whatever the processes start is found below this one
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # SLURM sends them to the processes, too
             signal.signal(number, lambda number, frame: None)

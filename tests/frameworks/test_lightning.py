@@ -33,7 +33,9 @@ ONE_NODE = {"gpus_per_worker": 2, "batch": {"nodelist": "gpu1", "gres": "gpu:2",
 TWO_NODES = {"nodes_per_worker": 2, "batch": {"nodelist": "gpu[1-2]", "nodes": 2, "gres": "gpu:1"}}
 
 
-@pytest.mark.parametrize("shape", [ONE_NODE, TWO_NODES], ids=["on one node", "on two nodes"])
+@pytest.mark.parametrize(
+    "shape", [pytest.param(ONE_NODE, id="on one node"), pytest.param(TWO_NODES, id="on two nodes")]
+)
 def test_two_ranks_in_a_job_are_pruned_preempted_and_resumed(
     cluster: Cluster, tmp_path: Path, shape: dict[str, Any]
 ) -> None:
