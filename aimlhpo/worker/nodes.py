@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import Pipe
+from multiprocessing import AuthenticationError, Pipe
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -290,7 +290,7 @@ class NodeLauncher:
 
     def _greet(self, connected: socket.socket) -> None:
         """Let in who knows the secret: it says the name of its node. Nobody else costs more than this thread."""
-        with suppress(Exception):  # whoever that was
+        with suppress(AuthenticationError, EOFError, OSError):  # whoever that was
             limit = int(_HANDSHAKE_SECONDS).to_bytes(8, sys.byteorder) + bytes(8)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             _watch_over(connected)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from aimlhpo.objective.messages import Assignment, NodeGroup, NodeLost, Setup, StudyInfo
+from aimlhpo.processes import children
 from aimlhpo.worker.devices import Slot, plan_slots, spread_over_nodes
 from aimlhpo.worker.rank_channels import Begin, NodesJoined, RankEnded
 from aimlhpo.worker.ranks import RankHandle, start_on_other_nodes
 from tests.waiting import wait_until
 
 OBJECTIVE = """
-import os, time
+import os, signal, time
 from pathlib import Path
 from aimlhpo import BaseObjective
 
 class Objective(BaseObjective):
     def train(self, trial, conf):
+        signal.signal(signal.SIGTERM, lambda *given: Path(conf["here"], "told").touch())
         Path(conf["here"], "began").write_text(str(os.getpid()))
         while conf["hangs"]:
             time.sleep(0.05)
@@ -109,18 +112,34 @@ def test_a_lost_node_is_told_before_its_ranks(tmp_path: Path) -> None:
         wait_until(lambda: bool(pid_of(tmp_path)), "the rank to train")
         trains = pid_of(tmp_path)
         keeper = int(Path(f"/proc/{trains}/stat").read_text().rpartition(")")[2].split()[1])
+        variables = Path(f"/proc/{keeper}/environ").read_text().split("\0")
+        secret = next(text.partition("=")[2] for text in variables if text.startswith("AIMLHPO_LAUNCHER_KEY="))
+        assert not [line for line in command_lines() if secret in line]
         os.kill(keeper, 9)
         assert rank.connection.recv() == NodeLost("b")
         assert rank.connection.recv() == RankEnded("node b was lost")
     wait_until(lambda: not Path(f"/proc/{trains}").exists(), "the rank's end")
 
 
-def test_ranks_end_with_rank_0(tmp_path: Path) -> None:
+def test_ranks_are_told_to_end_and_end_with_rank_0(tmp_path: Path) -> None:
+    before = children()
     with second_rank(tmp_path, HERE, hangs=True) as rank:
+        (launcher,) = children() - before
         assert rank.connection.recv() == NodesJoined()
         begin(rank, tmp_path, hangs=True)
         wait_until(lambda: bool(pid_of(tmp_path)), "the rank to train")
+        os.kill(launcher, signal.SIGTERM)  # as the agent does with all processes of a worker
+        wait_until((tmp_path / "told").exists, "the rank to be told")
     wait_until(lambda: not Path(f"/proc/{pid_of(tmp_path)}").exists(), "the rank's end")
+
+
+def command_lines() -> list[str]:
+    """Those of all processes, which everybody on the machine can read."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            found.append(file.read_text(errors="replace"))
+    return found
 
 
 def pid_of(folder: Path) -> int:
