@@ -34,7 +34,8 @@ TWO_NODES = {"nodes_per_worker": 2, "batch": {"nodelist": "gpu[1-2]", "nodes": 2
 
 
 @pytest.mark.parametrize(
-    "shape", [pytest.param(ONE_NODE, id="on one node"), pytest.param(TWO_NODES, id="on two nodes")]
+    "shape",
+    [pytest.param(ONE_NODE, id="on one node"), pytest.param(TWO_NODES, id="on two nodes", marks=pytest.mark.slow)],
 )
 def test_two_ranks_in_a_job_are_pruned_preempted_and_resumed(
     cluster: Cluster, tmp_path: Path, shape: dict[str, Any]

@@ -93,17 +93,22 @@ class NodesStudy(SlurmStudy):
         """The processes that have trained and are still there."""
         return sorted({note.pid for note in self.lines("start")} & self.processes().keys())
 
-    def processes(self) -> dict[int, str]:
+    def processes(self, words: str = "aimlhpo.worker") -> dict[int, str]:
         """The command lines of all workers, ranks, and what has started them, on all nodes of the cluster."""
         mark, found = f"SLURM_CONF={self.cluster.settings['SLURM_CONF']}".encode(), {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                if "aimlhpo.worker" in command and mark in (process / "environ").read_bytes().split(b"\0"):
+                if words in command and mark in (process / "environ").read_bytes().split(b"\0"):
                     found[int(process.name)] = command
             except OSError:  # it has ended meanwhile
                 continue
         return found
+
+    def agent(self) -> int:
+        """The process of the agent that runs."""
+        wanted = f"aimlhpo agent {self.save_path}"
+        return next(pid for pid, command in self.processes("aimlhpo agent").items() if wanted in command)
 
     def worker_logs(self) -> str:
         return "\n".join(f"== {log.name}\n{log.read_text()}" for log in sorted((self.save_path / "logs").iterdir()))

@@ -181,6 +181,7 @@ def test_a_worker_on_another_node_than_its_agent(cluster: Cluster, tmp_path: Pat
     assert_nothing_left(study)
 
 
+@pytest.mark.slow
 def test_all_ranks_prune_alike_and_go_on_after_the_walltime(cluster: Cluster, tmp_path: Path) -> None:
     pruner = {"type": "ThresholdPruner", "upper": 1.99}
     study = nodes_study(tmp_path, cluster, n_trials=3, held=1, pruner=pruner, pruning="strict")
@@ -200,10 +201,17 @@ def test_all_ranks_prune_alike_and_go_on_after_the_walltime(cluster: Cluster, tm
 
 
 @pytest.mark.slow
-def test_cancelled_jobs_leave_nothing_behind(cluster: Cluster, tmp_path: Path) -> None:
-    study = nodes_study(tmp_path, cluster, n_trials=3, held=1)
+def test_cancelled_jobs_and_killed_agents_leave_nothing_behind(cluster: Cluster, tmp_path: Path) -> None:
+    """Here the worker is on another node than its agent, too."""
+    slurm = {"jobs": 1, **TWO_NODES, "batch": {**TWO_NODES["batch"], "nodes": 4}}
+    study = NodesStudy(tmp_path, cluster, slurm, {"HOLD": 2}, COLLECTIVE, n_trials=3)
     study.submit()
-    hold(study, 1)
+    hold(study, 2)
+    os.kill(study.agent(), signal.SIGKILL)
+    assert_nothing_left(study)
+    study.verb("submit")
+    held_by(study, 0)
+    held_by(study, 1)
     study.verb("stop", "--yes")
     assert_nothing_left(study)
     assert study.states().keys() == {"WAITING"}  # one of them was claimed ahead

@@ -220,7 +220,12 @@ def slots_of_job(config: Config, job: JobEnvironment) -> list[Slot]:
         raise DeviceError(f"job {job.job_id} on {job.node}: {error}") from error
     if section is None or per_worker == 1:
         return slots
-    names, addresses = nodes_of_job()
+    names, addresses = nodes_of_job(job.node)
+    if len(names) != job.nodes:
+        raise DeviceError(
+            f"job {job.job_id} on {job.node}: it has {job.nodes} nodes, and SLURM names {len(names)}.\n"
+            "    `scontrol show hostnames` has to work in the job: with a container, bind SLURM's programs into it."
+        )
     words = shlex.split(section.python or "")
     python = words if len(words) > 1 else ()  # a container's, for example: only its command leads to this Python
     return spread_over_nodes(slots, names, addresses, per_worker, STEP, python)

@@ -83,7 +83,8 @@ def _describe_jobs(section: SlurmSection, submission: Submission) -> Rows:
     nodes = "one node" if submission.nodes == 1 else f"{submission.nodes} nodes"
     step = []
     if section.nodes_per_worker > 1:
-        step = [("other nodes", f"a trial's processes are started there by: {' '.join(STEP)} {python} ...")]
+        line = " ".join(STEP).replace("{number}", str(section.nodes_per_worker - 1)).replace("{names}", "NODES")
+        step = [("other nodes", f"a trial's processes are started there by: {line} {python} ...")]
     return [
         ("jobs", f"{count}; each one agent on {nodes}"),
         ("workers", _describe_workers(section, submission)),

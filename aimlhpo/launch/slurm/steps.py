@@ -27,14 +27,14 @@ other trials, and the whole environment, which may hold a secret that the comman
 _FIELD = re.compile(r"\b(NodeName|NodeAddr)=(\S+)")
 
 
-def nodes_of_job(listed: str | None = None) -> tuple[list[str], list[str]]:
-    """The names of the job's nodes, the agent's first, and where each is reached by the others.
+def nodes_of_job(here: str) -> tuple[list[str], list[str]]:
+    """The names of the job's nodes, `here` first, and where each is reached by the others.
 
-    `listed` is SLURM's short form (default: this job's). A node whose address SLURM does not say now is reached by its
-    name.
+    A node whose address SLURM does not say now is reached by its name. There are none where scontrol does not work.
     """
-    listed = os.environ.get("SLURM_JOB_NODELIST", "") if listed is None else listed
+    listed = os.environ.get("SLURM_JOB_NODELIST", "")
     names = run_program("scontrol", "show", "hostnames", listed).out.split()
+    names.sort(key=lambda name: name != here)
     known: dict[str, str] = {}
     for line in run_program("scontrol", "--oneliner", "show", "node", listed).out.splitlines():
         fields = dict(_FIELD.findall(line))

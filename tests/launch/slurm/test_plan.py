@@ -195,7 +195,7 @@ def test_jobs_of_several_nodes_are_planned_and_described(tmp_path: Path) -> None
     rows = dict(SlurmLauncher().plan(config).rows)
     assert rows["jobs"] == "1 job; each one agent on 4 nodes"
     assert rows["workers"] == "2 in each job, 2 GPUs on each of 2 nodes"
-    assert "srun --nodes={number}" in rows["other nodes"]
+    assert "srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --nodelist=NODES --overlap" in rows["other nodes"]
 
 
 def test_trials_of_several_nodes_do_not_run_on_this_machine(tmp_path: Path) -> None:
