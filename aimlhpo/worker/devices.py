@@ -169,7 +169,7 @@ def spread_over_nodes(
     The agent's node comes first; `slots` are what there is on it, and on each of the others. `start` and `python` are
     those of a NodeGroup.
     """
-    gpus = sorted({gpu for slot in slots for gpu in slot.gpus}, key=[gpu for slot in slots for gpu in slot.gpus].index)
+    gpus = list(dict.fromkeys(gpu for slot in slots for gpu in slot.gpus))
     made: list[Slot] = []
     for begin in range(0, len(names) - nodes_per_worker + 1, nodes_per_worker):
         chosen = slice(begin, begin + nodes_per_worker)
@@ -181,8 +181,8 @@ def spread_over_nodes(
                 tuple(start),
                 tuple(python),
                 tuple(gpus.index(gpu) for gpu in slot.gpus),
+                slot.environment(),
             )
-            nodes = replace(nodes, variables=slot.environment())
             made.append(
                 replace(
                     slot,
