@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,7 @@ _POLL_SECONDS = 0.01
 _KILL_SECONDS = 30.0  # a process in an uninterruptible wait ends later, or never
 
 
-def module_command(module: str, *arguments: int) -> list[str]:
+def module_command(module: str, *arguments: int | str) -> list[str]:
     """The command that runs one of this package's modules as `python -m` does, with this Python.
 
     What it prints is not buffered.
@@ -55,9 +56,23 @@ def adopt_orphans(wanted: bool = True) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
-def descendants() -> list[int]:
-    """The ids of all living processes below this one."""
-    children: dict[int, list[int]] = {}
+def children(*, ended: bool = False) -> frozenset[int]:
+    """The ids of this process's living children; with `ended`, also of those that nobody has waited for yet."""
+    return frozenset(_children(ended).get(os.getpid(), ()))
+
+
+def descendants(spared: Collection[int] = ()) -> list[int]:
+    """The ids of all living processes below this one, without the children in `spared` and all below these."""
+    by_parent = _children(ended=False)
+    found = [pid for pid in by_parent.get(os.getpid(), ()) if pid not in spared]
+    for pid in found:  # the list grows while it is read
+        found += by_parent.get(pid, ())
+    return found
+
+
+def _children(ended: bool) -> dict[int, list[int]]:
+    """The children of all processes."""
+    found: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -66,31 +81,37 @@ def descendants() -> list[int]:
                 state, parent = file.read().rpartition(b")")[2].split()[:2]
         except (OSError, ValueError):  # it has ended meanwhile
             continue
-        if state not in (b"Z", b"X"):
-            children.setdefault(int(parent), []).append(int(name))
-    found = list(children.get(os.getpid(), ()))
-    for pid in found:  # the list grows while it is read
-        found += children.get(pid, ())
+        if ended or state not in (b"Z", b"X"):
+            found.setdefault(int(parent), []).append(int(name))
     return found
 
 
-def signal_descendants(number: signal.Signals) -> None:
-    """Send a signal to all descendants."""
-    for pid in descendants():
+def signal_descendants(number: signal.Signals, spared: Collection[int] = ()) -> None:
+    """Send a signal to all descendants, without the children in `spared` and all below these."""
+    for pid in descendants(spared):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
-def kill_descendants() -> None:
-    """Kill all descendants that are left and wait for them to end. Costs nothing where there are none."""
+def kill_descendants(spared: Collection[int] = ()) -> None:
+    """Kill all descendants that are left and wait for them to end. Costs nothing where there are none.
+
+    The children in `spared` are left alone, with all below them, and nobody here waits for them.
+    """
     deadline = time.monotonic() + _KILL_SECONDS
-    while _has_children() and time.monotonic() < deadline:
-        signal_descendants(signal.SIGKILL)
+    while _has_children(spared) and time.monotonic() < deadline:
+        signal_descendants(signal.SIGKILL, spared)
         time.sleep(_POLL_SECONDS)
 
 
-def _has_children() -> bool:
+def _has_children(spared: Collection[int]) -> bool:
     """Collect the children that have ended; whether others are left."""
+    if spared:
+        left = False
+        for pid in children(ended=True) - set(spared):
+            with suppress(ChildProcessError):
+                left = os.waitpid(pid, os.WNOHANG)[0] == 0 or left
+        return left
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)

@@ -17,6 +17,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+from aimlhpo.agent.stop_requests import NODE_LOST
 from aimlhpo.agent.trial_store import PreparedTrial
 from aimlhpo.agent.worker_pool import CurrentTrial, WorkerSlot, WorkerState
 from aimlhpo.agent.worker_process import UnreadableMessage
@@ -30,6 +31,7 @@ from aimlhpo.objective.messages import (
     PRUNED,
     Finished,
     LoadFailed,
+    NodeLost,
     Outcome,
     ReadRequest,
     Ready,
@@ -60,6 +62,7 @@ _RETRY_INTERVAL = 1.0  # seconds until a slot claims again when all that is left
 _SHARE_INTERVAL = 2.0  # seconds between two looks at whether others could run what was claimed ahead
 _DEATH_INTERVAL = 0.5  # seconds between two looks for workers that died unheard
 _SIGNAL_DELAY = 1.0  # seconds for a signal that has reached a worker to reach the agent, too
+_SIGNAL_DELAY_OF_NODES = 3.0  # the same, for one that has reached another node
 _MOST_EARLY_DEATHS = 3  # in a row, of the workers of one slot, while none of the agent's has ever been ready
 _MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be loaded, and the deaths may be chance
 
@@ -246,8 +249,19 @@ class TrialDispatcher:
                 self._storage.answer(message, slot.worker)
             case SetAttribute():
                 self._storage.set_attribute(message)
+            case NodeLost():
+                self._give_up_nodes(message.name)
             case Finished():
                 self._end_trial(slot, message.outcome)
+
+    def _give_up_nodes(self, lost: str) -> None:
+        """A node of the job is gone: the job ends, and its trials go on elsewhere, from their checkpoints.
+
+        SLURM ends a job that has lost a node, too, when it notices that; and where it ends the job for another reason,
+        it may reach the other nodes before this one.
+        """
+        if not self._stop.requested and not wait([self._trap.fileno()], timeout=_SIGNAL_DELAY_OF_NODES):
+            self._stop.request(f"{NODE_LOST} {lost}")
 
     def _drain(self, slot: WorkerSlot) -> None:
         """Take what a dead worker had still sent: a result among it counts."""

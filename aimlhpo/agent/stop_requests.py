@@ -16,6 +16,9 @@ from types import FrameType
 
 from aimlhpo.errors import AimlhpoError
 
+NODE_LOST = "lost node"
+"""How the cause begins with which an agent stops whose job has lost a node; the node's name follows."""
+
 
 class StopRequest:
     """The first reason to stop.

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Self
 
@@ -173,8 +173,11 @@ class WorkerPool:
         reported = options.metric[position] if position is not None else None
         study = StudyInfo(options.study_name, tuple(options.direction), tuple(options.metric), reported)
         command = command_spec(self._config)
-        setup = Setup(options.objective or "", self._config.conf(), slot.device, study, command, slot.ranks)
-        return WorkerProcess(slot, setup, self._logs[slot.index], self._fork_server)
+        log, nodes = self._logs[slot.index], slot.nodes
+        if nodes is not None:
+            nodes = replace(nodes, log=str(log.path), log_megabytes=self._config.log.max_mb_per_worker)
+        setup = Setup(options.objective or "", self._config.conf(), slot.device, study, command, slot.ranks, nodes)
+        return WorkerProcess(slot, setup, log, self._fork_server)
 
     def trim_logs(self) -> None:
         """Keep the workers' logs within their bound."""
@@ -194,8 +197,7 @@ class WorkerPool:
 
     def neighbours(self, slot: WorkerSlot) -> list[WorkerSlot]:
         """The slots that share a GPU with this one."""
-        gpus = set(slot.slot.gpus)
-        return [other for other in self.slots if other is not slot and gpus & set(other.slot.gpus)]
+        return [other for other in self.slots if other is not slot and slot.slot.shares_gpus_with(other.slot)]
 
     def claim_again(self) -> None:
         """A trial has ended: slots that found nothing to claim need not wait longer."""

@@ -21,6 +21,7 @@ from aimlhpo.objective.messages import Setup, Started, Stop
 from aimlhpo.processes import module_command
 from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.worker.devices import Slot
+from aimlhpo.worker.nodes import LAUNCHER, RemoteProcesses
 from aimlhpo.worker.process_group import without_process_group
 
 KILLED_FOR_MEMORY = "out of memory: killed by the kernel"
@@ -46,7 +47,7 @@ class WorkerProcess:
     """Starts a worker for a slot, with its own log file and its own GPU, and talks to it.
 
     It is forked of the fork server where that makes workers, and is then unknown until its first message; else it is
-    started anew and imports the objective itself.
+    started anew and imports the objective itself. On another node than the agent's it is a launcher that stands for it.
 
     Attributes:
         connection: the agent's end of the pipe.
@@ -65,11 +66,16 @@ class WorkerProcess:
         self.connection, theirs = Pipe()
         log.path.parent.mkdir(parents=True, exist_ok=True)
         with theirs, open(log.path, "ab") as output:
-            if fork_server is not None and fork_server.ask(theirs.fileno(), output.fileno(), slot.environment()):
+            if (
+                slot.agent_address is None
+                and fork_server is not None
+                and fork_server.ask(theirs.fileno(), output.fileno(), slot.environment())
+            ):
                 return
+            role = 0 if slot.agent_address is None else LAUNCHER
             try:
                 self._process = subprocess.Popen(
-                    module_command("aimlhpo.worker", theirs.fileno(), os.getpid(), 0),
+                    module_command("aimlhpo.worker", theirs.fileno(), os.getpid(), role),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -80,6 +86,9 @@ class WorkerProcess:
             except OSError as error:  # no memory, or too many processes
                 self.refused = error.strerror
                 return
+            if slot.agent_address is not None and setup.nodes is not None:
+                with suppress(OSError):  # dead already
+                    self.connection.send(RemoteProcesses(setup.nodes, {0: theirs.fileno()}, slot.agent_address))
         self._set_up()
 
     @property

@@ -28,7 +28,11 @@ CONFIG_JSON = "config.json"
 TRIAL = "trial"  # the trial's number
 CHECKPOINT_DIR = "checkpoint_dir"
 PYTHON = "python"  # the Python that aimlhpo itself runs with
-RESERVED = (PARAMETERS, CONFIG, CONFIG_JSON, TRIAL, CHECKPOINT_DIR, PYTHON)
+NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT = "nnodes", "node_rank", "master_addr", "master_port"
+OF_NODES = (NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT)
+"""For a program that starts a node's processes itself, as torchrun does: with one of these, it is started once on each
+of a trial's nodes, else once for each of the trial's processes."""
+RESERVED = (PARAMETERS, CONFIG, CONFIG_JSON, TRIAL, CHECKPOINT_DIR, PYTHON, *OF_NODES)
 ALL = "{" + PARAMETERS + "}"
 VALUE = "v"
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")

@@ -96,7 +96,10 @@ class SlurmSection(Section):
         default=None, description="Workers in each job; one per GPU of the job (or one without GPUs) where not given."
     )
     trials_per_gpu: Count = Field(default=1, description="Trials that share one GPU.")
-    gpus_per_worker: Count = Field(default=1, description="GPUs that one trial trains on.")
+    gpus_per_worker: Count = Field(default=1, description="GPUs that one trial trains on, on each of its nodes.")
+    nodes_per_worker: Count = Field(
+        default=1, description="Nodes that one trial trains on; `batch: nodes` says how many a job has."
+    )
     requeue: Flag = Field(
         default=True, description="Whether a job queues itself again at its walltime while work is left."
     )

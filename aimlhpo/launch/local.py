@@ -22,6 +22,10 @@ class LocalLauncher(Launcher):
     submits = False
 
     def check(self, config: Config) -> Iterator[Problem]:
+        if config.slurm is not None and config.slurm.nodes_per_worker > 1:
+            found = f"{config.slurm.nodes_per_worker} nodes for each trial, and a run on this machine has one"
+            legal = "1 to try it here; or leave --local out, which submits the study"
+            yield Problem("slurm: nodes_per_worker", found, legal)
         try:
             plan_slots(visible_gpus() if config.optuna.gpu else [], cuda=config.optuna.gpu)
         except DeviceError as error:

@@ -2,7 +2,7 @@
 
 agent -> worker   Setup, then an Assignment for each trial; Decision and Answer while one runs; Stop at the end
 worker -> agent   Started where it was forked, Ready or LoadFailed, then Report, SetAttribute, SuggestRequest and
-                  ReadRequest while a trial runs, and Finished when it has ended
+                  ReadRequest while a trial runs, and Finished when it has ended; NodeLost where it had several nodes
 """
 
 from __future__ import annotations
@@ -100,11 +100,52 @@ class StudyInfo:
 
 
 @dataclass(frozen=True)
+class NodeGroup:
+    """The nodes of a job that run one trial together; the first one has rank 0.
+
+    Attributes:
+        names: as SLURM calls them.
+        addresses: where each of them is reached by the others.
+        start: the words of the command that runs a program once on each of some nodes; in them {names} stands for the
+            nodes, {number} for how many they are. The program's words follow.
+        python: the words that begin a Python on these nodes, where that is not simply this Python's path.
+        ranks_per_node: how many of the trial's processes run on each of them.
+        gpus: the places of the trial's GPUs among those that the job has on a node, the same on each.
+        variables: what each of the processes gets into its environment besides.
+        log: the file of rank 0's output; the others write to files beside it.
+        log_megabytes: that each of these files may have.
+    """
+
+    names: tuple[str, ...]
+    addresses: tuple[str, ...]
+    ranks_per_node: int
+    start: tuple[str, ...]
+    python: tuple[str, ...] = ()
+    gpus: tuple[int, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    log: str = ""
+    log_megabytes: int = 200
+
+    def node_of(self, rank: int) -> int:
+        """The place in `names` of the node that runs this rank."""
+        return rank // self.ranks_per_node
+
+    @property
+    def ranks(self) -> int:
+        """The number of all processes."""
+        return self.ranks_per_node * len(self.names)
+
+    def log_of(self, rank: int) -> str:
+        """The file of this rank's output."""
+        return f"{self.log.removesuffix('.log')}-rank-{rank}.log" if rank else self.log
+
+
+@dataclass(frozen=True)
 class Setup:
     """Once, at the start: what to load.
 
     `command` is a program to run in place of the file `objective`. `ranks` processes run each trial, this worker being
-    the first.
+    the first; `nodes` says where, if not all of them on this node.
     """
 
     objective: str
@@ -113,6 +154,7 @@ class Setup:
     study: StudyInfo
     command: CommandSpec | None = None
     ranks: int = 1
+    nodes: NodeGroup | None = None
 
 
 @dataclass(frozen=True)
@@ -286,6 +328,13 @@ class Outcome:
     ends_worker: bool = False
     told_to_end: bool = False
     ended_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class NodeLost:
+    """A node of the trial that runs, or what was started on it, is gone: nothing more will be heard of it."""
+
+    name: str
 
 
 @dataclass(frozen=True)

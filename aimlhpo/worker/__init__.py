@@ -9,6 +9,7 @@ sends.
     channel         the worker's end of the pipe to its agent
     ranks           one trial on several devices: the other ranks of a worker
     rank_channels   what these ranks are told when they ask
+    nodes           the ranks, and workers, that run on other nodes of the job
     process_group   the environment from which frameworks learn of ranks: torchrun's, or none
     device_guard    words for a training that asks for more devices than its slot has
     command         the objective of a study with `command`: runs a program for each trial

@@ -8,27 +8,43 @@ everything that it has started. All of this runs in the worker's training thread
 from __future__ import annotations
 
 import json
+import math
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any
 
-from aimlhpo.config.command import CHECKPOINT_DIR, CONFIG, CONFIG_JSON, PYTHON, TRIAL, arguments
+from aimlhpo.config.command import (
+    CHECKPOINT_DIR,
+    CONFIG,
+    CONFIG_JSON,
+    MASTER_ADDR,
+    MASTER_PORT,
+    NNODES,
+    NODE_RANK,
+    OF_NODES,
+    PYTHON,
+    TRIAL,
+    arguments,
+    placeholders,
+)
 from aimlhpo.errors import ObjectiveError
 from aimlhpo.objective.base import BaseObjective
 from aimlhpo.objective.messages import CommandSpec, find_program
 from aimlhpo.objective.outcome import MissingMetric, OutcomeError, Pruned
 from aimlhpo.objective.script import MARK
 from aimlhpo.objective.trial import LAST_STEP
-from aimlhpo.processes import adopt_orphans, descendants, kill_descendants, signal_descendants
+from aimlhpo.processes import adopt_orphans, children, descendants, kill_descendants, signal_descendants
+from aimlhpo.worker.process_group import free_port, without_process_group
 from aimlhpo.worker.process_guard import start_guard
+from aimlhpo.worker.rank_channels import FollowingChannel
 
 STEP_KEYS = ("step", "epoch", "iteration")
 
@@ -58,6 +74,9 @@ class CommandObjective(BaseObjective):
                 f"optuna: command: no program {program!r} on PATH of the worker, or in {spec.working_directory}.\n"
                 "    Name one that is there (in SLURM jobs, slurm: bash may load it)."
             )
+        named = {name for word in spec.words for name in placeholders(word)}
+        self._once_per_node = bool(named & set(OF_NODES))
+        self._others = children()  # the trial's other ranks, which are none of the program's processes
         self._guarded = start_guard()
         adopt_orphans()
 
@@ -81,6 +100,26 @@ class CommandObjective(BaseObjective):
                     f"metrics that it printed: {printed}",
                 )
         return metrics
+
+    def follow(self, trial: Any, conf: Mapping[str, Any], rank_zero: FollowingChannel) -> None:
+        """In another rank of a trial, run the program, too, unless this node's first rank does that for all of them.
+
+        What it prints is no result. It is stopped when rank 0 has given the trial up; after a result of rank 0 it has
+        the time that a program has between SIGTERM and SIGKILL to end by itself. Raises ProgramFailed.
+        """
+        if self._once_per_node and os.environ["LOCAL_RANK"] != "0":
+            return
+        end = math.inf
+        with outlive_sigterm() as sigterm_came, self._placeholders(trial, conf) as lookup:
+            words = arguments(self._spec.words, lambda: trial.params, self._spec.pass_as, lookup)
+            with self._start(words, trial, sigterm_came) as program:
+                for _ in program.records():
+                    if rank_zero.is_complete:
+                        end = min(end, time.monotonic() + self._spec.kill_after)
+                    if rank_zero.is_given_up or time.monotonic() > end:
+                        program.stop()
+                if not (program.stopping or rank_zero.is_given_up):
+                    program.raise_failure()
 
     def _run(self, trial: Any, conf: Mapping[str, Any], metrics: dict[str, Any]) -> None:
         """Start the program and follow it to its end; what it prints goes into `metrics`."""
@@ -106,8 +145,10 @@ class CommandObjective(BaseObjective):
             "AIMLHPO_SEED": str(trial.seed),
             "AIMLHPO_CHECKPOINT_DIR": str(trial.checkpoint_dir),
         }
+        given = without_process_group(os.environ) if self._once_per_node else os.environ
+        environment = {**self._spec.environment(given), **self._guarded, **variables}
         try:
-            return Program(self._spec, words, self._guarded | variables, sigterm_came)
+            return Program(self._spec, words, environment, sigterm_came, self._others)
         except (OSError, ValueError) as error:
             reason = str(error)
             if isinstance(error, OSError):  # it may be its working directory that is missing
@@ -137,6 +178,8 @@ class CommandObjective(BaseObjective):
                 return str(trial.checkpoint_dir)
             if name == PYTHON:
                 return sys.executable
+            if name in OF_NODES:
+                return of_nodes(name)
             return trial.number if name == TRIAL else trial.suggest(name)
 
         try:
@@ -155,9 +198,22 @@ class CommandObjective(BaseObjective):
         model = {key: value for key, value in conf.items() if key != "optuna"}
         folder = Path(self._spec.files)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"trial-{number:05d}.{'json' if as_json else 'yml'}"
+        rank = os.environ.get("RANK", "0")
+        path = folder / f"trial-{number:05d}{'' if rank == '0' else '-' + rank}.{'json' if as_json else 'yml'}"
         path.write_text(json.dumps(model, indent=2, default=str) if as_json else dump_yaml(model), encoding="utf-8")
         return path
+
+
+def of_nodes(name: str) -> str:
+    """The value of a placeholder that describes the trial's nodes, from what `rank_environment` gives each rank."""
+    if name == MASTER_PORT:
+        return os.environ.get("MASTER_PORT") or str(free_port())
+    variable, alone = {
+        NNODES: ("GROUP_WORLD_SIZE", "1"),
+        NODE_RANK: ("GROUP_RANK", "0"),
+        MASTER_ADDR: ("MASTER_ADDR", "127.0.0.1"),
+    }[name]
+    return os.environ.get(variable, alone)
 
 
 @contextmanager
@@ -179,17 +235,19 @@ class Program:
     """A running program; at the end of the `with` block, everything that it has started and that still runs is killed.
 
     It stays in the worker's process group, so that whoever kills that group kills it too. `sigterm_came` says whether
-    the group has had a SIGTERM, and the program with it.
+    the group has had a SIGTERM, and the program with it. `spared` are children of the worker that it has not started.
     """
 
     def __init__(
         self,
         spec: CommandSpec,
         arguments: Sequence[str],
-        variables: dict[str, str],
+        environment: Mapping[str, str],
         sigterm_came: Callable[[], bool] = lambda: False,
+        spared: Collection[int] = (),
     ) -> None:
         """Raises OSError where it cannot be started."""
+        self._spared = spared
         self._stderr_tail = b""
         self._kill_after, self._sigterm_came = spec.kill_after, sigterm_came
         self._lines = Records()
@@ -197,7 +255,7 @@ class Program:
         self._process = subprocess.Popen(
             arguments,
             cwd=spec.working_directory,
-            env={**spec.environment(), **variables},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -216,7 +274,7 @@ class Program:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        kill_descendants()
+        kill_descendants(self._spared)
         self._selector.close()
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
@@ -231,7 +289,7 @@ class Program:
         """Send SIGTERM; `records` sends SIGKILL when the time for that is over."""
         if self._deadline is None:
             self._deadline = time.monotonic() + self._kill_after
-            signal_descendants(signal.SIGTERM)
+            signal_descendants(signal.SIGTERM, self._spared)
 
     def records(self) -> Iterator[dict[str, Any] | None]:
         """Each JSON object that the program prints, and None now and then, until it has ended."""
@@ -240,13 +298,13 @@ class Program:
                 # A shell dies at once of a SIGTERM that its child handles: what it has started has the same time.
                 if self._deadline is None and self._sigterm_came():
                     self._deadline = time.monotonic() + self._kill_after
-                if self._deadline is None or time.monotonic() >= self._deadline or not descendants():
+                if self._deadline is None or time.monotonic() >= self._deadline or not descendants(self._spared):
                     break
             yield from self._read(_CHECK_SECONDS)
             yield None
             if self._deadline is not None and time.monotonic() >= self._deadline:
-                signal_descendants(signal.SIGKILL)
-        kill_descendants()  # its children may hold its output open
+                signal_descendants(signal.SIGKILL, self._spared)
+        kill_descendants(self._spared)  # its children may hold its output open
         while self._selector.get_map():
             yield from self._read(0)
         yield from self._lines.end()

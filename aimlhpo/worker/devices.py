@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from aimlhpo.errors import DeviceError
+from aimlhpo.objective.messages import NodeGroup
 from aimlhpo.worker.process_group import free_port, rank_environment
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Slot:
         cuda: whether the objective is told to use the GPUs.
         threads: the slot's share of the CPUs.
         ranks: the number of processes that run one trial.
+        nodes: the nodes that these processes share, where they are not all on the agent's; else None.
+        agent_address: where the agent's node is reached by others, where rank 0 runs on another one; else None.
         gpu_share: how many GPUs a trial here costs: less than one each where slots share them.
     """
 
@@ -49,6 +52,8 @@ class Slot:
     threads: int = 1
     ranks: int = 1
     gpu_share: float = 0.0
+    nodes: NodeGroup | None = None
+    agent_address: str | None = None
 
     @property
     def device(self) -> str:
@@ -58,21 +63,27 @@ class Slot:
     @property
     def label(self) -> str:
         """The device as people know it from outside the worker."""
-        return "gpu " + ",".join(self.gpus) if self.gpus else "cpu"
+        devices = "gpu " + ",".join(self.gpus) if self.gpus else "cpu"
+        return f"{devices} of {', '.join(self.nodes.names)}" if self.nodes else devices
+
+    def shares_gpus_with(self, other: Slot) -> bool:
+        """Whether there is a GPU in both; slots have all of their nodes in common, or none."""
+        names, others = (slot.nodes.names if slot.nodes else () for slot in (self, other))
+        return names == others and bool(set(self.gpus) & set(other.gpus))
 
     def environment(self, given: Mapping[str, str] = os.environ) -> dict[str, str]:
         """What a worker in this slot needs in its environment; numbers of threads that the user set are kept.
 
         With several ranks it is rank 0, from the start: objectives ask for that when they are imported.
         """
-        share = str(max(1, self.threads // self.ranks))
+        share = str(max(1, self.threads // (self.nodes.ranks_per_node if self.nodes else self.ranks)))
         needed = {name: share for name in _THREAD_VARIABLES if name not in given}
         if self.gpus:
             needed["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         if "SLURM_JOB_ID" in given:
             needed |= {"SLURM_CPUS_PER_TASK": share, SLOT_GPUS: ",".join(self.gpus)}
         if self.ranks > 1:
-            needed.update(rank_environment(0, self.ranks, free_port()))
+            needed.update(rank_environment(0, self.ranks, free_port(), self.nodes))
         return needed
 
 
@@ -136,10 +147,55 @@ def plan_local_slots(config: Config, workers: int | None) -> list[Slot]:
 
     Raises DeviceError.
     """
+    if config.slurm and config.slurm.nodes_per_worker > 1:
+        raise DeviceError(
+            f"slurm: nodes_per_worker is {config.slurm.nodes_per_worker}, and this machine is one node.\n"
+            "    Submit the study, without --local; or set nodes_per_worker: 1 to try it here."
+        )
     gpu = config.optuna.gpu
     return plan_slots(visible_gpus() if gpu else [], cuda=gpu, workers=workers, gpus_per_worker=ranks_of(config))
 
 
+def spread_over_nodes(
+    slots: Sequence[Slot],
+    names: Sequence[str],
+    addresses: Sequence[str],
+    nodes_per_worker: int,
+    start: Sequence[str],
+    python: Sequence[str] = (),
+) -> list[Slot]:
+    """The slots of one node, made into slots of `nodes_per_worker` nodes each, as often as the job's nodes allow.
+
+    The agent's node comes first; `slots` are what there is on it, and on each of the others. `start` and `python` are
+    those of a NodeGroup.
+    """
+    gpus = list(dict.fromkeys(gpu for slot in slots for gpu in slot.gpus))
+    made: list[Slot] = []
+    for begin in range(0, len(names) - nodes_per_worker + 1, nodes_per_worker):
+        chosen = slice(begin, begin + nodes_per_worker)
+        for slot in slots:
+            nodes = NodeGroup(
+                tuple(names[chosen]),
+                tuple(addresses[chosen]),
+                slot.ranks,
+                tuple(start),
+                tuple(python),
+                tuple(gpus.index(gpu) for gpu in slot.gpus),
+                slot.environment(),
+            )
+            made.append(
+                replace(
+                    slot,
+                    index=len(made),
+                    ranks=slot.ranks * nodes_per_worker,
+                    gpu_share=slot.gpu_share * nodes_per_worker,
+                    nodes=nodes,
+                    agent_address=addresses[0] if begin else None,
+                )
+            )
+    return made
+
+
 def ranks_of(config: Config) -> int:
     """The number of processes that run one trial."""
-    return config.slurm.gpus_per_worker if config.slurm else 1
+    return config.slurm.gpus_per_worker * config.slurm.nodes_per_worker if config.slurm else 1

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from aimlhpo.objective.messages import NodeGroup
+
 _OF_PROCESSES = re.compile(
     r"((LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+"
     r"|JAX_(COORDINATOR_\w+|LOCAL_DEVICE_IDS|NUM_PROCESSES|PROCESS_ID)|TF_CONFIG|HOROVOD_(CROSS_|LOCAL_)?(RANK|SIZE)"
@@ -45,24 +47,34 @@ class ProcessGroupVariables:
     def __init__(self) -> None:
         self._own = {name: value for name, value in os.environ.items() if _OF_PROCESSES.fullmatch(name)}
 
-    def enter(self, rank: int = 0, ranks: int = 1, port: int = 0) -> None:
-        """Say at the start of a trial that this is one of `ranks` processes; where it is the only one, nothing."""
+    def enter(self, given: Mapping[str, str]) -> None:
+        """Say at the start of a trial what `rank_environment` gives; nothing where this is the only process."""
         for name in os.environ.keys() - without_process_group(os.environ).keys():
             del os.environ[name]
-        os.environ.update(self._own | (rank_environment(rank, ranks, port) if ranks > 1 else {}))
+        os.environ.update({**self._own, **given})
 
 
-def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """What torchrun gives each of `ranks` processes on one node that meet at `port`."""
-    of_the_rank = dict.fromkeys(("RANK", "LOCAL_RANK", "ROLE_RANK"), str(rank))
-    of_all = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE"), str(ranks))
+def rank_environment(rank: int, ranks: int, port: int, nodes: NodeGroup | None = None) -> dict[str, str]:
+    """What torchrun gives each of `ranks` processes that meet at `port`, on this node or on several.
+
+    Empty where there is one process. NODE_RANK, which some frameworks read, is there where there are several nodes.
+    """
+    if ranks == 1:
+        return {}
+    of_the_rank = dict.fromkeys(("RANK", "ROLE_RANK"), str(rank))
+    of_all = dict.fromkeys(("WORLD_SIZE", "ROLE_WORLD_SIZE"), str(ranks))
+    on_a_node = nodes.ranks_per_node if nodes else ranks
+    node = str(rank // on_a_node)
     return {
         **of_the_rank,
         **of_all,
+        "LOCAL_RANK": str(rank % on_a_node),
+        "LOCAL_WORLD_SIZE": str(on_a_node),
         "ROLE_NAME": "default",
-        "GROUP_RANK": "0",
-        "GROUP_WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1",
+        "GROUP_RANK": node,
+        "GROUP_WORLD_SIZE": str(ranks // on_a_node),
+        **({"NODE_RANK": node} if nodes else {}),
+        "MASTER_ADDR": nodes.addresses[0] if nodes else "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "aimlhpo",
         "TORCHELASTIC_RESTART_COUNT": "0",
@@ -77,7 +89,7 @@ def free_port() -> int:
     for port in _RANDOM.sample(_ports_of_no_client(), _TRIES):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("", port))
             return port
     raise OSError(errno.EADDRINUSE, f"none of {_TRIES} TCP ports is free for the ranks to meet at")
 

@@ -30,6 +30,26 @@ class Begin:
 
 
 @dataclass(frozen=True)
+class EndTrial:
+    """From rank 0: it has ended the trial, and answers no more; `complete` says whether with a result."""
+
+    complete: bool = False
+
+
+@dataclass(frozen=True)
+class RankEnded:
+    """To rank 0: this rank has ended the trial; `cause` says what went wrong, if anything did."""
+
+    cause: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class NodesJoined:
+    """To rank 0: the processes of the ranks on other nodes are being started."""
+
+
+@dataclass(frozen=True)
 class SharedAnswer:
     """From rank 0: what it was told when it asked one of `questions`, which are different names for the same one."""
 
@@ -86,12 +106,24 @@ class FollowingChannel:
         self._trials: SimpleQueue[Begin] = SimpleQueue()
         self._change = threading.Condition()  # guards the next two
         self._answers: dict[Hashable, list[Answer]] = defaultdict(list)
-        self._done = False
+        self._done = self._complete = self._pruned = False
         start_receiving(connection, self._take)
 
     def next_trial(self) -> Begin:
         """Wait for rank 0 to begin one."""
         return self._trials.get()
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether rank 0 has decided to prune the trial, or has ended it without a result."""
+        with self._change:
+            return self._pruned or (self._done and not self._complete)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether rank 0 has ended the trial with a result."""
+        with self._change:
+            return self._complete
 
     def send(self, message: object) -> None:
         """Rank 0 alone reports."""
@@ -114,13 +146,15 @@ class FollowingChannel:
             match message:
                 case Begin():
                     self._answers.clear()
-                    self._done = False
+                    self._done = self._complete = self._pruned = False
                     self._trials.put(message)
                 case SharedAnswer():
                     for question in message.questions:
                         self._answers[question].append(message.answer)
-                case None:  # rank 0 has ended the trial
-                    self._done = True
+                    if _NEXT_DECISION in message.questions:
+                        self._pruned = self._pruned or message.answer.value is True
+                case EndTrial():
+                    self._done, self._complete = True, message.complete
             self._change.notify_all()
 
 

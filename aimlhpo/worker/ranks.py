@@ -2,7 +2,8 @@
 
 Every rank is a process that runs the objective's `train`, with the environment that torchrun would give it
 (`process_group`). What rank 0 learns from the agent, a pruning decision or a suggested value, each other rank gets, too
-(`rank_channels`), so that all ranks act alike. The other ranks report nothing.
+(`rank_channels`), so that all ranks act alike. The other ranks report nothing. Where the trial has several nodes, a
+launcher stands for the ranks on the others (`nodes`).
 
 Rank 0 calls `RankGroup` in its training thread; a thread of the group waits for how the others end. The main loop of
 the others is `aimlhpo.worker.worker.run_rank`.
@@ -16,28 +17,22 @@ import re
 import subprocess
 import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
-from aimlhpo.objective.messages import FAIL, Assignment, Finished, Outcome, Setup
+from aimlhpo.objective.messages import COMPLETE, FAIL, Assignment, Finished, NodeLost, Outcome, Setup
 from aimlhpo.objective.trial import Channel
 from aimlhpo.processes import module_command
+from aimlhpo.worker.nodes import LAUNCHER, RemoteProcesses, cause_of_end
 from aimlhpo.worker.process_group import ProcessGroupVariables, free_port, rank_environment
-from aimlhpo.worker.rank_channels import Begin, SharingChannel
+from aimlhpo.worker.rank_channels import Begin, EndTrial, NodesJoined, RankEnded, SharingChannel
 
 _SECONDS_AFTER_RANK_ZERO = 60.0  # that the other ranks have to end the trial
 _GRACE = 3.0  # seconds that all ranks have to end it once one has failed
 _LOST_PEER = re.compile(r"gloo|nccl|closed by peer|reset by peer|broken pipe|Dist(Backend|Network|Store)Error", re.I)
-
-
-@dataclass(frozen=True)
-class RankEnded:
-    """To rank 0: this rank has ended the trial; `cause` says what went wrong, if anything did."""
-
-    cause: str | None = None
-    error: str | None = None
 
 
 class RankGroup:
@@ -51,23 +46,32 @@ class RankGroup:
         self._setup, self._agent = setup, channel
         self._number: int | None = None  # of the trial that runs
         self._began = 0.0
-        self._others = [RankHandle(setup, rank) for rank in range(1, setup.ranks)]
+        here = setup.nodes.ranks_per_node if setup.nodes else setup.ranks
+        self._others = [start_rank(setup, rank) for rank in range(1, here)]
+        self._others += start_on_other_nodes(setup, range(here, setup.ranks))
+        self._joined = here == setup.ranks
         self._variables: ProcessGroupVariables | None = None
         self._ended: dict[int, RankEnded] = {}  # how ranks have ended the trial, in that order
         self._failed_at = math.inf
+        self._problem: str | None = None  # what has gone wrong before the first trial
         self._change = threading.Condition()
         self.channel: Channel = SharingChannel(channel, self._others) if self._others else channel
         if self._others:
             threading.Thread(target=self._watch, name="ranks", daemon=True).start()
 
+    def wait_until_there(self) -> str | None:
+        """Wait until other nodes have joined; returns what keeps them, or a rank, from that."""
+        with self._change:
+            self._change.wait_for(lambda: self._joined or self._problem is not None)
+            return self._problem
+
     def begin(self, assignment: Assignment) -> None:
         """Start the trial in all ranks."""
         self._variables = self._variables or ProcessGroupVariables()
+        port = free_port() if self._others else 0
+        self._variables.enter(rank_environment(0, self._setup.ranks, port, self._setup.nodes))
         if not self._others:
-            self._variables.enter()
             return
-        port = free_port()
-        self._variables.enter(0, self._setup.ranks, port)
         with self._change:
             self._number, self._began = assignment.number, time.monotonic()
             self._ended, self._failed_at = {}, math.inf
@@ -79,7 +83,7 @@ class RankGroup:
         if not self._others:
             return outcome
         for other in self._others:
-            other.send(None)  # no more answers
+            other.send(EndTrial(outcome.state == COMPLETE))
         with self._change:
             self._note(0, RankEnded(outcome.cause, outcome.error))
             patience = time.monotonic() + _SECONDS_AFTER_RANK_ZERO
@@ -99,18 +103,32 @@ class RankGroup:
                 assert isinstance(connection, Connection)
                 rank = by_connection[connection].rank
                 try:
-                    ended: RankEnded = connection.recv()
+                    message = connection.recv()
                 except (EOFError, OSError):
-                    ended = RankEnded(by_connection.pop(connection).cause_of_death())
+                    message = RankEnded(by_connection.pop(connection).cause_of_death())
                 with self._change:
-                    if self._number is None and ended.cause is not None:
-                        os._exit(1)  # it has died between two trials: the agent starts another worker
-                    self._note(rank, ended)
+                    match message:
+                        case RankEnded() as ended:
+                            self._hear_end(rank, ended)
+                        case NodesJoined():
+                            self._joined = True
+                            self._change.notify_all()
+                        case NodeLost():
+                            self._agent.send(message)
             with self._change:
                 if self._number is not None and 0 not in self._ended and time.monotonic() > self._failed_at + _GRACE:
                     outcome = Outcome(FAIL, seconds=time.monotonic() - self._began)
                     self._agent.send(Finished(self._number, self._judge(outcome)))
                     threading.Event().wait()  # with the lock: the agent ends this process, wherever rank 0 hangs
+
+    def _hear_end(self, rank: int, ended: RankEnded) -> None:
+        if self._number is not None or ended.cause is None:
+            self._note(rank, ended)
+        elif self._joined:
+            os._exit(1)  # it has died between two trials: the agent starts another worker
+        else:
+            self._problem = self._problem or ended.cause
+            self._change.notify_all()
 
     def _note(self, rank: int, ended: RankEnded) -> None:
         self._ended.setdefault(rank, ended)
@@ -146,19 +164,15 @@ class RankGroup:
 
 
 class RankHandle:
-    """Another rank as rank 0 sees it: its process is started here, and ends with rank 0."""
+    """Another rank as rank 0 sees it; its process ends with rank 0.
 
-    def __init__(self, setup: Setup, rank: int) -> None:
-        self.rank = rank
-        self.connection, theirs = Pipe()
-        port = int(os.environ["MASTER_PORT"])  # at which the objective may meet the others when it is imported
-        with theirs:
-            self._process = subprocess.Popen(
-                module_command("aimlhpo.worker", theirs.fileno(), os.getpid(), rank),
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **rank_environment(rank, setup.ranks, port)},
-            )
+    `process` is None for a rank on another node: the launcher says how its process has ended.
+    """
+
+    def __init__(
+        self, setup: Setup, rank: int, connection: Connection, process: subprocess.Popen[bytes] | None = None
+    ) -> None:
+        self.rank, self.connection, self._process = rank, connection, process
         self.send(setup)
 
     def send(self, message: object) -> None:
@@ -167,8 +181,40 @@ class RankHandle:
 
     def cause_of_death(self) -> str:
         """How its process has ended."""
-        try:
-            code = self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            return "its process closed its pipe"
-        return f"its process was killed by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
+        return cause_of_end(self._process)[0] if self._process is not None else "its launcher has ended"
+
+
+def start_rank(setup: Setup, rank: int) -> RankHandle:
+    """Start another rank on this node."""
+    connection, theirs = Pipe()
+    port = int(os.environ["MASTER_PORT"])  # at which the objective may meet the others when it is imported
+    with theirs, ExitStack() as stack:
+        output = stack.enter_context(open(setup.nodes.log_of(rank), "ab")) if setup.nodes else None
+        process = subprocess.Popen(
+            module_command("aimlhpo.worker", theirs.fileno(), os.getpid(), rank),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, **rank_environment(rank, setup.ranks, port, setup.nodes)},
+        )
+    return RankHandle(setup, rank, connection, process)
+
+
+def start_on_other_nodes(setup: Setup, ranks: Sequence[int]) -> list[RankHandle]:
+    """Start the launcher that starts these ranks on other nodes."""
+    if setup.nodes is None or not ranks:
+        return []
+    pipes = {rank: Pipe() for rank in ranks}
+    theirs = {rank: far.fileno() for rank, (_, far) in pipes.items()}
+    first = pipes[ranks[0]][0]
+    subprocess.Popen(
+        module_command("aimlhpo.worker", theirs[ranks[0]], os.getpid(), LAUNCHER),
+        stdin=subprocess.DEVNULL,
+        pass_fds=list(theirs.values()),
+    )
+    order = RemoteProcesses(setup.nodes, theirs, setup.nodes.addresses[0], int(os.environ["MASTER_PORT"]))
+    first.send(order)
+    for _, far in pipes.values():
+        far.close()
+    return [RankHandle(setup, rank, near) for rank, (near, _) in pipes.items()]

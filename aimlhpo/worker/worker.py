@@ -40,10 +40,10 @@ from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.channel import PipeChannel
 from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
 from aimlhpo.worker.device_guard import hint_for
-from aimlhpo.worker.process_group import ProcessGroupVariables
+from aimlhpo.worker.process_group import ProcessGroupVariables, rank_environment
 from aimlhpo.worker.provenance import provenance
-from aimlhpo.worker.rank_channels import FollowingChannel, RankZeroIsDone
-from aimlhpo.worker.ranks import RankEnded, RankGroup
+from aimlhpo.worker.rank_channels import FollowingChannel, RankEnded, RankZeroIsDone
+from aimlhpo.worker.ranks import RankGroup
 
 _CHUNK = 4096
 _ERROR_LINES = 30  # of a traceback that are stored with a failed trial
@@ -60,6 +60,9 @@ def run_worker(connection: Connection, imported: type[BaseObjective] | None = No
     if isinstance(objective, LoadFailed):
         channel.send(objective)
         return
+    if (problem := ranks.wait_until_there()) is not None:
+        _print(problem)
+        sys.exit(1)
     channel.send(Ready(provenance(setup.command.source if setup.command else setup.objective)))
     channel.start()
     relay, directory, terminations, worker = Relay(), WorkingDirectory(), Terminations(), os.getpid()
@@ -79,13 +82,14 @@ def run_worker(connection: Connection, imported: type[BaseObjective] | None = No
 def run_rank(connection: Connection, rank: int) -> None:
     """Be another rank of the worker at the other end, until that one ends."""
     setup: Setup = connection.recv()
-    objective = load(setup, f"cuda:{rank}" if setup.device.startswith("cuda") else setup.device)
+    on_a_node = setup.nodes.ranks_per_node if setup.nodes else setup.ranks
+    objective = load(setup, f"cuda:{rank % on_a_node}" if setup.device.startswith("cuda") else setup.device)
     channel, relay = FollowingChannel(connection), Relay()
     directory, variables = WorkingDirectory(), ProcessGroupVariables()
     while True:
         begin = channel.next_trial()
         directory.restore()
-        variables.enter(rank, setup.ranks, begin.port)
+        variables.enter(rank_environment(rank, setup.ranks, begin.port, setup.nodes))
         ended = RankEnded()
         if isinstance(objective, LoadFailed):
             ended = RankEnded(objective.message, objective.detail)
@@ -93,7 +97,10 @@ def run_rank(connection: Connection, rank: int) -> None:
             trial = Trial(begin.assignment, channel, setup.study, relay.name)
             try:
                 with relay.serving(trial):
-                    objective.train(trial, trial.conf)
+                    if isinstance(objective, CommandObjective):
+                        objective.follow(trial, trial.conf, channel)
+                    else:
+                        objective.train(trial, trial.conf)
             except RankZeroIsDone:
                 pass  # it decides how the trial has ended
             except BaseException as error:  # noqa: BLE001 -- told to rank 0, which fails the trial

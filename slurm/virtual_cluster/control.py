@@ -52,9 +52,15 @@ class Control:
         return processes.descendants(self.daemons_of(node))
 
     def daemons_of(self, node: str) -> set[int]:
-        """slurmd and the steps alone: a job does not inherit their environment."""
-        mark = f"{processes.DAEMON}={node}".encode()
-        return {pid for pid in processes.marked(self.layout.root) if mark in processes.environment(pid)}
+        """slurmd and the steps alone: a job does not inherit their environment.
+
+        A step's own process has written its title over its environment. What it has started names the node.
+        """
+        daemon, task = f"{processes.DAEMON}={node}".encode(), f"SLURMD_NODENAME={node}".encode()
+        environments = {pid: processes.environment(pid) for pid in processes.marked(self.layout.root)}
+        parents = {processes.parent(pid) for pid, found in environments.items() if task in found}
+        steps = {pid for pid in parents if processes.name(pid) == "slurmstepd"}
+        return steps | {pid for pid, found in environments.items() if daemon in found}
 
     def pid(self, name: str) -> int | None:
         """The daemon's process id while it lives."""

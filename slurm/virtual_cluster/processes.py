@@ -45,7 +45,7 @@ def descendants(roots: Iterable[int]) -> set[int]:
     """The given processes and everything below them, without zombies."""
     children: dict[int, list[int]] = {}
     for pid in _all():
-        children.setdefault(_parent(pid), []).append(pid)
+        children.setdefault(parent(pid), []).append(pid)
     found, queue = set(), list(roots)
     while queue:
         pid = queue.pop()
@@ -106,7 +106,16 @@ def environment(pid: int) -> list[bytes]:
         return []  # gone, or another user's
 
 
-def _parent(pid: int) -> int:
+def name(pid: int) -> str:
+    """The process's short name; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def parent(pid: int) -> int:
+    """The process that it is a child of; 0 for one that is gone."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
+
+import pytest
 
 from tests.frameworks.page import DIVERGING, ENDINGS, FIRST, SECOND, STUDY, section, write_model
 from tests.project import Project
@@ -26,10 +29,19 @@ STANDING_STILL = """
 """
 
 
-def test_two_ranks_in_a_job_are_pruned_preempted_and_resumed(cluster: Cluster, tmp_path: Path) -> None:
+ONE_NODE = {"gpus_per_worker": 2, "batch": {"nodelist": "gpu1", "gres": "gpu:2", "ntasks": 2}}
+TWO_NODES = {"nodes_per_worker": 2, "batch": {"nodelist": "gpu[1-2]", "nodes": 2, "gres": "gpu:1"}}
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(ONE_NODE, id="on one node"), pytest.param(TWO_NODES, id="on two nodes", marks=pytest.mark.slow)],
+)
+def test_two_ranks_in_a_job_are_pruned_preempted_and_resumed(
+    cluster: Cluster, tmp_path: Path, shape: dict[str, Any]
+) -> None:
     objective = section("Lightning") + dedent(STANDING_STILL.replace("FIRST", str(FIRST)))
-    slurm = {"jobs": 1, "gpus_per_worker": 2, "batch": {"nodelist": "gpu1", "gres": "gpu:2", "ntasks": 2}}
-    study = SlurmStudy(tmp_path, cluster, slurm, objective=objective, **STUDY)
+    study = SlurmStudy(tmp_path, cluster, {"jobs": 1, **shape}, objective=objective, **STUDY)
     write_model(study)
     study.submit()
     cluster.wait_for(lambda: sum(note[::2] == [str(FIRST), "1"] for note in study.notes("epoch")) == 2, seconds=240)

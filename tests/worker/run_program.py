@@ -17,7 +17,8 @@ def main(folder: str, script: str, kill_after: str) -> None:
     guarded = start_guard()
     adopt_orphans()
     spec = CommandSpec((), folder, folder, kill_after=float(kill_after))
-    with outlive_sigterm() as came, Program(spec, [sys.executable, "-c", script], guarded, came) as program:
+    environment = {**spec.environment(), **guarded}
+    with outlive_sigterm() as came, Program(spec, [sys.executable, "-c", script], environment, came) as program:
         for record in program.records():
             if record == {"stop": 1}:
                 program.stop()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.objective.messages import Assignment, ReadRequest, SuggestRequest
-from aimlhpo.worker.rank_channels import Begin, FollowingChannel, RankZeroIsDone, SharingChannel
+from aimlhpo.worker.rank_channels import Begin, EndTrial, FollowingChannel, RankZeroIsDone, SharingChannel
 from tests.waiting import wait_until
 
 ASSIGNMENT = Assignment(0, 1, {}, {}, {}, {}, [], 0, "")
@@ -85,9 +85,9 @@ def test_what_the_agent_refuses_is_raised_in_all_ranks(
 def test_nothing_is_left_of_an_earlier_trial(ranks: tuple[SharingChannel, FollowingChannel, Connection]) -> None:
     zero, one, pipe = ranks
     zero.request(suggest("before"))
-    pipe.send(None)
+    pipe.send(EndTrial())
     pipe.send(Begin(ASSIGNMENT, 1))
     assert one.next_trial().port == 1
-    pipe.send(None)
+    pipe.send(EndTrial())
     with pytest.raises(RankZeroIsDone):
         one.request(suggest("before"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ from submitit.slurm.slurm import SlurmJobEnvironment
 
 from aimlhpo.agent.agent import Agent, Ending
 from aimlhpo.agent.progress import View
-from aimlhpo.agent.stop_requests import AgentJob
+from aimlhpo.agent.stop_requests import NODE_LOST, AgentJob
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Interrupted, Problem, StudyFailed
 from aimlhpo.launch.slurm.keep import EndingJob, note_cancelled, submit_missing
@@ -36,8 +37,9 @@ from aimlhpo.launch.slurm.queue import (
     query_jobs,
     write_array_if_missing,
 )
+from aimlhpo.launch.slurm.steps import STEP, nodes_of_job
 from aimlhpo.ledger.completion import STOPPED_BY_USER
-from aimlhpo.worker.devices import SLOT_GPUS, Slot, plan_slots, visible_gpus
+from aimlhpo.worker.devices import SLOT_GPUS, Slot, plan_slots, spread_over_nodes, visible_gpus
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -146,9 +148,11 @@ def run_agent(config: Config, view: View) -> int:
 
 
 def _run_agent(config: Config, view: View, job: JobEnvironment) -> int:
-    if job.nodes > 1:
-        found = f"job {job.job_id} has {job.nodes} nodes"
-        raise ConfigError(Problem("slurm:batch:nodes", found, "1: an agent fills one node; ask for more jobs"))
+    per_worker = config.slurm.nodes_per_worker if config.slurm else 1
+    if job.nodes != 1 if per_worker == 1 else job.nodes % per_worker:
+        found = f"job {job.job_id} has {job.nodes} nodes, and each trial takes {per_worker} (slurm: nodes_per_worker)"
+        legal = "1; ask for more jobs" if per_worker == 1 else f"a multiple of {per_worker}"
+        raise ConfigError(Problem("slurm:batch:nodes", found, legal))
     if job.array_id is not None:
         write_array_if_missing(config.paths, JobArray(job.array_id, job.array_count, job.array_first))
     began = time.time()
@@ -189,9 +193,11 @@ def _go_on(job: JobEnvironment, ending: Ending, began: float) -> int:
     left = config.optuna.n_trials - ending.snapshot.counts.finished
     if ending.cause == STOPPED_BY_USER:
         note_cancelled(config.paths, job.job_id)
+    lost_node = (ending.cause or "").startswith(NODE_LOST)
+    reason = ending.cause if lost_node else "its time is over"
     # With too little time for another trial an agent ends before its walltime.
     had_no_time = ending.cause == WALLTIME or (keeps and ending.cause is None and ending.out_of_time)
-    if not had_no_time or left <= 0 or ending.snapshot.ended or ending.asked_to_end:
+    if not (had_no_time or lost_node) or left <= 0 or ending.snapshot.ended or ending.asked_to_end:
         return ExitCode.DONE
 
     stuck = _reason_to_get_no_further(config, ending, began)
@@ -201,7 +207,7 @@ def _go_on(job: JobEnvironment, ending: Ending, began: float) -> int:
     if keeps and stuck is None:
         print(f"job {job.job_id}: {submit_missing(config, myself, stays=refused is None)}", flush=True)
     if refused is None:
-        print(f"job {job.job_id}: its time is over, {left} trials are left; asking SLURM to queue it again", flush=True)
+        print(f"job {job.job_id}: {reason}, {left} trials are left; asking SLURM to queue it again", flush=True)
         refused = requeue_job(job)
         if refused is None:
             return ExitCode.DONE
@@ -210,7 +216,7 @@ def _go_on(job: JobEnvironment, ending: Ending, began: float) -> int:
     if keeps and stuck is None:
         return ExitCode.DONE
     raise StudyFailed(
-        f"job {job.job_id}: its time is over, {left} trials are left, and it is not queued again: {refused}\n"
+        f"job {job.job_id}: {reason}, {left} trials are left, and it is not queued again: {refused}\n"
         f"    Where no other job of the study goes on: aimlhpo submit {config.paths.save_path}"
     )
 
@@ -218,21 +224,35 @@ def _go_on(job: JobEnvironment, ending: Ending, began: float) -> int:
 def slots_of_job(config: Config, job: JobEnvironment) -> list[Slot]:
     """The job's slots: what SLURM says of GPUs is believed, also where the objective does not use them.
 
-    Raises DeviceError.
+    Each node of a job has as many GPUs and CPUs as the agent's. Raises DeviceError.
     """
     section = config.slurm
+    per_worker, workers = (section.nodes_per_worker, section.workers_per_job) if section else (1, None)
+    if workers is not None and per_worker > 1:
+        workers //= job.nodes // per_worker
     gpus = list(job.gpus or ()) if job.gpus is not None or not config.optuna.gpu else visible_gpus()
     try:
-        return plan_slots(
+        slots = plan_slots(
             gpus,
             cuda=config.optuna.gpu,
-            workers=section.workers_per_job if section else None,
+            workers=workers,
             trials_per_gpu=section.trials_per_gpu if section else 1,
             gpus_per_worker=section.gpus_per_worker if section else 1,
             n_cpus=job.cpus,
         )
     except DeviceError as error:
         raise DeviceError(f"job {job.job_id} on {job.node}: {error}") from error
+    if section is None or per_worker == 1:
+        return slots
+    names, addresses = nodes_of_job(job.node)
+    if len(names) != job.nodes:
+        raise DeviceError(
+            f"job {job.job_id} on {job.node}: it has {job.nodes} nodes, and SLURM names {len(names)}.\n"
+            "    `scontrol show hostnames` has to work in the job: with a container, bind SLURM's programs into it."
+        )
+    words = shlex.split(section.python or "")
+    python = words if len(words) > 1 else ()  # a container's, for example: only its command leads to this Python
+    return spread_over_nodes(slots, names, addresses, per_worker, STEP, python)
 
 
 def confine_steps(paths: StudyPaths) -> None:

@@ -15,6 +15,7 @@ from aimlhpo.launch.slurm.program import seconds_of_time_limit
 from aimlhpo.launch.slurm.queue import SlurmJobStates, cancel_jobs, live_jobs, recorded_arrays
 from aimlhpo.launch.slurm.sbatch import submit_jobs
 from aimlhpo.launch.slurm.script import render_script
+from aimlhpo.launch.slurm.steps import STEP
 
 if TYPE_CHECKING:
     from aimlhpo.agent.fork_server import ForkServer
@@ -85,9 +86,15 @@ def _describe_jobs(section: SlurmSection, submission: Submission) -> Rows:
         end += " and the job is queued again while work is left"
     if section.keep:
         end += f"; agents submit jobs that are missing, up to {section.max_submissions}, while trials are left"
+    nodes = "one node" if submission.nodes == 1 else f"{submission.nodes} nodes"
+    step = []
+    if section.nodes_per_worker > 1:
+        line = " ".join(STEP).replace("{number}", str(section.nodes_per_worker - 1)).replace("{names}", "NODES")
+        step = [("other nodes", f"a trial's processes are started there by: {line} {python} ...")]
     return [
-        ("jobs", f"{count}; each one agent on one node"),
+        ("jobs", f"{count}; each one agent on {nodes}"),
         ("workers", _describe_workers(section, submission)),
+        *step,
         ("python", python),
         ("time limit", f"{time_limit}; {end}"),
         ("logs", submission.log),
@@ -97,9 +104,15 @@ def _describe_jobs(section: SlurmSection, submission: Submission) -> Rows:
 def _describe_workers(section: SlurmSection, submission: Submission) -> str:
     if section.workers_per_job is not None:
         return f"{section.workers_per_job} in each job"
-    gpus, shared = submission.gpus_per_job, section.trials_per_gpu
+    gpus, shared = submission.gpus_per_node, section.trials_per_gpu
+    nodes, processes = section.nodes_per_worker, section.gpus_per_worker
+    groups = submission.nodes // nodes
+    if not gpus and nodes > 1:
+        return f"{groups} in each job, {processes} processes on each of {nodes} nodes"
     if not gpus:
         return "one for each GPU of the job; one where it has none"
-    workers = gpus // section.gpus_per_worker * shared
-    how = f"{section.gpus_per_worker} GPUs each" if section.gpus_per_worker > 1 else "one for each GPU"
+    workers = gpus // processes * shared * groups
+    how = f"{processes} GPUs each" if processes > 1 else "one for each GPU"
+    if nodes > 1:
+        how = f"{processes} GPUs on each of {nodes} nodes"
     return f"{workers} in each job, {how}" + (f", {shared} to a GPU" if shared > 1 else "")

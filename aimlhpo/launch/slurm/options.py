@@ -1,6 +1,7 @@
 """Which sbatch options the jobs of a study can take, and where their output goes.
 
-A job is one agent on one node, submitted and left alone; options that contradict this are refused by name. Output
+A job is one agent, submitted and left alone, on one node or on as many as its trials take; options that contradict this
+are refused by name. Output
 files are named in SLURM's patterns: `%A` is the array's id, `%a` the element's index, `%j` the job's id.
 """
 
@@ -65,10 +66,6 @@ def check_options(batch: Mapping[str, OptionValue], jobs: int) -> Iterator[Probl
     if "array" in batch and not _limits_array(batch["array"], jobs):
         legal = "`%N` to run at most N jobs at the same time; how many jobs there are is said by `slurm: jobs`"
         yield problem("array", f"{batch['array']!r} does not go with jobs: {jobs}", legal)
-    nodes = _NODES.match(str(batch.get("nodes")))
-    if nodes is not None and int(nodes[2]) > 1:
-        legal = "1: a job is one agent on one node; ask for more workers with `slurm: jobs`"
-        yield problem("nodes", f"{batch['nodes']!r} is more than one node per job", legal)
     for name in ("output", "error"):
         for one in option_values(batch.get(name)):
             if one is not None and "\\" in one:
@@ -77,6 +74,46 @@ def check_options(batch: Mapping[str, OptionValue], jobs: int) -> Iterator[Probl
         if parse_signal_option(one) is None:
             legal = "a signal and seconds, as USR1@300; not TERM or KILL, which mean the end of the job itself"
             yield problem("signal", f"{one!r} cannot tell the agent that the walltime is near", legal)
+
+
+def check_nodes(batch: Mapping[str, OptionValue], nodes_per_worker: int, workers: int | None) -> Iterator[Problem]:
+    """Where the nodes of a job do not go with those that each trial takes; `workers` is the number set for a job."""
+    where, given = "slurm:batch:nodes", batch.get("nodes")
+    match = _NODES.match(str(given))
+    if nodes_per_worker == 1:
+        if match is not None and int(match[2]) > 1:
+            found = f"{given!r} is more than one node per job, and each trial takes one"
+            legal = "1, and more `slurm: jobs` for more workers; or `slurm: nodes_per_worker`, if trials take several"
+            yield Problem(where, found, legal)
+        return
+    each = f"each trial takes {nodes_per_worker} nodes (slurm: nodes_per_worker)"
+    legal = f"{nodes_per_worker}, or a multiple of it for trials side by side"
+    if given is None:
+        yield Problem(where, f"is missing, and {each}", legal)
+        return
+    if match is None or match[1] is not None:
+        yield Problem(where, f"{given!r} is not one number of nodes, and {each}", legal)
+        return
+    nodes = int(match[2])
+    if nodes < nodes_per_worker:
+        found = f"{nodes_per_worker} nodes for each trial, and a job has {nodes} (batch: nodes)"
+        yield Problem("slurm:nodes_per_worker", found, f"at most {nodes}; or more nodes for each job")
+        return
+    if left := nodes % nodes_per_worker:
+        found = f"{nodes} nodes in each job, and {each}: {left} would stay idle"
+        yield Problem(where, found, f"a multiple of {nodes_per_worker}, such as {nodes - left}")
+    groups = nodes // nodes_per_worker
+    if workers is not None and workers % groups:
+        found = f"{workers} workers, and a job has {groups} groups of {nodes_per_worker} nodes"
+        yield Problem("slurm:workers_per_job", found, f"a multiple of {groups}; or leave it out")
+    tasks = _number(batch.get("ntasks"))
+    if tasks is not None and tasks < nodes:
+        found = f"{tasks}, and SLURM gives a job no more nodes than tasks"
+        yield Problem("slurm:batch:ntasks", found, f"{nodes} or more, or `ntasks-per-node` in its place")
+
+
+def _number(value: OptionValue) -> int | None:
+    return int(value) if isinstance(value, str) and value.isdigit() else None
 
 
 def _limits_array(value: OptionValue, jobs: int) -> bool:

@@ -20,6 +20,7 @@ from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.launch.slurm.options import (
     absolute_log,
     batch_options,
+    check_nodes,
     check_options,
     default_log,
     jobs_at_once,
@@ -53,7 +54,7 @@ class AgentPython:
 
 @dataclass(frozen=True)
 class Submission:
-    """One job array of a study: `jobs` elements from index `first`, each one agent on one node."""
+    """One job array of a study: `jobs` elements from index `first`, each with one agent."""
 
     study: str
     save_path: str
@@ -81,20 +82,27 @@ class Submission:
         return replace(self, first=first, jobs=jobs)
 
     @property
-    def gpus_per_job(self) -> int | None:
-        """The GPUs that a job asks for, as far as its options say; None where they say nothing."""
+    def nodes(self) -> int:
+        """The nodes of each job."""
+        return int(self.value("nodes") or 1)
+
+    @property
+    def gpus_per_node(self) -> int | None:
+        """The GPUs that a job asks for on each node, as far as its options say; None where they say nothing."""
 
         def count(text: str | None) -> int | None:
             number = (text or "").rpartition(":")[2]
             return int(number) if number.isdigit() else None
 
         resources = [match for part in (self.value("gres") or "").split(",") if (match := _GRES_GPUS.match(part))]
-        found = [count(self.value("gpus-per-node")), count(self.value("gpus"))]
+        found, total = [count(self.value("gpus-per-node"))], count(self.value("gpus"))
+        if total is not None:
+            found.append(total // self.nodes)
         if resources:
             found.append(sum(int(match[1] or 1) for match in resources))
         per_task = count(self.value("gpus-per-task"))
         if per_task is not None:
-            found.append(per_task * (count(self.value("ntasks")) or 1))
+            found.append(per_task * (count(self.value("ntasks")) or self.nodes) // self.nodes)
         return max((number for number in found if number is not None), default=None)
 
 
@@ -127,6 +135,7 @@ def check_submission(config: Config, jobs: int) -> list[Problem]:
     if section is None:
         return []
     found = [*check_options(section.batch, jobs)]
+    found += check_nodes(section.batch, section.nodes_per_worker, section.workers_per_job)
     if section.keep and "array" in section.batch:
         what = "does not go with `array`: each array that is submitted would have a limit of its own"
         found.append(Problem("slurm:keep", what, "`jobs` for the number of jobs at the same time, and no `array`"))

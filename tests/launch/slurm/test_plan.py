@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from aimlhpo.errors import ConfigError
+from aimlhpo.launch.slurm.launcher import SlurmLauncher
 from aimlhpo.launch.slurm.plan import Submission, check_submission, plan_submission
 from tests.launch.slurm.requests import make_config, make_submission
+from tests.project import Project
 
 
 def planned(save_path: Path, **slurm: Any) -> Submission:
@@ -117,6 +119,12 @@ def test_at_most_so_many_at_once(tmp_path: Path) -> None:
     [
         ("slurm:batch:nodes", {"batch": {"nodes": "2"}}),
         ("slurm:batch:nodes", {"batch": {"nodes": "1-4"}}),
+        ("slurm:batch:nodes", {"nodes_per_worker": 2}),
+        ("slurm:batch:nodes", {"nodes_per_worker": 2, "batch": {"nodes": "2-4"}}),
+        ("slurm:batch:nodes", {"nodes_per_worker": 2, "batch": {"nodes": "5"}}),
+        ("slurm:nodes_per_worker", {"nodes_per_worker": 4, "batch": {"nodes": "2"}}),
+        ("slurm:workers_per_job", {"nodes_per_worker": 2, "batch": {"nodes": "4"}, "workers_per_job": 3}),
+        ("slurm:batch:ntasks", {"nodes_per_worker": 2, "batch": {"nodes": "4", "ntasks": "2"}}),
         ("slurm:batch:array", {"batch": {"array": "0-9"}}),
         ("slurm:batch:wrap", {"batch": {"wrap": "hostname"}}),
         ("slurm:batch:wait", {"batch": {"wait": None}}),
@@ -170,11 +178,30 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ({"gpus": "4"}, 4),
         ({"gpus-per-node": "a100:2"}, 2),
         ({"gpus-per-task": "1", "ntasks": "4"}, 4),
+        ({"nodes": "2", "gpus": "4"}, 2),
+        ({"nodes": "2", "gpus-per-task": "4"}, 4),
+        ({"nodes": "2", "gres": "gpu:4"}, 4),
         ({}, None),
     ],
 )
-def test_how_many_gpus_a_job_asks_for(options: dict[str, str], gpus: int | None) -> None:
-    assert make_submission(options=tuple(options.items())).gpus_per_job == gpus
+def test_how_many_gpus_a_job_asks_for_on_a_node(options: dict[str, str], gpus: int | None) -> None:
+    assert make_submission(options=tuple(options.items())).gpus_per_node == gpus
+
+
+def test_jobs_of_several_nodes_are_planned_and_described(tmp_path: Path) -> None:
+    batch = {"nodes": "4", "gpus-per-node": "2"}
+    config = make_config(tmp_path, nodes_per_worker=2, gpus_per_worker=2, batch=batch)
+    assert plan_submission(config).nodes == 4
+    rows = dict(SlurmLauncher().plan(config).rows)
+    assert rows["jobs"] == "1 job; each one agent on 4 nodes"
+    assert rows["workers"] == "2 in each job, 2 GPUs on each of 2 nodes"
+    assert "srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --nodelist=NODES --overlap" in rows["other nodes"]
+
+
+def test_trials_of_several_nodes_do_not_run_on_this_machine(tmp_path: Path) -> None:
+    slurm = {"nodes_per_worker": 2, "batch": {"nodes": 2}}
+    said = Project(tmp_path, slurm=slurm).run("--local", "1", expect=2).stderr
+    assert "slurm: nodes_per_worker: 2 nodes for each trial, and a run on this machine has one" in said
 
 
 def test_a_limit_of_each_array_does_not_go_with_jobs_that_are_kept(tmp_path: Path) -> None:
