@@ -12,15 +12,14 @@ import math
 import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from aimlhpo.agent.fork_server import ForkServer
-from aimlhpo.errors import AimlhpoError, DeviceError, ExitCode, did_you_mean, listing
-from aimlhpo.worker.devices import Slot, plan_local_slots, ranks_of
+from aimlhpo.cli.loading import FLAGS, load_files_and_objective, load_study
+from aimlhpo.errors import AimlhpoError, ExitCode, did_you_mean, listing
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -35,19 +34,6 @@ exit codes:
   5  SLURM did not take the jobs
   130  interrupted
 """
-_FLAGS = (
-    ("-n", "--name", "name", "NAME", "name of the study"),
-    ("-r", "--reload", "reload", "1|0", "1: go on with the study, 0: it must be new"),
-    ("-o", "--objective", "objective", "FILE", "the Python file that holds class Objective"),
-    ("-d", "--direction", "direction", "WAY", "minimize or maximize"),
-    ("-m", "--metric", "metric", "NAME", "the metric that train() returns"),
-    ("-t", "--n-trials", "n_trials", "N", "number of trials to finish, complete and pruned"),
-    ("-g", "--gpu", "gpu", "1|0", "1: each worker has a GPU of its own, 0: no GPU is used"),
-    ("-s", "--save-path", "save_path", "DIR", "directory for results, logs and state"),
-)
-"""Short and long flag, key of the `optuna` section, and help for the keys that change most."""
-
-
 REPORT_FORMATS = ("html", "png", "pdf")
 
 
@@ -118,7 +104,7 @@ def parse_arguments(name: str, argv: Sequence[str]) -> Namespace:
     )
     if _FILES[0] in verb.arguments:
         keys = parser.add_argument_group("keys of the optuna section")
-        for short, long, key, value, text in _FLAGS:
+        for short, long, key, value, text in FLAGS:
             keys.add_argument(short, long, dest=key, metavar=value, help=text)
     for names, options in verb.arguments:
         parser.add_argument(*names, **options)
@@ -129,57 +115,6 @@ def parse_arguments(name: str, argv: Sequence[str]) -> Namespace:
         if name in ("optimize", "confirm") and word == "--local" and not re.fullmatch(r"[+-]?\d+", following):
             filled[position] = "--local=auto"
     return parser.parse_intermixed_args(filled)
-
-
-def load_files(arguments: Namespace, when_read: Callable[[Config], None] = lambda config: None) -> Config:
-    """The configuration in both YAML files and on the command line. Raises ConfigError with all problems.
-
-    `when_read` gets the configuration where each key is right by itself, before the checks that load Optuna.
-    """
-    from aimlhpo.check.settings import load_config
-
-    given = {key: getattr(arguments, key) for _, _, key, _, _ in _FLAGS}
-    flags = {key: value for key, value in given.items() if value is not None}
-    return load_config(arguments.hyperparameters, arguments.model, arguments.overrides, flags, when_read)
-
-
-def load_files_and_objective(arguments: Namespace, resources: ExitStack) -> Config:
-    """The same, while the objective is imported in the process that workers will be forked of.
-
-    That process is started first of all, because the objective's imports take longest. Where the study trains here,
-    they find the environment of the first slot.
-    """
-    arguments.fork_server = resources.enter_context(ForkServer())
-    local, workers = arguments.local is not None, number_of_workers(arguments)
-    return load_files(arguments, partial(import_objective, arguments.fork_server, workers=workers, local=local))
-
-
-def import_objective(fork_server: ForkServer, config: Config, *, workers: int | None, local: bool) -> None:
-    """Have the objective imported, while the configuration is checked."""
-    slot = Slot(0, ranks=ranks_of(config))
-    if config.slurm is None or local:
-        with suppress(DeviceError):  # the check reports it
-            slot = plan_local_slots(config, workers)[0]
-    fork_server.load(config.optuna.objective or "", slot.environment())
-
-
-def number_of_workers(arguments: Namespace) -> int | None:
-    """The number that --local gives; None where it gives none."""
-    return arguments.local if isinstance(arguments.local, int) else None
-
-
-def keys_given(arguments: Namespace) -> set[str]:
-    """The keys of the hyperparameter YAML that the command line gives, as `section:key`."""
-    flags = {f"optuna:{key}" for _, _, key, _, _ in _FLAGS if getattr(arguments, key) is not None}
-    paths = (text.partition("=")[0].replace(".", ":").split(":") for text in arguments.overrides)
-    return flags | {":".join(path[:2]) for path in paths}
-
-
-def load_study(arguments: Namespace, resources: ExitStack) -> Config:
-    """The configuration of the study that the command line names. Raises ConfigError where there is no study."""
-    from aimlhpo.config.load import load_target
-
-    return load_target(arguments.study)
 
 
 def _workers(text: str) -> int | str:

@@ -23,8 +23,8 @@ from aimlhpo.agent.progress import Progress, View
 from aimlhpo.check.check import check
 from aimlhpo.check.samplers import warnings_for
 from aimlhpo.check.settings import load_config
-from aimlhpo.cli.arguments import import_objective
 from aimlhpo.cli.live_view import LinesView
+from aimlhpo.cli.loading import import_objective
 from aimlhpo.cli.verbs.optimize import begin
 from aimlhpo.config.load import Source, read_mapping
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, show

@@ -9,5 +9,6 @@ objective asks for something that is made of its classes.
     relay      the trial in processes that the objective starts
     outcome    from what `train` returned to the numbers that go into the study
     script     `aimlhpo.report` and `aimlhpo.checkpoint_dir`, for scripts that are run by `command`
+    provenance what a trial ran on: Python, packages, and the objective's text
     messages   what an agent and its workers say to each other over a pipe, a program as the objective included
 """

@@ -15,6 +15,5 @@ sends.
     command         the objective of a study with `command`: runs a program for each trial
     process_guard   ends what a worker's programs have started when the worker is gone
     exported        trains again what `aimlhpo export` has written, without agent and study
-    provenance      what a trial ran on: versions of packages, the objective's text
     devices         GPUs and CPUs, shared out to slots; agents and checks use it, too
 """

@@ -33,8 +33,8 @@ from pathlib import Path
 from aimlhpo.errors import ObjectiveError
 from aimlhpo.objective.base import BaseObjective, load_objective
 from aimlhpo.objective.messages import LoadFailed, Started
+from aimlhpo.objective.provenance import provenance
 from aimlhpo.processes import die_with_parent
-from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.worker import run_worker
 
 MESSAGE_BYTES = 1 << 17

@@ -35,13 +35,13 @@ from aimlhpo.objective.messages import (
     StudyInfo,
 )
 from aimlhpo.objective.outcome import OutcomeError, Pruned, extract_values, scalars
+from aimlhpo.objective.provenance import provenance
 from aimlhpo.objective.relay import Relay
 from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.channel import PipeChannel
 from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
 from aimlhpo.worker.device_guard import hint_for
 from aimlhpo.worker.process_group import ProcessGroupVariables, rank_environment
-from aimlhpo.worker.provenance import provenance
 from aimlhpo.worker.rank_channels import FollowingChannel, RankEnded, RankZeroIsDone
 from aimlhpo.worker.ranks import RankGroup
 

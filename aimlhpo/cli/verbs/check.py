@@ -11,7 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from aimlhpo.cli.arguments import load_files
+from aimlhpo.cli.loading import load_files
 from aimlhpo.cli.messages import green, print_json, print_notes, print_rows
 from aimlhpo.config.edits import edit_text
 from aimlhpo.config.load import edits_of

@@ -12,14 +12,15 @@ import optuna
 
 from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.check.check import check
-from aimlhpo.cli.arguments import number_of_workers
 from aimlhpo.cli.live_view import make_view
+from aimlhpo.cli.loading import number_of_workers
 from aimlhpo.cli.messages import bold, green, print_json
 from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.cli.verbs.top import print_columns
 from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, DeviceError, ExitCode, Interrupted, Problem
 from aimlhpo.launch.base import Launcher, launcher_for
+from aimlhpo.objective.provenance import has_changed
 from aimlhpo.results.best import ranking
 from aimlhpo.results.confirmation import (
     CELLS,
@@ -46,7 +47,6 @@ from aimlhpo.storage.attributes import provenances
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
 from aimlhpo.worker.devices import Slot, plan_local_slots, ranks_of
-from aimlhpo.worker.provenance import has_changed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

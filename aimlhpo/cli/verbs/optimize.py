@@ -13,8 +13,8 @@ import optuna
 from aimlhpo.check.check import check
 from aimlhpo.check.samplers import warnings_for
 from aimlhpo.check.summary import summarize
-from aimlhpo.cli.arguments import keys_given, number_of_workers
 from aimlhpo.cli.live_view import make_view
+from aimlhpo.cli.loading import keys_given, number_of_workers
 from aimlhpo.cli.messages import bold, green, print_note, print_notes, print_nothing_to_do, print_rows
 from aimlhpo.cli.verbs.results import print_results
 from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
@@ -22,6 +22,7 @@ from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.ledger.changes import current_config, settle_start
+from aimlhpo.objective.provenance import has_changed
 from aimlhpo.results.table import write_results
 from aimlhpo.search.automatic import strategies, strategies_now
 from aimlhpo.search.building import check_strategy, class_named, options
@@ -31,7 +32,6 @@ from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.attributes import provenances
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
-from aimlhpo.worker.provenance import has_changed
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
