@@ -159,10 +159,8 @@ class ASHA(BasePruner):
     1/`reduction_factor` go on. With mode "stopping", a trial that is not among them when it gets there is pruned.
     With mode "promotion", every trial pauses at a rung and goes on if it is, or comes to be, among them: the ledger
     decides that, and this pruner prunes nothing. Without `max_resource`, in mode "stopping" alone, the rungs are
-    learned (`LearnedLadder`). With `window`, a trial is compared with no more than so many of the newest trials that
-    have reached the rung: a sampler that learns makes most new trials better than the old ones, and a third of all
-    would let nearly every one of them go on. Unlike Optuna's SuccessiveHalvingPruner, it counts resources from 1 where
-    reports count from 0 (`first_step`).
+    learned (`LearnedLadder`). Unlike Optuna's SuccessiveHalvingPruner, it counts resources from 1 where reports count
+    from 0 (`first_step`).
     """
 
     def __init__(
@@ -173,17 +171,13 @@ class ASHA(BasePruner):
         brackets: int = 1,
         mode: str = "stopping",
         first_step: int = 0,
-        window: int | None = None,
     ) -> None:
         """Raises ConfigError, with all problems, for arguments that make no rungs."""
         learned = isinstance(max_resource, str)
         most = sys.maxsize if isinstance(max_resource, str) else max_resource
         self.ladder = Ladder(min_resource, most, reduction_factor, brackets, first_step)
-        self.mode, self.window = mode, window
+        self.mode = mode
         problems = list(_problems(self.ladder, mode))
-        if window is not None and (window < reduction_factor or mode == "promotion"):
-            found = f"{window} is too small" if mode != "promotion" else "is for mode stopping alone"
-            problems.append(Problem("window", found, f"a whole number, {reduction_factor} or more, with mode stopping"))
         if learned:
             given = {"min_resource": min_resource, "brackets": brackets, "mode": mode, "first_step": first_step}
             usual = {"min_resource": 1, "brackets": 1, "mode": MODES[0], "first_step": 0}
@@ -214,10 +208,7 @@ class ASHA(BasePruner):
         if not reached:
             return False
         brackets = ladder.values_at(reached[-1], study.study_name, study.get_trials(deepcopy=False))
-        others = brackets.get(bracket, {})
-        others.pop(trial.number, None)
-        newest = sorted(others)[-self.window :] if self.window is not None else others
-        values = {number: others[number] for number in newest} | {trial.number: reports[last]}
+        values = brackets.get(bracket, {}) | {trial.number: reports[last]}
         best = ranked(values, maximize=study.direction == StudyDirection.MAXIMIZE)
         return trial.number not in best[: max(1, len(best) // ladder.reduction_factor)]
 

@@ -27,7 +27,7 @@ _OPTUNAS = {"sampler": {"type": "TPESampler"}, "pruner": {"type": "MedianPruner"
 _IN_WORDS = {
     "RungTPESampler": "TPE on the highest rung with enough results",
     "TPESampler": "TPE on complete and pruned trials",
-    "ASHA": "at each rung the best third of the newest goes on",
+    "ASHA": "the best third goes on at each rung",
     "MedianPruner": "what is worse than the median ends",
     "NopPruner": "nothing is pruned",
 }
@@ -94,4 +94,4 @@ def choose(config: Config) -> dict[str, dict[str, Any]]:
         return _OPTUNAS
     conditional = any(d.type != "multiply" for p in config.space.parameters for d in p.dependencies)
     sampler = {"type": "RungTPESampler", **({"group": True} if conditional else {})}
-    return {"sampler": sampler, "pruner": {"type": "ASHA", "window": 12}}
+    return {"sampler": sampler, "pruner": {"type": "ASHA"}}

@@ -77,15 +77,6 @@ def test_the_first_trials_are_trained_to_the_end() -> None:
     assert [pruned(study, number) for number in range(WHOLE + 1)] == [*[False] * WHOLE, True]
 
 
-def test_with_a_window_a_trial_is_compared_with_the_newest_ones() -> None:
-    for window, expected in ((None, False), (3, True), (12, False)):
-        study = optuna.create_study(study_name="s", pruner=ASHA(max_resource=9, window=window))
-        for value in (*[9.0] * 6, 1.0, 1.1, 1.2):
-            running(study, 0.1, [value])
-        assert pruned(study, running(study, 0.1, [1.15])) is expected
-        assert not pruned(study, running(study, 0.1, [0.9]))
-
-
 def test_nothing_is_pruned_where_curves_cross_or_reports_say_nothing_about_the_end() -> None:
     crossing = study_of(XS, lambda x, step: x if step > 20 else -x)
     assert resources(crossing) == []
