@@ -21,6 +21,7 @@ from aimlhpo.search.confirmation import (
     seed_keys,
 )
 from aimlhpo.search.queues import ConfirmationQueue
+from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.storage.study import trial_seed
 from aimlhpo.storage.trials import CONFIRMED
 from tests.cli.studies import fill_study
@@ -55,7 +56,7 @@ def test_asking_again_adds_what_is_missing_and_nothing_else(
     marks = [trial.system_attrs[CONFIRMED] for trial in confirmation.trials]
     assert sorted(mark["repeat"] for mark in marks if mark["trial"] == best.number) == [0, 1, 2, 3]
     assert len({mark["seed"] for mark in marks}) == 8
-    searched = {trial_seed(study.user_attrs["aimlhpo"]["seed"], number) for number in range(1000)}
+    searched = {trial_seed(study_attributes(study)[STUDY_ATTR]["seed"], number) for number in range(1000)}
     assert not searched & {mark["seed"] for mark in marks}
 
 

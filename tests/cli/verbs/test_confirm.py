@@ -20,6 +20,7 @@ from aimlhpo import open_study
 from aimlhpo.cli.main import main
 from aimlhpo.results.best import ranking
 from aimlhpo.search.confirmation import find_confirmation
+from aimlhpo.storage.attributes import record_of
 from aimlhpo.storage.trials import CONFIRMED
 from tests.cli.studies import fill_study
 from tests.project import Project
@@ -111,9 +112,7 @@ def test_after_a_kill_it_goes_on_and_every_training_is_counted_once(tmp_path: Pa
     marks = [trial.system_attrs[CONFIRMED] for trial in trainings(project)]
     assert Counter(mark["trial"] for mark in marks) == dict.fromkeys(best, 3)
     assert {trial.state.name for trial in trainings(project)} == {"COMPLETE"}
-    assert [trial.user_attrs["aimlhpo"]["metrics"]["seed"] for trial in trainings(project)] == [
-        m["seed"] for m in marks
-    ]
+    assert [record_of(trial)["metrics"]["seed"] for trial in trainings(project)] == [m["seed"] for m in marks]
     assert len(set(notes(project))) == 6  # the two that were killed were begun again, with the same seeds
     assert project.states() == {"COMPLETE": 6}
     assert "nothing to do" in confirm(project, "--top", "2", "--seeds", "3", expect=3).stdout
@@ -234,7 +233,7 @@ def test_a_seed_in_the_model_configuration_is_fresh_too(tmp_path: Path, capsys: 
     assert (
         "trial.seed, and data:seed in the model configuration" in confirm(project, "--top", "1", "--seeds", "2").stdout
     )
-    assert all(trial.user_attrs["aimlhpo"]["metrics"]["same"] for trial in trainings(project))
+    assert all(record_of(trial)["metrics"]["same"] for trial in trainings(project))
     assert not found(project)["same"]
     first, target = trainings(project)[0], tmp_path / "exported"
     assert main(["export", str(project.save_path / "confirm"), str(target), "--trial", "0"]) == 0
