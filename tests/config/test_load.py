@@ -72,7 +72,7 @@ def test_defaults(files: Files, tmp_path: Path) -> None:
     study = files.load().optuna
     assert (study.metric, study.direction, study.reload, study.gpu) == (["val_loss"], ["minimize"], False, False)
     assert (study.save_path, study.storage) == (str(tmp_path), f"sqlite:///{tmp_path}/s.db")
-    assert (study.grace_period, study.max_consecutive_failures, study.on_oom) == (120, 10, "fail")
+    assert (study.grace_period, study.max_consecutive_failures, study.on_oom) == (120, 10, "learn")
 
 
 def test_every_metric_is_minimized_where_no_direction_is_given(files: Files) -> None:
