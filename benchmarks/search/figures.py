@@ -73,7 +73,7 @@ def interval(row: Row) -> tuple[float, float]:
 def table(rows: Sequence[Row]) -> str:
     """A row for each task and number of workers, the default beside Optuna's; then the means."""
     lines = [
-        "| task | workers | aimlhpo | got there | Optuna | got there | ratio | regret at the end |",
+        "| task | workers | aimlhpo | got there | Optuna | got there | ratio | regret at the end, aimlhpo / Optuna |",
         "|---|---|---|---|---|---|---|---|",
     ]
     by_key = {(row["task"], row["workers"], row["method"]): row for row in rows}
