@@ -109,7 +109,7 @@ def test_no_descriptor_and_no_process_stays(tmp_path: Path) -> None:
     before, children = set(os.listdir("/proc/self/fd")), descendants(os.getpid())
     verify(file)
     assert set(os.listdir("/proc/self/fd")) <= before
-    assert descendants(os.getpid()) == children
+    assert set(descendants(os.getpid())) <= set(children)  # what another test has left may end meanwhile
 
 
 IMPORTS = """
