@@ -52,8 +52,10 @@ if TYPE_CHECKING:
     from aimlhpo.ledger.leases import Election, Holder
 
 OUT_OF_MEMORY = "out of memory"
-TIMEOUT = "timeout"
 """The cause in the outcome of a trial for which the GPU's memory was too small."""
+
+TIMEOUT = "timeout"
+"""The cause in the outcome of a trial that ran longer than `trial_timeout`."""
 
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
 """How a trial ended, as workers say it, and the name of Optuna's state for that."""
