@@ -296,13 +296,13 @@ class TrialDispatcher:
         self._drop_lost()
 
     def _drop_lost(self) -> None:
-        """End what was taken from this agent because the budget has become smaller; others may run it some day."""
+        """End what was taken from this agent, as where the budget has become smaller; others may run it some day."""
         lost = self._storage.snapshot.lost
         self._ready = deque(prepared for prepared in self._ready if prepared.claim.token not in lost)
         for slot in self._pool.slots:
             running = slot.running
             if running is not None and running.prepared.claim.token in lost:
-                self._storage.log(f"trial {running.prepared.claim.number}: given back, the budget is smaller now")
+                self._storage.log(f"trial {running.prepared.claim.number}: no longer this agent's; given back")
                 slot.clear()
                 slot.replace_worker()
 

@@ -104,7 +104,7 @@ class StudySnapshot:
         best: (number, value) of the best trial; None with several metrics, or before there is one.
         longest: seconds that the longest complete trial took.
         ended: the stopping rule that has ended the study.
-        lost: the tokens of claims that were taken from this agent, because the budget has become smaller.
+        lost: the tokens of claims that were taken from this agent, as where the budget has become smaller.
     """
 
     counts: Counts = field(default_factory=Counts)
