@@ -178,7 +178,9 @@ class Ledger:
             if left <= sum((trial.claim or {}).get("agent") != self._agent for trial in running):
                 return NoTrial.WAIT
 
-        promoted = self._promotion.next(overview.paused) if self._promotion is not None else None
+        # Where the budget was lowered, what is paused may be more than there is room for.
+        has_room = unfinished is None or unfinished > counts.claimed
+        promoted = self._promotion.next(overview.paused) if self._promotion is not None and has_room else None
         if promoted is not None:
             return self._take(pending, promoted, request)
         if left is None or left > 0:
