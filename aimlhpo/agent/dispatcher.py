@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from aimlhpo.agent.stop_requests import NODE_LOST
 from aimlhpo.agent.trial_store import PreparedTrial
 from aimlhpo.agent.worker_pool import CurrentTrial, WorkerSlot, WorkerState
-from aimlhpo.agent.worker_process import UnreadableMessage
+from aimlhpo.agent.worker_process import KILLED_FOR_MEMORY, UnreadableMessage
 from aimlhpo.errors import ObjectiveError, StudyFailed
 from aimlhpo.ledger.checkpoints import newest_file
 from aimlhpo.ledger.requests import NoTrial, Result
@@ -411,7 +411,10 @@ class TrialDispatcher:
 
     def _needs_too_much(self, slot: WorkerSlot, running: CurrentTrial, cause: str) -> bool:
         """Whether samplers are to learn that a failed trial's configuration needs more memory or time than there is."""
-        has_neighbours = bool(self._pool.neighbours(slot)) and not running.alone
+        if cause == KILLED_FOR_MEMORY:  # the host's memory, which all trials of the job share
+            has_neighbours = any(other.running is not None for other in self._pool.slots if other is not slot)
+        else:
+            has_neighbours = bool(self._pool.neighbours(slot)) and not running.alone
         out_of_memory = cause.startswith(OUT_OF_MEMORY) and not has_neighbours  # they may have taken it
         return self._options.on_oom in ("learn", "retry_alone") and (out_of_memory or cause == TIMEOUT)
 
