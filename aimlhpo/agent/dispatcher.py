@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from aimlhpo.agent.stop_requests import NODE_LOST
 from aimlhpo.agent.trial_store import PreparedTrial
 from aimlhpo.agent.worker_pool import CurrentTrial, WorkerSlot, WorkerState
-from aimlhpo.agent.worker_process import UnreadableMessage
+from aimlhpo.agent.worker_process import KILLED_FOR_MEMORY, UnreadableMessage
 from aimlhpo.errors import ObjectiveError, StudyFailed
 from aimlhpo.ledger.checkpoints import newest_file
 from aimlhpo.ledger.requests import NoTrial, Result
@@ -52,8 +52,10 @@ if TYPE_CHECKING:
     from aimlhpo.ledger.leases import Election, Holder
 
 OUT_OF_MEMORY = "out of memory"
-TIMEOUT = "timeout"
 """The cause in the outcome of a trial for which the GPU's memory was too small."""
+
+TIMEOUT = "timeout"
+"""The cause in the outcome of a trial that ran longer than `trial_timeout`."""
 
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
 """How a trial ended, as workers say it, and the name of Optuna's state for that."""
@@ -294,13 +296,13 @@ class TrialDispatcher:
         self._drop_lost()
 
     def _drop_lost(self) -> None:
-        """End what was taken from this agent because the budget has become smaller; others may run it some day."""
+        """End what was taken from this agent, as where the budget has become smaller; others may run it some day."""
         lost = self._storage.snapshot.lost
         self._ready = deque(prepared for prepared in self._ready if prepared.claim.token not in lost)
         for slot in self._pool.slots:
             running = slot.running
             if running is not None and running.prepared.claim.token in lost:
-                self._storage.log(f"trial {running.prepared.claim.number}: given back, the budget is smaller now")
+                self._storage.log(f"trial {running.prepared.claim.number}: no longer this agent's; given back")
                 slot.clear()
                 slot.replace_worker()
 
@@ -409,7 +411,10 @@ class TrialDispatcher:
 
     def _needs_too_much(self, slot: WorkerSlot, running: CurrentTrial, cause: str) -> bool:
         """Whether samplers are to learn that a failed trial's configuration needs more memory or time than there is."""
-        has_neighbours = bool(self._pool.neighbours(slot)) and not running.alone
+        if cause == KILLED_FOR_MEMORY:  # the host's memory, which all trials of the job share
+            has_neighbours = any(other.running is not None for other in self._pool.slots if other is not slot)
+        else:
+            has_neighbours = bool(self._pool.neighbours(slot)) and not running.alone
         out_of_memory = cause.startswith(OUT_OF_MEMORY) and not has_neighbours  # they may have taken it
         return self._options.on_oom in ("learn", "retry_alone") and (out_of_memory or cause == TIMEOUT)
 

@@ -243,6 +243,8 @@ class StorageClient:
             self._after_result(self._unstored.pop(token), stored)
         if done.answer.finished:
             self._executor.submit(self._store.tidy)
+        if done.lost != self.snapshot.lost:  # known before a trial that was lost can be claimed here again
+            self.snapshot = replace(self.snapshot, lost=done.lost)
         if done.answer.ended is not None:
             self.snapshot = replace(self.snapshot, ended=done.answer.ended)
         if done.answer.claims:

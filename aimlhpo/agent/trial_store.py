@@ -86,6 +86,7 @@ class BatchResult:
         prepared: trials that are ready to run.
         term: the lease's when the claims were made.
         seconds: what the batch took.
+        lost: the tokens of claims that were taken from this agent, as of now.
     """
 
     answer: LedgerAnswer
@@ -94,6 +95,7 @@ class BatchResult:
     prepared: Sequence[PreparedTrial]
     term: int
     seconds: float
+    lost: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class StudySnapshot:
         best: (number, value) of the best trial; None with several metrics, or before there is one.
         longest: seconds that the longest complete trial took.
         ended: the stopping rule that has ended the study.
-        lost: the tokens of claims that were taken from this agent, because the budget has become smaller.
+        lost: the tokens of claims that were taken from this agent, as where the budget has become smaller.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -269,7 +271,8 @@ class TrialStore:
         answer = self._write(batch)
         self._note(batch, answer)
         prepared = [self._builder.build(trial.claim, trial.suggestion.values, trial.term) for trial in sampled]
-        return BatchResult(answer, decisions, self._complaints, prepared, term, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return BatchResult(answer, decisions, self._complaints, prepared, term, seconds, self._lost)
 
     def _take_reports(
         self, reports: Iterable[Report], ended: set[int], writes: dict[int, list[Operation]]
@@ -344,7 +347,11 @@ class TrialStore:
                 del self._held[each.number]
                 self._builder.forget(each.number)
         self._has_claimed = self._has_claimed or bool(batch.claim_requests)
-        self._held |= {claim.number: claim for claim in answer.claims.values() if isinstance(claim, Claim)}
+        new = {claim.number: claim for claim in answer.claims.values() if isinstance(claim, Claim)}
+        # A trial that is held under another token was given back meanwhile: whoever here still runs it must end.
+        replaced = (self._held[number] for number in new if number in self._held)
+        self._lost |= {claim.token for claim in replaced if claim.token != new[claim.number].token}
+        self._held |= new
 
     # --- other requests on trials ---
 
@@ -393,15 +400,16 @@ class TrialStore:
 
     def _confirm_claims(self) -> None:
         """Ask which claims are still held where others may have taken them: after a silence, and after a change."""
+        before = {claim.token for claim in self._held.values()}
         while not self._lease.valid():
             self._lease.restore()
             self._keep_held()
             self._lease.confirmed()
-        if self._version != self._current.version:
-            self._version = self._current.version
-            before = {claim.token for claim in self._held.values()}
+        version = self._current.version
+        if self._version != version:
             self._keep_held()
             self._lost |= before - {claim.token for claim in self._held.values()}
+            self._version = version  # not before: where the storage is away meanwhile, this is done again
 
     def _keep_held(self) -> None:
         kept = self._ledger.confirm(list(self._held.values()))

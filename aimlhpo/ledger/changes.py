@@ -98,7 +98,8 @@ class CurrentConfig:
 
     Attributes:
         config: what this agent was started with, and the changes since.
-        version: grows each time that something in it has changed.
+        version: grows with each change of the study, also with one that brings back what was there before: meanwhile
+            trials may have been given back.
     """
 
     def __init__(self, config: Config) -> None:
@@ -107,14 +108,12 @@ class CurrentConfig:
         self._changes: Sequence[Mapping[str, Any]] = ()
 
     def take_up(self, changes: Sequence[Mapping[str, Any]]) -> bool:
-        """Take up the changes of an overview. Returns whether anything has changed for this agent."""
+        """Take up the changes of an overview. Returns whether there are any that this agent did not know of."""
         if len(changes) == len(self._changes):  # changes are added, and none is ever taken away
             return False
         self._changes = changes
-        config = with_values(self._at_start, {change.key: change.value for change in changes_in(changes)})
-        if not differences(self.config, config):
-            return False
-        self.config, self.version = config, self.version + 1
+        self.config = with_values(self._at_start, {change.key: change.value for change in changes_in(changes)})
+        self.version += 1
         return True
 
 

@@ -89,6 +89,7 @@ class Ledger:
         self._backend, self._n_trials = self._storage.backend, n_trials
         self._completion = Completion(study, self._storage, paths, max_retries, max_interruptions)
         self._queue, self._promotion, self._current = queue, promotion, current
+        self._unconfirmed = False  # whether a change may have taken claims that this agent still counts on
         self._set_rules(stopping_criteria, max_retries)
         self._outbox = Outbox(paths.outbox)
 
@@ -169,13 +170,17 @@ class Ledger:
             return NoTrial.DONE
         if stop_reason() is not None:
             return NoTrial.STOPPED
+        if self._unconfirmed:
+            return NoTrial.SOON  # or a trial that was given back could run twice here
         if request.since is None and left is not None:
             # Each slot of the other agents that runs a trial may take one of those that are left.
             running = [trial for trial in overview.open if trial.state == TrialState.RUNNING and trial.begun]
             if left <= sum((trial.claim or {}).get("agent") != self._agent for trial in running):
                 return NoTrial.WAIT
 
-        promoted = self._promotion.next(overview.paused) if self._promotion is not None else None
+        # Where the budget was lowered, what is paused may be more than there is room for.
+        has_room = unfinished is None or unfinished > counts.claimed
+        promoted = self._promotion.next(overview.paused) if self._promotion is not None and has_room else None
         if promoted is not None:
             return self._take(pending, promoted, request)
         if left is None or left > 0:
@@ -230,9 +235,14 @@ class Ledger:
     # --- who holds what ---
 
     def confirm(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Those of the claims that are still held."""
+        """Those of the claims that are still held.
+
+        After a change that this agent has taken up, `process` gives it no trials until it has asked this.
+        """
         with locked(self._lock_file):
-            return [claim for claim in claims if self._backend.open_trial(claim.trial_id).held_with(claim.token)]
+            kept = [claim for claim in claims if self._backend.open_trial(claim.trial_id).held_with(claim.token)]
+        self._unconfirmed = False
+        return kept
 
     def reap(self) -> list[int]:
         """Deliver the results that dead agents left behind, then release their trials; returns those numbers."""
@@ -297,6 +307,7 @@ class Ledger:
         """The study as it is now; what has been changed in its configuration holds from here on."""
         overview = self._backend.overview(self._study._study_id)
         if self._current is not None and self._current.take_up(overview.changes):
+            self._unconfirmed = True
             config = self._current.config
             options = config.optuna
             self._n_trials = options.n_trials

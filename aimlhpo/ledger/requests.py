@@ -47,7 +47,7 @@ class NoTrial(Enum):
 
     DONE = "the budget is finished"
     WAIT = "all that is left of the budget is running"
-    SOON = "all that is left of the budget is claimed, but not all of it has begun"
+    SOON = "all that is left of the budget is claimed, but not all of it has begun; or the claims are confirmed first"
     STOPPED = "a stopping rule has ended the study"
 
 

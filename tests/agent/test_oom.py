@@ -86,3 +86,45 @@ def test_trial_whose_worker_the_kernel_killed_has_out_of_memory_as_its_cause(
     subprocess.run(["sh", "-c", join, "sh", *project.command()], cwd=tmp_path, check=True, timeout=120)
     assert project.states() == {"COMPLETE": 2, "FAIL": 1}
     assert project.records()[0]["cause"] == worker_process.KILLED_FOR_MEMORY
+    assert project.records()[0]["infeasible"] is True
+
+
+BESIDE = f"""
+    import mmap, time
+    from pathlib import Path
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            folder = Path(__file__).parent
+            if trial.number == 0:
+                while not (folder / "beside").exists():
+                    time.sleep(0.02)
+                (folder / "eats").touch()
+                eaten = mmap.mmap(-1, {2 * LIMIT})
+                for page in range(0, len(eaten), 4096):
+                    eaten[page] = 1
+            (folder / "beside").touch()
+            while not (folder / "has-failed").exists():
+                time.sleep(0.02)
+            return {{"val_loss": 1.0}}
+"""
+
+
+@pytest.mark.oom
+def test_samplers_learn_nothing_from_a_kill_for_memory_that_other_trials_may_have_taken(
+    tmp_path: Path, small_cgroup: Path
+) -> None:
+    project = Project(tmp_path, BESIDE, n_trials=3)
+    join = f'echo $$ > {small_cgroup}/cgroup.procs && exec "$@"'
+    running = subprocess.Popen(["sh", "-c", join, "sh", *project.command("--local", "2")], cwd=tmp_path)
+    try:
+        wait_until(lambda: (tmp_path / "eats").exists() and project.states().get("FAIL", 0) == 1, "trial 0 to fail")
+        (tmp_path / "has-failed").touch()
+        assert running.wait(120) == 0
+    finally:
+        running.kill()
+        running.wait()
+    record = project.records()[0]
+    assert record["cause"] == worker_process.KILLED_FOR_MEMORY
+    assert "infeasible" not in record

@@ -15,11 +15,12 @@ from optuna.trial import Trial
 
 from aimlhpo.agent.agent import make_ledger, open_study
 from aimlhpo.agent.trial_store import TrialStore
+from aimlhpo.config.load import with_values
 from aimlhpo.config.schema import Config
-from aimlhpo.ledger.changes import CurrentConfig
+from aimlhpo.ledger.changes import BUDGET, CurrentConfig, change_study, current_config
 from aimlhpo.ledger.leases import Holder, Lease
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, Release, new_token
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result, new_token
 from aimlhpo.objective.messages import Report, SuggestRequest
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.base import CLAIM
@@ -74,6 +75,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
     project = Project(tmp_path, storage=f"journal:///{tmp_path}/s.journal", grace_period=GRACE)
     config, holder = project.config, Holder("silent")
     begin_study(config)
+    config.write_snapshot()
     study, storage = open_study(config, retry_policy())
     current = CurrentConfig(config)
     ledger = make_ledger(current, study, holder, lambda other: None)
@@ -151,3 +153,73 @@ def test_trial_that_comes_back_has_the_values_that_others_have_suggested_meanwhi
     assert agent.claim_ahead().number == claim.number
     assert suggest("mine") == mine
     assert suggest("theirs") == theirs
+
+
+# --- a budget that is changed while trials run ---
+
+
+def change_budget(agent: Agent, n_trials: int) -> list[int]:
+    """What `aimlhpo change` does, from another process; the numbers of the trials that are given back."""
+    study = agent.project.study()
+    before = current_config(study, agent.project.config)
+    _, given_back = change_study(study, with_values(before, {BUDGET: n_trials}), {BUDGET: n_trials})
+    return given_back
+
+
+def answer_to_claim(agent: Agent, *others: Result) -> Claim | NoTrial:
+    """The answer to a claim for a free slot, which comes together with results."""
+    request = ClaimRequest(new_token(), 0, "cpu", since=time.time())
+    return agent.store.process([*others, request]).answer.claims[request.token]
+
+
+def begin(agent: Agent, n_trials: int) -> list[Claim]:
+    claims = [answer_to_claim(agent) for _ in range(n_trials)]
+    return [claim for claim in claims if isinstance(claim, Claim)]
+
+
+def failed(claim: Claim) -> Result:
+    record = {"cause": "exception: ValueError", "seconds": 1.0}
+    return Result("silent", claim.trial_id, claim.number, claim.token, "FAIL", None, record, [])
+
+
+def test_a_trial_that_was_given_back_ends_before_it_runs_here_again(agent: Agent) -> None:
+    first, *_, last = begin(agent, 3)
+    assert change_budget(agent, 3) == []
+    assert change_budget(agent, 2) == [last.number]
+    assert answer_to_claim(agent, failed(first)) is NoTrial.SOON  # the slot asks again soon
+    done = agent.store.process([])
+    assert done.lost == agent.store.snapshot().lost == {last.token}
+    again = answer_to_claim(agent)
+    assert isinstance(again, Claim)
+    assert again.number == last.number
+    assert again.token != last.token
+
+
+def test_a_budget_that_was_smaller_for_a_moment_takes_its_claims_all_the_same(agent: Agent) -> None:
+    *_, last = begin(agent, 3)
+    agent.store.snapshot()
+    budget = agent.project.config.optuna.n_trials
+    assert change_budget(agent, 2) == [last.number]
+    assert change_budget(agent, budget) == []
+    assert agent.store.snapshot().lost == {last.token}
+    again = answer_to_claim(agent)
+    assert isinstance(again, Claim)
+    assert again.number == last.number
+
+
+def test_claims_are_given_again_after_an_outage_right_after_a_change(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(agent, 2)
+    change_budget(agent, 5)
+    assert answer_to_claim(agent) is NoTrial.SOON
+    confirm, asked = agent.ledger.confirm, []
+
+    def confirm_at_the_second_time(claims: Sequence[Claim]) -> list[Claim]:
+        asked.append(claims)
+        if len(asked) == 1:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        return confirm(claims)
+
+    monkeypatch.setattr(agent.ledger, "confirm", confirm_at_the_second_time)
+    assert isinstance(retry_policy().run(partial(answer_to_claim, agent)), Claim)

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Holder, Lease, Registry
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result
+from aimlhpo.search.asha import ASHA, Promotion
 from aimlhpo.search.stopping import ConsecutiveFailures, StoppingCriteria
 from aimlhpo.storage.attributes import STUDY_ATTR, record_of, set_study_attribute
 from aimlhpo.storage.base import CLAIM, backend_of, own
@@ -308,3 +309,20 @@ def test_failures_in_a_row_end_the_study_for_every_agent(study: optuna.Study, pa
 
 def result_of(claim: Claim) -> Result:
     return Result("here", claim.trial_id, claim.number, claim.token, "FAIL", None, {}, [])
+
+
+def test_no_paused_trial_is_promoted_where_a_lowered_budget_has_no_room(study: optuna.Study, paths: StudyPaths) -> None:
+    study.pruner = ASHA(max_resource=9, mode="promotion")
+    registry, promotion = Registry(paths.leases, GRACE), Promotion.of(study, 0)
+    before = SingleRequestLedger(study, paths, 6, "here", registry, promotion=promotion)
+    fresh = [take(before) for _ in range(6)]
+    for claim in fresh:
+        assert before.finish(claim, TrialState.WAITING, None, {"rung": 1, "seconds": 1.0}, [(0, claim.number)])
+    best = take(before)
+    assert best.number == 0  # two of the six may go on
+
+    lowered = SingleRequestLedger(study, paths, 1, "here", registry, promotion=promotion)
+    assert lowered.claim(0, "cpu") is NoTrial.WAIT
+    assert lowered.finish(best, TrialState.COMPLETE, [0.0], {})
+    assert lowered.claim(0, "cpu") is NoTrial.DONE
+    assert lowered.counts().finished == 1

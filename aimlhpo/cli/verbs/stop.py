@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from argparse import Namespace
@@ -56,8 +57,10 @@ def _take_away(config: Config, launcher: Launcher, count: int) -> int:
     print(f"cancelled {cancelled} jobs that waited; {asked} agents end after the trials that they are running")
     if cancelled + asked < count:
         print(f"the other {count - cancelled - asked} are ending already, or have just begun: see aimlhpo status")
-    if config.slurm is not None and config.slurm.keep:
-        print(f"none is submitted in their place; to go back to {config.slurm.jobs} jobs: aimlhpo submit")
+    taken = cancelled + asked
+    if taken and config.slurm is not None and config.slurm.keep:
+        again = f"aimlhpo submit {shlex.quote(str(config.paths.save_path))} --jobs {taken}"
+        print(f"none is submitted in their place; to have as many jobs as before: {again}")
     return ExitCode.DONE
 
 

@@ -102,7 +102,7 @@ def test_budget_shrinks_below_what_runs_while_sixteen_workers_run(
         wait_until(lambda: not any(project.trains(number) for number in given_back))
         said = project.let_go(running)
     assert project.states() == {"COMPLETE": FREE + 5, "WAITING": len(given_back)}
-    assert "given back, the budget is smaller now" in said
+    assert "no longer this agent's; given back" in said
 
 
 def test_budget_cannot_be_less_than_what_has_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from aimlhpo.cli.main import main
 from aimlhpo.config.paths import StudyPaths
+from aimlhpo.config.schema import Config
 from aimlhpo.errors import SubmissionError
 from aimlhpo.launch.base import LiveJobs
 from aimlhpo.launch.local import LocalLauncher
@@ -48,3 +49,21 @@ def test_stopping_goes_on_where_slurm_is_silent_for_a_moment(
     monkeypatch.setattr("aimlhpo.cli.verbs.stop._POLL", 0.0)
     assert main(["stop", str(finished), "--yes"]) == 0
     assert "2 of 2 trials are finished" in capsys.readouterr().out
+
+
+def test_taking_jobs_away_says_how_to_have_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path, n_trials=2, slurm={"jobs": 30, "keep": True, "batch": {"account": "a"}})
+    fill_study(project, 1)
+
+    class KeepingLauncher(LocalLauncher):
+        def live_jobs(self, paths: StudyPaths) -> LiveJobs:
+            return LiveJobs(running=29, waiting=1)
+
+        def take_away_jobs(self, config: Config, count: int) -> tuple[int, int]:
+            return 1, count - 1
+
+    monkeypatch.setattr("aimlhpo.cli.verbs.stop.launcher_of_jobs", lambda paths: KeepingLauncher())
+    assert main(["stop", str(project.save_path), "--jobs", "5", "--yes"]) == 0
+    assert f"aimlhpo submit {project.save_path} --jobs 5" in capsys.readouterr().out
