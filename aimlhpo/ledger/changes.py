@@ -229,7 +229,8 @@ def settle_start(study: optuna.Study, config: Config, given: Collection[str] = (
         # The file has caught up with a change: from now on this is what it said before.
         caught_up = {key: change.value for key, change in last.items() if written(files, key) == change.value}
         anew |= {key: value for key, value in caught_up.items() if said[key] != value}
-        if study._storage.get_n_trials(study._study_id):
+        # Before the first trial nobody is at work by the old values, but agents go by the changes that are there.
+        if changes or study._storage.get_n_trials(study._study_id):
             if BUDGET in anew:
                 _give_back_surplus(study, config, overview)
             _write_changes(study, before, anew, overview, _BY_START)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from aimlhpo.cli.main import main
-from aimlhpo.ledger.changes import read_changes
+from aimlhpo.ledger.changes import current_config, read_changes, settle_start
+from aimlhpo.storage.study import load_study
 from tests.cli.studies import fill_study
 from tests.project import Project
 from tests.waiting import wait_until
@@ -188,6 +189,17 @@ def test_a_change_holds_at_the_next_start_until_the_file_is_changed(tmp_path: Pa
     assert project.states() == {"COMPLETE": 9}
     stored = [(each.value, each.by) for each in read_changes(project.study())]
     assert stored == [(5, "change"), (7, "start"), (9, "start")]
+
+
+def test_an_edited_file_wins_over_a_change_before_any_trial(tmp_path: Path) -> None:
+    project = HeldProject(tmp_path, n_trials=8)
+    fill_study(project, 0)
+    change(project, "optuna:n_trials=12")
+    project.hyperparameters.write_text(project.hyperparameters.read_text().replace("n_trials: 8", "n_trials: 7"))
+    study = load_study(project.config)
+    config, told = settle_start(study, project.config)
+    assert told == []
+    assert config.optuna.n_trials == current_config(study, config).optuna.n_trials == 7  # the latter is the agents'
 
 
 def test_running_agents_take_up_what_a_later_start_says(tmp_path: Path) -> None:
