@@ -239,9 +239,14 @@ def settle_start(study: optuna.Study, config: Config, given: Collection[str] = (
 
 
 def _last_started(config: Config) -> Config:
-    """What the study was last started with; `config` where that is not known here."""
+    """What the study was last started with; `config` where that is not known here.
+
+    The copy beside a study is that of the last study that was started with this `save_path`.
+    """
     with suppress(ConfigError):
-        return load_snapshot(config.paths)
+        found, options = load_snapshot(config.paths), config.optuna
+        if (found.optuna.study_name, found.optuna.storage) == (options.study_name, options.storage):
+            return found
     return config
 
 

@@ -202,6 +202,16 @@ def test_an_edited_file_wins_over_a_change_before_any_trial(tmp_path: Path) -> N
     assert config.optuna.n_trials == current_config(study, config).optuna.n_trials == 7  # the latter is the agents'
 
 
+def test_another_study_in_the_same_directory_is_no_change(tmp_path: Path) -> None:
+    first = HeldProject(tmp_path, n_trials=8)
+    fill_study(first, 2)
+    config = first.config
+    fill_study(HeldProject(tmp_path, name="another", n_trials=20, trial_timeout=60), 2)
+    study = load_study(config)
+    assert settle_start(study, config) == (config, [])
+    assert read_changes(study) == []
+
+
 def test_running_agents_take_up_what_a_later_start_says(tmp_path: Path) -> None:
     project = HeldProject(tmp_path, HELD, n_trials=20)
     with at_work(project, workers=4, free=6) as running:
