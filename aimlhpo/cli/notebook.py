@@ -29,6 +29,7 @@ from aimlhpo.cli.verbs.optimize import begin
 from aimlhpo.config.load import Source, read_mapping
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, show
 from aimlhpo.launch.base import launcher_for
+from aimlhpo.ledger.changes import current_config
 from aimlhpo.objective.base import being_imported
 from aimlhpo.results.report.opened import OpenedStudy, open_study
 from aimlhpo.results.table import write_results
@@ -114,6 +115,7 @@ def _run(
         if ended is None:
             view = NoView() if quiet else LinesView()
             launcher_for(config, local=True).start(config, view, workers, fork_server)
+            config = current_config(study, config)
         write_results(study, config)
         ended = ended or find_stop_reason(study, config, count(study.get_trials(deepcopy=False)))
         if ended is not None:
