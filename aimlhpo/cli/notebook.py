@@ -27,6 +27,7 @@ from aimlhpo.cli.live_view import LinesView
 from aimlhpo.cli.loading import import_objective
 from aimlhpo.cli.verbs.optimize import begin
 from aimlhpo.config.load import Source, read_mapping
+from aimlhpo.config.resolve import absolute
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, show
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.ledger.changes import current_config
@@ -176,7 +177,7 @@ def _with_keys(hyperparameters: Source | None, keys: Mapping[str, Any]) -> dict[
         section = {key: value for key, value in section.items() if key not in ("name", "study_name")}
     section |= read_mapping(_with_file_of_objective({"optuna": keys}), "hyperparameters")["optuna"]
     if not section.keys() & {"name", "study_name"} and isinstance(section.get("save_path"), str):
-        section["study_name"] = Path(section["save_path"]).name
+        section["study_name"] = Path(absolute(section["save_path"])).name
     return {**data, "optuna": section}
 
 
