@@ -12,8 +12,8 @@ from aimlhpo.check.settings import check_reading
 from aimlhpo.cli.arguments import UsageError
 from aimlhpo.cli.verbs.status import describe_way_on
 from aimlhpo.config.load import differences, read_again
-from aimlhpo.errors import ExitCode, SubmissionError
-from aimlhpo.launch.base import Launcher, launcher_of_jobs
+from aimlhpo.errors import ConfigError, ExitCode, SubmissionError
+from aimlhpo.launch.base import Launcher, launcher_for, launcher_of_jobs
 from aimlhpo.ledger.changes import change_study, refuse_unchangeable
 from aimlhpo.results.status import read_status
 from aimlhpo.storage.study import lines_of_new_study, load_study
@@ -71,6 +71,8 @@ def change(config: Config, arguments: Namespace) -> int:
     if not values:
         print("nothing to do: the study has these values already")
         return ExitCode.NOTHING_TO_DO
+    if any(key.startswith("slurm:") for key in values) and (problems := [*launcher_for(asked).check(asked)]):
+        raise ConfigError(problems)
     study = load_study(config)
     made, given_back = change_study(study, asked, values)
     print(f"study {config.optuna.study_name}, changed:")

@@ -163,6 +163,14 @@ def test_what_cannot_be_changed_is_refused_with_the_way_to_do_it(
     assert status_of(project, capsys)["changes"] == []
 
 
+def test_what_could_not_be_submitted_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = HeldProject(tmp_path, slurm={"jobs": 4, "batch": {"array": "1-4", "time": "01:00:00"}})
+    fill_study(project, 1)
+    change(project, "slurm:keep=true", expect=2)
+    assert "slurm:keep: does not go with `array`" in capsys.readouterr().err
+    assert status_of(project, capsys)["changes"] == []
+
+
 def test_enqueued_trials_run_next(tmp_path: Path) -> None:
     project = HeldProject(tmp_path, HELD, n_trials=8)
     with at_work(project, workers=1, free=3) as running:
