@@ -142,7 +142,7 @@ def change_study(study: optuna.Study, asked: Config, values: Mapping[str, Any]) 
                 raise ConfigError(Problem(_in_words(BUDGET), found, legal))
             # Before the change is written: should this be cut short, the old budget holds, and nothing is lost.
             given_back = _give_back_surplus(study, asked, overview)
-        before = load_snapshot(asked.paths)  # others may have changed it since it was read
+        before = current_config(study, load_snapshot(asked.paths))  # others may have changed it since it was read
         made = _write_changes(study, before, values, overview, _BY_COMMAND)
         with_values(before, values).write_snapshot()
     if ENQUEUED in values:
