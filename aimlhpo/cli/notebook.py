@@ -27,8 +27,10 @@ from aimlhpo.cli.live_view import LinesView
 from aimlhpo.cli.loading import import_objective
 from aimlhpo.cli.verbs.optimize import begin
 from aimlhpo.config.load import Source, read_mapping
+from aimlhpo.config.resolve import absolute
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, show
 from aimlhpo.launch.base import launcher_for
+from aimlhpo.ledger.changes import current_config
 from aimlhpo.objective.base import being_imported
 from aimlhpo.results.report.opened import OpenedStudy, open_study
 from aimlhpo.results.table import write_results
@@ -114,6 +116,7 @@ def _run(
         if ended is None:
             view = NoView() if quiet else LinesView()
             launcher_for(config, local=True).start(config, view, workers, fork_server)
+            config = current_config(study, config)
         write_results(study, config)
         ended = ended or find_stop_reason(study, config, count(study.get_trials(deepcopy=False)))
         if ended is not None:
@@ -174,7 +177,7 @@ def _with_keys(hyperparameters: Source | None, keys: Mapping[str, Any]) -> dict[
         section = {key: value for key, value in section.items() if key not in ("name", "study_name")}
     section |= read_mapping(_with_file_of_objective({"optuna": keys}), "hyperparameters")["optuna"]
     if not section.keys() & {"name", "study_name"} and isinstance(section.get("save_path"), str):
-        section["study_name"] = Path(section["save_path"]).name
+        section["study_name"] = Path(absolute(section["save_path"])).name
     return {**data, "optuna": section}
 
 

@@ -141,7 +141,7 @@ def change_study(study: optuna.Study, asked: Config, values: Mapping[str, Any]) 
                 raise ConfigError(Problem(_in_words(BUDGET), found, legal))
             # Before the change is written: should this be cut short, the old budget holds, and nothing is lost.
             given_back = _give_back_surplus(study, asked, overview)
-        before = load_snapshot(asked.paths)  # others may have changed it since it was read
+        before = current_config(study, load_snapshot(asked.paths))  # others may have changed it since it was read
         made = _write_changes(study, before, values, overview, _BY_COMMAND)
         with_values(before, values).write_snapshot()
     if ENQUEUED in values:
@@ -228,7 +228,8 @@ def settle_start(study: optuna.Study, config: Config, given: Collection[str] = (
         # The file has caught up with a change: from now on this is what it said before.
         caught_up = {key: change.value for key, change in last.items() if written(files, key) == change.value}
         anew |= {key: value for key, value in caught_up.items() if said[key] != value}
-        if study._storage.get_n_trials(study._study_id):
+        # Before the first trial nobody is at work by the old values, but agents go by the changes that are there.
+        if changes or study._storage.get_n_trials(study._study_id):
             if BUDGET in anew:
                 _give_back_surplus(study, config, overview)
             _write_changes(study, before, anew, overview, _BY_START)
@@ -237,9 +238,14 @@ def settle_start(study: optuna.Study, config: Config, given: Collection[str] = (
 
 
 def _last_started(config: Config) -> Config:
-    """What the study was last started with; `config` where that is not known here."""
+    """What the study was last started with; `config` where that is not known here.
+
+    The copy beside a study is that of the last study that was started with this `save_path`.
+    """
     with suppress(ConfigError):
-        return load_snapshot(config.paths)
+        found, options = load_snapshot(config.paths), config.optuna
+        if (found.optuna.study_name, found.optuna.storage) == (options.study_name, options.storage):
+            return found
     return config
 
 

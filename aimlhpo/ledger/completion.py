@@ -22,7 +22,7 @@ from aimlhpo.ledger.requests import PendingState, Release, Result
 from aimlhpo.search.samplers import after_trial, last_report
 from aimlhpo.storage.attributes import RECORD, metric_attributes
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial, OwnedStorage, SetState, SetSystemAttr
-from aimlhpo.storage.trials import CONSTRAINTS, OPTUNA_CONSTRAINT
+from aimlhpo.storage.trials import CONFIRMED, CONSTRAINTS, OPTUNA_CONSTRAINT
 
 STOPPED_BY_USER = "stopped by user"
 """A cause of interruption that says nothing against the trial."""
@@ -126,14 +126,18 @@ class Completion:
         return {PAUSED: {"rung": result.record["rung"], "token": result.token}, RELEASED: history}
 
     def _retry_of(self, trial_id: int) -> list[FrozenTrial]:
-        """A failed trial's parameters to be tried again, as often as `max_retries` says, linked to the first trial."""
+        """A failed trial's parameters to be tried again, as often as `max_retries` says, linked to the first trial.
+
+        A training of a confirmation stays one, with the same seed.
+        """
         trial = self._storage.get_trial(trial_id)
         before = trial.system_attrs.get(RETRY, {"of": trial.number, "count": 0})
         if before["count"] >= self._max_retries:
             return []
         link = {"of": before["of"], "count": before["count"] + 1}
         fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        return [create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": fixed, RETRY: link})]
+        kept = {key: value for key, value in trial.system_attrs.items() if key == CONFIRMED}
+        return [create_trial(state=TrialState.WAITING, system_attrs={**kept, "fixed_params": fixed, RETRY: link})]
 
     def release(self, pending: PendingState, release: Release) -> bool:
         """Give a trial back, or do what is missing where that was cut off. False if the claim was lost."""

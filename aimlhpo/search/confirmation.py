@@ -159,7 +159,7 @@ def begin_confirmation(study: optuna.Study, config: Config, chosen: Sequence[Fro
 
     Args:
         study: the study whose trials are confirmed.
-        config: the confirmation's configuration, as `confirmation_config` gives it.
+        config: the confirmation's configuration, as `confirmation_config` gives it, with what was changed since.
         chosen: the trials, best first.
         seeds: how often each is to be trained.
 

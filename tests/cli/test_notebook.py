@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 from optuna.trial import TrialState
 
 import aimlhpo
+from aimlhpo.cli.main import main
 from aimlhpo.errors import AimlhpoError, ConfigError, StudyError
 from tests.project import Project
 from tests.test_docs import ROOT, read_snippets
@@ -114,6 +115,24 @@ def test_it_goes_on_with_files_and_keywords_before_them(tmp_path: Path, capfd: p
     assert len(ended.trials) == 4
     with pytest.raises(ConfigError, match="reload: is 0, and study 's' already has 4 trials"):
         aimlhpo.optimize(project.hyperparameters, project.model)
+
+
+def test_a_study_is_named_after_the_directory_that_it_lies_in(here: Path) -> None:
+    assert optimize(save_path=".", n_trials=1, quiet=True).study.study_name == here.name
+
+
+def test_its_end_is_told_by_the_budget_that_it_was_given_meanwhile(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "objective.py").write_text(HANGING)
+    thread = threading.Thread(target=lambda: optimize(n_trials=9, workers=1), daemon=True)
+    thread.start()
+    wait_until((here / "trains").exists, 60)
+    assert main(["change", str(here / "runs/first"), "optuna:n_trials=2"]) == 0
+    (here / "goes on").touch()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert "study first ended by n_trials: 2 of 2 trials are finished" in capfd.readouterr().out
 
 
 def test_it_runs_in_any_thread(here: Path) -> None:

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
+from aimlhpo.ledger.leases import Registry
+from aimlhpo.ledger.requests import Claim
 from aimlhpo.results.best import ranking
+from aimlhpo.results.confirmation import read_confirmation
 from aimlhpo.search.confirmation import (
     begin_confirmation,
     confirmation_config,
@@ -26,6 +30,7 @@ from aimlhpo.storage.study import trial_seed
 from aimlhpo.storage.trials import CONFIRMED
 from tests.cli.studies import fill_study
 from tests.conftest import STORAGE_KINDS
+from tests.ledgers import SingleRequestLedger
 from tests.project import Project
 
 
@@ -35,6 +40,32 @@ def begun(project: Project, study: optuna.Study, top: int, seeds: int) -> optuna
     found = find_confirmation(study)
     assert found is not None
     return found
+
+
+def test_a_training_that_failed_and_is_tried_again_counts_for_its_configuration(tmp_path: Path) -> None:
+    project = Project(tmp_path, max_retries=1)
+    study = fill_study(project, 3)
+    confirmation = begun(project, study, 2, 2)
+    config = confirmation_config(project.config, study)
+    ledger = SingleRequestLedger(
+        confirmation,
+        config.paths,
+        config.optuna.n_trials,
+        "here",
+        Registry(config.paths.leases, 60.0),
+        config.optuna.max_retries,
+    )
+    states = ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE", "COMPLETE"]
+    for state in states:
+        claim = ledger.claim(0, "cpu")
+        assert isinstance(claim, Claim)
+        assert ledger.finish(claim, TrialState[state], [0.5] if state == "COMPLETE" else None, {})
+    assert ledger.left(ledger.counts()) == 0
+    seeds = [trial.system_attrs[CONFIRMED]["seed"] for trial in confirmation.trials]
+    assert (len(seeds), len(set(seeds))) == (5, 4)
+    found = read_confirmation(study)
+    assert found is not None
+    assert (found.complete, found.open, found.missed) == (4, 0, 0)
 
 
 @pytest.mark.parametrize("kind", STORAGE_KINDS)

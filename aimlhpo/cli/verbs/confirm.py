@@ -20,6 +20,7 @@ from aimlhpo.cli.verbs.top import print_columns
 from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, DeviceError, ExitCode, Interrupted, Problem
 from aimlhpo.launch.base import Launcher, launcher_for
+from aimlhpo.ledger.changes import current_config
 from aimlhpo.objective.provenance import has_changed
 from aimlhpo.results.best import ranking
 from aimlhpo.results.confirmation import (
@@ -72,10 +73,12 @@ def run(config: Config, arguments: Namespace) -> int:
         raise ConfigError(Problem(str(config.paths.save_path), f"no trial is complete{kept}", "a study with results"))
     _tell_choice(config, study, chosen, arguments.top)
     of = confirmation_config(config, study)
+    before = find_confirmation(study)
+    if before is not None:
+        of = current_config(before, of)
     launcher = launcher_for(of, local=arguments.local is not None)
     if arguments.dry_run:
         return _show_plan(of, study, chosen, arguments, launcher)
-    before = find_confirmation(study)
     plan = plan_of(before) if before is not None else None
     if before is not None and plan is not None and extended(plan, study, of, chosen, arguments.seeds) == plan:
         if not _open_trainings(study) and not ConfirmationQueue(before, plan).given_up():

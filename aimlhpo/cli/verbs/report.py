@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimlhpo.errors import ExitCode
+from aimlhpo.ledger.changes import current_config
 from aimlhpo.results.report.page import write_figures, write_report
 from aimlhpo.search.stopping import find_stop_reason
 from aimlhpo.storage.study import load_study
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def run(config: Config, arguments: Namespace) -> int:
     study = load_study(config)
     while True:
+        config = current_config(study, config)
         ended = _has_ended(study, config)  # before the study is read, so that what is written last is its end
         again = arguments.watch and not ended
         for path in _write(study, config, arguments, arguments.every if again else None):

@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,11 @@ from aimlhpo.check.settings import check_reading
 from aimlhpo.cli.arguments import UsageError
 from aimlhpo.cli.verbs.status import describe_way_on
 from aimlhpo.config.load import differences, read_again
-from aimlhpo.errors import ExitCode, SubmissionError
-from aimlhpo.launch.base import Launcher, launcher_of_jobs
-from aimlhpo.ledger.changes import change_study, refuse_unchangeable
+from aimlhpo.errors import ConfigError, ExitCode, Problem, SubmissionError
+from aimlhpo.launch.base import Launcher, launcher_for, launcher_of_jobs
+from aimlhpo.ledger.changes import BUDGET, ENQUEUED, change_study, current_config, refuse_unchangeable
 from aimlhpo.results.status import read_status
+from aimlhpo.search.confirmation import plan_of
 from aimlhpo.storage.study import lines_of_new_study, load_study
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ def _take_away(config: Config, launcher: Launcher, count: int) -> int:
 
 def change(config: Config, arguments: Namespace) -> int:
     """`aimlhpo change`: give keys of the study other values, and say what was changed."""
+    study = load_study(config)
+    config = current_config(study, config)
     reading = read_again(config, arguments.changes)
     if not reading.problems:
         refuse_unchangeable(config, reading.config, lines_of_new_study(config))
@@ -74,7 +78,10 @@ def change(config: Config, arguments: Namespace) -> int:
     if not values:
         print("nothing to do: the study has these values already")
         return ExitCode.NOTHING_TO_DO
-    study = load_study(config)
+    if any(key.startswith("slurm:") for key in values) and (problems := [*launcher_for(asked).check(asked)]):
+        raise ConfigError(problems)
+    if plan_of(study) is not None:
+        _refuse_for_confirmation(config, values)
     made, given_back = change_study(study, asked, values)
     print(f"study {config.optuna.study_name}, changed:")
     for each in made:
@@ -87,6 +94,16 @@ def change(config: Config, arguments: Namespace) -> int:
     elif status.left:
         print(f"no agent is at work; {status.left} trials are left: {describe_way_on(status)}")
     return ExitCode.DONE
+
+
+def _refuse_for_confirmation(config: Config, values: Iterable[str]) -> None:
+    """Raise ConfigError where keys are to be changed that a confirmation's plan decides."""
+    confirm = f"aimlhpo confirm {shlex.quote(str(config.paths.save_path.parent))}"
+    found = "cannot be changed: this study is a confirmation, whose trainings are those that were asked for"
+    legal = f"`{confirm}` with a larger --top or --seeds, which adds trainings"
+    problems = [Problem(key.replace(":", ": "), found, legal) for key in values if key in (BUDGET, ENQUEUED)]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _await_end(config: Config, launcher: Launcher) -> None:

@@ -11,6 +11,7 @@ import pandas
 
 from aimlhpo.config.load import load_target
 from aimlhpo.errors import StudyError, show_number
+from aimlhpo.ledger.changes import current_config
 from aimlhpo.results.best import best_model, best_or_proven, describe_best, show_change, show_values
 from aimlhpo.results.confirmation import read_confirmation
 from aimlhpo.results.report.data import StudyReport, read_report
@@ -60,6 +61,7 @@ class OpenedStudy:
 
     def refresh(self) -> None:
         """Read the study again. Raises Optuna's storage errors."""
+        self._config = current_config(self._stored, self._config)
         self.study = selected(self._stored, self._stored.get_trials(deepcopy=False))
         self._report: StudyReport | None = None
         self._with_importances: StudyReport | None = None

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from aimlhpo.cli.main import main
-from aimlhpo.ledger.changes import read_changes
+from aimlhpo.ledger.changes import current_config, read_changes, settle_start
+from aimlhpo.storage.study import load_study
 from tests.cli.studies import fill_study
 from tests.project import Project
 from tests.waiting import wait_until
@@ -162,6 +163,14 @@ def test_what_cannot_be_changed_is_refused_with_the_way_to_do_it(
     assert status_of(project, capsys)["changes"] == []
 
 
+def test_what_could_not_be_submitted_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = HeldProject(tmp_path, slurm={"jobs": 4, "batch": {"array": "1-4", "time": "01:00:00"}})
+    fill_study(project, 1)
+    change(project, "slurm:keep=true", expect=2)
+    assert "slurm:keep: does not go with `array`" in capsys.readouterr().err
+    assert status_of(project, capsys)["changes"] == []
+
+
 def test_enqueued_trials_run_next(tmp_path: Path) -> None:
     project = HeldProject(tmp_path, HELD, n_trials=8)
     with at_work(project, workers=1, free=3) as running:
@@ -188,6 +197,27 @@ def test_a_change_holds_at_the_next_start_until_the_file_is_changed(tmp_path: Pa
     assert project.states() == {"COMPLETE": 9}
     stored = [(each.value, each.by) for each in read_changes(project.study())]
     assert stored == [(5, "change"), (7, "start"), (9, "start")]
+
+
+def test_an_edited_file_wins_over_a_change_before_any_trial(tmp_path: Path) -> None:
+    project = HeldProject(tmp_path, n_trials=8)
+    fill_study(project, 0)
+    change(project, "optuna:n_trials=12")
+    project.hyperparameters.write_text(project.hyperparameters.read_text().replace("n_trials: 8", "n_trials: 7"))
+    study = load_study(project.config)
+    config, told = settle_start(study, project.config)
+    assert told == []
+    assert config.optuna.n_trials == current_config(study, config).optuna.n_trials == 7  # the latter is the agents'
+
+
+def test_another_study_in_the_same_directory_is_no_change(tmp_path: Path) -> None:
+    first = HeldProject(tmp_path, n_trials=8)
+    fill_study(first, 2)
+    config = first.config
+    fill_study(HeldProject(tmp_path, name="another", n_trials=20, trial_timeout=60), 2)
+    study = load_study(config)
+    assert settle_start(study, config) == (config, [])
+    assert read_changes(study) == []
 
 
 def test_running_agents_take_up_what_a_later_start_says(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import yaml
 
 from aimlhpo import open_study
 from aimlhpo.cli.main import main
+from aimlhpo.config.load import load_target
 from aimlhpo.results.best import ranking
 from aimlhpo.search.confirmation import find_confirmation
 from aimlhpo.storage.attributes import record_of
@@ -191,6 +192,26 @@ def test_a_training_that_failed_is_run_again_when_it_is_asked_for_again(tmp_path
     assert Counter(trial.state.name for trial in trainings(project)) == {"COMPLETE": 2, "FAIL": 1}
     seeds = [trial.system_attrs[CONFIRMED]["seed"] for trial in trainings(project)]
     assert (len(seeds), len(set(seeds))) == (3, 2)
+
+
+def test_what_is_changed_in_a_confirmation_holds_when_it_is_asked_for_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path, n_trials=2)
+    fill_study(project, 3)
+    confirm(project, "--top", "1", "--seeds", "1")
+    of = str(project.save_path / "confirm")
+    assert main(["change", of, "optuna:n_trials=5", "optuna:enqueue=[{x: 0.5}]", "optuna:trial_timeout=500"]) == 2
+    told = capsys.readouterr().err
+    assert "optuna: n_trials: cannot be changed: this study is a confirmation" in told
+    assert "optuna: enqueue: cannot be changed" in told
+    assert f"aimlhpo confirm {project.save_path}` with a larger --top or --seeds" in told
+    assert main(["change", of, "optuna:trial_timeout=500"]) == 0
+    confirm(project, "--top", "1", "--seeds", "2")
+    assert load_target(Path(of)).optuna.trial_timeout == 500
+    assert main(["change", of, "optuna:trial_timeout=500"]) == 3
+    assert main(["change", of, "optuna:trial_timeout=null"]) == 0
+    assert "optuna: trial_timeout 500 -> not set" in capsys.readouterr().out
 
 
 def test_what_the_objective_asks_for_by_itself_has_the_same_value_again(tmp_path: Path) -> None:

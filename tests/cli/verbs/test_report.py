@@ -60,6 +60,21 @@ def test_watch_keeps_the_page_fresh_until_the_study_ends(tmp_path: Path, capsys:
     assert "2 of 2" in report.read_text()
 
 
+def test_watch_ends_with_a_budget_that_was_made_smaller(tmp_path: Path) -> None:
+    project = Project(tmp_path, n_trials=9)
+    fill_study(project, 3)
+    report = project.save_path / "report.html"
+    codes: list[int] = []
+    watching = ["report", str(project.save_path), "--watch", "--every", "0.1"]
+    thread = threading.Thread(target=lambda: codes.append(main(watching)), daemon=True)
+    thread.start()
+    wait_until(report.exists, 60)
+    assert main(["change", str(project.save_path), "optuna:n_trials=3"]) == 0
+    thread.join(60)
+    assert codes == [0]
+    assert "3 of 3" in report.read_text()
+
+
 def test_a_missing_package_is_named_with_what_installs_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

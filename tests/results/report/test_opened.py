@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 import aimlhpo
+from aimlhpo.cli.main import main
 from aimlhpo.errors import ConfigError, StudyError
 from aimlhpo.storage.attributes import record_of
 from tests.results.report.studies import MARKUP, known_study
@@ -73,6 +74,15 @@ def test_it_stays_as_it_was_until_it_is_read_again(tmp_path: Path) -> None:
     assert len(study.trials) == 19
     study.refresh()
     assert len(study.trials) == 20
+
+
+def test_what_was_changed_counts_once_it_is_read_again(tmp_path: Path) -> None:
+    _, config = known_study(tmp_path)
+    study = aimlhpo.open_study(config.paths.save_path)
+    assert main(["change", str(config.paths.save_path), "optuna:n_trials=31"]) == 0
+    assert " of 31 trials done" not in study._repr_html_()
+    study.refresh()
+    assert " of 31 trials done" in study._repr_html_()
 
 
 def test_a_study_that_is_not_there_or_has_no_result_says_so(tmp_path: Path) -> None:
