@@ -24,6 +24,7 @@ from aimlhpo.launch.slurm.options import log_of_job
 from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, cluster_option, run_program, seconds_of_time_limit
 from aimlhpo.ledger.leases import Holder
 from aimlhpo.results.status import ENDED_JOB_STATES, RUNNING_JOB_STATES, JobStatus
+from aimlhpo.storage.locks import locked
 
 # Columns of fixed width: unlike separators, every SLURM has them. Those that users can fill come last.
 _COLUMNS = {
@@ -330,6 +331,11 @@ def cancel_jobs(paths: StudyPaths) -> LiveJobs:
 
     Returns the jobs that were there. Raises SubmissionError with SLURM's own words.
     """
+    with locked(paths.kept_jobs_lock):  # an agent that is just submitting jobs does so before they are listed
+        return _cancel_jobs(paths)
+
+
+def _cancel_jobs(paths: StudyPaths) -> LiveJobs:
     jobs = _query_live_jobs(paths)
     clusters = {array.array_id: array.cluster for array in recorded_arrays(paths)}
     wanted: defaultdict[str | None, set[str]] = defaultdict(set)
