@@ -373,28 +373,33 @@ class NodeKeeper:
         _prove(connection, self._key, first=False)
         connection.send(os.environ.get("SLURMD_NODENAME") or socket.gethostname())
         launcher = _Peer(connection)
-        with suppress(EOFError, OSError):
-            while True:
-                match launcher.receive():
-                    case _StartOnNode() as order:
-                        self._start(order, launcher)
-                    case _Data() as data:
-                        with suppress(OSError):  # it is dead, of which the launcher hears
-                            self._pipes[data.rank].send_bytes(data.content)
-                    case _Signal() as message:
-                        self._signal(message.number)
-        self._signal(signal.SIGKILL)
-        kill_descendants()
+        try:
+            with suppress(EOFError, OSError):
+                while True:
+                    self._take(launcher.receive(), launcher)
+        finally:
+            self._signal(signal.SIGKILL)
+            kill_descendants()
         os._exit(0)
+
+    def _take(self, message: object, launcher: _Peer) -> None:
+        match message:
+            case _StartOnNode() as order:
+                self._start(order, launcher)
+            case _Data() as data if data.rank in self._pipes:  # else it was not started, which the launcher knows
+                with suppress(OSError):  # it is dead, of which the launcher hears
+                    self._pipes[data.rank].send_bytes(data.content)
+            case _Signal(number):
+                self._signal(number)
 
     def _start(self, order: _StartOnNode, launcher: _Peer) -> None:
         try:
             given = {**without_process_group(os.environ), **order.nodes.variables, **_choose_gpus(order.nodes)}
-        except DeviceError as error:
+            port = order.port or free_port()
+        except (DeviceError, OSError) as error:  # fewer GPUs than the first node has, no port
             for rank in order.ranks:
                 launcher.send(_Ended(rank, str(error)))
             return
-        port = order.port or free_port()
         for rank in order.ranks:
             pipe, theirs = Pipe()
             environment = {**given, **rank_environment(rank, order.nodes.ranks, port, order.nodes)}

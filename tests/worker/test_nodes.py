@@ -36,17 +36,28 @@ HERE = ("env", "SLURMD_NODENAME=b")  # what starts a program "on node b"
 
 
 @contextmanager
-def second_rank(folder: Path, start: tuple[str, ...], hangs: bool = False) -> Iterator[RankHandle]:
-    (folder / "objective.py").write_text(OBJECTIVE)
-    nodes = NodeGroup(("a", "b"), ("127.0.0.1", "127.0.0.1"), 1, start, log=str(folder / "worker.log"))
+def second_rank(
+    folder: Path, start: tuple[str, ...], hangs: bool = False, objective: str = OBJECTIVE
+) -> Iterator[RankHandle]:
+    with ranks_of_node_b(folder, 1, start, hangs, objective) as (handle,):
+        yield handle
+
+
+@contextmanager
+def ranks_of_node_b(
+    folder: Path, count: int, start: tuple[str, ...] = HERE, hangs: bool = False, objective: str = OBJECTIVE
+) -> Iterator[list[RankHandle]]:
+    (folder / "objective.py").write_text(objective)
+    nodes = NodeGroup(("a", "b"), ("127.0.0.1", "127.0.0.1"), count, start, log=str(folder / "worker.log"))
     study = StudyInfo("s", ("minimize",), ("val_loss",))
     conf = {"here": str(folder), "hangs": hangs}
-    setup = Setup(str(folder / "objective.py"), conf, "cpu", study, ranks=2, nodes=nodes)
-    (handle,) = start_on_other_nodes(setup, [1])
+    setup = Setup(str(folder / "objective.py"), conf, "cpu", study, ranks=2 * count, nodes=nodes)
+    handles = start_on_other_nodes(setup, range(count, 2 * count))
     try:
-        yield handle
+        yield handles
     finally:
-        handle.connection.close()
+        for handle in handles:
+            handle.connection.close()
 
 
 def begin(handle: RankHandle, folder: Path, hangs: bool = False) -> None:
@@ -103,6 +114,15 @@ def test_what_cannot_be_started_is_told(tmp_path: Path, start: tuple[str, ...], 
     with second_rank(tmp_path, start) as rank:
         ended = rank.connection.recv()
     assert ended == RankEnded(f"the trial's processes cannot be started on b: {told}")
+
+
+def test_a_rank_that_cannot_be_started_leaves_the_others_of_its_node_alone(tmp_path: Path) -> None:
+    (tmp_path / "worker-rank-3.log").mkdir()  # where its output is to go
+    with ranks_of_node_b(tmp_path, 2) as (there, missing):
+        assert "was not started" in missing.connection.recv().cause
+        begin(there, tmp_path)
+        messages = iter(there.connection.recv, None)
+        assert "rank 2 of 4" in next(message.cause for message in messages if isinstance(message, RankEnded))
 
 
 def test_a_lost_node_is_told_before_its_ranks(tmp_path: Path) -> None:
