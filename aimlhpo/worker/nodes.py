@@ -120,6 +120,13 @@ class _Signal:
 
 
 @dataclass(frozen=True)
+class _Started:
+    """From the keeper of this node: it has started all processes of the order, but those that it has called ended."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class _Ended:
     """The process of a rank has ended; `code` is its exit code, or minus the signal, or None where it was not started
     or lives on without its pipe. `cause` says so in words."""
@@ -199,14 +206,18 @@ class NodeLauncher:
         if problem is not None:
             self._end(f"the trial's processes cannot be started on {', '.join(self._names)}: {problem}")
         if 0 not in self._pipes:
-            self._first.send(NodesJoined())
             # The other ranks on this node, which rank 0 has started itself, have nobody else to do this.
             beside = [self._nodes.log_of(rank) for rank in range(1, self._nodes.ranks_per_node)]
             _in_thread(_keep_short, beside, self._nodes.log_megabytes)
         for rank, pipe in self._pipes.items():
             _in_thread(self._pass_on, rank, pipe)
+        starting = set(self._peers)
         while True:
             match self._events.get():
+                case _Started(name):
+                    starting.discard(name)
+                    if not starting and self._left == self._pipes.keys() and 0 not in self._pipes:
+                        self._first.send(NodesJoined())  # else rank 0 has heard which rank is missing
                 case _Signal() as message:
                     for peer in self._peers.values():
                         peer.send(message)
@@ -310,8 +321,8 @@ class NodeLauncher:
                 match peer.receive():
                     case _Data() as data:
                         self._pipes[data.rank].send_bytes(data.content)
-                    case _Ended() as ended:
-                        self._events.put(ended)
+                    case _Ended() | _Started() as event:
+                        self._events.put(event)
         self._events.put(NodeLost(name))
 
     def _pass_on(self, rank: int, pipe: Connection) -> None:
@@ -371,7 +382,7 @@ class NodeKeeper:
         _watch_over(connected)
         connection = Connection(connected.detach())
         _prove(connection, self._key, first=False)
-        connection.send(os.environ.get("SLURMD_NODENAME") or socket.gethostname())
+        connection.send(_node_name())
         launcher = _Peer(connection)
         try:
             with suppress(EOFError, OSError):
@@ -386,6 +397,7 @@ class NodeKeeper:
         match message:
             case _StartOnNode() as order:
                 self._start(order, launcher)
+                launcher.send(_Started(_node_name()))
             case _Data() as data if data.rank in self._pipes:  # else it was not started, which the launcher knows
                 with suppress(OSError):  # it is dead, of which the launcher hears
                     self._pipes[data.rank].send_bytes(data.content)
@@ -415,7 +427,7 @@ class NodeKeeper:
                         start_new_session=True,
                     )
             except OSError as error:  # no memory, too many processes, a disk that is not there
-                launcher.send(_Ended(rank, f"its process was not started: {error}"))
+                launcher.send(_Ended(rank, f"its process was not started on node {_node_name()}: {error}"))
                 continue
             self._pipes[rank] = pipe
             _in_thread(self._follow, rank, launcher)
@@ -444,6 +456,11 @@ def cause_of_end(process: subprocess.Popen[bytes]) -> tuple[str, int | None]:
     ), code
 
 
+def _node_name() -> str:
+    """This node, as SLURM calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def _choose_gpus(nodes: NodeGroup) -> dict[str, str]:
     """The variables that name the trial's GPUs on this node. Raises DeviceError where the node has not as many."""
     if not nodes.gpus:
@@ -452,9 +469,8 @@ def _choose_gpus(nodes: NodeGroup) -> dict[str, str]:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["SLURM_STEP_GPUS"]
     here = visible_gpus()
     if len(here) <= max(nodes.gpus):
-        name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         raise DeviceError(
-            f"the job has only {len(here)} GPUs on node {name}, and its first node has more.\n"
+            f"the job has only {len(here)} GPUs on node {_node_name()}, and its first node has more.\n"
             "    Ask for as many on each node: batch: gpus-per-node, or gres."
         )
     names = ",".join(here[place] for place in nodes.gpus)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
 
 from aimlhpo.objective.messages import Assignment, NodeGroup, NodeLost, Setup, StudyInfo
-from aimlhpo.processes import children
+from aimlhpo.processes import children, module_command
 from aimlhpo.worker.devices import Slot, plan_slots, spread_over_nodes
 from aimlhpo.worker.rank_channels import Begin, NodesJoined, RankEnded
 from aimlhpo.worker.ranks import RankHandle, start_on_other_nodes
@@ -119,10 +121,26 @@ def test_what_cannot_be_started_is_told(tmp_path: Path, start: tuple[str, ...], 
 def test_a_rank_that_cannot_be_started_leaves_the_others_of_its_node_alone(tmp_path: Path) -> None:
     (tmp_path / "worker-rank-3.log").mkdir()  # where its output is to go
     with ranks_of_node_b(tmp_path, 2) as (there, missing):
-        assert "was not started" in missing.connection.recv().cause
+        assert missing.connection.recv().cause.startswith("its process was not started on node b: [Errno 21]")
         begin(there, tmp_path)
-        messages = iter(there.connection.recv, None)
-        assert "rank 2 of 4" in next(message.cause for message in messages if isinstance(message, RankEnded))
+        assert "rank 2 of 4" in there.connection.recv().cause  # and nobody has said that all have joined
+
+
+def test_a_worker_says_which_rank_on_another_node_cannot_be_started(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "worker-rank-1.log").mkdir()
+    (tmp_path / "objective.py").write_text(OBJECTIVE)
+    nodes = NodeGroup(("a", "b"), ("127.0.0.1", "127.0.0.1"), 1, HERE, log=str(tmp_path / "worker.log"))
+    study = StudyInfo("s", ("minimize",), ("val_loss",))
+    agent, worker = Pipe()
+    with agent, worker:
+        process = subprocess.Popen(
+            module_command("aimlhpo.worker", worker.fileno(), os.getpid(), 0), pass_fds=[worker.fileno()]
+        )
+        agent.send(Setup(str(tmp_path / "objective.py"), {}, "cpu", study, ranks=2, nodes=nodes))
+        assert process.wait(60) == 1
+    assert "rank 1: its process was not started on node b" in capfd.readouterr().out
 
 
 def test_a_lost_node_is_told_before_its_ranks(tmp_path: Path) -> None:
