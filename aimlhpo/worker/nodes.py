@@ -54,6 +54,7 @@ _HANDSHAKE_SECONDS = 20.0  # that whoever connects has to prove that it knows th
 _END_SECONDS = (
     3.0  # that a process has to end once it has closed its pipe, and the step once its connections are closed
 )
+_DRAIN_SECONDS = 1.0  # that what a process has sent has to come out of its pipe once it has ended
 _TRIM_SECONDS = 5.0  # between two looks at the length of the logs
 _LAST_LINES = 6
 # A node that has lost its power sends nothing: after these seconds of silence the kernel asks, and gives up soon after.
@@ -157,8 +158,10 @@ class _Peer:
                 self.send(_Data(rank, pipe.recv_bytes()))
 
 
-def _in_thread(target: Callable[..., None], *arguments: object) -> None:
-    threading.Thread(target=target, args=arguments, daemon=True).start()
+def _in_thread(target: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 def _prove(connection: Connection, key: bytes, *, first: bool) -> None:
@@ -370,6 +373,8 @@ class NodeKeeper:
         self._address, self._key = os.environ.pop(_ADDRESS), bytes.fromhex(os.environ.pop(_KEY))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._pipes: dict[int, Connection] = {}
+        self._told: set[int] = set()  # the ranks of whose end the launcher knows
+        self._telling = threading.Lock()
 
     def run(self) -> NoReturn:
         """Start what the launcher asks for, and pass messages on until it is gone."""
@@ -430,13 +435,28 @@ class NodeKeeper:
                 launcher.send(_Ended(rank, f"its process was not started on node {_node_name()}: {error}"))
                 continue
             self._pipes[rank] = pipe
-            _in_thread(self._follow, rank, launcher)
+            _in_thread(self._wait_for_end, rank, launcher, _in_thread(self._follow, rank, launcher))
         _in_thread(_keep_short, [order.nodes.log_of(rank) for rank in order.ranks if rank], order.nodes.log_megabytes)
 
     def _follow(self, rank: int, launcher: _Peer) -> None:
         """Pass on what the process sends, and how it has ended."""
         launcher.pass_on(rank, self._pipes[rank])
-        launcher.send(_Ended(rank, *cause_of_end(self._processes[rank])))
+        self._tell_end(rank, launcher)
+
+    def _wait_for_end(self, rank: int, launcher: _Peer, follower: threading.Thread) -> None:
+        """Tell of the process's end where its pipe does not: a process that the objective has forked holds it open."""
+        self._processes[rank].wait()
+        follower.join(_DRAIN_SECONDS)
+        while follower.is_alive() and self._pipes[rank].poll():
+            follower.join(_DRAIN_SECONDS)
+        self._tell_end(rank, launcher)
+
+    def _tell_end(self, rank: int, launcher: _Peer) -> None:
+        ended = _Ended(rank, *cause_of_end(self._processes[rank]))
+        with self._telling:
+            if rank not in self._told:
+                self._told.add(rank)
+                launcher.send(ended)
 
     def _signal(self, number: int) -> None:
         for process in self._processes.values():

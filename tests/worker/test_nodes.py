@@ -34,6 +34,19 @@ class Objective(BaseObjective):
         names = [name for name in os.environ if name.startswith("AIMLHPO_LAUNCHER")]
         raise ValueError(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} knows {names}")
 """
+DIES_BESIDE_A_CHILD = """
+import os, time
+from pathlib import Path
+from aimlhpo import BaseObjective
+
+class Objective(BaseObjective):
+    def train(self, trial, conf):
+        if os.fork() == 0:
+            while not Path(conf["here"], "over").exists():
+                time.sleep(0.1)
+            os._exit(0)
+        os.kill(os.getpid(), 9)
+"""
 HERE = ("env", "SLURMD_NODENAME=b")  # what starts a program "on node b"
 
 
@@ -157,6 +170,16 @@ def test_a_lost_node_is_told_before_its_ranks(tmp_path: Path) -> None:
         assert rank.connection.recv() == NodeLost("b")
         assert rank.connection.recv() == RankEnded("node b was lost")
     wait_until(lambda: not Path(f"/proc/{trains}").exists(), "the rank's end")
+
+
+def test_the_death_of_a_rank_whose_child_lives_on_is_told(tmp_path: Path) -> None:
+    with second_rank(tmp_path, HERE, objective=DIES_BESIDE_A_CHILD) as rank:
+        assert rank.connection.recv() == NodesJoined()
+        begin(rank, tmp_path)
+        told = rank.connection.poll(60)
+        (tmp_path / "over").touch()
+        assert told
+        assert rank.connection.recv() == RankEnded("its process was killed by signal 9")
 
 
 def test_ranks_are_told_to_end_and_end_with_rank_0(tmp_path: Path) -> None:
