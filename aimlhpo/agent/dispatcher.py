@@ -324,8 +324,9 @@ class TrialDispatcher:
         """The slot's trial has ended by itself, or with its worker."""
         if outcome.state == FAIL or outcome.told_to_end or outcome.ended_at > self._pool.told_to_end_at:
             # What ends because it was told to is not a result, whatever it returned: stopping gives the trial back.
-            # SLURM signals a job's processes one by one, and workers may be hit before the agent.
-            delay = _SIGNAL_DELAY if self._holder.job is not None or outcome.told_to_end else 0.0
+            # SLURM signals a job's processes one by one, node by node, and workers may be hit before the agent.
+            signalled = self._holder.job is not None or outcome.told_to_end
+            delay = (_SIGNAL_DELAY_OF_NODES if slot.slot.nodes else _SIGNAL_DELAY) if signalled else 0.0
             if self._stop.requested or wait([self._trap.fileno()], timeout=delay):
                 return
         running = slot.clear()
