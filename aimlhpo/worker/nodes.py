@@ -265,6 +265,8 @@ class NodeLauncher:
                     waiting.append(event)
                 case NodeLost():
                     return f"node {event.name} was lost while the processes were started{self._last_words()}"
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # closing it alone would not wake the thread that accepts
         listener.close()
         for name, peer in self._peers.items():
             ranks = tuple(rank for rank in self._pipes if self._nodes.names[self._nodes.node_of(rank)] == name)

@@ -112,6 +112,7 @@ def test_who_does_not_know_the_secret_is_kept_out(tmp_path: Path) -> None:
         strangers[0].sendall(b"\0\0\0\5hello" * 100)
         (tmp_path / "go").touch()
         assert rank.connection.recv() == NodesJoined()
+        assert not listening_ports() - before  # all are there
         begin(rank, tmp_path)
         assert "rank 1 of 2" in rank.connection.recv().cause
     for stranger in strangers:
