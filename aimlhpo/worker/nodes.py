@@ -375,6 +375,7 @@ class NodeKeeper:
         self._address, self._key = os.environ.pop(_ADDRESS), bytes.fromhex(os.environ.pop(_KEY))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._pipes: dict[int, Connection] = {}
+        self._inboxes: dict[int, SimpleQueue[bytes]] = {}  # what is still to be written to each of the pipes
         self._told: set[int] = set()  # the ranks of whose end the launcher knows
         self._telling = threading.Lock()
 
@@ -405,9 +406,8 @@ class NodeKeeper:
             case _StartOnNode() as order:
                 self._start(order, launcher)
                 launcher.send(_Started(_node_name()))
-            case _Data() as data if data.rank in self._pipes:  # else it was not started, which the launcher knows
-                with suppress(OSError):  # it is dead, of which the launcher hears
-                    self._pipes[data.rank].send_bytes(data.content)
+            case _Data(rank, content) if rank in self._inboxes:  # else it was not started, which the launcher knows
+                self._inboxes[rank].put(content)
             case _Signal(number):
                 self._signal(number)
 
@@ -436,9 +436,16 @@ class NodeKeeper:
             except OSError as error:  # no memory, too many processes, a disk that is not there
                 launcher.send(_Ended(rank, f"its process was not started on node {_node_name()}: {error}"))
                 continue
-            self._pipes[rank] = pipe
+            self._pipes[rank], self._inboxes[rank] = pipe, SimpleQueue()
+            _in_thread(self._deliver, rank)
             _in_thread(self._wait_for_end, rank, launcher, _in_thread(self._follow, rank, launcher))
         _in_thread(_keep_short, [order.nodes.log_of(rank) for rank in order.ranks if rank], order.nodes.log_megabytes)
+
+    def _deliver(self, rank: int) -> None:
+        """Pass on what is meant for the process; one that reads nothing keeps no other from its messages."""
+        with suppress(OSError):  # it is dead, of which the launcher hears
+            while True:
+                self._pipes[rank].send_bytes(self._inboxes[rank].get())
 
     def _follow(self, rank: int, launcher: _Peer) -> None:
         """Pass on what the process sends, and how it has ended."""

@@ -140,6 +140,19 @@ def test_a_rank_that_cannot_be_started_leaves_the_others_of_its_node_alone(tmp_p
         assert "rank 2 of 4" in there.connection.recv().cause  # and nobody has said that all have joined
 
 
+def test_a_rank_that_reads_nothing_keeps_no_other_from_its_messages(tmp_path: Path) -> None:
+    with ranks_of_node_b(tmp_path, 2, hangs=True) as (stopped, other):
+        assert stopped.connection.recv() == NodesJoined()
+        begin(stopped, tmp_path, hangs=True)
+        wait_until(lambda: bool(pid_of(tmp_path)), "the first rank to train")
+        os.kill(pid_of(tmp_path), signal.SIGSTOP)
+        for _ in range(8):
+            stopped.connection.send_bytes(bytes(1 << 18))  # more than a pipe holds
+        begin(other, tmp_path)
+        assert other.connection.poll(60)
+        assert "rank 3 of 4" in other.connection.recv().cause
+
+
 def test_a_worker_says_which_rank_on_another_node_cannot_be_started(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
