@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections import deque
 from contextlib import suppress
@@ -60,6 +61,7 @@ TIMEOUT = "timeout"
 STATES = {COMPLETE: "COMPLETE", PRUNED: "PRUNED", PAUSED: "WAITING", FAIL: "FAIL"}
 """How a trial ended, as workers say it, and the name of Optuna's state for that."""
 
+_OF_RANK = re.compile(r"^rank \d+: ")  # ahead of the cause where another rank than the worker has failed the trial
 _RETRY_INTERVAL = 1.0  # seconds until a slot claims again when all that is left is running elsewhere
 _SHARE_INTERVAL = 2.0  # seconds between two looks at whether others could run what was claimed ahead
 _DEATH_INTERVAL = 0.5  # seconds between two looks for workers that died unheard
@@ -324,17 +326,19 @@ class TrialDispatcher:
         """The slot's trial has ended by itself, or with its worker."""
         if outcome.state == FAIL or outcome.told_to_end or outcome.ended_at > self._pool.told_to_end_at:
             # What ends because it was told to is not a result, whatever it returned: stopping gives the trial back.
-            # SLURM signals a job's processes one by one, and workers may be hit before the agent.
-            delay = _SIGNAL_DELAY if self._holder.job is not None or outcome.told_to_end else 0.0
+            # SLURM signals a job's processes one by one, node by node, and workers may be hit before the agent.
+            signalled = self._holder.job is not None or outcome.told_to_end
+            delay = (_SIGNAL_DELAY_OF_NODES if slot.slot.nodes else _SIGNAL_DELAY) if signalled else 0.0
             if self._stop.requested or wait([self._trap.fileno()], timeout=delay):
                 return
         running = slot.clear()
         if running is None:
             return
-        if outcome.ends_worker or outcome.cause == OUT_OF_MEMORY:
+        out_of_memory = _cause_in_rank(outcome) == OUT_OF_MEMORY
+        if outcome.ends_worker or out_of_memory:
             # Only the end of the process gives all of a GPU's memory back for certain.
             slot.replace_worker()
-        if outcome.cause == OUT_OF_MEMORY:
+        if out_of_memory:
             wanted = self._options.on_oom == "retry_alone" and not running.alone and not self._stop.requested
             if wanted and self._pool.neighbours(slot):
                 slot.retry_alone = running.prepared
@@ -396,7 +400,7 @@ class TrialDispatcher:
             self._checked_checkpoint = True
         if constraints:
             record[CONSTRAINTS] = constraints
-        if outcome.state == FAIL and self._needs_too_much(slot, running, outcome.cause or ""):
+        if outcome.state == FAIL and self._needs_too_much(slot, running, _cause_in_rank(outcome)):
             record[INFEASIBLE] = True
         return Result(
             agent=self._holder.agent,
@@ -429,3 +433,8 @@ class TrialDispatcher:
                 self._storage.release(slot.retry_alone.claim, cause)
             slot.state = WorkerState.RETIRED
         self.give_back_ready()
+
+
+def _cause_in_rank(outcome: Outcome) -> str:
+    """Why a trial has failed, without the number of the rank that has failed it."""
+    return _OF_RANK.sub("", outcome.cause or "", count=1)

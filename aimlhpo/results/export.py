@@ -26,7 +26,20 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo import __version__
-from aimlhpo.config.command import CHECKPOINT_DIR, CONFIG, CONFIG_JSON, PYTHON, TRIAL, arguments, command_spec
+from aimlhpo.config.command import (
+    CHECKPOINT_DIR,
+    CONFIG,
+    CONFIG_JSON,
+    MASTER_ADDR,
+    MASTER_PORT,
+    NNODES,
+    NODE_RANK,
+    PYTHON,
+    TRIAL,
+    arguments,
+    command_spec,
+    placeholders,
+)
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import ConfigError, Problem, show_number
 from aimlhpo.objective.messages import CommandSpec
@@ -44,6 +57,7 @@ if TYPE_CHECKING:
 _OF_THIS_MACHINE = ("storage", "save_path", "objective", "command", "working_directory", "environment",
                     "warm_start_from", "reload")  # fmt: skip
 """Keys of the `optuna` section that mean nothing elsewhere, or are none of its business."""
+_ONE_NODE = {NNODES: "1", NODE_RANK: "0", MASTER_ADDR: "127.0.0.1", MASTER_PORT: "29500"}
 _VARIABLE = re.compile(r"(\$\{[A-Za-z_][A-Za-z0-9_]*\})")
 _RUNNER = '''\
 """Trains the configuration of {title} again: python {name}"""
@@ -102,7 +116,11 @@ def export_trial(study: optuna.Study, config: Config, directory: Path, number: i
         texts["run.sh"], command = _script(study, trial, config, spec, title), "sh run.sh"
         if spec.variables:
             notes.append(f"run.sh sets {', '.join(spec.variables)}, as `environment` does in the study")
-        if any(f"{{{CONFIG_JSON}}}" in word for word in spec.words):
+        used = {name for word in spec.words for name in placeholders(word)}
+        if of_nodes := [name for name in _ONE_NODE if name in used]:
+            given = ", ".join(f"{{{name}}} is {_ONE_NODE[name]}" for name in of_nodes)
+            notes.append(f"run.sh trains on this machine alone: {given}")
+        if CONFIG_JSON in used:
             texts["config.json"] = _json(_model(trial, config))
     names = sorted([*texts, *(file.relative_to(root).as_posix() for file in copied)])
     texts["README.md"] = _readme(study, trial, config, title, command, names, notes, provenance)
@@ -228,7 +246,7 @@ def _script(study: optuna.Study, trial: FrozenTrial, config: Config, spec: Comma
     named = {parameter.key: parameter.name for parameter in config.space.parameters}
     places = {
         CONFIG: "model.yml", CONFIG_JSON: "config.json", CHECKPOINT_DIR: "checkpoint", PYTHON: "python",
-        TRIAL: trial.number,
+        TRIAL: trial.number, **_ONE_NODE,
     }  # fmt: skip
 
     def lookup(name: str) -> Any:
@@ -293,7 +311,8 @@ def _readme(
         changed = ", ".join(record.updates)
         lines += ["", f"model.yml is the configuration that train() is given; it then changes in it: {changed}."]
     if record.device and "," in record.device:
-        lines += ["", f"The trial trained on several GPUs ({record.device}); here it trains on one."]
+        kind = "GPUs" if record.device.startswith("gpu") else "processes or nodes"
+        lines += ["", f"The trial trained with several {kind} ({record.device}); here it trains with one."]
     lines += ["", "Files:", "", *(f"- `{name}`" for name in files)]
     lines += ["", "Not here: data, modules that are not imported from beside the objective, and what they read."]
     lines += [f"Note: {note}." for note in notes]

@@ -76,8 +76,10 @@ class CommandObjective(BaseObjective):
             )
         named = {name for word in spec.words for name in placeholders(word)}
         self._once_per_node = bool(named & set(OF_NODES))
-        self._others = children()  # the trial's other ranks, which are none of the program's processes
+        if os.environ.get("RANK", "0") != "0":
+            adopt_orphans()  # else the guard would become a child of rank 0, which kills what its program leaves behind
         self._guarded = start_guard()
+        self._others = children()  # other ranks of the trial and that guard, which are none of the program's processes
         adopt_orphans()
 
     def train(self, trial: Any, conf: dict[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ _HANDSHAKE_SECONDS = 20.0  # that whoever connects has to prove that it knows th
 _END_SECONDS = (
     3.0  # that a process has to end once it has closed its pipe, and the step once its connections are closed
 )
+_DRAIN_SECONDS = 1.0  # that what a process has sent has to come out of its pipe once it has ended
 _TRIM_SECONDS = 5.0  # between two looks at the length of the logs
 _LAST_LINES = 6
 # A node that has lost its power sends nothing: after these seconds of silence the kernel asks, and gives up soon after.
@@ -120,6 +121,13 @@ class _Signal:
 
 
 @dataclass(frozen=True)
+class _Started:
+    """From the keeper of this node: it has started all processes of the order, but those that it has called ended."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class _Ended:
     """The process of a rank has ended; `code` is its exit code, or minus the signal, or None where it was not started
     or lives on without its pipe. `cause` says so in words."""
@@ -150,8 +158,10 @@ class _Peer:
                 self.send(_Data(rank, pipe.recv_bytes()))
 
 
-def _in_thread(target: Callable[..., None], *arguments: object) -> None:
-    threading.Thread(target=target, args=arguments, daemon=True).start()
+def _in_thread(target: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 def _prove(connection: Connection, key: bytes, *, first: bool) -> None:
@@ -199,14 +209,18 @@ class NodeLauncher:
         if problem is not None:
             self._end(f"the trial's processes cannot be started on {', '.join(self._names)}: {problem}")
         if 0 not in self._pipes:
-            self._first.send(NodesJoined())
             # The other ranks on this node, which rank 0 has started itself, have nobody else to do this.
             beside = [self._nodes.log_of(rank) for rank in range(1, self._nodes.ranks_per_node)]
             _in_thread(_keep_short, beside, self._nodes.log_megabytes)
         for rank, pipe in self._pipes.items():
             _in_thread(self._pass_on, rank, pipe)
+        starting = set(self._peers)
         while True:
             match self._events.get():
+                case _Started(name):
+                    starting.discard(name)
+                    if not starting and self._left == self._pipes.keys() and 0 not in self._pipes:
+                        self._first.send(NodesJoined())  # else rank 0 has heard which rank is missing
                 case _Signal() as message:
                     for peer in self._peers.values():
                         peer.send(message)
@@ -251,6 +265,8 @@ class NodeLauncher:
                     waiting.append(event)
                 case NodeLost():
                     return f"node {event.name} was lost while the processes were started{self._last_words()}"
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # closing it alone would not wake the thread that accepts
         listener.close()
         for name, peer in self._peers.items():
             ranks = tuple(rank for rank in self._pipes if self._nodes.names[self._nodes.node_of(rank)] == name)
@@ -310,8 +326,8 @@ class NodeLauncher:
                 match peer.receive():
                     case _Data() as data:
                         self._pipes[data.rank].send_bytes(data.content)
-                    case _Ended() as ended:
-                        self._events.put(ended)
+                    case _Ended() | _Started() as event:
+                        self._events.put(event)
         self._events.put(NodeLost(name))
 
     def _pass_on(self, rank: int, pipe: Connection) -> None:
@@ -359,6 +375,9 @@ class NodeKeeper:
         self._address, self._key = os.environ.pop(_ADDRESS), bytes.fromhex(os.environ.pop(_KEY))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._pipes: dict[int, Connection] = {}
+        self._inboxes: dict[int, SimpleQueue[bytes]] = {}  # what is still to be written to each of the pipes
+        self._told: set[int] = set()  # the ranks of whose end the launcher knows
+        self._telling = threading.Lock()
 
     def run(self) -> NoReturn:
         """Start what the launcher asks for, and pass messages on until it is gone."""
@@ -371,30 +390,35 @@ class NodeKeeper:
         _watch_over(connected)
         connection = Connection(connected.detach())
         _prove(connection, self._key, first=False)
-        connection.send(os.environ.get("SLURMD_NODENAME") or socket.gethostname())
+        connection.send(_node_name())
         launcher = _Peer(connection)
-        with suppress(EOFError, OSError):
-            while True:
-                match launcher.receive():
-                    case _StartOnNode() as order:
-                        self._start(order, launcher)
-                    case _Data() as data:
-                        with suppress(OSError):  # it is dead, of which the launcher hears
-                            self._pipes[data.rank].send_bytes(data.content)
-                    case _Signal() as message:
-                        self._signal(message.number)
-        self._signal(signal.SIGKILL)
-        kill_descendants()
+        try:
+            with suppress(EOFError, OSError):
+                while True:
+                    self._take(launcher.receive(), launcher)
+        finally:
+            self._signal(signal.SIGKILL)
+            kill_descendants()
         os._exit(0)
+
+    def _take(self, message: object, launcher: _Peer) -> None:
+        match message:
+            case _StartOnNode() as order:
+                self._start(order, launcher)
+                launcher.send(_Started(_node_name()))
+            case _Data(rank, content) if rank in self._inboxes:  # else it was not started, which the launcher knows
+                self._inboxes[rank].put(content)
+            case _Signal(number):
+                self._signal(number)
 
     def _start(self, order: _StartOnNode, launcher: _Peer) -> None:
         try:
             given = {**without_process_group(os.environ), **order.nodes.variables, **_choose_gpus(order.nodes)}
-        except DeviceError as error:
+            port = order.port or free_port()
+        except (DeviceError, OSError) as error:  # fewer GPUs than the first node has, no port
             for rank in order.ranks:
                 launcher.send(_Ended(rank, str(error)))
             return
-        port = order.port or free_port()
         for rank in order.ranks:
             pipe, theirs = Pipe()
             environment = {**given, **rank_environment(rank, order.nodes.ranks, port, order.nodes)}
@@ -410,16 +434,38 @@ class NodeKeeper:
                         start_new_session=True,
                     )
             except OSError as error:  # no memory, too many processes, a disk that is not there
-                launcher.send(_Ended(rank, f"its process was not started: {error}"))
+                launcher.send(_Ended(rank, f"its process was not started on node {_node_name()}: {error}"))
                 continue
-            self._pipes[rank] = pipe
-            _in_thread(self._follow, rank, launcher)
+            self._pipes[rank], self._inboxes[rank] = pipe, SimpleQueue()
+            _in_thread(self._deliver, rank)
+            _in_thread(self._wait_for_end, rank, launcher, _in_thread(self._follow, rank, launcher))
         _in_thread(_keep_short, [order.nodes.log_of(rank) for rank in order.ranks if rank], order.nodes.log_megabytes)
+
+    def _deliver(self, rank: int) -> None:
+        """Pass on what is meant for the process; one that reads nothing keeps no other from its messages."""
+        with suppress(OSError):  # it is dead, of which the launcher hears
+            while True:
+                self._pipes[rank].send_bytes(self._inboxes[rank].get())
 
     def _follow(self, rank: int, launcher: _Peer) -> None:
         """Pass on what the process sends, and how it has ended."""
         launcher.pass_on(rank, self._pipes[rank])
-        launcher.send(_Ended(rank, *cause_of_end(self._processes[rank])))
+        self._tell_end(rank, launcher)
+
+    def _wait_for_end(self, rank: int, launcher: _Peer, follower: threading.Thread) -> None:
+        """Tell of the process's end where its pipe does not: a process that the objective has forked holds it open."""
+        self._processes[rank].wait()
+        follower.join(_DRAIN_SECONDS)
+        while follower.is_alive() and self._pipes[rank].poll():
+            follower.join(_DRAIN_SECONDS)
+        self._tell_end(rank, launcher)
+
+    def _tell_end(self, rank: int, launcher: _Peer) -> None:
+        ended = _Ended(rank, *cause_of_end(self._processes[rank]))
+        with self._telling:
+            if rank not in self._told:
+                self._told.add(rank)
+                launcher.send(ended)
 
     def _signal(self, number: int) -> None:
         for process in self._processes.values():
@@ -439,6 +485,11 @@ def cause_of_end(process: subprocess.Popen[bytes]) -> tuple[str, int | None]:
     ), code
 
 
+def _node_name() -> str:
+    """This node, as SLURM calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def _choose_gpus(nodes: NodeGroup) -> dict[str, str]:
     """The variables that name the trial's GPUs on this node. Raises DeviceError where the node has not as many."""
     if not nodes.gpus:
@@ -447,9 +498,8 @@ def _choose_gpus(nodes: NodeGroup) -> dict[str, str]:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["SLURM_STEP_GPUS"]
     here = visible_gpus()
     if len(here) <= max(nodes.gpus):
-        name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         raise DeviceError(
-            f"the job has only {len(here)} GPUs on node {name}, and its first node has more.\n"
+            f"the job has only {len(here)} GPUs on node {_node_name()}, and its first node has more.\n"
             "    Ask for as many on each node: batch: gpus-per-node, or gres."
         )
     names = ",".join(here[place] for place in nodes.gpus)

@@ -1,8 +1,9 @@
 """A process that ends whatever a worker's programs have started when the worker is gone, however it ended.
 
 A killed worker cannot clean up, and a program's children may be in sessions of their own, where no signal to the
-worker's process group reaches them. The guard is outside of the worker's group and descendants. It waits for the
-worker's end, then kills every process that has the worker's token in its environment.
+worker's process group reaches them. The guard is outside of the worker's group, and outside of its
+descendants unless the worker adopts orphans before. It waits for the worker's end, then kills every process that has
+the worker's token in its environment.
 
 It runs as `python process_guard.py DESCRIPTOR TOKEN`, with the standard library alone.
 """
@@ -47,7 +48,7 @@ def start_guard() -> dict[str, str]:
 def guard(descriptor: int, token: str) -> None:
     """The guard's own program: `descriptor` can be read when the worker is gone."""
     if os.fork():
-        os._exit(0)  # the guard is an orphan: no child of the worker, which ends all of those
+        os._exit(0)  # the guard is an orphan: no child of a worker that does not adopt it
     with suppress(OSError):
         os.read(descriptor, 1)
     entry = f"{WORKER_VARIABLE}={token}".encode()

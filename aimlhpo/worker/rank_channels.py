@@ -46,7 +46,7 @@ class RankEnded:
 
 @dataclass(frozen=True)
 class NodesJoined:
-    """To rank 0: the processes of the ranks on other nodes are being started."""
+    """To rank 0: the processes of all ranks on other nodes have been started."""
 
 
 @dataclass(frozen=True)

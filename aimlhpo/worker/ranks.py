@@ -124,10 +124,12 @@ class RankGroup:
     def _hear_end(self, rank: int, ended: RankEnded) -> None:
         if self._number is not None or ended.cause is None:
             self._note(rank, ended)
-        elif self._joined:
-            os._exit(1)  # it has died between two trials: the agent starts another worker
+        elif self._joined:  # it has died between two trials: the agent starts another worker
+            with suppress(OSError, ValueError):  # where that can be written
+                print(f"rank {rank}: {ended.cause}", flush=True)
+            os._exit(1)
         else:
-            self._problem = self._problem or ended.cause
+            self._problem = self._problem or f"rank {rank}: {ended.cause}"
             self._change.notify_all()
 
     def _note(self, rank: int, ended: RankEnded) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.project import Project
 
 FAILS_TWICE = """
@@ -123,3 +125,24 @@ def test_out_of_memory_can_be_tried_again_with_the_gpu_to_itself(tmp_path: Path)
     made = run_short_of_memory(tmp_path, "retry_alone")
     assert made.states() == {"COMPLETE": 4}
     assert made.records()[0]["metrics"]["beside"] == 0
+
+
+OUT_OF_MEMORY_IN_ANOTHER_RANK = """
+    import os
+    from aimlhpo import BaseObjective
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            if (trial.number, os.environ["RANK"]) == (0, "1"):
+                raise MemoryError
+            return {"val_loss": 1.0}
+"""
+
+
+@pytest.mark.parametrize(("policy", "state"), [("learn", "FAIL"), ("prune", "PRUNED")])
+def test_out_of_memory_in_another_rank_counts_as_it_does_in_the_worker(tmp_path: Path, policy: str, state: str) -> None:
+    made = project(tmp_path, OUT_OF_MEMORY_IN_ANOTHER_RANK, n_trials=1, on_oom=policy, slurm={"gpus_per_worker": 2})
+    made.run("--local", "1")
+    assert made.states()[state] == 1
+    assert made.records()[0]["cause"] == "rank 1: out of memory"
+    assert made.records()[0].get("infeasible", False) is (policy == "learn")

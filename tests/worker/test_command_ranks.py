@@ -9,7 +9,7 @@ from tests.command_project import CommandProject
 from tests.waiting import wait_until
 
 NOTING = """
-    import json, os, sys, time
+    import json, os, subprocess, sys, time
     from pathlib import Path
 
     rank = os.environ.get("RANK")
@@ -18,6 +18,14 @@ NOTING = """
     told = {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK")}
     number = os.environ["AIMLHPO_TRIAL"]
     Path(f"{number}-{rank}").write_text(json.dumps([os.getpid(), told, sys.argv[1:]]))
+    if number == "1" and "--kills-its-worker" in sys.argv:
+        if rank == "1":
+            child = subprocess.Popen(["sleep", "100"], start_new_session=True)
+            Path("child").write_text(str(child.pid))
+            time.sleep(600)
+        while not Path("child").exists():
+            time.sleep(0.02)
+        os.kill(os.getppid(), 9)
     if rank == "1" and "--fails" in sys.argv:
         sys.exit(3)
     if rank in (None, "0"):
@@ -73,6 +81,14 @@ def test_the_other_programs_of_a_pruned_trial_are_stopped(tmp_path: Path) -> Non
     assert made.states() == {"PRUNED": 1}
     assert made.records()[0]["seconds"] < 20
     wait_until(lambda: not programs_in(tmp_path), "the programs to end")
+
+
+def test_what_a_program_of_another_process_has_started_ends_with_a_killed_worker(tmp_path: Path) -> None:
+    made = make(tmp_path, "--kills-its-worker", n_trials=2, max_consecutive_failures=1)
+    made.run("--local", "1", expect=4)
+    assert made.states() == {"COMPLETE": 1, "FAIL": 1}
+    assert (tmp_path / "child").exists()
+    wait_until(lambda: not programs_in(tmp_path), "what was started to end", 50)
 
 
 def programs_in(folder: Path) -> list[Path]:

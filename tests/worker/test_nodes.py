@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
 
 from aimlhpo.objective.messages import Assignment, NodeGroup, NodeLost, Setup, StudyInfo
-from aimlhpo.processes import children
+from aimlhpo.processes import children, module_command
 from aimlhpo.worker.devices import Slot, plan_slots, spread_over_nodes
 from aimlhpo.worker.rank_channels import Begin, NodesJoined, RankEnded
 from aimlhpo.worker.ranks import RankHandle, start_on_other_nodes
@@ -32,21 +34,45 @@ class Objective(BaseObjective):
         names = [name for name in os.environ if name.startswith("AIMLHPO_LAUNCHER")]
         raise ValueError(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} knows {names}")
 """
+DIES_BESIDE_A_CHILD = """
+import os, time
+from pathlib import Path
+from aimlhpo import BaseObjective
+
+class Objective(BaseObjective):
+    def train(self, trial, conf):
+        if os.fork() == 0:
+            while not Path(conf["here"], "over").exists():
+                time.sleep(0.1)
+            os._exit(0)
+        os.kill(os.getpid(), 9)
+"""
 HERE = ("env", "SLURMD_NODENAME=b")  # what starts a program "on node b"
 
 
 @contextmanager
-def second_rank(folder: Path, start: tuple[str, ...], hangs: bool = False) -> Iterator[RankHandle]:
-    (folder / "objective.py").write_text(OBJECTIVE)
-    nodes = NodeGroup(("a", "b"), ("127.0.0.1", "127.0.0.1"), 1, start, log=str(folder / "worker.log"))
+def second_rank(
+    folder: Path, start: tuple[str, ...], hangs: bool = False, objective: str = OBJECTIVE
+) -> Iterator[RankHandle]:
+    with ranks_of_node_b(folder, 1, start, hangs, objective) as (handle,):
+        yield handle
+
+
+@contextmanager
+def ranks_of_node_b(
+    folder: Path, count: int, start: tuple[str, ...] = HERE, hangs: bool = False, objective: str = OBJECTIVE
+) -> Iterator[list[RankHandle]]:
+    (folder / "objective.py").write_text(objective)
+    nodes = NodeGroup(("a", "b"), ("127.0.0.1", "127.0.0.1"), count, start, log=str(folder / "worker.log"))
     study = StudyInfo("s", ("minimize",), ("val_loss",))
     conf = {"here": str(folder), "hangs": hangs}
-    setup = Setup(str(folder / "objective.py"), conf, "cpu", study, ranks=2, nodes=nodes)
-    (handle,) = start_on_other_nodes(setup, [1])
+    setup = Setup(str(folder / "objective.py"), conf, "cpu", study, ranks=2 * count, nodes=nodes)
+    handles = start_on_other_nodes(setup, range(count, 2 * count))
     try:
-        yield handle
+        yield handles
     finally:
-        handle.connection.close()
+        for handle in handles:
+            handle.connection.close()
 
 
 def begin(handle: RankHandle, folder: Path, hangs: bool = False) -> None:
@@ -86,6 +112,7 @@ def test_who_does_not_know_the_secret_is_kept_out(tmp_path: Path) -> None:
         strangers[0].sendall(b"\0\0\0\5hello" * 100)
         (tmp_path / "go").touch()
         assert rank.connection.recv() == NodesJoined()
+        assert not listening_ports() - before  # all are there
         begin(rank, tmp_path)
         assert "rank 1 of 2" in rank.connection.recv().cause
     for stranger in strangers:
@@ -105,6 +132,44 @@ def test_what_cannot_be_started_is_told(tmp_path: Path, start: tuple[str, ...], 
     assert ended == RankEnded(f"the trial's processes cannot be started on b: {told}")
 
 
+def test_a_rank_that_cannot_be_started_leaves_the_others_of_its_node_alone(tmp_path: Path) -> None:
+    (tmp_path / "worker-rank-3.log").mkdir()  # where its output is to go
+    with ranks_of_node_b(tmp_path, 2) as (there, missing):
+        assert missing.connection.recv().cause.startswith("its process was not started on node b: [Errno 21]")
+        begin(there, tmp_path)
+        assert "rank 2 of 4" in there.connection.recv().cause  # and nobody has said that all have joined
+
+
+def test_a_rank_that_reads_nothing_keeps_no_other_from_its_messages(tmp_path: Path) -> None:
+    with ranks_of_node_b(tmp_path, 2, hangs=True) as (stopped, other):
+        assert stopped.connection.recv() == NodesJoined()
+        begin(stopped, tmp_path, hangs=True)
+        wait_until(lambda: bool(pid_of(tmp_path)), "the first rank to train")
+        os.kill(pid_of(tmp_path), signal.SIGSTOP)
+        for _ in range(8):
+            stopped.connection.send_bytes(bytes(1 << 18))  # more than a pipe holds
+        begin(other, tmp_path)
+        assert other.connection.poll(60)
+        assert "rank 3 of 4" in other.connection.recv().cause
+
+
+def test_a_worker_says_which_rank_on_another_node_cannot_be_started(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "worker-rank-1.log").mkdir()
+    (tmp_path / "objective.py").write_text(OBJECTIVE)
+    nodes = NodeGroup(("a", "b"), ("127.0.0.1", "127.0.0.1"), 1, HERE, log=str(tmp_path / "worker.log"))
+    study = StudyInfo("s", ("minimize",), ("val_loss",))
+    agent, worker = Pipe()
+    with agent, worker:
+        process = subprocess.Popen(
+            module_command("aimlhpo.worker", worker.fileno(), os.getpid(), 0), pass_fds=[worker.fileno()]
+        )
+        agent.send(Setup(str(tmp_path / "objective.py"), {}, "cpu", study, ranks=2, nodes=nodes))
+        assert process.wait(60) == 1
+    assert "rank 1: its process was not started on node b" in capfd.readouterr().out
+
+
 def test_a_lost_node_is_told_before_its_ranks(tmp_path: Path) -> None:
     with second_rank(tmp_path, HERE, hangs=True) as rank:
         assert rank.connection.recv() == NodesJoined()
@@ -119,6 +184,16 @@ def test_a_lost_node_is_told_before_its_ranks(tmp_path: Path) -> None:
         assert rank.connection.recv() == NodeLost("b")
         assert rank.connection.recv() == RankEnded("node b was lost")
     wait_until(lambda: not Path(f"/proc/{trains}").exists(), "the rank's end")
+
+
+def test_the_death_of_a_rank_whose_child_lives_on_is_told(tmp_path: Path) -> None:
+    with second_rank(tmp_path, HERE, objective=DIES_BESIDE_A_CHILD) as rank:
+        assert rank.connection.recv() == NodesJoined()
+        begin(rank, tmp_path)
+        told = rank.connection.poll(60)
+        (tmp_path / "over").touch()
+        assert told
+        assert rank.connection.recv() == RankEnded("its process was killed by signal 9")
 
 
 def test_ranks_are_told_to_end_and_end_with_rank_0(tmp_path: Path) -> None:

@@ -200,7 +200,8 @@ def _go_on(job: JobEnvironment, ending: Ending, began: float) -> int:
     if not (had_no_time or lost_node) or left <= 0 or ending.snapshot.ended or ending.asked_to_end:
         return ExitCode.DONE
 
-    stuck = _reason_to_get_no_further(config, ending, began)
+    # A lost node says nothing of whether another run would get further; optuna: max_interruptions is the limit there.
+    stuck = None if lost_node else _reason_to_get_no_further(config, ending, began)
     refused = stuck or _reason_not_to_requeue(config, job)
     if refused is None and ending.cause is None:
         refused = "its time is not over"

@@ -148,6 +148,16 @@ def test_a_command_is_run_again_elsewhere(
     assert json.loads(done.stdout) == {"val_loss": value, "said": f"{os.environ['HOME']} and 'more'"}
 
 
+def test_a_command_for_several_nodes_is_run_again_on_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "{python} train.py {parameters} --config {config} --at={master_addr}:{master_port} {node_rank}/{nnodes}"
+    project = CommandProject(tmp_path, "print('{\"val_loss\": 1.0}')", command, n_trials=1)
+    project.run()
+    assert main(["export", str(project.save_path), str(tmp_path / "away")]) == 0
+    told = "{nnodes} is 1, {node_rank} is 0, {master_addr} is 127.0.0.1, {master_port} is 29500"
+    assert f"note: run.sh trains on this machine alone: {told}" in capsys.readouterr().err
+    assert (tmp_path / "away/run.sh").read_text().endswith("--config model.yml --at=127.0.0.1:29500 0/1\n")
+
+
 def test_nothing_is_overwritten_and_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = Project(tmp_path, FAILING, n_trials=2)
     project.run()

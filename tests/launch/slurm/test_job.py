@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from aimlhpo.launch.slurm.job import job_end_time, read_job_environment
+from aimlhpo.agent.agent import Ending
+from aimlhpo.errors import StudyFailed
+from aimlhpo.launch.slurm.job import _go_on, job_end_time, read_job_environment
 
 
 def test_no_job_outside_slurm() -> None:
@@ -44,3 +52,31 @@ def test_the_end_time_where_slurm_gives_it() -> None:
     job = read_job_environment(told)
     assert job is not None
     assert job_end_time(job, told) == 1800000000.0
+
+
+@pytest.mark.parametrize("cause", ["lost node gpu1", "walltime"])
+def test_a_lost_node_costs_no_job_that_has_come_to_nothing_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    """Where its time was too short for anything, another run of a job would come to nothing, too."""
+    asked = tmp_path / "asked"
+    for name, script in (("squeue", "exit 1"), ("scontrol", f'echo "$@" >> {asked}')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    job = read_job_environment({"SLURM_JOB_ID": "7"})
+    assert job is not None
+    config: Any = SimpleNamespace(
+        slurm=SimpleNamespace(keep=False, requeue=True, max_requeues=None),
+        optuna=SimpleNamespace(n_trials=4),
+        paths=SimpleNamespace(checkpoints=tmp_path / "checkpoints", save_path=tmp_path),
+    )
+    snapshot: Any = SimpleNamespace(counts=SimpleNamespace(finished=0), ended=None)
+    ending = Ending(snapshot, config, trials_run=0, cause=cause)
+    if cause == "walltime":
+        with pytest.raises(StudyFailed, match="another run of it would get no further"):
+            _go_on(job, ending, time.time())
+        assert not asked.exists()
+    else:
+        assert _go_on(job, ending, time.time()) == 0
+        assert asked.read_text() == "requeue 7\n"
