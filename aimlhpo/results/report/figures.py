@@ -254,13 +254,14 @@ def _plot_curves(report: StudyReport) -> Plot:
                 mode="lines" if any(len(curve.steps) > 1 for curve in curves) else "markers", name=state.lower(),
                 line={"width": 1, "color": colour}, opacity=0.45, hovertemplate=_HOVER,
             )  # fmt: skip
-    for curve in report.curves:
-        if curve.number in best:
-            plot.add_scatter(
-                x=curve.steps, y=curve.values, text=[f"trial {curve.number}"] * len(curve.steps), mode="lines+markers",
-                line={"width": 3, "color": _BEST}, marker={"size": 3}, name="best", hovertemplate=_HOVER,
-            )  # fmt: skip
-    return plot.update_layout(xaxis_title="step", yaxis_title=_reported(report), legend={"orientation": "h", "y": 1.1})
+    for place, curve in enumerate(curve for curve in report.curves if curve.number in best):
+        plot.add_scatter(
+            x=curve.steps, y=curve.values, text=[f"trial {curve.number}"] * len(curve.steps), mode="lines+markers",
+            line={"width": 3, "color": _BEST}, marker={"size": 3}, name="best", hovertemplate=_HOVER,
+            legendgroup="best", showlegend=place == 0,
+        )  # fmt: skip
+    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom"}
+    return plot.update_layout(xaxis_title="step", yaxis_title=_reported(report), legend=legend)
 
 
 def _draw_curves(report: StudyReport) -> Drawing:
