@@ -108,19 +108,20 @@ def test_output_and_error_land_where_the_user_said(cluster: Cluster, here: Path,
     [
         (None, "afterany:{after}"),
         ("singleton", "singleton,afterany:{after}"),
-        ("afterok:1?afterok:2", "afterok:1?afterok:2"),  # any of these is enough, so nothing can be added
+        # Any of these is enough, so nothing can be added.
+        ("afterok:{first}?afternotok:{first}", "afterok:{first}?afternotok:{first}"),
     ],
 )
 def test_jobs_that_a_job_submits_begin_after_it(
     cluster: Cluster, here: Path, agent: Callable[[str], str], given: str | None, wanted: str
 ) -> None:
     config = make_config(here / "run", python=agent("sleep 600"))
-    (first,) = submit_jobs(config).arrays
-    after = f"{first.array_id}_0"
-    batch = {"hold": None} if given is None else {"hold": None, "dependency": given}
+    (running,) = submit_jobs(config).arrays
+    first, after = running.array_id, f"{running.array_id}_0"
+    batch = {"hold": None} if given is None else {"hold": None, "dependency": given.format(first=first)}
     done = submit_from_job(make_config(here / "run", python=agent("sleep 600"), batch=batch), jobs=2, after=after)
     assert [(array.first, array.count) for array in done.arrays] == [(1, 2)]
-    assert done.submission.value("dependency") == wanted.format(after=after)
+    assert done.submission.value("dependency") == wanted.format(first=first, after=after)
     assert [option for option, _ in done.submission.options].count("dependency") == 1
 
 
