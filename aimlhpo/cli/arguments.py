@@ -153,6 +153,18 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _count(option: str, of: str, default: int, text: str) -> Argument:
+    """An option that takes a number of something."""
+    kind = partial(_number, option, of)
+    return argument(option, type=kind, metavar="N", default=default, help=f"{text} (default: {default})")
+
+
+def _local(what: str) -> Argument:
+    """--local, which does something on this machine instead of in jobs."""
+    text = f"{what} on this machine, on N workers (default: one for each GPU with gpu: true, else one)"
+    return argument("--local", nargs="?", const="auto", type=_workers, metavar="N", help=text)
+
+
 _FILES = (
     argument("hyperparameters", type=Path, metavar="HYPERPARAMETERS.yml", help="what to search, and how"),
     argument("model", type=Path, metavar="MODEL.yml", help="the configuration that is tuned"),
@@ -205,14 +217,7 @@ aimlhpo optimize hyperparameters.yml model.yml --show sampler
         (
             *_FILES,
             argument("-c", "--create-only", action="store_true", help="create the study and run nothing"),
-            argument(
-                "--local",
-                nargs="?",
-                const="auto",
-                type=_workers,
-                metavar="N",
-                help="run on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
-            ),
+            _local("run"),
             argument(
                 "--show",
                 choices=("sampler", "pruner"),
@@ -427,28 +432,9 @@ aimlhpo confirm runs/digits --dry-run
         load_study,
         (
             _STUDY,
-            argument(
-                "--top",
-                type=partial(_number, "--top", "configurations"),
-                metavar="N",
-                default=5,
-                help="how many of the best configurations (default: 5)",
-            ),
-            argument(
-                "--seeds",
-                type=partial(_number, "--seeds", "seeds"),
-                metavar="N",
-                default=3,
-                help="how often each is trained (default: 3)",
-            ),
-            argument(
-                "--local",
-                nargs="?",
-                const="auto",
-                type=_workers,
-                metavar="N",
-                help="train on this machine, on N workers (default: one for each GPU with gpu: true, else one)",
-            ),
+            _count("--top", "configurations", 5, "how many of the best configurations"),
+            _count("--seeds", "seeds", 3, "how often each is trained"),
+            _local("train"),
             argument("--dry-run", action="store_true", help="show what would be trained, start nothing"),
             argument("--wait", action="store_true", help="follow submitted jobs to their end"),
             argument("--json", action="store_true", help="print what has been found as JSON, and start nothing"),

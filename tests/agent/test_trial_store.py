@@ -84,10 +84,8 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
         yield Agent(store, ledger, lease, ledger_of(config, Holder("other")), project)
 
 
-def test_claims_are_confirmed_in_spite_of_an_outage_meanwhile(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = agent.claim_ahead()
-    agent.lease._renewed -= GRACE + 1
-    agent.lose(claim)
+def let_first_confirmation_fail(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the storage be away the first time that the agent asks which claims it still holds."""
     confirm, asked = agent.ledger.confirm, []
 
     def confirm_at_the_second_time(claims: Sequence[Claim]) -> list[Claim]:
@@ -97,6 +95,13 @@ def test_claims_are_confirmed_in_spite_of_an_outage_meanwhile(agent: Agent, monk
         return confirm(claims)
 
     monkeypatch.setattr(agent.ledger, "confirm", confirm_at_the_second_time)
+
+
+def test_claims_are_confirmed_in_spite_of_an_outage_meanwhile(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = agent.claim_ahead()
+    agent.lease._renewed -= GRACE + 1
+    agent.lose(claim)
+    let_first_confirmation_fail(agent, monkeypatch)
     assert not retry_policy().run(partial(agent.may_go_on, claim))
     assert agent.lease.valid()
     assert agent.project.study().trials[claim.number].intermediate_values == {}
@@ -213,13 +218,5 @@ def test_claims_are_given_again_after_an_outage_right_after_a_change(
     begin(agent, 2)
     change_budget(agent, 5)
     assert answer_to_claim(agent) is NoTrial.SOON
-    confirm, asked = agent.ledger.confirm, []
-
-    def confirm_at_the_second_time(claims: Sequence[Claim]) -> list[Claim]:
-        asked.append(claims)
-        if len(asked) == 1:
-            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        return confirm(claims)
-
-    monkeypatch.setattr(agent.ledger, "confirm", confirm_at_the_second_time)
+    let_first_confirmation_fail(agent, monkeypatch)
     assert isinstance(retry_policy().run(partial(answer_to_claim, agent)), Claim)
