@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,14 @@ import optuna
 from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.check.check import check
 from aimlhpo.cli.live_view import make_view
-from aimlhpo.cli.loading import number_of_workers
-from aimlhpo.cli.messages import bold, green, print_json
+from aimlhpo.cli.loading import import_objective, number_of_workers
+from aimlhpo.cli.messages import bold, green, print_json, print_note, print_notes
+from aimlhpo.cli.verbs.optimize import note_changed_objective
 from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.cli.verbs.top import print_columns
-from aimlhpo.config.command import command_spec
-from aimlhpo.errors import ConfigError, DeviceError, ExitCode, Interrupted, Problem
+from aimlhpo.errors import ConfigError, ExitCode, Interrupted, Problem
 from aimlhpo.launch.base import Launcher, launcher_for
 from aimlhpo.ledger.changes import current_config
-from aimlhpo.objective.provenance import has_changed
 from aimlhpo.results.best import ranking
 from aimlhpo.results.confirmation import (
     CELLS,
@@ -44,10 +43,8 @@ from aimlhpo.search.confirmation import (
 )
 from aimlhpo.search.queues import ConfirmationQueue
 from aimlhpo.search.stopping import find_stop_reason
-from aimlhpo.storage.attributes import provenances
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
-from aimlhpo.worker.devices import Slot, plan_local_slots, ranks_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,8 +92,7 @@ def run(config: Config, arguments: Namespace) -> int:
 
 def export(config: Config, arguments: Namespace) -> int:
     exported = export_trial(load_study(config), config, arguments.directory, arguments.trial)
-    for note in exported.notes:
-        print(f"note: {note}", file=sys.stderr)
+    print_notes(exported.notes)
     print(f"trial {exported.number} of study {config.optuna.study_name}, to be trained again:")
     for path in exported.files:
         print(f"  {path}")
@@ -115,11 +111,7 @@ def _train(
     with ExitStack() as stack:
         fork_server = stack.enter_context(ForkServer())
         if of.optuna.command is None:
-            slot = Slot(0, ranks=ranks_of(of))
-            if not launcher.submits:
-                with suppress(DeviceError):  # the check reports it
-                    slot = plan_local_slots(of, number_of_workers(arguments))[0]
-            fork_server.load(of.optuna.objective or "", slot.environment())
+            import_objective(fork_server, of, workers=number_of_workers(arguments), local=not launcher.submits)
         problems = check(of, local=not launcher.submits, allow_changes=True, fork_server=fork_server)
         if problems:
             raise ConfigError(problems)
@@ -152,13 +144,10 @@ def _tell_choice(config: Config, study: optuna.Study, chosen: Sequence[FrozenTri
     """Notes on which trials are confirmed, and why it may not be those that the user thinks of."""
     if len(chosen) < asked:
         found = f"only {len(chosen)} different configurations are complete"
-        print(f"note: {found}" + (" and keep the constraints" if config.optuna.constraints else ""), file=sys.stderr)
+        print_note(found + (" and keep the constraints" if config.optuna.constraints else ""))
     if find_stop_reason(study, config, count(study.get_trials(deepcopy=False))) is None:
-        print("note: the study has not ended; what it finds from now on is not confirmed", file=sys.stderr)
-    spec = command_spec(config)
-    source = spec.source if spec else config.optuna.objective
-    if has_changed(source, provenances(study)):
-        print(f"note: {source} has changed since the study's trials were made", file=sys.stderr)
+        print_note("the study has not ended; what it finds from now on is not confirmed")
+    note_changed_objective(config, study)
 
 
 def _where_seeds_are(of: Config) -> str:

@@ -44,7 +44,7 @@ def run(config: Config, arguments: Namespace) -> int:
     if not config.storage_named and storage.startswith("journal:"):
         # Several jobs get another default than one machine.
         file = storage.removeprefix("journal://")
-        print(f"note: no storage is named; jobs on several nodes share a journal file, {file}", file=sys.stderr)
+        print_note(f"no storage is named; jobs on several nodes share a journal file, {file}")
     launcher = launcher_for(config, local=arguments.local is not None)
     if not (launcher.submits or arguments.dry_run or storage.startswith("journal")):
         # What the study will need is imported now, while the fork server imports the objective.
@@ -103,6 +103,14 @@ def _show_strategy(config: Config, kind: str) -> int:
     return ExitCode.DONE
 
 
+def note_changed_objective(config: Config, study: optuna.Study, note: Callable[[str], None] = print_note) -> None:
+    """The objective is read live: the study's trials may have been made with another text of it."""
+    spec = command_spec(config)
+    source = spec.source if spec else config.optuna.objective
+    if has_changed(source, provenances(study)):
+        note(f"{source} has changed since the study's trials were made")
+
+
 def begin(
     config: Config,
     *,
@@ -124,11 +132,7 @@ def begin(
     chosen = strategies(config, study)
     if chosen.automatic and grid_of(config.space) is None:
         say("; ".join(f"{kind} {chosen.in_words(kind)}" for kind in ("sampler", "pruner") if kind in chosen.automatic))
-    # The objective is read live: trials of a reloaded study may have been made with another text of it.
-    spec = command_spec(config)
-    source = spec.source if spec else config.optuna.objective
-    if has_changed(source, provenances(study)):
-        note(f"{source} has changed since the study's trials were made")
+    note_changed_objective(config, study, note)
     for summary in import_summaries(study):
         say(str(summary))
     return study, config
@@ -143,7 +147,7 @@ def _write_report(study: optuna.Study, config: Config) -> None:
     except ConfigError as error:
         print(f"no report was written: {error.problems[0].found}; {error.problems[0].legal}")
     except Exception as error:  # noqa: BLE001  the study has ended well, and the command below tells all about it
-        print(f"note: no report was written: {error}; see aimlhpo report {config.paths.save_path}", file=sys.stderr)
+        print_note(f"no report was written: {error}; see aimlhpo report {config.paths.save_path}")
 
 
 def _print_end(config: Config) -> int:
