@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from aimlhpo.errors import AimlhpoError, ConfigError, Interrupted
@@ -77,7 +78,7 @@ def print_rows(rows: list[tuple[str, str]]) -> None:
         print(f"{name.ljust(width)}  {value}")
 
 
-def print_notes(notes: list[str]) -> None:
+def print_notes(notes: Iterable[str]) -> None:
     """What is right, but could be better or is probably mistyped: on standard error, one line each."""
     for note in notes:
         print_note(note)
