@@ -17,6 +17,15 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
+"""The environment variables by which numerical libraries are told how many threads to use."""
+
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _POLL_SECONDS = 0.01
 _KILL_SECONDS = 30.0  # a process in an uninterruptible wait ends later, or never

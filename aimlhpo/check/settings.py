@@ -35,7 +35,7 @@ LEGAL_STORAGE = (
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LEGAL_URI = "http(s)://SERVER, sqlite:///FILE, a postgresql://, mysql:// or mssql:// URL, or a directory"
-BOUNDED = ("auto", "RungTPESampler", "TPESampler", "GPSampler", "PartialFixedSampler")
+BOUNDED = ("auto", "RungSampler", "RungTPESampler", "TPESampler", "GPSampler", "PartialFixedSampler")
 _CREDENTIALS = re.compile(r"//[^/@]*@")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 

@@ -301,8 +301,8 @@ class OptunaSection(Section):
     )
     sampler_sees: CountOrAll | None = Field(
         default=None,
-        description="Finished trials that TPESampler, RungTPESampler or GPSampler models, the best and the newest "
-        "ones, or all. Default: 1000, and 300 for GPSampler.",
+        description="Finished trials that TPESampler, RungSampler, RungTPESampler or GPSampler models, the best and "
+        "the newest ones, or all. Default: 1000, and 300 for GPSampler.",
     )
     pruner: Pruner | None = Field(
         default=None,

@@ -25,6 +25,7 @@ CHOSEN = "aimlhpo:chosen"
 
 _OPTUNAS = {"sampler": {"type": "TPESampler"}, "pruner": {"type": "MedianPruner"}}
 _IN_WORDS = {
+    "RungSampler": "TPE on the highest rung with enough results; a Gaussian process where nothing is reported",
     "RungTPESampler": "TPE on the highest rung with enough results",
     "TPESampler": "TPE on complete and pruned trials",
     "ASHA": "the best third goes on at each rung",
@@ -93,5 +94,5 @@ def choose(config: Config) -> dict[str, dict[str, Any]]:
         # Samplers of Optuna rank pruned trials by the step they reached: pruning early and often misleads them.
         return _OPTUNAS
     conditional = any(d.type != "multiply" for p in config.space.parameters for d in p.dependencies)
-    sampler = {"type": "RungTPESampler", **({"group": True} if conditional else {})}
+    sampler = {"type": "RungSampler", **({"group": True} if conditional else {})}
     return {"sampler": sampler, "pruner": {"type": "ASHA"}}

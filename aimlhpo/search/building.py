@@ -3,7 +3,7 @@
 A strategy is a sampler, a pruner, a terminator, or an object that one of these is made of. An entry is a strategy as a
 mapping: `type`, and the keyword arguments of the class. A `type` is one of four forms:
 
-    TPESampler                             a class of Optuna, or one of aimlhpo's own: ASHA, RungTPESampler
+    TPESampler                             a class of Optuna, or one of aimlhpo's own, as ASHA is
     package.module.Class                   a class of an installed package
     file.py:Class                          a class of the user's own Python file
     optunahub/package[@tag][:Class]        a class from OptunaHub
@@ -44,7 +44,7 @@ from aimlhpo.config.optuna_section import AUTO
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, did_you_mean, key_path, listing, show
 from aimlhpo.objective.base import import_file, module_name
 from aimlhpo.search.asha import ASHA
-from aimlhpo.search.rungs import RungTPESampler
+from aimlhpo.search.rungs import RungSampler, RungTPESampler
 
 # --- classes ---
 
@@ -62,7 +62,10 @@ BASE_CLASSES: dict[str, type] = {
 }
 """The kinds of classes that a configuration can name, and what a class of each kind inherits from."""
 
-OWN_CLASSES: dict[str, dict[str, type]] = {"sampler": {"RungTPESampler": RungTPESampler}, "pruner": {"ASHA": ASHA}}
+OWN_CLASSES: dict[str, dict[str, type]] = {
+    "sampler": {"RungSampler": RungSampler, "RungTPESampler": RungTPESampler},
+    "pruner": {"ASHA": ASHA},
+}
 """aimlhpo's own classes, by kind and by the name that a configuration gives them."""
 
 NEEDED_PACKAGES = {

@@ -28,7 +28,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from aimlhpo.errors import StudyFailed
-from aimlhpo.processes import module_command
+from aimlhpo.processes import THREAD_VARIABLES, module_command
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.samplers import for_sampler, reseed, use_strategies
 from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
@@ -123,6 +123,8 @@ class SamplingProcess:
         with theirs:
             self._process = subprocess.Popen(
                 module_command("aimlhpo.search", theirs.fileno(), os.getpid()),
+                # The CPUs are for training: one thread, where nobody has said otherwise.
+                env={**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,

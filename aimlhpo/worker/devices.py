@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.errors import DeviceError
 from aimlhpo.objective.messages import NodeGroup
+from aimlhpo.processes import THREAD_VARIABLES
 from aimlhpo.worker.process_group import free_port, rank_environment
 
 if TYPE_CHECKING:
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
 
 _HIDDEN = ("", "-1", "NoDevFiles")
 _QUERY_TIMEOUT = 20  # seconds
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-)
 
 SLOT_GPUS = "AIMLHPO_GPUS"
 """The variable that repeats a slot's CUDA_VISIBLE_DEVICES, where SLURM's srun does not replace it."""
@@ -77,7 +71,7 @@ class Slot:
         With several ranks it is rank 0, from the start: objectives ask for that when they are imported.
         """
         share = str(max(1, self.threads // (self.nodes.ranks_per_node if self.nodes else self.ranks)))
-        needed = {name: share for name in _THREAD_VARIABLES if name not in given}
+        needed = {name: share for name in THREAD_VARIABLES if name not in given}
         if self.gpus:
             needed["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         if "SLURM_JOB_ID" in given:

@@ -34,8 +34,8 @@ def types(chosen: dict[str, dict[str, Any]]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("keys", "sampler", "pruner"),
     [
-        (AUTO, "RungTPESampler", "ASHA"),
-        ({**AUTO, "sampler": None, "pruner": None}, "RungTPESampler", "ASHA"),
+        (AUTO, "RungSampler", "ASHA"),
+        ({**AUTO, "sampler": None, "pruner": None}, "RungSampler", "ASHA"),
         ({**AUTO, "sampler": "RandomSampler"}, "TPESampler", "MedianPruner"),
         ({**AUTO, "constraints": "x_seen < 0.5"}, "TPESampler", "MedianPruner"),
         ({**AUTO, **TWO}, "TPESampler", "NopPruner"),
@@ -48,7 +48,7 @@ def test_what_is_chosen(keys: dict[str, Any], sampler: str, pruner: str, tmp_pat
 
 def test_conditional_parameters_are_sampled_in_groups(tmp_path: Path) -> None:
     chosen = choose(Project(tmp_path, **AUTO, parameters=CONDITIONAL).config)
-    assert chosen["sampler"] == {"type": "RungTPESampler", "group": True}
+    assert chosen["sampler"] == {"type": "RungSampler", "group": True}
 
 
 def test_the_choice_is_kept_in_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_the_choice_is_kept_in_the_study(tmp_path: Path, monkeypatch: pytest.Mon
     study = begin_study(config)
     monkeypatch.setattr("aimlhpo.search.automatic.choose", lambda config: {})
     chosen = strategies(config, study)
-    assert (chosen.sampler.type, chosen.pruner.type) == ("RungTPESampler", "ASHA")
+    assert (chosen.sampler.type, chosen.pruner.type) == ("RungSampler", "ASHA")
     use_strategies(study, config)
     assert isinstance(study.sampler, RungTPESampler)
     assert isinstance(study.pruner, ASHA)
@@ -85,17 +85,17 @@ def test_an_explicit_class_means_what_it_says(tmp_path: Path) -> None:
 def test_the_choice_is_told_before_during_and_after_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = Project(tmp_path, **AUTO, n_trials=3)
     rows = dict(summarize(project.config))
-    assert rows["sampler"].startswith("auto: RungTPESampler")
+    assert rows["sampler"].startswith("auto: RungSampler")
     assert rows["pruner"].startswith("auto: ASHA")
     files = [str(project.hyperparameters), str(project.model)]
     main(["optimize", *files, "--show", "sampler"])
     told = capsys.readouterr().out
-    assert told.startswith("sampler: auto: RungTPESampler")
+    assert told.startswith("sampler: auto: RungSampler")
     assert "enough" in told
     assert main(["optimize", *files, "--local", "1"]) == 0
-    assert capsys.readouterr().out.startswith("sampler auto: RungTPESampler")
+    assert capsys.readouterr().out.startswith("sampler auto: RungSampler")
     assert main(["status", str(project.save_path)]) == 0
-    assert "search   sampler auto: RungTPESampler" in capsys.readouterr().out
+    assert "search   sampler auto: RungSampler" in capsys.readouterr().out
 
 
 def test_one_worker_repeats_itself_with_a_seed(tmp_path: Path) -> None:

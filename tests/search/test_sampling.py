@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -188,3 +189,13 @@ def test_stop_does_not_wait_for_a_sampler(tmp_path: Path) -> None:
         command.communicate()
     assert project.states() == {"COMPLETE": 1, "WAITING": 2}
     assert json.dumps([trial.params for trial in project.study().trials][2]) == "{}"
+
+
+def test_it_leaves_the_other_cpus_to_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    asked = Asked(tmp_path)
+    asked.process.start()
+    with closing(asked.process):
+        environment = Path(f"/proc/{asked.process.pid}/environ").read_text().split("\0")
+    assert {"OMP_NUM_THREADS=1", "MKL_NUM_THREADS=3"} <= set(environment)
