@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
-from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -39,6 +39,8 @@ from aimlhpo.storage.read_only import selected
 from aimlhpo.storage.trials import TrialRecord, count, origin, read_record
 
 if TYPE_CHECKING:
+    from optuna.importance import BaseImportanceEvaluator
+
     from aimlhpo.config.schema import Config
 
 MOST_HISTORY = 2000  # trials in the optimization history
@@ -374,26 +376,25 @@ class _Method:
     most_trials: int
 
 
-_METHODS = (
-    _Method("PED-ANOVA", PedAnovaImportanceEvaluator, samples=20, most_trials=1000),
-    _Method(
-        "fANOVA", lambda: FanovaImportanceEvaluator(n_trees=8, max_depth=16, seed=_SEED), samples=8, most_trials=200
-    ),
-)
-
-
 def _importances(study: optuna.Study, complete: Sequence[FrozenTrial], config: Config) -> Iterator[Importance]:
     """By both methods, for each metric; nothing where too few trials are complete, or all have the same value."""
     varied = {name for trial in complete for name in trial.params}
     if len(complete) < LEAST_COMPLETE or len(varied) < 2:
         return
+    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator  # they load scikit-learn
+
+    methods = (
+        _Method("PED-ANOVA", PedAnovaImportanceEvaluator, samples=20, most_trials=1000),
+        # Trees of 200 trials that are deeper than this take twice as long and say the same.
+        _Method("fANOVA", partial(FanovaImportanceEvaluator, n_trees=8, max_depth=8, seed=_SEED), 8, most_trials=200),
+    )
     with warnings.catch_warnings(action="ignore"):  # that it is experimental, and that PED-ANOVA minimizes
         for index, metric in enumerate(config.optuna.metric):
             finite = [trial for trial in complete if math.isfinite(trial.values[index])]
             if len({trial.values[index] for trial in finite}) < 2:
                 continue
             sign = -1.0 if study.directions[index] == StudyDirection.MAXIMIZE else 1.0
-            for method in _METHODS:
+            for method in methods:
                 found = _bootstrap(study, thinned(finite, method.most_trials), method, index, sign)
                 if found:
                     yield _summary(method.name, metric, found, min(len(finite), method.most_trials))

@@ -13,8 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optuna
-import optuna.visualization
-import optuna.visualization.matplotlib
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError, Problem
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_TRIALS = 1000  # in a figure
 MOST_IN_CONTOUR = 100  # its grid grows with the square of it
+MOST_LINES = 300  # of parallel coordinates: more are a carpet, and each is a trace of its own
 MOST_SLICES, MOST_AXES, MOST_IN_PAIRS = 6, 8, 3  # parameters
 COLOURS = {
     "COMPLETE": "#2563eb", "PRUNED": "#d97706", "FAIL": "#dc2626", "PAUSED": "#7c3aed", "RUNNING": "#0891b2",
@@ -115,8 +114,10 @@ def _of_parameters(report: StudyReport, some: optuna.Study, shown: list[FrozenTr
         value["target"], about = _value_of(0), f" ({report.metrics[0]})"
     if len(ranked) > 1:
         axes = ranked[:MOST_AXES]
-        title = f"Parallel coordinates{about}"
-        yield _optuna("parallel", "parameters", title, thin, "plot_parallel_coordinate", some, params=axes, **value)
+        lines = thinned(shown, MOST_LINES, {best.number for best in report.best})
+        note = _drawn(len(lines), report.counts.complete, "complete trials")
+        view, title = selected(some, lines), f"Parallel coordinates{about}"
+        yield _optuna("parallel", "parameters", title, note, "plot_parallel_coordinate", view, params=axes, **value)
     for name in ranked[:MOST_SLICES]:
         title = f"{name}{about}"
         yield _optuna(f"slice-{name}", "parameters", title, thin, "plot_slice", some, params=[name], **value)
@@ -157,12 +158,16 @@ def _optuna(name: str, section: str, title: str, note: str, function: str, study
     """A figure that `optuna.visualization` and its matplotlib twin draw."""
 
     def plotly() -> Plot:
+        from optuna import visualization
+
         with _quiet():
-            return _styled(getattr(optuna.visualization, function)(study, **keys))
+            return _styled(getattr(visualization, function)(study, **keys))
 
     def matplotlib() -> Drawing:
+        from optuna.visualization import matplotlib as visualization
+
         with _quiet():
-            axes = getattr(optuna.visualization.matplotlib, function)(study, **keys)
+            axes = getattr(visualization, function)(study, **keys)
         figure: Drawing = getattr(axes, "flat", [axes])[0].figure
         return figure
 

@@ -28,6 +28,7 @@ from aimlhpo.results.best import BestTrial, best_or_proven, best_text, compare_w
 from aimlhpo.results.confirmation import CELLS, confirmation_cells, confirmation_notes
 from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, TrialRow, read_report
 from aimlhpo.results.report.figures import Figure, figures_of, require_extra
+from aimlhpo.storage.optuna_internals import collection_paused
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -62,8 +63,8 @@ def write_report(study: optuna.Study, config: Config, path: Path, refresh: int |
     Raises ConfigError where a package of the extra `report` is missing, OSError, Optuna's storage errors.
     """
     require_extra()
-    report = read_report(study, config)
-    replace_file(path, _page(report, study, config, refresh), _MODE)
+    with collection_paused():
+        replace_file(path, _page(read_report(study, config), study, config, refresh), _MODE)
     return path
 
 
