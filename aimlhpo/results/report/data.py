@@ -471,25 +471,10 @@ def _failures(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord],
         if record.log is not None and record.log_offset is not None:
             after = min((offset for offset in begins[record.log] if offset > record.log_offset), default=None)
             log = WorkerLog(config.paths.save_path / record.log, config.log.max_mb_per_worker)
-            lines = _log_lines(log, record.log_offset, after)
+            lines = "\n".join(log.between(record.log_offset, after, LOG_BYTES).splitlines()[-LOG_LINES:])
         error = record.error[-LOG_BYTES:] if record.error else None
         cause = record.cause or "unknown"
         yield Failure(trial.number, cause, record.worker, trial.datetime_complete, error, lines)
-
-
-def _log_lines(log: WorkerLog, begin: int, end: int | None) -> str:
-    """The last lines between two positions of a log; empty where the log, or that part of it, is not there any more."""
-    start, stop = log.offset(begin), None if end is None else log.offset(end)
-    if start is None and stop is None:
-        return ""
-    try:
-        with log.path.open("rb") as file:
-            stop = file.seek(0, 2) if stop is None else stop
-            file.seek(max(start or 0, stop - LOG_BYTES))
-            text = file.read(max(0, stop - file.tell()))
-    except OSError:
-        return ""
-    return "\n".join(text.decode("utf-8", errors="replace").splitlines()[-LOG_LINES:])
 
 
 def _origin(study: optuna.Study, config: Config) -> Iterator[tuple[str, str]]:
