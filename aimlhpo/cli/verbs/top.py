@@ -101,9 +101,9 @@ def _columns(best: Sequence[FrozenTrial], config: Config, confirmation: Confirma
     for metric in config.optuna.metric:
         columns.append([metric, *(_cell(record.metrics.get(metric)) for record in records)])
     if confirmation is not None:
-        found, unknown = {row[0]: row for row in confirmation_cells(confirmation)}, ("-",) * len(CELLS)
-        for place, name in list(enumerate(CELLS))[2:]:  # what the confirmation has found, past trial and search
-            columns.append([name, *(found.get(str(trial.number), unknown)[place] for trial in best)])
+        found = {row[0]: row for row in confirmation_cells(confirmation)}
+        rows = [found.get(str(record.number), ("-",) * len(CELLS)) for record in records]
+        columns += [[CELLS[place], *(row[place] for row in rows)] for place in range(2, len(CELLS))]
     for name in names:
         columns.append([name, *(_cell(chosen[name]) if name in chosen else "-" for chosen in values)])
     columns.append(["time", *(show_duration(record.seconds) for record in records)])
