@@ -76,6 +76,7 @@ class TrialRow:
 
     @classmethod
     def of(cls, trial: FrozenTrial, record: TrialRecord, config: Config, unit: str) -> TrialRow:
+        """The row of a trial; `unit` is that of `Hours`."""
         judged = trial.state == TrialState.COMPLETE and config.optuna.constraints
         return cls(
             number=trial.number,
@@ -131,6 +132,7 @@ class MetricHistory:
 
     @classmethod
     def of(cls, complete: Sequence[FrozenTrial], metric: int, config: Config) -> MetricHistory:
+        """From all complete trials, one or more; `metric` is the metric's place in the configuration."""
         best: list[tuple[int, float]] = []
         if len(config.optuna.metric) == 1:
             sign = -1.0 if config.optuna.direction[0] == "maximize" else 1.0
@@ -415,10 +417,11 @@ def _importances(study: optuna.Study, complete: Sequence[FrozenTrial], config: C
         return
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator  # they load scikit-learn
 
+    # Trees of 200 trials that are deeper than this take twice as long and say the same.
+    fanova = partial(FanovaImportanceEvaluator, n_trees=8, max_depth=8, seed=_SEED)
     methods = (
         _Method("PED-ANOVA", PedAnovaImportanceEvaluator, samples=20, most_trials=1000),
-        # Trees of 200 trials that are deeper than this take twice as long and say the same.
-        _Method("fANOVA", partial(FanovaImportanceEvaluator, n_trees=8, max_depth=8, seed=_SEED), 8, most_trials=200),
+        _Method("fANOVA", fanova, samples=8, most_trials=200),
     )
     with warnings.catch_warnings(action="ignore"):  # that it is experimental, and that PED-ANOVA minimizes
         for index, metric in enumerate(config.optuna.metric):
