@@ -29,9 +29,9 @@ HEAVY = {"torch", "tensorflow", "keras", "lightning", "pandas", "optuna", "sqlal
 
 @cache
 def modules() -> dict[str, Path]:
-    """Dotted name -> file of every module of the package; what `init` copies is no part of it."""
+    """Dotted name -> file of every module of the package."""
     found = {}
-    for path in sorted(set(PACKAGE.rglob("*.py")) - set((PACKAGE / "cli/templates").rglob("*.py"))):
+    for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found

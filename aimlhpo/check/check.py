@@ -1,5 +1,5 @@
 """The steps of `aimlhpo check` on a configuration whose settings are right: what the storage, the cluster, the tracking
-tools and the objective say. Nothing here makes or changes anything that stays.
+tools and the objective say; and what would run (`summarize`). Nothing here makes or changes anything that stays.
 
 A step gives problems, or raises an error of ours, which becomes one.
 """
@@ -16,9 +16,12 @@ from aimlhpo.agent.fork_server import ForkServer
 from aimlhpo.check.command import probe_command
 from aimlhpo.check.samplers import suitability_problems
 from aimlhpo.config.load import load_snapshot
-from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show
+from aimlhpo.config.optuna_section import RULES
+from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show, storage_kind
 from aimlhpo.launch.base import launcher_for
+from aimlhpo.search.automatic import strategies_now
 from aimlhpo.search.warm_start import default_trial, is_imported, summarize_import
+from aimlhpo.space.grid import grid_of
 from aimlhpo.space.model_paths import exists, substitute
 from aimlhpo.storage.locks import lock_trouble, network
 from aimlhpo.storage.open import file_of, holds_studies, literal_password, longest_name
@@ -70,6 +73,37 @@ def check(
             except AimlhpoError as error:
                 problems.append(Problem(where, str(error)))
     return list(dict.fromkeys(problems))
+
+
+def summarize(config: Config) -> list[tuple[str, str]]:
+    """What would run, in names and values."""
+    section, parameters = config.optuna, config.space.parameters
+    grid = grid_of(config.space)
+    chosen = strategies_now(config)
+    goals = [f"{way} {metric}" for metric, way in zip(section.metric, section.direction, strict=True)]
+    rules = {key: config.hyperparameters["optuna"].get(key) for key in RULES}
+    given = [f"{key} {show(value)}" for key, value in rules.items() if value is not None]
+    rows = [
+        ("study", f"{section.study_name} ({'reloaded' if section.reload else 'new'})"),
+        ("storage", f"{storage_kind(section.storage)}: {section.storage}"),
+        ("save_path", section.save_path),
+        ("objective", f"{section.objective or section.command}: {', '.join(goals)}"),
+        ("parameters", f"{len(parameters)}: {', '.join(p.name for p in parameters)}"),
+        ("n_trials", f"{section.n_trials} of {grid.permutations} permutations" if grid else str(section.n_trials)),
+    ]
+    if given:
+        rows.append(("or until", ", ".join(given)))
+    if section.warm_start_from is not None and not is_imported(config):
+        rows.append(("warm start", str(summarize_import(config))))
+    place = "on this machine"
+    if config.slurm is not None:
+        place = f"in {config.slurm.jobs} SLURM job{'s' if config.slurm.jobs != 1 else ''} (--local: on this machine)"
+    return [
+        *rows,
+        ("sampler", "none: a full grid" if grid else chosen.in_words("sampler")),
+        ("pruner", chosen.in_words("pruner")),
+        ("runs", f"{place}, {'a GPU each' if section.gpu else 'no GPU'}"),
+    ]
 
 
 def _metrics(config: Config) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""The command `aimlhpo`: one file a verb in `verbs`, and here what verbs share.
+"""The command `aimlhpo`: its verbs in `verbs`, and here what verbs share.
 
 `main` finds the verb and turns errors into exit codes; `arguments` has every verb's arguments and reads the
 configuration that they name; `messages` is how results and errors are printed, `live_view` how a running study is

@@ -278,6 +278,7 @@ aimlhpo watch hyperparameters.yml --every 30
                 "--every", type=_seconds, metavar="SECONDS", default=5.0, help="time between two looks (default: 5)"
             ),
         ),
+        "status.watch",
     ),
     "top": Verb(
         "the best trials, in a table",

@@ -85,7 +85,7 @@ def optimize(
         )
     if workers is not None and (not isinstance(workers, int) or workers < 1):
         raise ConfigError(Problem("workers", f"{show(workers)} is not a number of workers", "a whole number from 1"))
-    say: Callable[[str], None] = _say_nothing if quiet else print
+    say: Callable[[str], None] = (lambda line: None) if quiet else print
     with ExitStack() as stack:
         stack.enter_context(_process_left_as_it_was())
         fork_server = stack.enter_context(ForkServer())
@@ -123,10 +123,6 @@ def _run(
             say(f"study {config.optuna.study_name} ended by {ended}")
     finally:
         disconnect_storage(study._storage)
-
-
-def _say_nothing(line: str) -> None:
-    pass
 
 
 def _note(say: Callable[[str], None], note: str) -> None:

@@ -157,7 +157,8 @@ def _differences(before: Mapping[Any, Any], after: Mapping[Any, Any], path: tupl
         old, new = before.get(key, _MISSING), after.get(key, _MISSING)
         if isinstance(old, Mapping) and SEARCH_MARK in old:
             old = _MISSING  # the parameter is declared where its value would be
-        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _holds_mappings(old):
+        alike = isinstance(old, list) and isinstance(new, list) and len(old) == len(new)
+        if alike and any(isinstance(item, Mapping | list) for item in old):
             old, new = dict(enumerate(old)), dict(enumerate(new))
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differences(old, new, (*path, key))
@@ -165,10 +166,6 @@ def _differences(before: Mapping[Any, Any], after: Mapping[Any, Any], path: tupl
             added, removed = old is _MISSING, new is _MISSING
             name = ":".join(map(str, (*path, key)))
             yield Change(name, None if added else old, None if removed else new, added, removed)
-
-
-def _holds_mappings(items: list[Any]) -> bool:
-    return any(isinstance(item, (Mapping, list)) for item in items)
 
 
 def _without_place(record: TrialRecord, space: SearchSpace) -> dict[str, Any]:

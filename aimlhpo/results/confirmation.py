@@ -5,7 +5,7 @@ one has won. Read from the storage; `aimlhpo.search.confirmation` says what a co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
@@ -51,6 +51,24 @@ class ConfirmedTrial:
     mean: float | None = None
     spread: float | None = None
     probability: float | None = None
+
+    @classmethod
+    def of(cls, entry: dict[str, Any], searched: FrozenTrial, by_key: dict[str, list[FrozenTrial]]) -> ConfirmedTrial:
+        """What is known of a configuration of the plan; `by_key` are the confirmation's trials by training."""
+        number, seeds = entry["trial"], entry["seeds"]
+        trainings = [by_key.get(f"{number}/{repeat}", []) for repeat in range(seeds)]
+        complete = [trial for tried in trainings for trial in tried if trial.state == TrialState.COMPLETE]
+        lost = {TrialState.FAIL, TrialState.PRUNED}  # a training that has ended so, and waits for no other try
+        missed = sum(bool(tried) and {trial.state for trial in tried} <= lost for tried in trainings)
+        return cls(
+            number=number,
+            searched=float(searched.value if searched.value is not None else math.nan),
+            values=tuple(float(trial.values[0]) for trial in complete),
+            seeds=seeds,
+            missed=missed,
+            open=seeds - len(complete) - missed,
+            feasible=all(holds(trial.constraints) for trial in complete),
+        )
 
     def __str__(self) -> str:
         """In one line; there is a mean."""
@@ -119,7 +137,7 @@ def read_confirmation(study: optuna.Study) -> Confirmation | None:
         if key is not None:
             by_key.setdefault(key, []).append(trial)
     searched = study.get_trials(deepcopy=False)
-    read = [_read_trial(entry, searched[entry["trial"]], by_key) for entry in plan["configurations"]]
+    read = [ConfirmedTrial.of(entry, searched[entry["trial"]], by_key) for entry in plan["configurations"]]
     return judge(confirmation.study_name, read, plan["first"], study.direction, count_trainings(plan))
 
 
@@ -219,25 +237,3 @@ def probabilities(values: Sequence[Sequence[float]], direction: StudyDirection) 
     drawn = losses + random.standard_normal((_DRAWS, len(sizes))) * deviations[:, None] / np.sqrt(sizes)
     wins = np.bincount(drawn.argmin(axis=1), minlength=len(sizes))
     return [float(share) for share in wins / _DRAWS]
-
-
-def _read_trial(entry: dict[str, Any], searched: FrozenTrial, by_key: dict[str, list[FrozenTrial]]) -> ConfirmedTrial:
-    number, seeds = entry["trial"], entry["seeds"]
-    trainings = [by_key.get(f"{number}/{repeat}", []) for repeat in range(seeds)]
-    complete = [trial for tried in trainings for trial in tried if trial.state == TrialState.COMPLETE]
-    missed = sum(bool(tried) and _is_missed(tried) for tried in trainings)
-    return ConfirmedTrial(
-        number=number,
-        searched=float(searched.value if searched.value is not None else math.nan),
-        values=tuple(float(trial.values[0]) for trial in complete),
-        seeds=seeds,
-        missed=missed,
-        open=seeds - len(complete) - missed,
-        feasible=all(holds(trial.constraints) for trial in complete),
-    )
-
-
-def _is_missed(tried: Iterable[FrozenTrial]) -> bool:
-    """Whether a training has ended without a value, and is not run again."""
-    states = {trial.state for trial in tried}
-    return states <= {TrialState.FAIL, TrialState.PRUNED}

@@ -101,7 +101,9 @@ def export_trial(study: optuna.Study, config: Config, directory: Path, number: i
     for file in copied:
         (directory / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, directory / file.relative_to(root))
-    title, provenance = f"trial {trial.number} of study {config.optuna.study_name}", _provenance(study, trial)
+    title = f"trial {trial.number} of study {config.optuna.study_name}"
+    # What the trial ran on, where that is known.
+    provenance = study_attributes(study).get(f"{PROVENANCE}{record_of(trial).get('provenance')}") or {}
     notes += _notes(trial, provenance, source)
     texts = {
         "model.yml": dump_yaml(_model(trial, config)),
@@ -173,13 +175,6 @@ def _notes(trial: FrozenTrial, provenance: Mapping[str, Any], source: Path) -> l
     elif not provenance:
         notes.append("the study holds no versions for this trial: requirements.txt names none")
     return notes
-
-
-def _provenance(study: optuna.Study, trial: FrozenTrial) -> Mapping[str, Any]:
-    """What the trial ran on; empty where that is not known."""
-    known = record_of(trial).get("provenance")
-    found = study_attributes(study).get(f"{PROVENANCE}{known}")
-    return found if isinstance(found, Mapping) else {}
 
 
 def _requirements(title: str, provenance: Mapping[str, Any]) -> Iterator[str]:

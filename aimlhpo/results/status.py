@@ -147,6 +147,15 @@ class JobsToKeep:
     limit: int
     failure: str | None
 
+    @classmethod
+    def of(cls, config: Config, job_states: JobStates | None) -> JobsToKeep | None:
+        """None where the configuration does not ask for it, or no jobs were submitted."""
+        section = config.slurm
+        if section is None or not section.keep or job_states is None:
+            return None
+        fewer, submitted, failure = job_states.kept()
+        return cls(max(0, section.jobs - fewer), fewer, submitted, section.max_submissions, failure)
+
 
 @dataclass(frozen=True)
 class Status:
@@ -252,17 +261,9 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
         taken_over=tuple(import_summaries(study)),
         confirmation=read_confirmation(study),
         confirms=(plan_of(study) or {}).get("study"),
-        kept=_jobs_to_keep(config, job_states),
+        kept=JobsToKeep.of(config, job_states),
         changes=tuple(change for change in read_changes(study) if change.value != change.before),
     )
-
-
-def _jobs_to_keep(config: Config, job_states: JobStates | None) -> JobsToKeep | None:
-    section = config.slurm
-    if section is None or not section.keep or job_states is None:
-        return None
-    fewer, submitted, failure = job_states.kept()
-    return JobsToKeep(max(0, section.jobs - fewer), fewer, submitted, section.max_submissions, failure)
 
 
 def _rate(latest: Sequence[datetime], study: optuna.Study) -> float | None:

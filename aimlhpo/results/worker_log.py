@@ -57,6 +57,17 @@ class WorkerLog:
         except OSError as error:
             return f"(its log cannot be read: {error})"
 
+    def between(self, begin: int, end: int | None, most: int) -> str:
+        """The last `most` bytes between two positions (None: its end); empty where that part is not there any more."""
+        start, stop = self.offset(begin), None if end is None else self.offset(end)
+        if start is None and stop is None:
+            return ""
+        with suppress(OSError), open(self.path, "rb") as file:
+            stop = file.seek(0, os.SEEK_END) if stop is None else stop
+            file.seek(max(start or 0, stop - most))
+            return file.read(max(0, stop - file.tell())).decode(errors="replace")
+        return ""
+
     def trim(self) -> None:
         """Drop the middle where the log has become too long; a quarter of what is allowed is kept on either side."""
         with suppress(OSError):  # it was removed, or the disk is full: tried again at the next look

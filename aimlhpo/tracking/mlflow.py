@@ -47,6 +47,14 @@ class _KnownRun:
     parameters: set[str] = field(default_factory=set)
     steps: set[int] = field(default_factory=set)
 
+    @classmethod
+    def of(cls, run: MlflowRun, reported: str, client: Any) -> _KnownRun:
+        """What a run of MLflow's holds; the steps of `reported`, a name as MLflow has it, are asked of its client."""
+        known = cls(run.info.run_id, "FINISHED" if _is_deleted(run) else run.info.status, {*run.data.params})
+        if known.status not in _TERMINAL and reported in run.data.metrics:
+            known.steps = {metric.step for metric in client.get_metric_history(known.run_id, reported)}
+        return known
+
 
 class MlflowTarget(Target):
     """Tells MLflow at `uri` of the study's trials; `reported` is the name of the metric that they report."""
@@ -94,7 +102,11 @@ class MlflowTarget(Target):
             else self._client.create_experiment(self._experiment_name)
         )
         runs = list(self._find_runs())
-        self._known = {int(run.data.tags[TRIAL]): self._know(run) for run in runs if TRIAL in run.data.tags}
+        self._known = {
+            int(run.data.tags[TRIAL]): _KnownRun.of(run, _name(self._reported), self._client)
+            for run in runs
+            if TRIAL in run.data.tags
+        }
         parents = [run.info.run_id for run in runs if TRIAL not in run.data.tags and not _is_deleted(run)]
         if parents:
             self._parent = str(parents[0])
@@ -114,13 +126,6 @@ class MlflowTarget(Target):
             token = page.token
             if not token:
                 return
-
-    def _know(self, run: MlflowRun) -> _KnownRun:
-        known = _KnownRun(run.info.run_id, "FINISHED" if _is_deleted(run) else run.info.status, {*run.data.params})
-        if known.status not in _TERMINAL and _name(self._reported) in run.data.metrics:
-            history = self._client.get_metric_history(known.run_id, _name(self._reported))
-            known.steps = {metric.step for metric in history}
-        return known
 
     def send(self, run: Run) -> None:
         known = self._known.get(run.number)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,24 @@ class _Written:
 
     points: set[tuple[str, int]] = field(default_factory=set)
     file: Path | None = None
+
+    def append(self, folder: Path, records: Callable[[bool], bytes]) -> None:
+        """Write records at the end of this process's own file: all of them or, on a full disk, none.
+
+        `records` makes them, and is told whether they are the file's first.
+        """
+        if self.file is None:
+            folder.mkdir(exist_ok=True)
+            self.file = folder / f"events.out.tfevents.{time.time():.6f}.{os.uname().nodename}.{os.getpid()}"
+        with open(self.file, "ab", buffering=0) as file:
+            begin = file.tell()
+            data = records(begin == 0)
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(f"{self.file}: no space left")
+            except OSError:
+                file.truncate(begin)
+                raise
 
 
 class TensorboardTarget(Target):
@@ -53,23 +73,8 @@ class TensorboardTarget(Target):
         values = self._events.values_of_run(run, self._reported)
         new = {point: value for point, value in values.items() if point not in known.points}
         if new:
-            self._append(folder, known, run, new)
+            known.append(folder, partial(self._events.records_of_values, run, new))
             known.points.update(new)
 
     def conclude(self, state: StudyState) -> None:
         """Nothing: TensorBoard knows no studies."""
-
-    def _append(self, folder: Path, known: _Written, run: Run, new: dict[tuple[str, int], Any]) -> None:
-        """Write the values at the end of this process's own file: all of them or, on a full disk, none."""
-        if known.file is None:
-            folder.mkdir(exist_ok=True)
-            known.file = folder / f"events.out.tfevents.{time.time():.6f}.{os.uname().nodename}.{os.getpid()}"
-        with open(known.file, "ab", buffering=0) as file:
-            begin = file.tell()
-            data = self._events.records_of_values(run, new, with_version=begin == 0)
-            try:
-                if file.write(data) != len(data):
-                    raise OSError(f"{known.file}: no space left")
-            except OSError:
-                file.truncate(begin)
-                raise

@@ -17,6 +17,7 @@ from tests.faults.crew import descendants
 from tests.project import Project
 from tests.waiting import wait_until
 
+IMPORTED = Path(__file__).parent / "objectives" / "imported.py"
 GOOD = """
 from aimlhpo import BaseObjective
 class Objective(BaseObjective):
@@ -112,33 +113,9 @@ def test_no_descriptor_and_no_process_stays(tmp_path: Path) -> None:
     assert set(descendants(os.getpid())) <= set(children)  # what another test has left may end meanwhile
 
 
-IMPORTS = """
-    import os, random, signal, sys, threading, time
-    from pathlib import Path
-    import numpy
-    from aimlhpo import BaseObjective
-
-    HERE = Path(__file__).parent
-    with open(HERE / "imports", "a") as file:
-        file.write(f"{os.getpid()}\\n")
-    AT_IMPORT
-
-    class Objective(BaseObjective):
-        def train(self, trial, conf):
-            IN_TRIAL
-            while len(set((HERE / "pids").read_text().split())) < WORKERS:
-                time.sleep(0.02)
-            return {"val_loss": random.random(), "drawn": numpy.random.random(), "pid": os.getpid(),
-                    "group": os.getpgid(0), "parent": os.getppid(), "threads": os.environ["OMP_NUM_THREADS"]}
-"""
-NOTE_PID = 'print(os.getpid(), file=open(HERE / "pids", "a"))'
-
-
-def project(
-    folder: Path, *, at_import: str = "pass", in_trial: str = NOTE_PID, workers: int = 3, n: int = 3
-) -> Project:
-    text = IMPORTS.replace("AT_IMPORT", at_import).replace("IN_TRIAL", in_trial).replace("WORKERS", str(workers))
-    return Project(folder, text, n_trials=n)
+def project(folder: Path, *, workers: int = 3, n: int = 3, **deeds: str) -> Project:
+    """A study whose objective does what `at_import` and `in_trial` name, in the words of objectives/imported.py."""
+    return Project(folder, IMPORTED, model={"workers": workers, **deeds}, n_trials=n)
 
 
 def imports(made: Project) -> list[str]:
@@ -189,9 +166,9 @@ def test_one_import_for_the_check_and_all_workers(tmp_path: Path, workers: int) 
 @pytest.mark.parametrize(
     ("at_import", "why"),
     [
-        ("threading.Thread(target=time.sleep, args=(600,), daemon=True).start()", "started threads"),
-        ("FILE = open(HERE / 'imports')", "left open"),
-        ("import subprocess; CHILD = subprocess.Popen(['sleep', '600'])", "started processes"),
+        ("start a thread", "started threads"),
+        ("open a file", "left open"),
+        ("start a process", "started processes"),
     ],
 )
 def test_import_that_cannot_be_forked_is_done_by_each_worker(tmp_path: Path, at_import: str, why: str) -> None:
@@ -203,8 +180,7 @@ def test_import_that_cannot_be_forked_is_done_by_each_worker(tmp_path: Path, at_
 
 
 def test_causes_of_death_are_told_of_forked_workers(tmp_path: Path) -> None:
-    deaths = "if trial.number == 0: os._exit(7)\n            if trial.number == 1: os.kill(os.getpid(), signal.SIGSEGV)"
-    made = project(tmp_path, in_trial=f"{deaths}\n            {NOTE_PID}", workers=1)
+    made = project(tmp_path, in_trial="die", workers=1)
     made.run("--local", "2")
     assert [record["cause"] for record in made.records()[:2]] == ["exit code 7", "killed by signal 11"]
     assert made.states() == {"COMPLETE": 3, "FAIL": 2}
@@ -212,32 +188,14 @@ def test_causes_of_death_are_told_of_forked_workers(tmp_path: Path) -> None:
 
 
 def test_killed_fork_server_costs_nothing(tmp_path: Path) -> None:
-    end_it = """
-            fork_server = int((HERE / "imports").read_text().split()[0])
-            (HERE / f"worker-{os.getpid()}").touch()
-            while len(list(HERE.glob("worker-*"))) < 2:  # both were forked of it
-                time.sleep(0.02)
-            if trial.number == 0:
-                os.kill(fork_server, signal.SIGKILL)
-            while lives(fork_server):
-                time.sleep(0.02)
-            if trial.number == 1:
-                os._exit(7)"""
-    lives = """
-    def lives(pid):
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except OSError:
-            return False"""
-    made = project(tmp_path, at_import=lives, in_trial=f"{end_it}\n            {NOTE_PID}", workers=1, n=4)
+    made = project(tmp_path, in_trial="kill the fork server", workers=1, n=4)
     made.run("--local", "2")
     assert made.states() == {"COMPLETE": 4, "FAIL": 1}
     assert len(imports(made)) == 2, "the worker that replaces a dead one imports the objective itself"
 
 
 def test_import_that_fails_in_an_agent_is_told_once(tmp_path: Path) -> None:
-    checked = "(HERE / 'checked').exists()"
-    made = project(tmp_path, at_import=f"if {checked}: 1 / 0\n    (HERE / 'checked').touch()")
+    made = project(tmp_path, at_import="fail after the check")
     stderr = run_agent(made, 3)
     assert "ObjectiveError" in stderr
     assert stderr.count("importing it failed") == stderr.count("ZeroDivisionError") == 1
@@ -245,22 +203,21 @@ def test_import_that_fails_in_an_agent_is_told_once(tmp_path: Path) -> None:
 
 
 def test_agent_whose_fork_server_dies_of_the_import_tells_of_it(tmp_path: Path) -> None:
-    checked = "(HERE / 'checked').exists()"
-    made = project(tmp_path, at_import=f"if {checked}: print('ouch'); os._exit(3)\n    (HERE / 'checked').touch()")
+    made = project(tmp_path, at_import="exit after the check")
     stderr = run_agent(made, 2)
     assert "StudyFailed" in stderr
     assert "ends before it is ready (exit code 3):\nouch" in stderr
 
 
 def test_import_that_fails_in_a_run_is_told_by_the_check(tmp_path: Path) -> None:
-    made = project(tmp_path, at_import="1 / 0")
+    made = project(tmp_path, at_import="fail")
     failed = made.run("--local", "3", expect=ExitCode.CONFIG)
     assert failed.stderr.count("importing it failed") == failed.stderr.count("ZeroDivisionError") == 1
     assert not made.save_path.exists()
 
 
 def test_forked_workers_end_with_their_agent(tmp_path: Path) -> None:
-    made = project(tmp_path, in_trial=f"{NOTE_PID}\n            time.sleep(600)", workers=2)
+    made = project(tmp_path, in_trial="never end", workers=2)
     agent = made.start("--local", "2")
     pids = tmp_path / "pids"
     wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "two trials to begin", 120)
@@ -272,8 +229,7 @@ def test_forked_workers_end_with_their_agent(tmp_path: Path) -> None:
 
 
 def test_the_import_sees_the_first_slots_devices(tmp_path: Path) -> None:
-    seen = '(HERE / "seen").write_text(os.environ["CUDA_VISIBLE_DEVICES"] + " " + os.environ["OMP_NUM_THREADS"])'
-    made = project(tmp_path, at_import=seen, workers=1, n=1)
+    made = project(tmp_path, at_import="note the devices", workers=1, n=1)
     gpus = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     made.run("--local", "2", "--gpu", "1", env={**gpus, "CUDA_VISIBLE_DEVICES": "5,GPU-7"})
     assert (tmp_path / "seen").read_text() == f"5 {max(1, len(os.sched_getaffinity(0)) // 2)}"
@@ -281,7 +237,7 @@ def test_the_import_sees_the_first_slots_devices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_import_ends_with_the_command_that_waits_for_it(tmp_path: Path, number: signal.Signals) -> None:
-    made = project(tmp_path, at_import="time.sleep(600)")
+    made = project(tmp_path, at_import="sleep")
     command = made.start()
     wait_until(lambda: (tmp_path / "imports").exists() and bool(imports(made)), "the import", 120)
     command.send_signal(number)

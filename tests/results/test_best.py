@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.cli.best_view import show_best
+from aimlhpo.cli.verbs.results import show_best
 from aimlhpo.results.best import Change, changes, describe_best, ranking
 from aimlhpo.storage.trials import read_record
 from tests.results.test_results import add, begin

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 import pytest
 
-from aimlhpo.check.summary import summarize
+from aimlhpo.check.check import summarize
 from aimlhpo.cli.main import main
 from aimlhpo.search.asha import ASHA
 from aimlhpo.search.automatic import CHOSEN, choose, strategies

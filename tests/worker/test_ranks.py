@@ -10,27 +10,7 @@ from aimlhpo.worker import process_group
 from tests.project import Project
 from tests.waiting import wait_until
 
-RANKS = """
-    import os, time
-    from pathlib import Path
-    from aimlhpo import BaseObjective
-    from aimlhpo.objective.outcome import Pruned
-
-    class Objective(BaseObjective):
-        def train(self, trial, conf):
-            rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-            seen = Path(conf["folder"], f"{trial.number}-{rank}")
-            seen.write_text(f"{os.getpid()} {os.environ['MASTER_PORT']}")
-            extra = trial.suggest_float("extra", 0.0, 1.0)
-            for step in range(3):
-                trial.report(float(trial.number + step), step)
-                if trial.should_prune():
-                    seen.write_text(f"pruned at {step}")
-                    raise Pruned
-            AT_THE_END
-            return {"val_loss": extra, "size": size} if rank == 0 else None
-"""
-
+RANKS = Path(__file__).parent / "objectives" / "ranks.py"
 SLURM = {"gpus_per_worker": 3}
 
 COLLECTIVE = """
@@ -57,10 +37,10 @@ COLLECTIVE = """
 """
 
 
-def project(folder: Path, at_the_end: str = "pass", **keys: object) -> Project:
-    made = Project(folder, RANKS.replace("AT_THE_END", at_the_end), slurm=dict(SLURM), pruning="strict", **keys)
-    made.model.write_text(made.model.read_text() + f"folder: {folder}\n")
-    return made
+def project(folder: Path, at_the_end: str = "", **keys: object) -> Project:
+    """A study whose ranks do what `at_the_end` names, in the words of objectives/ranks.py."""
+    model = {"folder": str(folder), "at_the_end": at_the_end}
+    return Project(folder, RANKS, slurm=dict(SLURM), model=model, pruning="strict", **keys)
 
 
 def test_every_rank_runs_every_trial(tmp_path: Path) -> None:
@@ -94,25 +74,14 @@ def test_ranks_learn_of_pruning(tmp_path: Path) -> None:
 
 
 def test_failing_rank_fails_the_trial_and_the_slot_lives(tmp_path: Path) -> None:
-    made = project(
-        tmp_path,
-        "if (trial.number, rank) == (0, 2): 1 / 0\n            time.sleep(600 * (trial.number == 0))",
-        n_trials=1,
-    )
+    made = project(tmp_path, "rank 2 fails", n_trials=1)
     made.run("--local", "1")
     assert made.states() == {"COMPLETE": 1, "FAIL": 1}
     assert made.records()[0]["cause"] == "rank 2: exception: ZeroDivisionError: division by zero"
 
 
 def test_killed_rank_fails_the_trial_and_no_process_is_left(tmp_path: Path) -> None:
-    made = project(
-        tmp_path,
-        'others = [Path(conf["folder"], f"{trial.number}-{other}") for other in range(size)]\n'
-        '            while not all(other.exists() and " " in other.read_text() for other in others): time.sleep(0.02)\n'
-        "            if (trial.number, rank) == (0, 1): os._exit(9)\n"
-        "            time.sleep(600 * (trial.number == 0))",
-        n_trials=1,
-    )
+    made = project(tmp_path, "rank 1 dies", n_trials=1)
     made.run("--local", "1")
     assert made.records()[0]["cause"] == "rank 1: its process ended with exit code 9"
     pids = [(tmp_path / f"{number}-{rank}").read_text().split()[0] for number in range(2) for rank in range(3)]

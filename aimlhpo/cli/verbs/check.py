@@ -23,14 +23,17 @@ from aimlhpo.errors import ConfigError, ExitCode, Problem
 def run(arguments: Namespace) -> int:
     dialect: list[str] = []
     try:
-        dialect += _note_of(arguments.hyperparameters)
+        edits = edits_of(arguments.hyperparameters)
+        if edits:
+            keys = ", ".join(":".join(edit.path) for edit in edits)
+            way = f"aimlhpo migrate {arguments.hyperparameters} writes the file in the keys of this command"
+            dialect.append(f"{keys}: understood as echo-opt's; {way}")
         config = load_files(arguments)
     except ConfigError as error:
         return _print_problems(error.problems, dialect, arguments)
 
-    from aimlhpo.check.check import check
+    from aimlhpo.check.check import check, summarize
     from aimlhpo.check.samplers import warnings_for
-    from aimlhpo.check.summary import summarize
 
     problems = check(config, allow_changes=arguments.allow_changes)
     if problems:
@@ -80,10 +83,3 @@ def schema(arguments: Namespace) -> int:
 
     print_json(json_schema())
     return ExitCode.DONE
-
-
-def _note_of(hyperparameters: Path) -> list[str]:
-    """What `check` says of a file with keys of echo-opt's own."""
-    keys = ", ".join(":".join(edit.path) for edit in edits_of(hyperparameters))
-    way = f"aimlhpo migrate {hyperparameters} writes the file in the keys of this command"
-    return [f"{keys}: understood as echo-opt's; {way}"] if keys else []

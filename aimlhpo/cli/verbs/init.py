@@ -1,6 +1,7 @@
 """`aimlhpo init`: a set of files to begin one's own study with, which runs as it is.
 
 The files lie in `aimlhpo/cli/templates`, in one folder a kind. A new kind is a folder there and an entry in `KINDS`.
+Programs are texts there (`objective.py.txt`), because they are no part of the package.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def write_files(kind: str, folder: Path) -> list[Path]:
 
     Raises UsageError, and leaves everything as it was, where one of the files is there already or cannot be written.
     """
-    templates = [file for file in (files("aimlhpo") / "cli" / "templates" / kind).iterdir() if file.is_file()]
-    targets = {folder / file.name: file.read_text(encoding="utf-8") for file in sorted(templates, key=lambda f: f.name)}
+    templates = sorted((files("aimlhpo") / "cli" / "templates" / kind).iterdir(), key=lambda file: file.name)
+    targets = {folder / file.name.removesuffix(".txt"): file.read_text(encoding="utf-8") for file in templates}
     there = [str(path) for path in targets if path.exists() or path.is_symlink()]
     if there:
         raise UsageError(

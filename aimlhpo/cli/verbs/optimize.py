@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from aimlhpo.check.check import check
+from aimlhpo.check.check import check, summarize
 from aimlhpo.check.samplers import warnings_for
-from aimlhpo.check.summary import summarize
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.loading import keys_given, number_of_workers
 from aimlhpo.cli.messages import bold, green, print_note, print_notes, print_nothing_to_do, print_rows

@@ -1,15 +1,20 @@
-"""`aimlhpo status`: how a study stands."""
+"""`aimlhpo status`: how a study stands. `aimlhpo watch`: the same, live, until it ends."""
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aimlhpo.cli.best_view import show_best
+from rich.live import Live
+from rich.text import Text
+
 from aimlhpo.cli.messages import bold, dim, print_json
+from aimlhpo.cli.verbs.results import show_best
 from aimlhpo.errors import ExitCode, show_duration, show_number, show_rate
 from aimlhpo.launch.base import launcher_of_jobs
 from aimlhpo.results.status import FailedTrial, Status, read_status
@@ -19,6 +24,7 @@ from aimlhpo.storage.study import load_study
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
+_EVERY = 5.0  # seconds between two readings of the status
 _LAST_FAILURES = 3
 _LAST_CHANGES = 5
 
@@ -34,6 +40,71 @@ def run(config: Config, arguments: Namespace) -> int:
     else:
         print("\n".join(screen(status, config)))
     return ExitCode.DONE
+
+
+def watch(config: Config, arguments: Namespace) -> int:
+    try:
+        return follow(config, arguments.every)
+    except KeyboardInterrupt:
+        print("no longer watching; the study goes on", file=sys.stderr)
+        return ExitCode.DONE
+
+
+def follow(config: Config, every: float = _EVERY) -> int:
+    """Show the study until it ends: DONE with its budget reached, STUDY_FAILED where nobody is left to reach it."""
+    study = load_study(config)
+    with _live(config) as show:
+        while True:
+            status = read_status(study, config, launcher_of_jobs(config.paths).job_states(config.paths))
+            show(status)
+            if is_over(status):
+                break
+            time.sleep(every)
+    rest = describe_rest(status)
+    if not rest:
+        print(f"study {status.study} is finished: aimlhpo results {status.save_path}")
+        print(f"ended by {status.ended}")
+        return ExitCode.DONE
+    for line in describe_failed_jobs(status):
+        print(line)
+    print(f"nobody works on study {status.study}, and {rest}: {describe_way_on(status)}")
+    if status.ended is not None:  # with something left to do
+        print(f"ended by {status.ended}; aimlhpo status --failed {status.save_path} lists them")
+    return ExitCode.STUDY_FAILED
+
+
+def is_over(status: Status) -> bool:
+    """Whether nobody works on the study now, and no job will."""
+    return not status.agents and status.slurm_answers and all(job.ended for job in status.jobs or ())
+
+
+@contextmanager
+def _live(config: Config) -> Iterator[Callable[[Status], None]]:
+    """Shows a status: as a picture that is redrawn in a terminal, elsewhere as a line when something has changed."""
+    if sys.stdout.isatty():
+        with Live(auto_refresh=False) as live:
+            yield lambda status: live.update(Text.from_ansi("\n".join(screen(status, config))), refresh=True)
+        return
+    shown = ""
+
+    def show_line(status: Status) -> None:
+        nonlocal shown
+        line = summarize_in_line(status)
+        if line != shown:
+            shown = line
+            print(line, flush=True)
+
+    yield show_line
+
+
+def summarize_in_line(status: Status) -> str:
+    """The study in one line."""
+    counts = status.counts
+    jobs = ", ".join(f"{number} {state.lower()}" for state, number in status.job_states.items())
+    line = f"{counts.finished}/{status.n_trials} trials done, {counts.running} running, {counts.failed} failed"
+    if not status.slurm_answers:
+        return f"{line}; SLURM does not answer"
+    return f"{line}; jobs: {jobs}" if jobs else line
 
 
 def screen(status: Status, config: Config) -> Iterator[str]:
@@ -88,12 +159,8 @@ def describe_rest(status: Status) -> str:
         return ""
     untried = status.left - status.given_up
     parts = [f"{untried} trials are left"] if untried > 0 else []
-    return ", ".join([*parts, f"{status.given_up} {_fixed(status)} have failed"] if status.given_up else parts)
-
-
-def _fixed(status: Status) -> str:
-    """What the trials of a study are called that are fixed beforehand."""
-    return "permutations" if status.confirms is None else "trainings"
+    fixed = "permutations" if status.confirms is None else "trainings"
+    return ", ".join([*parts, f"{status.given_up} {fixed} have failed"] if status.given_up else parts)
 
 
 def _jobs(status: Status) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.messages import print_nothing_to_do, print_rows
-from aimlhpo.cli.verbs.watch import follow
+from aimlhpo.cli.verbs.status import follow
 from aimlhpo.errors import ConfigError, ExitCode, Problem
 from aimlhpo.launch.base import Launcher, launcher_for, run_job
 from aimlhpo.search.stopping import ended_already

@@ -101,20 +101,14 @@ def _columns(best: Sequence[FrozenTrial], config: Config, confirmation: Confirma
     for metric in config.optuna.metric:
         columns.append([metric, *(_cell(record.metrics.get(metric)) for record in records)])
     if confirmation is not None:
-        columns += _confirmed_columns(best, confirmation)
+        found = {row[0]: row for row in confirmation_cells(confirmation)}
+        rows = [found.get(str(record.number), ("-",) * len(CELLS)) for record in records]
+        columns += [[CELLS[place], *(row[place] for row in rows)] for place in range(2, len(CELLS))]
     for name in names:
         columns.append([name, *(_cell(chosen[name]) if name in chosen else "-" for chosen in values)])
     columns.append(["time", *(show_duration(record.seconds) for record in records)])
     columns.append(["worker", *(record.worker or "-" for record in records)])
     return [[_cut(cell) for cell in column] for column in columns]
-
-
-def _confirmed_columns(best: Sequence[FrozenTrial], confirmation: Confirmation) -> list[list[str]]:
-    """What the confirmation has found about these trials."""
-    rows = {row[0]: row[2:] for row in confirmation_cells(confirmation)}
-    names = CELLS[2:]
-    cells = [rows.get(str(trial.number), ("-",) * len(names)) for trial in best]
-    return [[name, *(row[place] for row in cells)] for place, name in enumerate(names)]
 
 
 def _cell(value: Any) -> str:

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
-from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -39,6 +39,8 @@ from aimlhpo.storage.read_only import selected
 from aimlhpo.storage.trials import TrialRecord, count, origin, read_record
 
 if TYPE_CHECKING:
+    from optuna.importance import BaseImportanceEvaluator
+
     from aimlhpo.config.schema import Config
 
 MOST_HISTORY = 2000  # trials in the optimization history
@@ -71,6 +73,26 @@ class TrialRow:
     start: datetime | None
     end: datetime | None
     cause: str | None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, record: TrialRecord, config: Config, unit: str) -> TrialRow:
+        """The row of a trial; `unit` is that of `Hours`."""
+        judged = trial.state == TrialState.COMPLETE and config.optuna.constraints
+        return cls(
+            number=trial.number,
+            state=state_of(trial),
+            params=config.space.values(record.params),
+            metrics=record.metrics,
+            feasible=holds(record.constraints) if judged else None,
+            hours=_hours(trial, record, unit),
+            seconds=record.seconds,
+            attempts=record.attempts,
+            worker=record.worker,
+            device=record.device,
+            start=trial.datetime_start,
+            end=trial.datetime_complete,
+            cause=record.cause,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,6 +130,20 @@ class MetricHistory:
     best: tuple[tuple[int, float], ...]
     trials: int
 
+    @classmethod
+    def of(cls, complete: Sequence[FrozenTrial], metric: int, config: Config) -> MetricHistory:
+        """From all complete trials, one or more; `metric` is the metric's place in the configuration."""
+        best: list[tuple[int, float]] = []
+        if len(config.optuna.metric) == 1:
+            sign = -1.0 if config.optuna.direction[0] == "maximize" else 1.0
+            for trial in complete:
+                value = float(trial.values[0])
+                if holds(trial.constraints) and (not best or sign * value < sign * best[-1][1]):
+                    best.append((trial.number, value))
+        shown = thinned(complete, MOST_HISTORY, {number for number, _ in best})
+        points = tuple((trial.number, float(trial.values[metric]), holds(trial.constraints)) for trial in shown)
+        return cls(config.optuna.metric[metric], points, tuple(best), len(complete))
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -117,6 +153,13 @@ class Curve:
     state: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> Curve:
+        steps = sorted(trial.intermediate_values)
+        every = -(-len(steps) // MOST_POINTS)
+        kept = [step for index, step in enumerate(steps) if index % every == 0 or step == steps[-1]]
+        return cls(trial.number, state_of(trial), tuple(kept), tuple(trial.intermediate_values[step] for step in kept))
 
 
 @dataclass(frozen=True)
@@ -128,6 +171,25 @@ class Span:
     state: str
     start: datetime
     end: datetime
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, record: TrialRecord) -> Span | None:
+        """None where it is not known where and when the trial ran, or another study has run it."""
+        claim, start, end = trial.system_attrs.get(CLAIM) or {}, trial.datetime_start, trial.datetime_complete
+        if origin(trial) is not None:
+            return None
+        if trial.state == TrialState.RUNNING and claim and has_begun(claim):
+            begun = datetime.fromtimestamp(claim["since"]) if claim.get("since") else start
+            worker = f"{claim['agent']}:{claim.get('slot')}"
+            return cls(worker, trial.number, "RUNNING", begun, datetime.now()) if begun else None
+        if start is None or end is None or not trial.state.is_finished():
+            return None
+        earlier = float((trial.system_attrs.get(RELEASED) or {}).get("seconds") or 0.0)
+        if record.attempts > 1 and record.seconds is not None:
+            start = max(start, datetime.fromtimestamp(end.timestamp() - max(0.0, record.seconds - earlier)))
+        # A worker is HOST:AGENT:SLOT; agents have names of their own.
+        worker = ":".join(record.worker.split(":")[-2:]) if record.worker else "-"
+        return cls(worker, trial.number, trial.state.name, start, end)
 
 
 @dataclass(frozen=True)
@@ -211,7 +273,7 @@ def read_report(study: optuna.Study, config: Config, *, importances: bool = True
     records = {trial.number: read_record(trial, config.optuna.metric) for trial in trials}
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     with_reports = [trial for trial in trials if trial.intermediate_values]
-    spans = [span for trial in trials if (span := _span(trial, records[trial.number])) is not None]
+    spans = [span for trial in trials if (span := Span.of(trial, records[trial.number])) is not None]
     failed = [record for record in records.values() if record.state == "FAIL"]
     counts = count(trials)
     best = describe_best(study, config)
@@ -227,10 +289,12 @@ def read_report(study: optuna.Study, config: Config, *, importances: bool = True
         counts=counts,
         ended=find_stop_reason(study, config, counts),
         best=best,
-        rows=tuple(_row(trial, records[trial.number], config, hours.unit) for trial in trials),
+        rows=tuple(TrialRow.of(trial, records[trial.number], config, hours.unit) for trial in trials),
         hours=hours,
-        histories=tuple(_history(complete, index, config) for index in range(len(study.directions)) if complete),
-        curves=tuple(map(_curve, thinned(with_reports, MOST_CURVES, keep))),
+        histories=tuple(
+            MetricHistory.of(complete, index, config) for index in range(len(study.directions)) if complete
+        ),
+        curves=tuple(map(Curve.of, thinned(with_reports, MOST_CURVES, keep))),
         n_curves=len(with_reports),
         spans=tuple(thinned(spans, MOST_SPANS)),
         n_spans=len(spans),
@@ -300,68 +364,7 @@ def _hours(trial: FrozenTrial, record: TrialRecord, unit: str) -> float:
     return seconds / _HOUR
 
 
-def _row(trial: FrozenTrial, record: TrialRecord, config: Config, unit: str) -> TrialRow:
-    judged = trial.state == TrialState.COMPLETE and config.optuna.constraints
-    return TrialRow(
-        number=trial.number,
-        state=state_of(trial),
-        params=config.space.values(record.params),
-        metrics=record.metrics,
-        feasible=holds(record.constraints) if judged else None,
-        hours=_hours(trial, record, unit),
-        seconds=record.seconds,
-        attempts=record.attempts,
-        worker=record.worker,
-        device=record.device,
-        start=trial.datetime_start,
-        end=trial.datetime_complete,
-        cause=record.cause,
-    )
-
-
 # --- figures ---
-
-
-def _history(complete: Sequence[FrozenTrial], metric: int, config: Config) -> MetricHistory:
-    best: list[tuple[int, float]] = []
-    if len(config.optuna.metric) == 1:
-        sign = -1.0 if config.optuna.direction[0] == "maximize" else 1.0
-        for trial in complete:
-            value = float(trial.values[0])
-            if holds(trial.constraints) and (not best or sign * value < sign * best[-1][1]):
-                best.append((trial.number, value))
-    shown = thinned(complete, MOST_HISTORY, {number for number, _ in best})
-    points = tuple((trial.number, float(trial.values[metric]), holds(trial.constraints)) for trial in shown)
-    return MetricHistory(config.optuna.metric[metric], points, tuple(best), len(complete))
-
-
-def _curve(trial: FrozenTrial) -> Curve:
-    steps = sorted(trial.intermediate_values)
-    every = -(-len(steps) // MOST_POINTS)
-    kept = [step for index, step in enumerate(steps) if index % every == 0 or step == steps[-1]]
-    return Curve(trial.number, state_of(trial), tuple(kept), tuple(trial.intermediate_values[step] for step in kept))
-
-
-def _span(trial: FrozenTrial, record: TrialRecord) -> Span | None:
-    """Where and when the trial's last attempt ran; None where that is not known, or another study has run it."""
-    claim, start, end = trial.system_attrs.get(CLAIM) or {}, trial.datetime_start, trial.datetime_complete
-    if origin(trial) is not None:
-        return None
-    if trial.state == TrialState.RUNNING and claim and has_begun(claim):
-        begun = datetime.fromtimestamp(claim["since"]) if claim.get("since") else start
-        return (
-            Span(f"{claim['agent']}:{claim.get('slot')}", trial.number, "RUNNING", begun, datetime.now())
-            if begun
-            else None
-        )
-    if start is None or end is None or not trial.state.is_finished():
-        return None
-    earlier = float((trial.system_attrs.get(RELEASED) or {}).get("seconds") or 0.0)
-    if record.attempts > 1 and record.seconds is not None:
-        start = max(start, datetime.fromtimestamp(end.timestamp() - max(0.0, record.seconds - earlier)))
-    # A worker is HOST:AGENT:SLOT; agents have names of their own.
-    worker = ":".join(record.worker.split(":")[-2:]) if record.worker else "-"
-    return Span(worker, trial.number, trial.state.name, start, end)
 
 
 @dataclass(frozen=True)
@@ -373,13 +376,38 @@ class _Method:
     samples: int
     most_trials: int
 
-
-_METHODS = (
-    _Method("PED-ANOVA", PedAnovaImportanceEvaluator, samples=20, most_trials=1000),
-    _Method(
-        "fANOVA", lambda: FanovaImportanceEvaluator(n_trees=8, max_depth=16, seed=_SEED), samples=8, most_trials=200
-    ),
-)
+    def importance(
+        self, study: optuna.Study, finite: Sequence[FrozenTrial], metric: int, name: str
+    ) -> Importance | None:
+        """Of each parameter for a metric; samples without any variance are left out, None where no sample has any."""
+        trials, draw = thinned(finite, self.most_trials), random.Random(_SEED)
+        sign = -1.0 if study.directions[metric] == StudyDirection.MAXIMIZE else 1.0
+        found = []
+        for _ in range(self.samples):
+            sample = selected(study, draw.choices(trials, k=len(trials)))
+            try:
+                values = self.make().evaluate(sample, target=lambda trial: sign * trial.values[metric])
+            except (RuntimeError, ValueError):  # how Optuna says that nothing varies in this sample
+                continue
+            total = sum(values.values())
+            if total > 0:  # the importances of a sample are made to add up to 1
+                found.append({key: float(value) / total for key, value in values.items()})
+        if not found:
+            return None
+        parameters = dict.fromkeys(key for values in found for key in values)
+        shares = {key: sorted(values.get(key, 0.0) for values in found) for key in parameters}
+        names = sorted(shares, key=lambda key: -sum(shares[key]))
+        last = len(found) - 1
+        return Importance(
+            self.name,
+            name,
+            tuple(names),
+            tuple(sum(shares[key]) / len(found) for key in names),
+            tuple(shares[key][round(0.05 * last)] for key in names),
+            tuple(shares[key][round(0.95 * last)] for key in names),
+            min(len(finite), self.most_trials),
+            len(found),
+        )
 
 
 def _importances(study: optuna.Study, complete: Sequence[FrozenTrial], config: Config) -> Iterator[Importance]:
@@ -387,49 +415,23 @@ def _importances(study: optuna.Study, complete: Sequence[FrozenTrial], config: C
     varied = {name for trial in complete for name in trial.params}
     if len(complete) < LEAST_COMPLETE or len(varied) < 2:
         return
+    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator  # they load scikit-learn
+
+    # Trees of 200 trials that are deeper than this take twice as long and say the same.
+    fanova = partial(FanovaImportanceEvaluator, n_trees=8, max_depth=8, seed=_SEED)
+    methods = (
+        _Method("PED-ANOVA", PedAnovaImportanceEvaluator, samples=20, most_trials=1000),
+        _Method("fANOVA", fanova, samples=8, most_trials=200),
+    )
     with warnings.catch_warnings(action="ignore"):  # that it is experimental, and that PED-ANOVA minimizes
         for index, metric in enumerate(config.optuna.metric):
             finite = [trial for trial in complete if math.isfinite(trial.values[index])]
             if len({trial.values[index] for trial in finite}) < 2:
                 continue
-            sign = -1.0 if study.directions[index] == StudyDirection.MAXIMIZE else 1.0
-            for method in _METHODS:
-                found = _bootstrap(study, thinned(finite, method.most_trials), method, index, sign)
-                if found:
-                    yield _summary(method.name, metric, found, min(len(finite), method.most_trials))
-
-
-def _bootstrap(
-    study: optuna.Study, trials: Sequence[FrozenTrial], method: _Method, metric: int, sign: float
-) -> list[dict[str, float]]:
-    """Importances of each bootstrap sample, each adding up to 1; samples without any variance are left out."""
-    draw, found = random.Random(_SEED), []
-    for _ in range(method.samples):
-        sample = selected(study, draw.choices(trials, k=len(trials)))
-        try:
-            values = method.make().evaluate(sample, target=lambda trial: sign * trial.values[metric])
-        except (RuntimeError, ValueError):  # how Optuna says that nothing varies in this sample
-            continue
-        total = sum(values.values())
-        if total > 0:
-            found.append({name: float(value) / total for name, value in values.items()})
-    return found
-
-
-def _summary(method: str, metric: str, found: Sequence[Mapping[str, float]], trials: int) -> Importance:
-    by_name = {name: sorted(values.get(name, 0.0) for values in found) for name in {n: 0 for v in found for n in v}}
-    names = sorted(by_name, key=lambda name: -sum(by_name[name]))
-    last = len(found) - 1
-    return Importance(
-        method,
-        metric,
-        tuple(names),
-        tuple(sum(by_name[name]) / len(found) for name in names),
-        tuple(by_name[name][round(0.05 * last)] for name in names),
-        tuple(by_name[name][round(0.95 * last)] for name in names),
-        trials,
-        len(found),
-    )
+            for method in methods:
+                importance = method.importance(study, finite, index, metric)
+                if importance is not None:
+                    yield importance
 
 
 def rung_correlation(complete: Sequence[FrozenTrial], pruner: BasePruner) -> RungCorrelation | None:
@@ -472,25 +474,10 @@ def _failures(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord],
         if record.log is not None and record.log_offset is not None:
             after = min((offset for offset in begins[record.log] if offset > record.log_offset), default=None)
             log = WorkerLog(config.paths.save_path / record.log, config.log.max_mb_per_worker)
-            lines = _log_lines(log, record.log_offset, after)
+            lines = "\n".join(log.between(record.log_offset, after, LOG_BYTES).splitlines()[-LOG_LINES:])
         error = record.error[-LOG_BYTES:] if record.error else None
         cause = record.cause or "unknown"
         yield Failure(trial.number, cause, record.worker, trial.datetime_complete, error, lines)
-
-
-def _log_lines(log: WorkerLog, begin: int, end: int | None) -> str:
-    """The last lines between two positions of a log; empty where the log, or that part of it, is not there any more."""
-    start, stop = log.offset(begin), None if end is None else log.offset(end)
-    if start is None and stop is None:
-        return ""
-    try:
-        with log.path.open("rb") as file:
-            stop = file.seek(0, 2) if stop is None else stop
-            file.seek(max(start or 0, stop - LOG_BYTES))
-            text = file.read(max(0, stop - file.tell()))
-    except OSError:
-        return ""
-    return "\n".join(text.decode("utf-8", errors="replace").splitlines()[-LOG_LINES:])
 
 
 def _origin(study: optuna.Study, config: Config) -> Iterator[tuple[str, str]]:

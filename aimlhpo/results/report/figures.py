@@ -1,24 +1,30 @@
 """The figures of a report, each drawn with plotly for the page and with matplotlib for files.
 
 Optuna's visualization draws what it can, from a study that holds some of the trials; the rest is drawn here from the
-report's data. `figures_of` says which figures a study has.
+report's data, by a class for each figure. `figures_of` says which figures a study has.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optuna
-import optuna.visualization
-import optuna.visualization.matplotlib
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError, Problem
-from aimlhpo.results.report.data import Importance, MetricHistory, StudyReport, thinned
+from aimlhpo.results.report.data import (
+    Hours,
+    Importance,
+    MetricHistory,
+    RungCorrelation,
+    Span,
+    StudyReport,
+    thinned,
+)
 from aimlhpo.storage.read_only import selected
 
 if TYPE_CHECKING:
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
 MOST_TRIALS = 1000  # in a figure
 MOST_IN_CONTOUR = 100  # its grid grows with the square of it
+MOST_LINES = 300  # of parallel coordinates: more are a carpet, and each is a trace of its own
 MOST_SLICES, MOST_AXES, MOST_IN_PAIRS = 6, 8, 3  # parameters
 COLOURS = {
     "COMPLETE": "#2563eb", "PRUNED": "#d97706", "FAIL": "#dc2626", "PAUSED": "#7c3aed", "RUNNING": "#0891b2",
@@ -38,15 +45,35 @@ _ROW = 22  # pixels of a worker's row in the timeline
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(ABC):
     """One figure: the name of its file, its section of the page, its title, and how to read it."""
 
     name: str
     section: str
     title: str
     note: str
-    plotly: Callable[[], Plot]
-    matplotlib: Callable[[], Drawing]
+
+    def plotly(self) -> Plot:
+        """For the page."""
+        plot = self.plot()
+        return plot.update_layout(
+            template="plotly_white", title=None, height=plot.layout.height or 380, width=None, autosize=True,
+            margin={"l": 56, "r": 16, "t": 24, "b": 48}, font={"family": "system-ui, sans-serif", "size": 12},
+        )  # fmt: skip
+
+    def matplotlib(self) -> Drawing:
+        """For files."""
+        axes = self.draw()
+        drawing: Drawing = getattr(axes, "flat", [axes])[0].figure
+        return drawing
+
+    @abstractmethod
+    def plot(self) -> Plot:
+        """As `plotly`, without the style that all figures share."""
+
+    @abstractmethod
+    def draw(self) -> Any:
+        """The axes of matplotlib's figure."""
 
 
 def require_extra() -> None:
@@ -72,25 +99,25 @@ def figures_of(report: StudyReport, study: optuna.Study) -> Iterator[Figure]:
     for index, history in enumerate(report.histories):
         name = "history" if index == 0 else f"history-{index + 1}"
         note = _drawn(len(history.points), history.trials, "complete trials")
-        drawers = partial(_plot_history, history), partial(_draw_history, history)
-        yield _own(name, "search", f"Optimization history of {history.metric}", note, drawers, report)
+        yield HistoryFigure(name, "search", f"Optimization history of {history.metric}", note, history, report.study)
     if report.curves:
         note = _drawn(len(report.curves), report.n_curves, "curves")
-        yield _own("curves", "search", "Learning curves", note + "The best trial is the thick one.", _CURVES, report)
+        yield CurvesFigure("curves", "search", "Learning curves", f"{note}The best trial is the thick one.", report)
     yield from _of_parameters(report, some, shown, thin)
     if 2 <= len(report.metrics) <= 3 and complete:
         names = list(report.metrics)
-        yield _optuna("pareto", "tradeoffs", "Pareto front", thin, "plot_pareto_front", some, target_names=names)
+        keys = {"target_names": names}
+        yield OptunaFigure("pareto", "tradeoffs", "Pareto front", thin, "plot_pareto_front", some, keys)
     if report.rungs is not None:
         note = f"Spearman's correlation over {report.rungs.trials} complete trials. Near 1 at an early rung: pruning "
         note += "there loses little. Pruned trials are not in it."
-        yield _own("rungs", "search", "How well early reports tell the last", note, _RUNGS, report)
+        yield RungsFigure("rungs", "search", "How well early reports tell the last", note, report.rungs)
     if report.hours.spent:
-        yield _own("hours", "cost", f"{report.hours.unit} spent", "", _HOURS, report)
+        yield HoursFigure("hours", "cost", f"{report.hours.unit} spent", "", report.hours)
     if report.spans:
         note = _drawn(len(report.spans), report.n_spans, "trials")
         note += "One row for each worker (agent:slot); of a trial that was interrupted, its last attempt."
-        yield _own("timeline", "cost", "Agents, workers and trials", note, _TIMELINE, report)
+        yield TimelineFigure("timeline", "cost", "Agents, workers and trials", note, report.spans)
 
 
 def _of_parameters(report: StudyReport, some: optuna.Study, shown: list[FrozenTrial], thin: str) -> Iterator[Figure]:
@@ -106,20 +133,25 @@ def _of_parameters(report: StudyReport, some: optuna.Study, shown: list[FrozenTr
             note += "Which share of the variance of all trials a parameter explains."
         name = "importance" if number == 0 else f"importance-{number + 1}"
         title = f"Importance for {importance.metric} ({importance.method})"
-        yield _own(name, "parameters", title, note, _importance_drawers(importance), report)
+        yield ImportanceFigure(name, "parameters", title, note, importance)
     if len(shown) < 2 or not ranked:
         return
     value: dict[str, Any] = {"target_name": report.metrics[0]}
     about = ""
     if len(report.metrics) > 1:
-        value["target"], about = _value_of(0), f" ({report.metrics[0]})"
+        value["target"] = lambda trial: float(trial.values[0])
+        about = f" ({report.metrics[0]})"
     if len(ranked) > 1:
         axes = ranked[:MOST_AXES]
-        title = f"Parallel coordinates{about}"
-        yield _optuna("parallel", "parameters", title, thin, "plot_parallel_coordinate", some, params=axes, **value)
+        lines = thinned(shown, MOST_LINES, {best.number for best in report.best})
+        note = _drawn(len(lines), report.counts.complete, "complete trials")
+        view, title = selected(some, lines), f"Parallel coordinates{about}"
+        keys = {"params": axes, **value}
+        yield OptunaFigure("parallel", "parameters", title, note, "plot_parallel_coordinate", view, keys)
     for name in ranked[:MOST_SLICES]:
         title = f"{name}{about}"
-        yield _optuna(f"slice-{name}", "parameters", title, thin, "plot_slice", some, params=[name], **value)
+        keys = {"params": [name], **value}
+        yield OptunaFigure(f"slice-{name}", "parameters", title, thin, "plot_slice", some, keys)
     few = thinned(shown, MOST_IN_CONTOUR)
     thin = _drawn(len(few), report.counts.complete, "complete trials")
     pairs = ranked[:MOST_IN_PAIRS]
@@ -128,7 +160,8 @@ def _of_parameters(report: StudyReport, some: optuna.Study, shown: list[FrozenTr
         if all(len({str(trial.params[name]) for trial in both}) > 1 for name in pair):
             view, title = selected(some, both), f"{pair[0]} and {pair[1]}{about}"
             name = f"contour-{pair[0]}-{pair[1]}"
-            yield _optuna(name, "parameters", title, thin, "plot_contour", view, params=list(pair), **value)
+            keys = {"params": list(pair), **value}
+            yield OptunaFigure(name, "parameters", title, thin, "plot_contour", view, keys)
 
 
 def _by_importance(report: StudyReport, trials: Sequence[FrozenTrial]) -> list[str]:
@@ -146,27 +179,25 @@ def _drawn(shown: int, total: int, what: str) -> str:
     return f"{shown} of {total} {what} are drawn. " if shown < total else ""
 
 
-def _value_of(index: int) -> Callable[[FrozenTrial], float]:
-    return lambda trial: float(trial.values[index])
+@dataclass(frozen=True)
+class OptunaFigure(Figure):
+    """A figure that a `function` of `optuna.visualization` and its matplotlib twin draw."""
 
+    function: str
+    study: optuna.Study
+    keys: Mapping[str, Any]
 
-# --- Optuna's figures ---
+    def plot(self) -> Plot:
+        from optuna import visualization
 
-
-def _optuna(name: str, section: str, title: str, note: str, function: str, study: optuna.Study, **keys: Any) -> Figure:
-    """A figure that `optuna.visualization` and its matplotlib twin draw."""
-
-    def plotly() -> Plot:
         with _quiet():
-            return _styled(getattr(optuna.visualization, function)(study, **keys))
+            return getattr(visualization, self.function)(self.study, **self.keys)
 
-    def matplotlib() -> Drawing:
+    def draw(self) -> Any:
+        from optuna.visualization import matplotlib
+
         with _quiet():
-            axes = getattr(optuna.visualization.matplotlib, function)(study, **keys)
-        figure: Drawing = getattr(axes, "flat", [axes])[0].figure
-        return figure
-
-    return Figure(name, section, title, note, plotly, matplotlib)
+            return getattr(matplotlib, self.function)(self.study, **self.keys)
 
 
 def _quiet() -> warnings.catch_warnings[None]:
@@ -175,22 +206,7 @@ def _quiet() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore")
 
 
-def _styled(plot: Plot) -> Plot:
-    plot.update_layout(
-        template="plotly_white", title=None, height=plot.layout.height or 380, width=None, autosize=True,
-        margin={"l": 56, "r": 16, "t": 24, "b": 48}, font={"family": "system-ui, sans-serif", "size": 12},
-    )  # fmt: skip
-    return plot
-
-
 # --- figures of our own, from the report's data ---
-
-Drawers = tuple[Callable[[StudyReport], "Plot"], Callable[[StudyReport], "Drawing"]]
-
-
-def _own(name: str, section: str, title: str, note: str, drawers: Drawers, report: StudyReport) -> Figure:
-    plotly, matplotlib = drawers
-    return Figure(name, section, title, note, lambda: _styled(plotly(report)), lambda: matplotlib(report))
 
 
 def _new_plot() -> Plot:
@@ -205,208 +221,213 @@ def _axes(width: float = 8.0, height: float = 4.5) -> Any:
     return Drawing(figsize=(width, height), layout="constrained").subplots()
 
 
-def _best_line(history: MetricHistory) -> tuple[list[int], list[float]]:
-    """The best value until each trial, to its last one."""
-    numbers, values = [number for number, _ in history.best], [value for _, value in history.best]
-    last = max(number for number, _, _ in history.points)
-    return [*numbers, last], [*values, *values[-1:]]
+@dataclass(frozen=True)
+class HistoryFigure(Figure):
+    history: MetricHistory
+    study: str
 
-
-def _plot_history(history: MetricHistory, report: StudyReport) -> Plot:
-    plot = _new_plot()
-    for feasible, name, colour in ((True, "complete", COLOURS["COMPLETE"]), (False, "infeasible", COLOURS["WAITING"])):
-        points = [(number, value) for number, value, holds in history.points if holds == feasible]
-        if points:
+    def plot(self) -> Plot:
+        plot = _new_plot()
+        for name, colour, numbers, values in self._points():
             plot.add_scatter(
-                x=[number for number, _ in points], y=[value for _, value in points], mode="markers", name=name,
-                marker={"color": colour, "opacity": 0.6}, hovertemplate="trial %{x}: %{y}<extra></extra>",
+                x=numbers, y=values, mode="markers", name=name, marker={"color": colour, "opacity": 0.6},
+                hovertemplate="trial %{x}: %{y}<extra></extra>",
             )  # fmt: skip
-    if history.best:
-        numbers, values = _best_line(history)
-        plot.add_scatter(
-            x=numbers, y=values, mode="lines", line={"shape": "hv", "color": _BEST}, name="best until then"
+        if self.history.best:
+            numbers, values = self._best_line()
+            line = {"shape": "hv", "color": _BEST}
+            plot.add_scatter(x=numbers, y=values, mode="lines", line=line, name="best until then")
+        legend = {"orientation": "h", "y": 1.1}
+        return plot.update_layout(xaxis_title="trial", yaxis_title=self.history.metric, legend=legend)
+
+    def draw(self) -> Any:
+        axes = _axes()
+        for name, colour, numbers, values in self._points():
+            axes.scatter(numbers, values, s=14, color=colour, alpha=0.6, label=name)
+        if self.history.best:
+            axes.step(*self._best_line(), where="post", color=_BEST, label="best until then")
+        axes.set(xlabel="trial", ylabel=self.history.metric, title=f"Optimization history of {self.study}")
+        axes.legend()
+        return axes
+
+    def _points(self) -> Iterator[tuple[str, str, list[int], list[float]]]:
+        """Name, colour, numbers and values of the trials that keep the constraints, and of those that do not."""
+        for keeps, name, colour in ((True, "complete", COLOURS["COMPLETE"]), (False, "infeasible", COLOURS["WAITING"])):
+            points = [(number, value) for number, value, holds in self.history.points if holds == keeps]
+            if points:
+                yield name, colour, [number for number, _ in points], [value for _, value in points]
+
+    def _best_line(self) -> tuple[list[int], list[float]]:
+        """The best value until each trial, to its last one."""
+        best = self.history.best
+        last = max(number for number, _, _ in self.history.points)
+        return [*(number for number, _ in best), last], [*(value for _, value in best), best[-1][1]]
+
+
+@dataclass(frozen=True)
+class CurvesFigure(Figure):
+    report: StudyReport
+
+    def plot(self) -> Plot:
+        plot, best = _new_plot(), {trial.number for trial in self.report.best}
+        for state, colour in COLOURS.items():  # one line with gaps for all trials of a state: browsers draw that faster
+            curves = [curve for curve in self.report.curves if curve.state == state and curve.number not in best]
+            if curves:
+                plot.add_scatter(
+                    x=[step for curve in curves for step in (*curve.steps, None)],
+                    y=[value for curve in curves for value in (*curve.values, None)],
+                    text=[f"trial {curve.number}" for curve in curves for _ in range(len(curve.steps) + 1)],
+                    mode="lines" if any(len(curve.steps) > 1 for curve in curves) else "markers", name=state.lower(),
+                    line={"width": 1, "color": colour}, opacity=0.45, hovertemplate=_HOVER,
+                )  # fmt: skip
+        for place, curve in enumerate(curve for curve in self.report.curves if curve.number in best):
+            plot.add_scatter(
+                x=curve.steps, y=curve.values, text=[f"trial {curve.number}"] * len(curve.steps), mode="lines+markers",
+                line={"width": 3, "color": _BEST}, marker={"size": 3}, name="best", hovertemplate=_HOVER,
+                legendgroup="best", showlegend=place == 0,
+            )  # fmt: skip
+        legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom"}
+        return plot.update_layout(xaxis_title="step", yaxis_title=self._reported(), legend=legend)
+
+    def draw(self) -> Any:
+        axes, best = _axes(), {trial.number for trial in self.report.best}
+        for curve in self.report.curves:
+            thick, style = curve.number in best, "" if len(curve.steps) > 1 else "."
+            colour, width, alpha = (_BEST, 2.5, 1.0) if thick else (COLOURS[curve.state], 0.8, 0.45)
+            axes.plot(curve.steps, curve.values, style, color=colour, lw=width, alpha=alpha)
+        axes.set(xlabel="step", ylabel=self._reported(), title=self.title)
+        return axes
+
+    def _reported(self) -> str:
+        return self.report.metrics[0] if len(self.report.metrics) == 1 else "reported value"
+
+
+@dataclass(frozen=True)
+class RungsFigure(Figure):
+    rungs: RungCorrelation
+
+    def plot(self) -> Plot:
+        labels, matrix = self.rungs.labels, self.rungs.matrix
+        texts = [["-" if value is None else f"{value:.2f}" for value in row] for row in matrix]
+        return _new_plot().add_heatmap(
+            x=labels, y=labels, z=matrix, zmin=-1, zmax=1, colorscale="RdBu_r", zmid=0, text=texts,
+            texttemplate="%{text}", hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
+        ).update_yaxes(autorange="reversed")  # fmt: skip
+
+    def draw(self) -> Any:
+        axes, labels, matrix = _axes(5.5, 4.5), self.rungs.labels, self.rungs.matrix
+        values = [[float("nan") if value is None else value for value in row] for row in matrix]
+        image = axes.imshow(values, vmin=-1, vmax=1, cmap="RdBu_r")
+        for row, line in enumerate(matrix):
+            for column, value in enumerate(line):
+                axes.text(column, row, "-" if value is None else f"{value:.2f}", ha="center", va="center")
+        places = range(len(labels))
+        axes.set(xticks=places, xticklabels=labels, yticks=places, yticklabels=labels)
+        axes.figure.colorbar(image)
+        return axes
+
+
+@dataclass(frozen=True)
+class HoursFigure(Figure):
+    hours: Hours
+
+    def bars(self) -> list[tuple[str, float, str]]:
+        """Label, hours and colour of each bar: spent, by how trials ended; wasted, by cause; saved."""
+        hours = self.hours
+        spent = {state: hours.by_end[state] for state in COLOURS if state in hours.by_end and state != "FAIL"}
+        bars = [(state.lower(), value, COLOURS[state]) for state, value in spent.items()]
+        bars += [(f"wasted: {cause}", wasted, COLOURS["FAIL"]) for cause, wasted in hours.wasted.items()]
+        if hours.saved is not None:
+            bars.append(("saved by pruning (estimate)", hours.saved, _BEST))
+        return bars
+
+    def plot(self) -> Plot:
+        labels, values, colours = zip(*self.bars(), strict=True)
+        shown = [label if len(label) <= 34 else f"{label[:33]}\N{HORIZONTAL ELLIPSIS}" for label in labels]
+        return (
+            _new_plot()
+            .add_bar(y=shown, x=values, orientation="h", marker={"color": colours}, text=[f"{v:.3g}" for v in values])
+            .update_layout(xaxis_title=self.hours.unit, height=90 + 34 * len(labels))
+            .update_yaxes(autorange="reversed", automargin=True)
         )
-    return plot.update_layout(xaxis_title="trial", yaxis_title=history.metric, legend={"orientation": "h", "y": 1.1})
+
+    def draw(self) -> Any:
+        labels, values, colours = zip(*self.bars(), strict=True)
+        axes = _axes(8.0, 1.2 + 0.4 * len(labels))
+        axes.bar_label(axes.barh(labels, values, color=colours), fmt="%.3g", padding=3)
+        axes.invert_yaxis()
+        axes.set(xlabel=self.hours.unit)
+        return axes
 
 
-def _draw_history(history: MetricHistory, report: StudyReport) -> Drawing:
-    axes = _axes()
-    for feasible, name, colour in ((True, "complete", COLOURS["COMPLETE"]), (False, "infeasible", COLOURS["WAITING"])):
-        points = [(number, value) for number, value, holds in history.points if holds == feasible]
-        if points:
-            axes.scatter(*zip(*points, strict=True), s=14, color=colour, alpha=0.6, label=name)
-    if history.best:
-        axes.step(*_best_line(history), where="post", color=_BEST, label="best until then")
-    axes.set(xlabel="trial", ylabel=history.metric, title=f"Optimization history of {report.study}")
-    axes.legend()
-    return _figure(axes)
+@dataclass(frozen=True)
+class TimelineFigure(Figure):
+    spans: tuple[Span, ...]
 
-
-def _plot_curves(report: StudyReport) -> Plot:
-    plot, best = _new_plot(), {trial.number for trial in report.best}
-    for state, colour in COLOURS.items():  # one line with gaps for all trials of a state: browsers draw that faster
-        curves = [curve for curve in report.curves if curve.state == state and curve.number not in best]
-        if curves:
-            plot.add_scatter(
-                x=[step for curve in curves for step in (*curve.steps, None)],
-                y=[value for curve in curves for value in (*curve.values, None)],
-                text=[f"trial {curve.number}" for curve in curves for _ in range(len(curve.steps) + 1)],
-                mode="lines" if any(len(curve.steps) > 1 for curve in curves) else "markers", name=state.lower(),
-                line={"width": 1, "color": colour}, opacity=0.45, hovertemplate=_HOVER,
-            )  # fmt: skip
-    for place, curve in enumerate(curve for curve in report.curves if curve.number in best):
-        plot.add_scatter(
-            x=curve.steps, y=curve.values, text=[f"trial {curve.number}"] * len(curve.steps), mode="lines+markers",
-            line={"width": 3, "color": _BEST}, marker={"size": 3}, name="best", hovertemplate=_HOVER,
-            legendgroup="best", showlegend=place == 0,
+    def plot(self) -> Plot:
+        plot, workers = _new_plot(), sorted({span.worker for span in self.spans})
+        for state, colour in COLOURS.items():
+            spans = [span for span in self.spans if span.state == state]
+            if spans:
+                plot.add_bar(
+                    base=[span.start for span in spans], y=[span.worker for span in spans], orientation="h",
+                    x=[(span.end - span.start).total_seconds() * 1000 for span in spans], name=state.lower(),
+                    marker={"color": colour, "line": {"width": 0.5, "color": "white"}},
+                    customdata=[[span.number, span.end.isoformat(sep=" ", timespec="seconds")] for span in spans],
+                    hovertemplate="trial %{customdata[0]}<br>%{base} to %{customdata[1]}<extra>%{y}</extra>",
+                )  # fmt: skip
+        plot.update_layout(
+            barmode="overlay", height=140 + _ROW * len(workers), xaxis_type="date",
+            legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
         )  # fmt: skip
-    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom"}
-    return plot.update_layout(xaxis_title="step", yaxis_title=_reported(report), legend=legend)
+        return plot.update_yaxes(categoryorder="array", categoryarray=workers[::-1], automargin=True)
+
+    def draw(self) -> Any:
+        workers = sorted({span.worker for span in self.spans})
+        axes = _axes(9.0, 1.5 + 0.25 * len(workers))
+        for state, colour in COLOURS.items():
+            spans = [span for span in self.spans if span.state == state]
+            if spans:
+                starts = [span.start for span in spans]
+                widths = [span.end - span.start for span in spans]
+                rows = [workers.index(span.worker) for span in spans]
+                axes.barh(
+                    rows, widths, left=starts, color=colour, label=state.lower(), edgecolor="white", linewidth=0.3
+                )
+        axes.tick_params(axis="x", rotation=30)
+        axes.set_yticks(range(len(workers)), workers)
+        axes.invert_yaxis()
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        return axes
 
 
-def _draw_curves(report: StudyReport) -> Drawing:
-    axes = _axes()
-    best = {trial.number for trial in report.best}
-    for curve in report.curves:
-        thick, style = curve.number in best, "" if len(curve.steps) > 1 else "."
-        colour = _BEST if thick else COLOURS[curve.state]
-        axes.plot(curve.steps, curve.values, style, color=colour, lw=2.5 if thick else 0.8, alpha=1 if thick else 0.45)
-    axes.set(xlabel="step", ylabel=_reported(report), title="Learning curves")
-    return _figure(axes)
+@dataclass(frozen=True)
+class ImportanceFigure(Figure):
+    importance: Importance
 
+    def plot(self) -> Plot:
+        below, above = self._errors()
+        return (
+            _new_plot()
+            .add_bar(
+                y=self.importance.names, x=self.importance.means, orientation="h",
+                marker={"color": COLOURS["COMPLETE"]},
+                error_x={"type": "data", "symmetric": False, "array": above, "arrayminus": below},
+            )
+            .update_layout(xaxis_title="importance", height=90 + 28 * len(self.importance.names))
+            .update_yaxes(autorange="reversed", automargin=True)
+        )  # fmt: skip
 
-def _reported(report: StudyReport) -> str:
-    return report.metrics[0] if len(report.metrics) == 1 else "reported value"
+    def draw(self) -> Any:
+        shown = self.importance
+        axes = _axes(8.0, 1.2 + 0.35 * len(shown.names))
+        axes.barh(shown.names, shown.means, xerr=self._errors(), color=COLOURS["COMPLETE"], capsize=3)
+        axes.invert_yaxis()
+        axes.set(xlabel="importance", title=f"{shown.metric} ({shown.method})")
+        return axes
 
-
-def _plot_rungs(report: StudyReport) -> Plot:
-    rungs = report.rungs
-    assert rungs is not None
-    texts = [["-" if value is None else f"{value:.2f}" for value in row] for row in rungs.matrix]
-    return _new_plot().add_heatmap(
-        x=rungs.labels, y=rungs.labels, z=rungs.matrix, zmin=-1, zmax=1, colorscale="RdBu_r", zmid=0, text=texts,
-        texttemplate="%{text}", hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
-    ).update_yaxes(autorange="reversed")  # fmt: skip
-
-
-def _draw_rungs(report: StudyReport) -> Drawing:
-    rungs, axes = report.rungs, _axes(5.5, 4.5)
-    assert rungs is not None
-    values = [[float("nan") if value is None else value for value in row] for row in rungs.matrix]
-    image = axes.imshow(values, vmin=-1, vmax=1, cmap="RdBu_r")
-    for row, line in enumerate(rungs.matrix):
-        for column, value in enumerate(line):
-            axes.text(column, row, "-" if value is None else f"{value:.2f}", ha="center", va="center")
-    places = range(len(rungs.labels))
-    axes.set(xticks=places, xticklabels=rungs.labels, yticks=places, yticklabels=rungs.labels)
-    axes.figure.colorbar(image)
-    return _figure(axes)
-
-
-def hours_bars(report: StudyReport) -> list[tuple[str, float, str]]:
-    """Label, hours and colour of each bar: what was spent by how trials ended, failures by cause, what was saved."""
-    hours = report.hours
-    bars = [(f"{state.lower()}", hours.by_end[state], COLOURS[state]) for state in COLOURS if state in hours.by_end]
-    bars = [bar for bar in bars if bar[0] != "fail"]
-    bars += [(f"wasted: {cause}", wasted, COLOURS["FAIL"]) for cause, wasted in hours.wasted.items()]
-    if hours.saved is not None:
-        bars.append(("saved by pruning (estimate)", hours.saved, _BEST))
-    return bars
-
-
-def _plot_hours(report: StudyReport) -> Plot:
-    labels, values, colours = zip(*hours_bars(report), strict=True)
-    shown = [label if len(label) <= 34 else f"{label[:33]}\N{HORIZONTAL ELLIPSIS}" for label in labels]
-    return (
-        _new_plot()
-        .add_bar(y=shown, x=values, orientation="h", marker={"color": colours}, text=[f"{v:.3g}" for v in values])
-        .update_layout(xaxis_title=report.hours.unit, height=90 + 34 * len(labels))
-        .update_yaxes(autorange="reversed", automargin=True)
-    )
-
-
-def _draw_hours(report: StudyReport) -> Drawing:
-    labels, values, colours = zip(*hours_bars(report), strict=True)
-    axes = _axes(8.0, 1.2 + 0.4 * len(labels))
-    axes.bar_label(axes.barh(labels, values, color=colours), fmt="%.3g", padding=3)
-    axes.invert_yaxis()
-    axes.set(xlabel=report.hours.unit)
-    return _figure(axes)
-
-
-def _plot_timeline(report: StudyReport) -> Plot:
-    plot, workers = _new_plot(), sorted({span.worker for span in report.spans})
-    for state, colour in COLOURS.items():
-        spans = [span for span in report.spans if span.state == state]
-        if spans:
-            plot.add_bar(
-                base=[span.start for span in spans], y=[span.worker for span in spans], orientation="h",
-                x=[(span.end - span.start).total_seconds() * 1000 for span in spans], name=state.lower(),
-                marker={"color": colour, "line": {"width": 0.5, "color": "white"}},
-                customdata=[[span.number, span.end.isoformat(sep=" ", timespec="seconds")] for span in spans],
-                hovertemplate="trial %{customdata[0]}<br>%{base} to %{customdata[1]}<extra>%{y}</extra>",
-            )  # fmt: skip
-    plot.update_layout(
-        barmode="overlay", height=140 + _ROW * len(workers), xaxis_type="date",
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
-    )  # fmt: skip
-    return plot.update_yaxes(categoryorder="array", categoryarray=workers[::-1], automargin=True)
-
-
-def _draw_timeline(report: StudyReport) -> Drawing:
-    workers = sorted({span.worker for span in report.spans})
-    axes = _axes(9.0, 1.5 + 0.25 * len(workers))
-    for state, colour in COLOURS.items():
-        spans = [span for span in report.spans if span.state == state]
-        if spans:
-            starts = [span.start for span in spans]
-            widths = [span.end - span.start for span in spans]
-            rows = [workers.index(span.worker) for span in spans]
-            axes.barh(rows, widths, left=starts, color=colour, label=state.lower(), edgecolor="white", linewidth=0.3)
-    axes.tick_params(axis="x", rotation=30)
-    axes.set_yticks(range(len(workers)), workers)
-    axes.invert_yaxis()
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return _figure(axes)
-
-
-def _importance_drawers(importance: Importance) -> Drawers:
-    return partial(_plot_importance, importance), partial(_draw_importance, importance)
-
-
-def _errors(importance: Importance) -> tuple[list[float], list[float]]:
-    above = [max(0.0, high - mean) for high, mean in zip(importance.highs, importance.means, strict=True)]
-    return above, [max(0.0, mean - low) for low, mean in zip(importance.lows, importance.means, strict=True)]
-
-
-def _plot_importance(importance: Importance, report: StudyReport) -> Plot:
-    above, below = _errors(importance)
-    return (
-        _new_plot()
-        .add_bar(
-            y=importance.names, x=importance.means, orientation="h", marker={"color": COLOURS["COMPLETE"]},
-            error_x={"type": "data", "symmetric": False, "array": above, "arrayminus": below},
-        )
-        .update_layout(xaxis_title="importance", height=90 + 28 * len(importance.names))
-        .update_yaxes(autorange="reversed", automargin=True)
-    )  # fmt: skip
-
-
-def _draw_importance(importance: Importance, report: StudyReport) -> Drawing:
-    axes = _axes(8.0, 1.2 + 0.35 * len(importance.names))
-    above, below = _errors(importance)
-    axes.barh(importance.names, importance.means, xerr=[below, above], color=COLOURS["COMPLETE"], capsize=3)
-    axes.invert_yaxis()
-    axes.set(xlabel="importance", title=f"{importance.metric} ({importance.method})")
-    return _figure(axes)
-
-
-def _figure(axes: Any) -> Drawing:
-    figure: Drawing = axes.figure
-    return figure
-
-
-_CURVES: Drawers = (_plot_curves, _draw_curves)
-_RUNGS: Drawers = (_plot_rungs, _draw_rungs)
-_HOURS: Drawers = (_plot_hours, _draw_hours)
-_TIMELINE: Drawers = (_plot_timeline, _draw_timeline)
+    def _errors(self) -> tuple[list[float], list[float]]:
+        """How far the line of each bar reaches below and above the mean."""
+        shown = self.importance
+        below = [max(0.0, mean - low) for low, mean in zip(shown.lows, shown.means, strict=True)]
+        return below, [max(0.0, high - mean) for high, mean in zip(shown.highs, shown.means, strict=True)]

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -26,8 +26,9 @@ from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import show_number
 from aimlhpo.results.best import BestTrial, best_or_proven, best_text, compare_with_default, show_change, show_values
 from aimlhpo.results.confirmation import CELLS, confirmation_cells, confirmation_notes
-from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, TrialRow, read_report
+from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, read_report
 from aimlhpo.results.report.figures import Figure, figures_of, require_extra
+from aimlhpo.storage.optuna_internals import collection_paused
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -62,8 +63,38 @@ def write_report(study: optuna.Study, config: Config, path: Path, refresh: int |
     Raises ConfigError where a package of the extra `report` is missing, OSError, Optuna's storage errors.
     """
     require_extra()
-    report = read_report(study, config)
-    replace_file(path, _page(report, study, config, refresh), _MODE)
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    with collection_paused():
+        report = read_report(study, config)
+        drawn = [_drawn(figure) for figure in figures_of(report, study)]
+        table = _table(report)
+    best = best_or_proven(study, report.confirmation)[:MOST_BEST]
+    texts = {trial.number: best_text(trial, config, config.space, report.confirmation) for trial in best}
+    plots = ",".join(f"{json.dumps(figure.name)}:{figure.json}" for figure in drawn if figure.problem is None)
+    data = f'{{"figures":{{{plots}}},"table":{json.dumps(table, allow_nan=False)}}}'
+    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    several = len(report.metrics) > 1 or report.constraints
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(template).render(
+        report=report,
+        tiles=list(_tiles(report)),
+        sections=[(name, title) for name, title in _SECTIONS.items() if several or name != "tradeoffs"],
+        best=[_best(trial, texts[trial.number], config) for trial in report.best[:MOST_BEST]],
+        confirmation=report.confirmation,
+        confirmation_columns=CELLS,
+        confirmed=list(confirmation_cells(report.confirmation)) if report.confirmation is not None else [],
+        confirmation_notes=list(confirmation_notes(report.confirmation)) if report.confirmation is not None else [],
+        more_best=max(0, len(report.best) - MOST_BEST),
+        drawn=drawn,
+        hours=lambda value: f"{value:.4g}",
+        least_complete=LEAST_COMPLETE,
+        refresh=refresh,
+        plotly=_packed(get_plotlyjs()),
+        data=_packed(data),
+    )
+    replace_file(path, page, _MODE)
     return path
 
 
@@ -92,37 +123,6 @@ def write_figures(study: optuna.Study, config: Config, directory: Path, formats:
             written.append(path)
         pyplot.close(drawing)
     return written
-
-
-def _page(report: StudyReport, study: optuna.Study, config: Config, refresh: int | None) -> str:
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
-    drawn = [_drawn(figure) for figure in figures_of(report, study)]
-    best = best_or_proven(study, report.confirmation)[:MOST_BEST]
-    texts = {trial.number: best_text(trial, config, config.space, report.confirmation) for trial in best}
-    plots = ",".join(f"{json.dumps(figure.name)}:{figure.json}" for figure in drawn if figure.problem is None)
-    data = f'{{"figures":{{{plots}}},"table":{json.dumps(_table(report), allow_nan=False)}}}'
-    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    several = len(report.metrics) > 1 or report.constraints
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(template).render(
-        report=report,
-        tiles=list(_tiles(report)),
-        sections=[(name, title) for name, title in _SECTIONS.items() if several or name != "tradeoffs"],
-        best=[_best(trial, texts[trial.number], config) for trial in report.best[:MOST_BEST]],
-        confirmation=report.confirmation,
-        confirmation_columns=CELLS,
-        confirmed=list(confirmation_cells(report.confirmation)) if report.confirmation is not None else [],
-        confirmation_notes=list(confirmation_notes(report.confirmation)) if report.confirmation is not None else [],
-        more_best=max(0, len(report.best) - MOST_BEST),
-        drawn=drawn,
-        hours=lambda value: f"{value:.4g}",
-        least_complete=LEAST_COMPLETE,
-        refresh=refresh,
-        plotly=_packed(get_plotlyjs()),
-        data=_packed(data),
-    )
 
 
 def _drawn(figure: Figure) -> _DrawnFigure:
@@ -181,15 +181,14 @@ def _table(report: StudyReport) -> dict[str, Any]:
     fixed = ["number", "state", *feasible, unit, "attempts", "worker", "device", "start", "end", "cause"]
     told_apart = {name: f"params_{name}" if name in fixed or name in metrics else name for name in params}
     columns = ["number", "state", *metrics, *told_apart.values(), *feasible, unit, *fixed[-6:]]
-    return {"columns": columns, "rows": [_cells(row, metrics, params, bool(feasible)) for row in rows]}
-
-
-def _cells(row: TrialRow, metrics: Mapping[str, None], params: Mapping[str, None], feasible: bool) -> list[Any]:
-    start, end = (None if at is None else at.isoformat(sep=" ", timespec="seconds") for at in (row.start, row.end))
-    values = [*(row.metrics.get(name) for name in metrics), *(row.params.get(name) for name in params)]
-    judged = [None if row.feasible is None else str(row.feasible).lower()] if feasible else []
-    rest = [row.hours, row.attempts, row.worker, row.device, start, end, row.cause]
-    return [_cell(value) for value in (row.number, row.state, *values, *judged, *rest)]
+    lines = []
+    for row in rows:
+        judged = [None if row.feasible is None else str(row.feasible).lower()] if feasible else []
+        start, end = (None if at is None else at.isoformat(sep=" ", timespec="seconds") for at in (row.start, row.end))
+        values = [*(row.metrics.get(name) for name in metrics), *(row.params.get(name) for name in params)]
+        rest = [row.hours, row.attempts, row.worker, row.device, start, end, row.cause]
+        lines.append([_cell(value) for value in (row.number, row.state, *values, *judged, *rest)])
+    return {"columns": columns, "rows": lines}
 
 
 def _cell(value: Any) -> Any:

@@ -8,8 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from aimlhpo.cli.main import main
-from aimlhpo.cli.verbs.status import screen
-from aimlhpo.cli.verbs.watch import is_over, summarize_in_line
+from aimlhpo.cli.verbs.status import is_over, screen, summarize_in_line
 from aimlhpo.errors import ExitCode
 from aimlhpo.results.status import AgentStatus, JobStatus, Status
 from aimlhpo.search.stopping import StoppingCriteria, make_rules

@@ -15,6 +15,7 @@ import optuna
 import pytest
 
 from aimlhpo.config.schema import Config
+from aimlhpo.results.report import figures
 from aimlhpo.results.report.data import read_report
 from aimlhpo.results.report.page import write_figures, write_report
 from tests.results.report.browser import browse
@@ -82,6 +83,17 @@ def test_each_figure_is_a_file_of_each_format(made: tuple[optuna.Study, Config, 
     assert {"history.png", "history.pdf", "curves.png", "timeline.pdf", "slice-x.png"} < {path.name for path in written}
     beginnings = {".png": b"\x89PNG", ".pdf": b"%PDF"}
     assert all(path.read_bytes().startswith(beginnings[path.suffix]) for path in written)
+
+
+def test_a_figure_of_lines_shows_few_of_them_and_the_best_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST_LINES", 5)
+    study, config = known_study(tmp_path, direction="maximize")
+    parallel = next(one for one in figures.figures_of(read_report(study, config), study) if one.name == "parallel")
+    assert parallel.note == "5 of 12 complete trials are drawn. "  # every third by number, and trial 5, the best
+    lines = [trace for trace in parallel.plotly().data if trace.mode == "lines"]
+    assert {tuple(line.customdata[0]) for line in lines} == {
+        ("val_loss", value) for value in ("0", "3", "6", "9", "11")
+    }
 
 
 @pytest.mark.parametrize(
