@@ -69,14 +69,14 @@ class RungTPESampler(BoundedSampler):
 class _GaussianProcessSampler(BaseSampler):
     """The expected improvement of a Gaussian process (`aimlhpo.search.gaussian_process`), with one metric.
 
-    The first `n_startup_trials` are drawn at random, and so are parameters that only some trials have. The process
-    models complete trials, at most MOST_MODELLED: the best and the newest ones.
+    Trials are drawn at random until FEWEST are complete, and parameters that only some trials have always are. The
+    process models complete trials, at most MOST: the best and the newest ones.
     """
 
-    MOST_MODELLED = 100  # the time that it takes grows with their third power
+    FEWEST = 4
+    MOST = 100  # the time that it takes grows with their third power
 
-    def __init__(self, n_startup_trials: int = 10, seed: int | None = None) -> None:
-        self._enough = max(2, n_startup_trials)
+    def __init__(self, seed: int | None = None) -> None:
         self._at_random = RandomSampler(seed=seed)
         self._random = np.random.RandomState(seed)
         self._space = IntersectionSearchSpace()
@@ -93,15 +93,15 @@ class _GaussianProcessSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not search_space or len(complete) < self._enough:
+        if not search_space or len(complete) < self.FEWEST:
             return {}
         from aimlhpo.search.gaussian_process import suggest  # SciPy takes a while to load
 
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         losses = np.array([sign * other.values[0] for other in complete])
-        half = self.MOST_MODELLED // 2
+        half = self.MOST // 2
         places = np.arange(len(complete))
-        if len(complete) > self.MOST_MODELLED:
+        if len(complete) > self.MOST:
             places = np.union1d(places[-half:], np.argsort(losses, kind="stable")[:half])
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         pending = [other.params for other in running if search_space.keys() <= other.params.keys()]
@@ -117,7 +117,8 @@ class _GaussianProcessSampler(BaseSampler):
 class RungSampler(RungTPESampler):
     """A Gaussian process while no trial has reported anything before its end; otherwise TPE at a rung.
 
-    The arguments are those of RungTPESampler. With `group`, for parameters that only some trials have, it is TPE alone.
+    The arguments are those of RungTPESampler; the Gaussian process begins with four complete trials. With `group`, for
+    parameters that only some trials have, it is TPE alone.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class RungSampler(RungTPESampler):
         seed: int | None = None,
     ) -> None:
         super().__init__(n_startup_trials, n_ei_candidates, group, enough, seed)
-        self._process = None if group else _GaussianProcessSampler(n_startup_trials, seed)
+        self._process = None if group else _GaussianProcessSampler(seed)
 
     def __str__(self) -> str:
         return "RungSampler"
