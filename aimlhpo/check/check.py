@@ -181,8 +181,8 @@ def _warm_start(config: Config) -> list[Problem]:
 
 def _shared_places(config: Config) -> Iterator[Problem]:
     """What several jobs share must lie where a lock of one node keeps out the others. SQLite's locks never do."""
-    url, jobs = config.optuna.storage, config.slurm.jobs if config.slurm is not None else 1
-    if jobs == 1:
+    url, jobs = config.optuna.storage, sum(section.jobs for section in config.sections)
+    if jobs <= 1:
         return
     places = {"optuna: save_path": config.paths.save_path}
     file = file_of(url) if url.startswith(("sqlite", "journal")) else None

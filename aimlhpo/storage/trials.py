@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.space.constraints import holds
 from aimlhpo.storage.attributes import record_of, study_attributes
-from aimlhpo.storage.base import Counts, count_overview, overview_from
+from aimlhpo.storage.base import BY_SECTION, SECTION, Counts, count_overview, overview_from
 
 if TYPE_CHECKING:
     import optuna
@@ -76,7 +76,8 @@ def count_imported(study: optuna.Study) -> tuple[int, int]:
 class TrialRecord:
     """One trial; `seconds` is its training duration, `gpu_seconds` the same times its GPUs.
 
-    `log` is relative to save_path. `confirms` is the trial of the study that is confirmed, and the training's seed.
+    `section` is that of `slurm` which it ended in, of several, and `by_section` what it took in each of them. `log` is
+    relative to save_path. `confirms` is the trial of the study that is confirmed, and the training's seed.
     `params` are as the storage holds them. A trial that plain Optuna made has only Optuna's fields.
     """
 
@@ -97,6 +98,8 @@ class TrialRecord:
     gpu_seconds: float = 0.0
     attempts: int = 1
     confirms: tuple[int, int] | None = None
+    section: str | None = None
+    by_section: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
@@ -125,6 +128,8 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
         gpu_seconds=float(known.get("gpu_seconds") or 0.0),
         attempts=int(known.get("attempts") or 1),
         confirms=(mark["trial"], mark["seed"]) if (mark := trial.system_attrs.get(CONFIRMED)) else None,
+        section=known.get(SECTION),
+        by_section=dict(known.get(BY_SECTION) or {}),
     )
 
 

@@ -18,7 +18,7 @@ import optuna.visualization.matplotlib
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError, Problem
-from aimlhpo.results.report.data import Importance, MetricHistory, StudyReport, thinned
+from aimlhpo.results.report.data import Hours, Importance, MetricHistory, StudyReport, thinned
 from aimlhpo.storage.read_only import selected
 
 if TYPE_CHECKING:
@@ -304,8 +304,16 @@ def _draw_rungs(report: StudyReport) -> Drawing:
 
 
 def hours_bars(report: StudyReport) -> list[tuple[str, float, str]]:
-    """Label, hours and colour of each bar: what was spent by how trials ended, failures by cause, what was saved."""
-    hours = report.hours
+    """Label, hours and colour of each bar: what was spent by how trials ended, failures by cause, what was saved.
+
+    Of several sections of `slurm`, each has bars of its own.
+    """
+    several = {f"{name}: ": _bars(hours) for name, hours in report.hours.by_section.items()}
+    groups = several or {"": _bars(report.hours)}
+    return [(f"{name}{label}", spent, colour) for name, bars in groups.items() for label, spent, colour in bars]
+
+
+def _bars(hours: Hours) -> list[tuple[str, float, str]]:
     bars = [(f"{state.lower()}", hours.by_end[state], COLOURS[state]) for state in COLOURS if state in hours.by_end]
     bars = [bar for bar in bars if bar[0] != "fail"]
     bars += [(f"wasted: {cause}", wasted, COLOURS["FAIL"]) for cause, wasted in hours.wasted.items()]

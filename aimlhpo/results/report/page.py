@@ -147,6 +147,8 @@ def _tiles(report: StudyReport) -> Iterator[tuple[str, str]]:
     elif report.best:
         yield "trials on the Pareto front", str(len(report.best))
     yield f"{report.hours.unit} spent", f"{report.hours.spent:.3g}"
+    for name, hours in report.hours.by_section.items():
+        yield f"{report.hours.unit} on {name}", f"{hours.spent:.3g}"
     if report.hours.saved is not None:
         yield f"{report.hours.unit} saved by pruning, about", f"{report.hours.saved:.3g}"
     if report.hours.wasted:
@@ -178,16 +180,21 @@ def _table(report: StudyReport) -> dict[str, Any]:
     metrics = dict.fromkeys([*report.metrics, *(name for row in rows for name in row.metrics)])
     params = dict.fromkeys(name for row in rows for name in row.params)
     feasible = ["feasible"] if any(row.feasible is not None for row in rows) else []
-    fixed = ["number", "state", *feasible, unit, "attempts", "worker", "device", "start", "end", "cause"]
+    section = ["section"] if any(row.section is not None for row in rows) else []
+    fixed = ["number", "state", *feasible, *section, unit, "attempts", "worker", "device", "start", "end", "cause"]
     told_apart = {name: f"params_{name}" if name in fixed or name in metrics else name for name in params}
-    columns = ["number", "state", *metrics, *told_apart.values(), *feasible, unit, *fixed[-6:]]
-    return {"columns": columns, "rows": [_cells(row, metrics, params, bool(feasible)) for row in rows]}
+    columns = ["number", "state", *metrics, *told_apart.values(), *feasible, *section, unit, *fixed[-6:]]
+    shown = bool(feasible), bool(section)
+    return {"columns": columns, "rows": [_cells(row, metrics, params, *shown) for row in rows]}
 
 
-def _cells(row: TrialRow, metrics: Mapping[str, None], params: Mapping[str, None], feasible: bool) -> list[Any]:
+def _cells(
+    row: TrialRow, metrics: Mapping[str, None], params: Mapping[str, None], feasible: bool, section: bool
+) -> list[Any]:
     start, end = (None if at is None else at.isoformat(sep=" ", timespec="seconds") for at in (row.start, row.end))
     values = [*(row.metrics.get(name) for name in metrics), *(row.params.get(name) for name in params)]
     judged = [None if row.feasible is None else str(row.feasible).lower()] if feasible else []
+    judged += [row.section] if section else []
     rest = [row.hours, row.attempts, row.worker, row.device, start, end, row.cause]
     return [_cell(value) for value in (row.number, row.state, *values, *judged, *rest)]
 

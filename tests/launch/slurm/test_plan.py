@@ -192,7 +192,8 @@ def test_jobs_of_several_nodes_are_planned_and_described(tmp_path: Path) -> None
     batch = {"nodes": "4", "gpus-per-node": "2"}
     config = make_config(tmp_path, nodes_per_worker=2, gpus_per_worker=2, batch=batch)
     assert plan_submission(config).nodes == 4
-    rows = dict(SlurmLauncher().plan(config).rows)
+    (plan,) = SlurmLauncher().plan(config)
+    rows = dict(plan.rows)
     assert rows["jobs"] == "1 job; each one agent on 4 nodes"
     assert rows["workers"] == "2 in each job, 2 GPUs on each of 2 nodes"
     assert "srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --nodelist=NODES --overlap" in rows["other nodes"]
