@@ -275,8 +275,11 @@ def hours_of(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord]) 
     """What the trials have cost, earlier attempts and what runs now included."""
     gpus = any(record.gpu_seconds for record in records.values())
     unit = "GPU-hours" if gpus else "worker-hours"
-    claims = (trial.system_attrs.get(CLAIM) or {} for trial in trials)
-    names = {claim[SECTION] for claim in claims if SECTION in claim}.union(*(r.by_section for r in records.values()))
+    names: set[str] = set()
+    for trial in trials:
+        history, claim = (trial.system_attrs.get(key) or {} for key in (RELEASED, CLAIM))
+        names.update(records[trial.number].by_section, history.get(BY_SECTION, ()), [claim.get(SECTION, ELSEWHERE)])
+    names.discard(ELSEWHERE)
     by_section = {name: _hours_in(trials, records, unit, name) for name in sorted(names)}
     elsewhere = _hours_in(trials, records, unit, ELSEWHERE)
     if by_section and elsewhere.spent > _ROUNDING:
