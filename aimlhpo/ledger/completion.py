@@ -86,7 +86,8 @@ def interruption_history(
 def _with_section(result: Result, trial: OpenTrial) -> Result:
     """The result with the section that its trial ran in, and what it took in each, in the record."""
     section = (trial.claim or {}).get(SECTION)
-    took = result.record["seconds"] - trial.seconds, result.record.get("gpu_seconds", 0.0) - trial.gpu_seconds
+    before = {"seconds": trial.seconds, "gpu_seconds": trial.gpu_seconds}
+    took = (result.record.get(key, known) - known for key, known in before.items())
     spent = spent_by_section(trial.released, trial.claim, *took)
     named = {SECTION: section} if section is not None else {}
     return replace(result, record={**result.record, **named, **spent}) if spent else result
