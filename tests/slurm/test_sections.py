@@ -10,14 +10,24 @@ from tests.slurm.cluster import Cluster, Job
 from tests.slurm.study import SlurmStudy
 from tests.slurm.test_keep import ENDED, KeptStudy, element
 
-PLACES = """
+WORKERS = 3
+GATED = f"""
     import os, time
+    from pathlib import Path
     from aimlhpo import BaseObjective
 
+    HERE = Path(__file__).parent
+
     class Objective(BaseObjective):
+        ended = False
+
         def train(self, trial, conf):
-            time.sleep(1)
-            return {"val_loss": conf["model"]["x"], "partition": os.environ["SLURM_JOB_PARTITION"]}
+            # The first trial of each worker waits for the others' first, its second one for the test.
+            (HERE / f"worker-{{os.getpid()}}").touch()
+            while len(list(HERE.glob("worker-*"))) < {WORKERS} or (self.ended and not (HERE / "go").exists()):
+                time.sleep(0.05)
+            self.ended = True
+            return {{"val_loss": conf["model"]["x"], "partition": os.environ["SLURM_JOB_PARTITION"]}}
 """
 MAIN = {"batch": {"partition": "main", "gres": "gpu:1", "time": "30", "nodelist": "gpu0"}}
 FAST = {"name": "fast", "batch": {"partition": "urgent", "gres": "gpu:1", "time": "1:00:00", "nodelist": "gpu1"}}
@@ -31,21 +41,18 @@ def jobs_of(study: SlurmStudy, section: str) -> list[Job]:
 
 def test_two_kinds_of_jobs_run_one_study_and_one_of_them_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     sections = [MAIN, {**FAST, "trials_per_gpu": 2}]
-    study = SlurmStudy(tmp_path, cluster, sections, objective=PLACES, n_trials=24)
+    study = SlurmStudy(tmp_path, cluster, sections, objective=GATED, n_trials=24)
     assert "2 jobs submitted" in study.submit().stdout
     (main,), (fast,) = jobs_of(study, "main"), jobs_of(study, "fast")
     assert (main.time_limit, fast.time_limit) == ("30:00", "1:00:00")
     assert {main.index, fast.index} == {"0", "1"}  # so that no job writes into another's log
-
-    def workers() -> set[tuple[str, str]]:
-        """The sections and slots that trials have ended in."""
-        return {(record["section"], record["worker"].rpartition(":")[2]) for record in study.records() if record}
-
-    cluster.wait_for(lambda: workers() == {("main", "0"), ("fast", "0"), ("fast", "1")}, "trials in all workers")
-    status = study.status()
-    assert {job["job"]: job["section"] for job in status["jobs"]} == {element(main): "main", element(fast): "fast"}
-    assert study.finished() < 20
+    cluster.wait_for(lambda: study.finished() == WORKERS, "a trial of each worker to end")
+    workers = {(record["section"], record["worker"].rpartition(":")[2]) for record in study.records() if record}
+    assert workers == {("main", "0"), ("fast", "0"), ("fast", "1")}
+    jobs = {job["job"]: job["section"] for job in study.status()["jobs"]}
+    assert jobs == {element(main): "main", element(fast): "fast"}
     cluster.scancel("--signal=KILL", "--full", element(main))
+    (tmp_path / "go").touch()
     cluster.wait_for(lambda: study.finished() == 24 and not jobs_of(study, "fast"), study.logs(), 200)
     assert study.states() == {"COMPLETE": 24}
     study.verb("results")
