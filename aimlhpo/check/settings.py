@@ -113,8 +113,8 @@ def reserved_key_problems(config: Config) -> Iterator[Problem]:
 
 def section_problems(config: Config) -> Iterator[Problem]:
     """Sections of `slurm` that cannot be told apart."""
-    names = [section.name for section in config.sections]
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+    names = [section.name for section in config.sections if section.name is not None]
+    for name in dict.fromkeys(each for each in names if names.count(each) > 1):
         found = f"{names.count(name)} sections have this name, or this partition and no name"
         yield Problem(key_path("slurm", name), found, "a `name` of its own for each section")
 
