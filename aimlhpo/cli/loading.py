@@ -76,7 +76,7 @@ def keys_given(arguments: Namespace, config: Config) -> set[str]:
     for text in arguments.overrides:
         key = text.partition("=")[0]
         section, *path = (key if key.startswith("slurm:") else key.replace(".", ":")).split(":")
-        if section == "slurm" and len(path) > 1:  # a section of a list by its name or position, or a key with others
+        if section == "slurm" and len(path) > 1:  # in a list, the name of a section or its position comes first
             given.add(f"slurm:{names.get(path[0]) or path[0]}:{path[1]}")
         given.add(":".join([section, *path[:1]]))
     return given

@@ -192,7 +192,9 @@ def _step(value: Any, key: str) -> Any:
 def _position(items: Sequence[Any], key: str) -> int | None:
     """Where a list has what is called so, as sections are, or what stands at that position; None: nowhere."""
     names = [section_name(item, position) for position, item in enumerate(items)]
-    return names.index(key) if key in names else int(key) if key.isdecimal() and int(key) < len(items) else None
+    if key in names:
+        return names.index(key)
+    return int(key) if key.isdecimal() and int(key) < len(items) else None
 
 
 def _put(container: Any, key: str, value: Any, where: str, source: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.requests import Claim
 from aimlhpo.results.report.data import read_report
 from aimlhpo.results.report.figures import hours_bars
+from aimlhpo.results.report.page import write_report
 from aimlhpo.results.table import write_results
 from aimlhpo.search.stopping import GpuHours, StoppingCriteria, make_rules
 from aimlhpo.search.warm_start import begin_study
@@ -23,6 +25,7 @@ from aimlhpo.storage.attributes import record_of
 from aimlhpo.storage.base import CLAIM, RELEASED, backend_of
 from tests.ledgers import SingleRequestLedger
 from tests.project import Project
+from tests.results.report.test_page import packed
 
 HOUR = 3600.0
 SECTIONS = [
@@ -99,6 +102,10 @@ def test_results_csv_and_the_report_tell_the_sections_apart(moved: Sections) -> 
         ("a100: complete", 2.0), ("v100: complete", 7.0),
     ]  # fmt: skip
     assert [row.section for row in report.rows] == ["v100", "v100"]
+    page = write_report(moved.study, moved.config, moved.config.paths.report).read_text()
+    assert [name in page for name in ("GPU-hours on a100", "GPU-hours on v100", "on elsewhere")] == [True, True, False]
+    table = json.loads(packed(page, "data"))["table"]
+    assert [row[table["columns"].index("section")] for row in table["rows"]] == ["v100", "v100"]
     assert [span.worker.split()[0] for span in report.spans] == ["v100", "v100"]
 
 

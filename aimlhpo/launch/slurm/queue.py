@@ -109,7 +109,8 @@ def note_failure(paths: StudyPaths, job_id: str, cause: str | None) -> None:
 
 def failures_of(paths: StudyPaths) -> dict[str, str]:
     """Why jobs of the array that was submitted last, for each section, have failed, by job."""
-    newest = {array.section: array.array_id for array in recorded_arrays(paths)}  # the oldest first
+    arrays = recorded_arrays(paths)  # the oldest first; what was submitted before there were several sections is over
+    newest = {each.section: each.array_id for each in arrays if bool(each.section) == bool(arrays[-1].section)}
     files = (file for array_id in newest.values() for file in paths.jobs.glob(f"{array_id}_*{FAILURE_SUFFIX}"))
     return {file.name.removesuffix(FAILURE_SUFFIX): file.read_text(errors="replace").strip() for file in sorted(files)}
 

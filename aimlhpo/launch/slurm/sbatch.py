@@ -83,6 +83,8 @@ def submit_sections(config: Config, *, jobs: int | None = None) -> list[Submitte
     done: list[SubmittedJobs] = []
     sections = config.by_section()
     for each in sections:
+        plan_submission(each, jobs)  # a mistake in the last is told before the first is submitted
+    for each in sections:
         try:
             done.append(submit_jobs(each, jobs=jobs))
         except SubmissionError as error:
