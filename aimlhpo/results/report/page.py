@@ -147,8 +147,6 @@ def _tiles(report: StudyReport) -> Iterator[tuple[str, str]]:
     elif report.best:
         yield "trials on the Pareto front", str(len(report.best))
     yield f"{report.hours.unit} spent", f"{report.hours.spent:.3g}"
-    for name, hours in report.hours.by_section.items():
-        yield f"{report.hours.unit} on {name}", f"{hours.spent:.3g}"
     if report.hours.saved is not None:
         yield f"{report.hours.unit} saved by pruning, about", f"{report.hours.saved:.3g}"
     if report.hours.wasted:
