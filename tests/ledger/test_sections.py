@@ -104,8 +104,8 @@ def test_results_csv_and_the_report_tell_the_sections_apart(moved: Sections) -> 
     assert [row.section for row in report.rows] == ["v100", "v100"]
     page = write_report(moved.study, moved.config, moved.config.paths.report).read_text()
     for section, spent_there in (("a100", 2), ("v100", 7)):
-        assert f'<td>in section {section}</td><td class="number">{spent_there}</td>' in page
-    assert "in section elsewhere" not in page
+        assert f'<td>of which {section}</td><td class="number">{spent_there}</td>' in page
+    assert "of which elsewhere" not in page
     table = json.loads(packed(page, "data"))["table"]
     assert [row[table["columns"].index("section")] for row in table["rows"]] == ["v100", "v100"]
     assert [span.worker.split()[0] for span in report.spans] == ["v100", "v100"]
