@@ -131,7 +131,7 @@ def test_what_was_taken_away_counts_until_the_next_submission(
     config = make_config(here / "run", jobs=2, batch={"hold": None}, python=agent("sleep 600"))
     submit_jobs(config)
     kept = queue.read_kept_jobs(config)
-    queue.write_kept_jobs(config.paths, replace(kept.without(["7_1", "7_2", "7_1"]), submitted=4))
+    queue.write_kept_jobs(config, replace(kept.without(["7_1", "7_2", "7_1"]), submitted=4))
     kept = queue.read_kept_jobs(config)
     assert (kept.fewer, kept.submitted, kept.without(["7_2"])) == (2, 4, kept)
     submit_jobs(config)
