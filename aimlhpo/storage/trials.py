@@ -157,9 +157,13 @@ def count_feasible(trials: Iterable[FrozenTrial]) -> int:
 
 
 class LongestTrial:
-    """Finds out how long the longest complete trial took; each trial is looked at once, however often it is shown."""
+    """Finds out how long the longest complete trial took; each trial is looked at once, however often it is shown.
 
-    def __init__(self) -> None:
+    With a `section` of `slurm`, only those that have ended in it count: other GPUs are faster, or slower.
+    """
+
+    def __init__(self, section: str | None = None) -> None:
+        self._section = section
         self._seconds = 0.0
         self._seen: set[int] = set()
 
@@ -167,7 +171,9 @@ class LongestTrial:
         """Its seconds, 0 where none is complete. `finished` are all finished trials of the study: they never change."""
         if len(finished) > len(self._seen):
             for trial in finished:
-                if trial.number not in self._seen and trial.state == TrialState.COMPLETE:
-                    self._seconds = max(self._seconds, float(record_of(trial).get("seconds", 0.0)))
+                record = record_of(trial)
+                counts = trial.state == TrialState.COMPLETE and self._section in (None, record.get(SECTION))
+                if trial.number not in self._seen and counts:
+                    self._seconds = max(self._seconds, float(record.get("seconds", 0.0)))
             self._seen.update(trial.number for trial in finished)
         return self._seconds
