@@ -38,7 +38,7 @@ class Project:
         self,
         folder: Path,
         objective: str | Path = QUADRATIC,
-        slurm: dict[str, Any] | None = None,
+        slurm: dict[str, Any] | list[dict[str, Any]] | None = None,
         model: dict[str, Any] | None = None,
         **optuna_keys: Any,
     ) -> None:

@@ -229,7 +229,7 @@ class TrialStore:
         self._pruning = Pruning(study, config.optuna.reported_metric)
         self._ended = ThrottledCheck(lambda: ledger.look()[1])
         self._results, self._checkpoints = ResultsWriter(study, config), Checkpoints(study, config)
-        self._longest = LongestTrial()
+        self._longest = LongestTrial(config.section)
         self._held: dict[int, Claim] = {}
         self._lost: frozenset[str] = frozenset()
         self._version = current.version

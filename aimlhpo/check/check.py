@@ -96,8 +96,11 @@ def summarize(config: Config) -> list[tuple[str, str]]:
     if section.warm_start_from is not None and not is_imported(config):
         rows.append(("warm start", str(summarize_import(config))))
     place = "on this machine"
-    if config.slurm is not None:
-        place = f"in {config.slurm.jobs} SLURM job{'s' if config.slurm.jobs != 1 else ''} (--local: on this machine)"
+    if config.sections:
+        jobs = sum(section.jobs for section in config.sections)
+        place = f"in {jobs} SLURM job{'s' if jobs != 1 else ''} (--local: on this machine)"
+        if len(config.sections) > 1:
+            place += f": {', '.join(f'{section.jobs} of {section.name}' for section in config.sections)}"
     return [
         *rows,
         ("sampler", "none: a full grid" if grid else chosen.in_words("sampler")),
@@ -215,8 +218,8 @@ def _warm_start(config: Config) -> list[Problem]:
 
 def _shared_places(config: Config) -> Iterator[Problem]:
     """What several jobs share must lie where a lock of one node keeps out the others. SQLite's locks never do."""
-    url, jobs = config.optuna.storage, config.slurm.jobs if config.slurm is not None else 1
-    if jobs == 1:
+    url, jobs = config.optuna.storage, sum(section.jobs for section in config.sections)
+    if jobs <= 1:
         return
     places = {"optuna: save_path": config.paths.save_path}
     file = file_of(url) if url.startswith(("sqlite", "journal")) else None

@@ -133,7 +133,7 @@ def probe_command(config: Config) -> Iterator[Problem]:
         return
     program = spec.words[0]
     # The jobs' own lines (modules, environments) may bring programs that are not on PATH here.
-    elsewhere = config.slurm is not None and bool(config.slurm.kernel or config.slurm.bash) and "/" not in program
+    elsewhere = any(section.kernel or section.bash for section in config.sections) and "/" not in program
     if not elsewhere and find_program(program, spec.working_directory, spec.environment()) is None:
         near = THIS_PYTHON if _PYTHON.fullmatch(program) else None
         where = f"in {spec.working_directory}" if "/" in program else "on PATH"

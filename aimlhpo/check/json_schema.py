@@ -30,6 +30,11 @@ def json_schema() -> Schema:
     schema["properties"]["log"].pop("$ref", None)
     for key, section in (("mlflow", "MlflowSection"), ("tensorboard", "TensorboardSection")):
         defs["LogSection"]["properties"][key]["anyOf"] = [{"type": "boolean"}, {"type": "string"}, _ref(section)]
+    several = {"type": "array", "items": _ref("SlurmSection"), "minItems": 1}
+    schema["properties"]["slurm"] = {
+        "description": schema["properties"]["slurm"]["description"],
+        "anyOf": [_ref("SlurmSection"), several, {"type": "null"}],
+    }
     batch = {name: _option(name) for name in sorted(OPTIONS)}
     batch |= {letter: _option(name) for letter, name in SHORT.items()}
     defs["SlurmSection"]["properties"]["batch"]["properties"] = batch

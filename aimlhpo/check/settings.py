@@ -111,6 +111,14 @@ def reserved_key_problems(config: Config) -> Iterator[Problem]:
         yield Problem("model: optuna", "this key is taken", legal)
 
 
+def section_problems(config: Config) -> Iterator[Problem]:
+    """Sections of `slurm` that cannot be told apart."""
+    names = [section.name for section in config.sections if section.name is not None]
+    for name in dict.fromkeys(each for each in names if names.count(each) > 1):
+        found = f"{names.count(name)} sections have this name, or this partition and no name"
+        yield Problem(key_path("slurm", name), found, "a `name` of its own for each section")
+
+
 def tracking_place_problems(config: Config) -> Iterator[Problem]:
     """What is wrong with the places of tracking tools. Shows no password."""
     mlflow, tensorboard = config.log.mlflow, config.log.tensorboard
@@ -372,6 +380,7 @@ _COMMAND = ("command", "objective", "working_directory", "environment", "paramet
 
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (reserved_key_problems, ()),
+    (section_problems, ()),
     (tracking_place_problems, ()),
     (objective_problems, ("objective",)),
     (lambda config: variable_problems("optuna: save_path", config.optuna.save_path, path=True), ("save_path",)),

@@ -175,6 +175,7 @@ _FILES = (
         help="set any key of either file, as optuna:sampler:type=TPESampler or optimizer:learning_rate=0.1",
     ),
 )
+_SECTION = argument("--section", metavar="NAME", help="of several slurm sections, the one with this name alone")
 _STUDY = argument(
     "study",
     type=Path,
@@ -315,6 +316,7 @@ Workers are added while the study runs; one that was interrupted goes on.""",
         """\
 aimlhpo submit runs/digits
 aimlhpo submit runs/digits --jobs 5
+aimlhpo submit runs/digits --section a100
 aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
 """,
         load_study,
@@ -326,6 +328,7 @@ aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
                 metavar="N",
                 help="number of jobs (default: slurm: jobs)",
             ),
+            _SECTION,
             argument("--dry-run", action="store_true", help="show the script, submit nothing"),
             argument("--wait", action="store_true", help="follow the study to its end"),
         ),
@@ -352,6 +355,7 @@ aimlhpo stop runs/digits --jobs 5
                 metavar="N",
                 help="end N jobs only, each after the trials that it is running",
             ),
+            _SECTION,
         ),
     ),
     "change": Verb(
@@ -436,6 +440,7 @@ aimlhpo confirm runs/digits --dry-run
             _count("--top", "configurations", 5, "how many of the best configurations"),
             _count("--seeds", "seeds", 3, "how often each is trained"),
             _local("train"),
+            argument("--section", metavar="NAME", help="of several slurm sections, the one whose jobs train"),
             argument("--dry-run", action="store_true", help="show what would be trained, start nothing"),
             argument("--wait", action="store_true", help="follow submitted jobs to their end"),
             argument("--json", action="store_true", help="print what has been found as JSON, and start nothing"),
@@ -521,7 +526,7 @@ aimlhpo migrate hyperparameters.yml -o digits.yml
         "Run one agent of a study; SLURM jobs do this.",
         "aimlhpo agent runs/digits",
         load_study,
-        (argument("study", type=Path, metavar="SAVE_PATH", help="the study's directory"),),
+        (argument("study", type=Path, metavar="SAVE_PATH", help="the study's directory"), _SECTION),
         "submit.run_agent",
     ),
 }

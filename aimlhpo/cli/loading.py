@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aimlhpo.agent.fork_server import ForkServer
-from aimlhpo.errors import DeviceError
+from aimlhpo.errors import ConfigError, DeviceError, Problem, listing
 from aimlhpo.worker.devices import Slot, plan_local_slots, ranks_of
 
 if TYPE_CHECKING:
@@ -69,11 +69,27 @@ def number_of_workers(arguments: Namespace) -> int | None:
     return arguments.local if isinstance(arguments.local, int) else None
 
 
-def keys_given(arguments: Namespace) -> set[str]:
-    """The keys of the hyperparameter YAML that the command line gives, as `section:key`."""
-    flags = {f"optuna:{key}" for _, _, key, _, _ in FLAGS if getattr(arguments, key) is not None}
-    paths = (text.partition("=")[0].replace(".", ":").split(":") for text in arguments.overrides)
-    return flags | {":".join(path[:2]) for path in paths}
+def keys_given(arguments: Namespace, config: Config) -> set[str]:
+    """The keys of the hyperparameter YAML that the command line gives, as `section:key` or `slurm:NAME:key`."""
+    given = {f"optuna:{key}" for _, _, key, _, _ in FLAGS if getattr(arguments, key) is not None}
+    names = {str(position): section.name for position, section in enumerate(config.sections)}
+    for text in arguments.overrides:
+        key = text.partition("=")[0]
+        section, *path = (key if key.startswith("slurm:") else key.replace(".", ":")).split(":")
+        if section == "slurm" and len(path) > 1:  # in a list, the name of a section or its position comes first
+            given.add(f"slurm:{names.get(path[0]) or path[0]}:{path[1]}")
+        given.add(":".join([section, *path[:1]]))
+    return given
+
+
+def about_section(config: Config, arguments: Namespace) -> Config:
+    """The configuration for the section that --section names. Raises ConfigError where --jobs needs one."""
+    if arguments.section is not None:
+        return config.in_section(arguments.section)
+    if arguments.jobs is not None and len(config.sections) > 1:
+        names = listing(section.name or "" for section in config.sections)
+        raise ConfigError(Problem("--jobs", "the study has several sections of jobs", f"--section, too: {names}"))
+    return config
 
 
 def load_study(arguments: Namespace, resources: ExitStack) -> Config:

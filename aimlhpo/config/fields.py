@@ -85,6 +85,13 @@ def _text(value: Any) -> str:
     return text
 
 
+def _section_name(value: Any) -> str:
+    text = _text(value)
+    if re.search(r"[\s:=]", text):
+        raise illegal(f"{show(text)} holds a blank, a colon or an equals sign", "a word, such as a100")
+    return text
+
+
 def as_list(value: Any) -> list[Any]:
     """A list as it is, and any other value as a list of one."""
     return value if isinstance(value, list) else [value]
@@ -174,6 +181,8 @@ Seconds = Annotated[
 ]
 Flag = Annotated[bool, BeforeValidator(_flag), in_editors({"type": "boolean"}, {"enum": [0, 1]})]
 Text = Annotated[str, BeforeValidator(_text), in_editors(TEXT)]
+SectionName = Annotated[str, BeforeValidator(_section_name), in_editors(TEXT)]
+Weight = Annotated[float, real("a number above 0"), in_editors({"type": "number", "exclusiveMinimum": 0})]
 Words = Annotated[list[str], BeforeValidator(_words), in_editors(TEXT, LIST_OF_TEXT)]
 Lines = Annotated[
     list[str],

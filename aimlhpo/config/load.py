@@ -18,10 +18,11 @@ from pydantic import BaseModel, ValidationError
 
 from aimlhpo.config.echo_opt import echo_opt_edits, pbs_problem
 from aimlhpo.config.edits import Edit, edit_data
+from aimlhpo.config.fields import as_list
 from aimlhpo.config.optuna_section import OptunaSection
 from aimlhpo.config.overrides import Overridden, apply
 from aimlhpo.config.paths import StudyPaths
-from aimlhpo.config.resolve import relocate, resolve, resolve_resources
+from aimlhpo.config.resolve import relocate, resolve, resolve_resources, section_name
 from aimlhpo.config.sbatch_options import normalise
 from aimlhpo.config.schema import Config, HyperparameterFile
 from aimlhpo.config.yaml import from_python, load_yaml
@@ -86,13 +87,15 @@ def read_again(config: Config, overrides: Sequence[str]) -> Reading:
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """The configuration with other values of whole keys, by `section:key`; None takes a key away.
 
+    Keys of a section that is not there are left out: the files may have changed since they were changed.
+
     Raises ConfigError for a value that is not legal.
     """
     hyperparameters = copy.deepcopy(config.hyperparameters)
     for path, value in values.items():
-        section, _, key = path.partition(":")
-        inner = hyperparameters.get(section)
-        inner = hyperparameters[section] = inner if isinstance(inner, dict) else {}
+        inner, key = holder_of(hyperparameters, path)
+        if inner is None:
+            continue
         if value is None:
             inner.pop(key, None)
         else:
@@ -100,26 +103,48 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     reading = _typed(hyperparameters, config.model, config.storage_named)
     if reading.problems:
         raise ConfigError(reading.problems)
-    return reading.config
+    return replace(reading.config, section=config.section)
+
+
+def holder_of(hyperparameters: Mapping[str, Any], path: str) -> tuple[dict[str, Any] | None, str]:
+    """The mapping that `section:key`, or `slurm:NAME:key` in a list, leads into, and the key; None: it is not there."""
+    section, _, key = path.partition(":")
+    name, _, key = key.rpartition(":")
+    inner = hyperparameters.get(section)
+    if isinstance(inner, list):
+        inner = next((item for item in inner if isinstance(item, dict) and item.get("name") == name), None)
+    return (inner if isinstance(inner, dict) and (not name or name == inner.get("name")) else None), key
 
 
 def differences(before: Config, after: Config) -> dict[str, Any]:
     """The keys of the hyperparameter YAML that mean something else, as `section:key`, with the new value as written.
 
-    A key that is not written any more has None. Where both have a section, its keys are compared; `slurm` alone is told
-    where only one has it.
+    A key that is not written any more has None. Where both have a section, its keys are compared; where only one has
+    it, it is told as a whole.
     """
     found: dict[str, Any] = {}
-    for name in HyperparameterFile.model_fields:
-        one, other = getattr(before, name), getattr(after, name)
-        written = after.hyperparameters.get(name)
-        if one is None or other is None:
-            found |= {name: written} if one is not other else {}
+    old, new = _by_path(before), _by_path(after)
+    for path in dict.fromkeys((*old, *new)):
+        if path not in old or path not in new:
+            found["slurm"] = after.hyperparameters.get("slurm")
             continue
-        written = written if isinstance(written, dict) else {}
-        keys = type(other).model_fields
-        found |= {f"{name}:{key}": written.get(key) for key in keys if getattr(one, key) != getattr(other, key)}
+        one, other = old[path], new[path]
+        changed = [key for key in type(other).model_fields if getattr(one, key) != getattr(other, key)]
+        found |= {f"{path}:{key}": written(after, f"{path}:{key}") for key in changed}
     return found
+
+
+def written(config: Config, path: str) -> Any:
+    """What the hyperparameter YAML says at `section:key`, or `slurm:NAME:key` in a list; None: it says nothing."""
+    inner, key = holder_of(config.hyperparameters, path)
+    return None if inner is None else inner.get(key)
+
+
+def _by_path(config: Config) -> dict[str, BaseModel]:
+    """The sections by the paths of their keys on the command line."""
+    is_list = isinstance(config.hyperparameters.get("slurm"), list)
+    slurm = {f"slurm:{each.name}" if is_list else "slurm": each for each in config.sections}
+    return {"log": config.log, **slurm, "optuna": config.optuna}
 
 
 def load_target(named: Path) -> Config:
@@ -209,16 +234,21 @@ def read_mapping(source: Source, name: str = "", *, dates: bool = False) -> dict
 def _typed(hyperparameters: dict[str, Any], model: dict[str, Any], storage_named: bool) -> Reading:
     """Both files' data as a typed configuration, with what the schema refuses left out."""
     data, slurm = dict(hyperparameters), hyperparameters.get("slurm")
-    batch_problems: list[Problem] = []
-    if isinstance(slurm, dict) and isinstance(slurm.get("batch"), dict):
-        options, batch_problems = normalise(slurm["batch"])
-        data["slurm"] = {**slurm, "batch": options}
+    sections = [] if slurm is None else list(as_list(slurm))
+    several = isinstance(slurm, list)
+    names = [(section_name(each, place),) if several else () for place, each in enumerate(sections)]
+    batch_problems = [Problem("slurm", "is an empty list", "at least one section")] if slurm == [] else []
+    for position, section in enumerate(sections):
+        if isinstance(section, dict) and isinstance(section.get("batch"), dict):
+            options, mistakes = normalise(section["batch"], ("slurm", *names[position], "batch"))
+            sections[position], batch_problems = {**section, "batch": options}, [*batch_problems, *mistakes]
+    data["slurm"] = sections
     problems: list[Problem] = []
     refused: frozenset[str] = frozenset()
     try:
         file = HyperparameterFile.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(dict(detail)) for detail in error.errors(include_url=False)]
+        problems = [_problem(dict(detail), names) for detail in error.errors(include_url=False)]
         locations = [detail["loc"] for detail in error.errors(include_url=False)]
         # A mistake in one parameter does not refuse `parameters` as a whole.
         of_study = [at for at in locations if at[0] == "optuna" and (at[1:2] != ("parameters",) or len(at) == 2)]
@@ -233,10 +263,17 @@ def _typed(hyperparameters: dict[str, Any], model: dict[str, Any], storage_named
 def _without(data: Mapping[str, Any], refused: Iterable[Location]) -> dict[str, Any]:
     """A copy without the keys at these locations, and with stand-ins for those that must be there.
 
-    A key of a section goes as a whole; of the parameters, only the one with the mistake.
+    A key of a section goes as a whole; of the parameters, only the one with the mistake; a section of `slurm` that is
+    no mapping leaves an empty one.
     """
     kept: dict[str, Any] = copy.deepcopy(dict(data))
+    kept["slurm"] = [section if isinstance(section, dict) else {} for section in kept["slurm"]]
     for location in refused:
+        if location[:1] == ("slurm",):
+            section = kept["slurm"][int(location[1])]
+            for key in [key for key in section if str(key) in map(str, location[2:3])]:
+                del section[key]
+            continue
         *above, last = location[: 4 if location[:2] == ("optuna", "parameters") else 2]
         container: Any = kept
         for segment in above:  # keys that are numbers are text in locations
@@ -252,9 +289,13 @@ def _without(data: Mapping[str, Any], refused: Iterable[Location]) -> dict[str, 
     return {**kept, "optuna": study}
 
 
-def _problem(detail: dict[str, Any]) -> Problem:
+def _problem(detail: dict[str, Any], names: Sequence[tuple[str, ...]]) -> Problem:
+    """`names` are what the sections of `slurm` are called in messages: nothing, where the file has no list."""
     location: Location = detail["loc"]
     where = key_path(*location)
+    if location[:1] == ("slurm",) and len(location) > 1:
+        where = key_path("slurm", *names[int(location[1])], *location[2:])
+        location = ("slurm", *location[2:])
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "aimlhpo":
         return Problem(where, context["found"], context["legal"], context["suggestion"])

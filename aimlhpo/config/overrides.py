@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aimlhpo.config.resolve import section_name
 from aimlhpo.config.sbatch_options import long_name
 from aimlhpo.config.sweep import Sweep
 from aimlhpo.config.yaml import parse_yaml
-from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path
+from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing
 from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup, missing, nearest, substitute
 
 SECTIONS = ("log", "slurm", "optuna")
@@ -171,8 +172,11 @@ def _segments(data: Mapping[str, Any], section: str, rest: str) -> list[str]:
         if ":".join(parts[:taken]) not in known and segments == ["optuna", "parameters"]:
             # The key of a new parameter reaches to its own keys.
             taken = next((n for n, part in enumerate(parts) if n and part in PARAMETER_KEYS), len(parts))
-        segments.append(":".join(parts[:taken]))
-        value = _step(value, segments[-1])
+        segment = ":".join(parts[:taken])
+        if segments == ["slurm"] and isinstance(value, list) and (position := _position(value, segment)) is not None:
+            segment = section_name(value[position], position)
+        segments.append(segment)
+        value = _step(value, segment)
         parts = parts[taken:]
     return segments
 
@@ -180,22 +184,35 @@ def _segments(data: Mapping[str, Any], section: str, rest: str) -> list[str]:
 def _step(value: Any, key: str) -> Any:
     """What a mapping or list has at a key or position, or None."""
     if isinstance(value, list):
-        return value[int(key)] if key.isdecimal() and int(key) < len(value) else None
+        position = _position(value, key)
+        return None if position is None else value[position]
     return value.get(key) if isinstance(value, Mapping) else None
+
+
+def _position(items: Sequence[Any], key: str) -> int | None:
+    """Where a list has what is called so, as sections are, or what stands at that position; None: nowhere."""
+    names = [section_name(item, position) for position, item in enumerate(items)]
+    if key in names:
+        return names.index(key)
+    return int(key) if key.isdecimal() and int(key) < len(items) else None
 
 
 def _put(container: Any, key: str, value: Any, where: str, source: str) -> None:
     if isinstance(container, dict):
         container[key] = value
-    elif key.isdecimal() and int(key) <= len(container):
-        container[int(key) : int(key) + 1] = [value]
+    elif (position := _position([*container, None], key)) is not None:
+        container[position : position + 1] = [value]
     else:
-        legal = f"a position from 0 to {len(container)}"
-        raise ConfigError(Problem(f"{where} (from {source})", "is not a position in the list", legal))
+        found, legal = "is not a position in the list", f"a position from 0 to {len(container)}"
+        if where == f"slurm: {key}":
+            names = listing(section_name(item, position) for position, item in enumerate(container))
+            found, legal = "slurm is a list, and has no such section", f"slurm:NAME:key=value, with one of {names}"
+        raise ConfigError(Problem(f"{where} (from {source})", found, legal))
 
 
 def _same(above: Sequence[str], one: str, other: str) -> bool:
     """Whether two keys are two names of one: `name` and `study_name`, `t` and `time`."""
     if list(above) == ["optuna"]:
         return ALIASES.get(one, one) == ALIASES.get(other, other)
-    return list(above) == ["slurm", "batch"] and long_name(one) is not None and long_name(one) == long_name(other)
+    in_batch = above[:1] == ["slurm"] and above[-1:] == ["batch"]
+    return in_batch and long_name(one) is not None and long_name(one) == long_name(other)

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aimlhpo.config.fields import as_list
+from aimlhpo.config.sbatch_options import long_name
 from aimlhpo.errors import Problem, show
 from aimlhpo.space.model_paths import exists, lookup
 from aimlhpo.space.parameter_types import as_number
@@ -55,12 +57,22 @@ def absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(os.path.expandvars(path)))
 
 
+def section_name(section: Any, position: int) -> str:
+    """What a section in a list of them is called: by its `name`, else its partition, else its position."""
+    given = section if isinstance(section, dict) else {}
+    batch = given.get("batch")
+    options = {long_name(str(key)): value for key, value in batch.items()} if isinstance(batch, dict) else {}
+    named = next((name for name in (given.get("name"), options.get("partition")) if name is not None), position)
+    return named if isinstance(named, str) else str(named)
+
+
 def resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
     """Fill in what other keys decide and make paths absolute. Returns whether a storage was named.
 
     Mistakes that can only be seen in the file as it was written are added to `problems`.
     """
     optuna, log = hyperparameters.get("optuna"), hyperparameters.get("log")
+    jobs = _resolve_sections(hyperparameters.get("slurm"))
     if not isinstance(optuna, dict):
         return True
     if "name" in optuna:  # another word for study_name
@@ -84,13 +96,11 @@ def resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
     if not isinstance(name, str) or not isinstance(save_path, str):
         return storage is not None
     if storage is None:
-        slurm = hyperparameters.get("slurm")
-        jobs = as_number(slurm.get("jobs")) if isinstance(slurm, dict) else None
         # What is there already, else a new file in save_path. Jobs on several nodes begin with a journal file, which
         # needs no server and may lie on a network file system; everything else begins with SQLite.
         stem = optuna["study_name"] = name.removesuffix(".db") or name
         sqlite, journal = (os.path.join(save_path, f"{stem}.{ending}") for ending in ("db", "journal"))
-        as_journal = not os.path.exists(sqlite) and ((jobs or 1) > 1 or os.path.exists(journal))
+        as_journal = not os.path.exists(sqlite) and (jobs > 1 or os.path.exists(journal))
         optuna["storage"] = f"journal://{journal}" if as_journal else f"sqlite:///{sqlite}"
         if os.sep in name:
             found = f"{show(name)} is a path"
@@ -99,6 +109,15 @@ def resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:
         optuna["storage"] = _absolute_storage(storage, save_path, name)
     resolve_tracking(log, save_path, optuna["study_name"])
     return storage is not None
+
+
+def _resolve_sections(slurm: Any) -> float:
+    """Give each section in a list its name. Returns how many jobs all of them have."""
+    sections = [section for section in as_list(slurm) if isinstance(section, dict)]
+    for position, section in enumerate(slurm if isinstance(slurm, list) else ()):
+        if isinstance(section, dict):
+            section["name"] = section_name(section, position)
+    return sum(as_number(section.get("jobs")) or 1 for section in sections)
 
 
 def relocate(hyperparameters: dict[str, Any], save_path: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
 from aimlhpo.config.fields import CONTROL
 from aimlhpo.errors import Problem, did_you_mean, key_path, show
 
-HERE = ("slurm", "batch")
 OptionValue = str | list[str] | None
 
 SHORT = {
@@ -57,16 +56,21 @@ def long_name(key: str) -> str | None:
     return name if name in OPTIONS or bare != key else None
 
 
-def normalise(batch: Mapping[Any, Any]) -> tuple[dict[str, OptionValue], list[Problem]]:
-    """Options by long name with text values, and every mistake. `option: false` leaves the option out."""
+def normalise(
+    batch: Mapping[Any, Any], here: Sequence[str] = ("slurm", "batch")
+) -> tuple[dict[str, OptionValue], list[Problem]]:
+    """Options by long name with text values, and every mistake. `option: false` leaves the option out.
+
+    `here` is where the options stand, for messages.
+    """
     options: dict[str, OptionValue] = {}
     given: dict[str, str] = {}
     problems: list[Problem] = []
     for key, value in batch.items():
-        name, where = long_name(str(key)), key_path(*HERE, key)
+        name, where = long_name(str(key)), key_path(*here, key)
         if name is None and CONTROL.search(str(key)):
             found = "holds a line break or another control character"
-            problems.append(Problem(key_path(*HERE, show(str(key))), found, _LEGAL))
+            problems.append(Problem(key_path(*here, show(str(key))), found, _LEGAL))
         elif name is None:
             near = did_you_mean(str(key).lstrip("-").replace("_", "-"), OPTIONS)
             problems.append(Problem(where, "sbatch has no such option", _LEGAL, near))

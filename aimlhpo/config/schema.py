@@ -14,11 +14,23 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from aimlhpo.config.fields import Count, CountFromZero, Flag, Lines, Script, Section, Text, mapping
+from aimlhpo.config.fields import (
+    Count,
+    CountFromZero,
+    Flag,
+    Lines,
+    Script,
+    Section,
+    SectionName,
+    Text,
+    Weight,
+    mapping,
+)
 from aimlhpo.config.optuna_section import OptunaSection
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.config.sbatch_options import OptionValue
 from aimlhpo.config.yaml import dump_yaml
+from aimlhpo.errors import ConfigError, Problem, listing
 from aimlhpo.space.search_space import SearchSpace
 
 
@@ -66,8 +78,12 @@ class LogSection(Section):
 
 
 class SlurmSection(Section):
-    """Jobs, their sbatch options, and what runs in them before Python."""
+    """Jobs, their sbatch options, and what runs in them before Python. A list has one for each kind of GPU."""
 
+    name: SectionName | None = Field(
+        default=None,
+        description="Name of the section, in a list of several. Default: its partition, else its position from 0.",
+    )
     jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
     keep: Flag = Field(
         default=False,
@@ -100,6 +116,9 @@ class SlurmSection(Section):
     nodes_per_worker: Count = Field(
         default=1, description="Nodes that one trial trains on; `batch: nodes` says how many a job has."
     )
+    gpu_weight: Weight = Field(
+        default=1.0, description="What an hour of one GPU of these jobs counts in `optuna: max_gpu_hours`."
+    )
     requeue: Flag = Field(
         default=True, description="Whether a job queues itself again at its walltime while work is left."
     )
@@ -114,8 +133,10 @@ class HyperparameterFile(Section):
     log: Annotated[LogSection, mapping("true, or save_path: DIRECTORY", words={True: {}, None: {}})] = Field(
         default_factory=LogSection, description="Where logs and results are written; `true` for the defaults."
     )
-    slurm: SlurmSection | None = Field(
-        default=None, description="The jobs that run the study on a SLURM cluster; without it the study runs here."
+    slurm: tuple[SlurmSection, ...] = Field(
+        default=(),
+        description="The jobs that run the study on a SLURM cluster, or a list of such sections; without it the study "
+        "runs here.",
     )
     optuna: OptunaSection = Field(description="The study: its storage, budget, strategies and search space.")
 
@@ -124,11 +145,13 @@ class HyperparameterFile(Section):
 class Config:
     """Both YAML files, checked. Plain data: it can be pickled, and holds no secret that a file did not hold.
 
-    `space` has the parameters of both files.
+    `space` has the parameters of both files. `section` is the name of the `slurm` section that this process is about,
+    of several: that of the job it runs in, or the one that the command line names. None: it is about all of them.
     """
 
     log: LogSection
-    slurm: SlurmSection | None
+    sections: tuple[SlurmSection, ...]
+    """Those of `slurm`: none, one, or the several of a list."""
     optuna: OptunaSection
     model: dict[str, Any]
     hyperparameters: dict[str, Any]
@@ -136,6 +159,27 @@ class Config:
     space: SearchSpace
     storage_named: bool = field(default=True, compare=False)
     """False where no `storage` was given and the default was taken."""
+    section: str | None = None
+
+    @property
+    def slurm(self) -> SlurmSection | None:
+        """The section that this process is about; where that is none of several, the first."""
+        chosen = [each for each in self.sections if each.name == self.section]
+        return next(iter((*chosen, *self.sections)), None)
+
+    def in_section(self, name: str | None) -> Config:
+        """The same, about the section with that name; None: the first. Raises ConfigError where there is none."""
+        names = [each.name or "" for each in self.sections]
+        if name is None:
+            name = next(iter(names), None)
+        elif name not in names:
+            raise ConfigError(Problem("--section", f"the study has no section {name!r}", listing(names) or None))
+        return replace(self, section=name) if len(names) > 1 else self
+
+    def by_section(self) -> list[Config]:
+        """One for each section that this one is about."""
+        names = [each.name for each in self.sections] if self.section is None else []
+        return [replace(self, section=name) for name in names] if len(names) > 1 else [self]
 
     @property
     def paths(self) -> StudyPaths:

@@ -79,8 +79,8 @@ class Launcher(ABC):
         """Everything that would keep this launcher from starting the study. Starts and changes nothing."""
 
     @abstractmethod
-    def plan(self, config: Config, count: int | None = None) -> LaunchPlan:
-        """What `start` would do with the same arguments. Raises ConfigError."""
+    def plan(self, config: Config, count: int | None = None) -> list[LaunchPlan]:
+        """What `start` would do with the same arguments, for each section of jobs. Raises ConfigError."""
 
     @abstractmethod
     def start(
@@ -89,9 +89,10 @@ class Launcher(ABC):
         """Start agents of a study that has been created.
 
         Args:
-            config: the study's checked configuration.
+            config: the study's checked configuration; where it is about one section of several, that one is started.
             view: shows how the study goes, where it runs in the foreground.
-            count: how many workers (in the foreground) or jobs to start; None: as the configuration says.
+            count: how many workers (in the foreground) or jobs of each section to start; None: as the configuration
+                says.
             fork_server: has loaded the objective already, for workers in the foreground.
 
         Raises:
@@ -113,12 +114,15 @@ class Launcher(ABC):
         """Answers how the study's jobs are; None where none were submitted."""
         return None
 
-    def live_jobs(self, paths: StudyPaths) -> LiveJobs:
-        """The study's jobs that have not ended. Raises SubmissionError where that is not known now."""
+    def live_jobs(self, config: Config) -> LiveJobs:
+        """The study's jobs, or those of the section that `config` is about, that have not ended.
+
+        Raises SubmissionError where that is not known now.
+        """
         return LiveJobs()
 
-    def cancel_jobs(self, paths: StudyPaths) -> LiveJobs:
-        """Cancel all jobs of the study, and no others.
+    def cancel_jobs(self, config: Config) -> LiveJobs:
+        """Cancel all jobs of the study, or of the section that `config` is about, and no others.
 
         Agents that run are told first and give their trials back. Returns the jobs that were there; raises
         SubmissionError with the reason why they were not cancelled.

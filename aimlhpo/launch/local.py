@@ -31,8 +31,8 @@ class LocalLauncher(Launcher):
         except DeviceError as error:
             yield Problem("optuna: gpu", str(error))
 
-    def plan(self, config: Config, count: int | None = None) -> LaunchPlan:
-        return LaunchPlan()
+    def plan(self, config: Config, count: int | None = None) -> list[LaunchPlan]:
+        return []
 
     def start(
         self, config: Config, view: View, count: int | None = None, fork_server: ForkServer | None = None

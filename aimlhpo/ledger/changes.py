@@ -22,7 +22,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from aimlhpo.config.load import differences, load_snapshot, with_values
+from aimlhpo.config.load import differences, load_snapshot, with_values, written
 from aimlhpo.config.schema import Config
 from aimlhpo.errors import ConfigError, Problem, show
 from aimlhpo.ledger.completion import STOPPED_BY_USER, Completion
@@ -37,9 +37,9 @@ CHANGEABLE = (
     BUDGET, "optuna:timeout", "optuna:timeout_scope", "optuna:target_value", "optuna:max_gpu_hours",
     "optuna:patience", "optuna:terminator", "optuna:max_consecutive_failures", "optuna:at_stop", "optuna:trial_timeout",
     "optuna:max_retries", "optuna:max_interruptions", ENQUEUED, "slurm:jobs", "slurm:keep", "slurm:max_submissions",
-    "slurm:requeue", "slurm:max_requeues",
+    "slurm:requeue", "slurm:max_requeues", "slurm:gpu_weight",
 )  # fmt: skip
-"""The keys that agents take up while they run, as `section:key`."""
+"""The keys that agents take up while they run, as `section:key`; in a list, each section's (`slurm:NAME:key`)."""
 
 _BY_COMMAND, _BY_START = "change", "start"
 
@@ -64,6 +64,11 @@ class StudyChange:
 
     def __str__(self) -> str:
         return f"{_in_words(self.key)} {_show(self.before)} -> {_show(self.value)}"
+
+
+def _is_changeable(key: str) -> bool:
+    section, _, rest = key.partition(":")
+    return f"{section}:{rest.rpartition(':')[2]}" in CHANGEABLE
 
 
 def _in_words(key: str) -> str:
@@ -163,13 +168,6 @@ def _write_changes(
     return made
 
 
-def written(config: Config, key: str) -> Any:
-    """What the hyperparameter YAML says at `section:key`; None where it says nothing."""
-    section, _, name = key.partition(":")
-    inner = config.hyperparameters.get(section)
-    return inner.get(name) if isinstance(inner, dict) else None
-
-
 def _give_back_surplus(study: optuna.Study, config: Config, overview: Overview) -> list[int]:
     """Give back the claimed trials that the budget has no room for: those that have not begun, then the newest.
 
@@ -218,7 +216,7 @@ def settle_start(study: optuna.Study, config: Config, given: Collection[str] = (
         before = with_values(_last_started(config), {change.key: change.value for change in changes})
         anew: dict[str, Any] = {}
         for key, value in differences(before, files).items():
-            if key not in CHANGEABLE:
+            if not _is_changeable(key):
                 continue
             if key not in last or key in given or value != said[key]:
                 anew[key] = value
@@ -265,7 +263,7 @@ def refuse_unchangeable(before: Config, after: Config, new_study: str) -> None:
     """
     problems = []
     for key in differences(before, after):
-        if key in CHANGEABLE:
+        if _is_changeable(key):
             continue
         where = _in_words(key)
         if key in ("optuna:parameters", "optuna:metric", "optuna:direction", "optuna:constraints"):

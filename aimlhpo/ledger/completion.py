@@ -11,6 +11,7 @@ one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -21,7 +22,17 @@ from aimlhpo.ledger.checkpoints import newest_file
 from aimlhpo.ledger.requests import PendingState, Release, Result
 from aimlhpo.search.samplers import after_trial, last_report
 from aimlhpo.storage.attributes import RECORD, metric_attributes
-from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, OpenTrial, OwnedStorage, SetState, SetSystemAttr
+from aimlhpo.storage.base import (
+    BY_SECTION,
+    CLAIM,
+    PAUSED,
+    RELEASED,
+    SECTION,
+    OpenTrial,
+    OwnedStorage,
+    SetState,
+    SetSystemAttr,
+)
 from aimlhpo.storage.trials import CONFIRMED, CONSTRAINTS, OPTUNA_CONSTRAINT
 
 STOPPED_BY_USER = "stopped by user"
@@ -30,13 +41,35 @@ STOPPED_BY_USER = "stopped by user"
 RETRY = "aimlhpo:retry"
 
 
-def interruption_history(
-    before: Mapping[str, Any] | None, cause: str, seconds: float, progress: list[float], gpus: float = 0.0
+def spent_by_section(
+    before: Mapping[str, Any] | None, claim: Mapping[str, Any] | None, seconds: float, gpu_seconds: float
 ) -> dict[str, Any]:
-    """A trial's history with one more interruption in it; `seconds` is what this attempt took on its `gpus`.
+    """What a trial has taken in each section, with an attempt under this claim: an entry of its history or record.
+
+    `before` is its history so far. Empty where no section is known.
+    """
+    spent, section = dict((before or {}).get(BY_SECTION, {})), (claim or {}).get(SECTION)
+    if section is not None:
+        known = spent.get(section, {"seconds": 0.0, "gpu_seconds": 0.0})
+        spent[section] = {
+            "seconds": known["seconds"] + seconds,
+            "gpu_seconds": known["gpu_seconds"] + gpu_seconds,
+        }
+    return {BY_SECTION: spent} if spent else {}
+
+
+def interruption_history(
+    before: Mapping[str, Any] | None,
+    cause: str,
+    seconds: float,
+    progress: list[float],
+    claim: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A trial's history with one more interruption in it; `seconds` is what this attempt took, under its `claim`.
 
     `fruitless` counts the interruptions in a row without progress.
     """
+    gpus = float((claim or {}).get("gpus", 0.0))
     known = before or {"attempts": 0, "seconds": 0.0, "fruitless": 0, "progress": [0, 0]}
     moved = progress != known["progress"] or cause == STOPPED_BY_USER
     return {
@@ -46,7 +79,18 @@ def interruption_history(
         "cause": cause,
         "fruitless": 0 if moved else known["fruitless"] + 1,
         "progress": progress,
+        **spent_by_section(before, claim, seconds, seconds * gpus),
     }
+
+
+def _with_section(result: Result, trial: OpenTrial) -> Result:
+    """The result with the section that its trial ran in, and what it took in each, in the record."""
+    section = (trial.claim or {}).get(SECTION)
+    before = {"seconds": trial.seconds, "gpu_seconds": trial.gpu_seconds}
+    took = (result.record.get(key, known) - known for key, known in before.items())
+    spent = spent_by_section(trial.released, trial.claim, *took)
+    named = {SECTION: section} if section is not None else {}
+    return replace(result, record={**result.record, **named, **spent}) if spent else result
 
 
 class Completion:
@@ -75,7 +119,7 @@ class Completion:
             return trial.ended_with(result.token)
         self._storage.hold(result.trial_id)
         state = TrialState[result.state]
-        self._write(result, state)
+        self._write(_with_section(result, trial), state)
         if state == TrialState.WAITING:
             paused = {"rung": result.record["rung"], "token": result.token}
             pending.change(trial, state=state, claim=None, paused=paused)
@@ -122,6 +166,7 @@ class Completion:
             "cause": "paused",
             "fruitless": 0,
             "progress": self._progress(trial._trial_id, trial.number),
+            **{key: value for key, value in result.record.items() if key == BY_SECTION},
         }
         return {PAUSED: {"rung": result.record["rung"], "token": result.token}, RELEASED: history}
 
@@ -165,9 +210,8 @@ class Completion:
         if trial.released and trial.interrupted_with(trial.token):  # by a batch that was cut off
             history = trial.released
         else:
-            gpus = float((trial.claim or {}).get("gpus", 0.0))
             progress = self._progress(trial.trial_id, trial.number)
-            history = interruption_history(trial.released, cause, seconds, progress, gpus)
+            history = interruption_history(trial.released, cause, seconds, progress, trial.claim)
             history["token"] = trial.token
         pending.operations.append(SetSystemAttr(trial.trial_id, RELEASED, history))
         if history["fruitless"] < self._max_interruptions:
@@ -179,6 +223,7 @@ class Completion:
             "seconds": history["seconds"],
             "gpu_seconds": history["gpu_seconds"],
             "attempts": history["attempts"],
+            **{key: held[key] for held, key in ((history, BY_SECTION), (trial.claim or {}, SECTION)) if key in held},
         }
         failed = SetState(trial.trial_id, TrialState.FAIL)
         pending.operations += [SetSystemAttr(trial.trial_id, RECORD, record), failed]

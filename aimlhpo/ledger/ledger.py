@@ -39,6 +39,7 @@ from aimlhpo.search.stopping import StoppingCriteria, StopReason, make_rules
 from aimlhpo.storage.base import (
     CLAIM,
     PAUSED,
+    SECTION,
     Counts,
     OpenTrial,
     Overview,
@@ -217,7 +218,9 @@ class Ledger:
 
     def _owner(self, token: str, place: ClaimRequest | Beginning) -> dict[str, Any]:
         """The attribute that says who holds a trial, and where it runs."""
-        where = {"slot": place.slot, "device": place.device, "gpus": place.gpus, "since": place.since}
+        where: dict[str, Any] = {"slot": place.slot, "device": place.device, "gpus": place.gpus, "since": place.since}
+        if self._current is not None and self._current.config.section is not None:
+            where[SECTION] = self._current.config.section
         return {"agent": self._agent, "token": token, **where}
 
     def _none_left(self, pending: PendingState, counts: Counts) -> NoTrial:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,7 +93,10 @@ class InterruptedTrial:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One job in the cluster's queue; `time_left` is in seconds, `cause` says why it failed, where that is known."""
+    """One job in the cluster's queue; `time_left` is in seconds, `cause` says why it failed, where that is known.
+
+    `section` is that of `slurm` which it was submitted for, where there are several.
+    """
 
     job: str
     state: str
@@ -102,6 +105,7 @@ class JobStatus:
     time_left: int | None
     log: str | None = None
     cause: str | None = None
+    section: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -122,7 +126,7 @@ class JobStates(Protocol):
     def jobs(self) -> Sequence[JobStatus] | None:
         """All of them; None where the cluster does not answer."""
 
-    def kept(self) -> tuple[int, int, str | None]:
+    def kept(self, config: Config) -> tuple[int, int, str | None]:
         """Jobs that the user took away, jobs that agents have submitted, and why that failed when it was last tried."""
 
     def __call__(self, holder: Holder) -> bool | None:
@@ -148,13 +152,15 @@ class JobsToKeep:
     failure: str | None
 
     @classmethod
-    def of(cls, config: Config, job_states: JobStates | None) -> JobsToKeep | None:
-        """None where the configuration does not ask for it, or no jobs were submitted."""
-        section = config.slurm
-        if section is None or not section.keep or job_states is None:
-            return None
-        fewer, submitted, failure = job_states.kept()
-        return cls(max(0, section.jobs - fewer), fewer, submitted, section.max_submissions, failure)
+    def by_section(cls, config: Config, job_states: JobStates | None) -> dict[str | None, JobsToKeep]:
+        """Of the sections that ask for it, where jobs were submitted; a single one has no name."""
+        found: dict[str | None, JobsToKeep] = {}
+        for each in config.by_section() if job_states is not None else ():
+            if each.slurm is not None and each.slurm.keep and job_states is not None:
+                fewer, submitted, failure = job_states.kept(each)
+                jobs, limit = max(0, each.slurm.jobs - fewer), each.slurm.max_submissions
+                found[each.section] = cls(jobs, fewer, submitted, limit, failure)
+        return found
 
 
 @dataclass(frozen=True)
@@ -165,8 +171,9 @@ class Status:
     `ended` says what ended the study: trials may still run then.
     `jobs` is None where none were submitted, `slurm_answers` False where SLURM did not say; `given_up` are permutations
     of a grid, or trainings of a confirmation, that have failed. `changes` are what was changed in the configuration
-    since the study was made, the oldest first. `kept` is None without `slurm: keep`. `search` is the sampler and the
-    pruner in words; empty where trials are fixed beforehand. `confirms` is the study that this one confirms.
+    since the study was made, the oldest first. `kept` is None without `slurm: keep`; where there are several sections
+    of jobs, `kept_by_section` has those with it. `search` is the sampler and the pruner in words; empty where trials
+    are fixed beforehand. `confirms` is the study that this one confirms.
     """
 
     study: str
@@ -192,6 +199,7 @@ class Status:
     confirms: str | None = None
     changes: tuple[StudyChange, ...] = ()
     kept: JobsToKeep | None = None
+    kept_by_section: dict[str, JobsToKeep] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -233,6 +241,7 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
     queue = queue_of(study, config)
     left = max(0, options.n_trials - counts.finished)
     jobs = job_states.jobs() if job_states is not None else None
+    kept = JobsToKeep.by_section(config, job_states)
     return Status(
         study=options.study_name,
         storage=options.storage,
@@ -261,7 +270,8 @@ def read_status(study: optuna.Study, config: Config, job_states: JobStates | Non
         taken_over=tuple(import_summaries(study)),
         confirmation=read_confirmation(study),
         confirms=(plan_of(study) or {}).get("study"),
-        kept=JobsToKeep.of(config, job_states),
+        kept=kept.get(None),
+        kept_by_section={name: found for name, found in kept.items() if name is not None},
         changes=tuple(change for change in read_changes(study) if change.value != change.before),
     )
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FIRST_COLUMNS = ("number", "state", "duration", "worker", "device")
+SECTION_COLUMN = "section"
 CONFIRMS_COLUMNS = ("confirms", "seed")
 LAST_COLUMN = "cause"
 INTERVAL = 30.0  # seconds between two rewrites while trials run
@@ -187,6 +188,8 @@ class Columns:
     constraints: tuple[str, ...] = ()
     confirms: bool = False
     """Whether the study confirms another one: its trials have a trial of that study, and a seed."""
+    section: bool = False
+    """Whether its jobs are of several sections of `slurm`."""
 
     @classmethod
     def declared(cls, space: SearchSpace, metrics: Sequence[str]) -> Columns:
@@ -196,7 +199,7 @@ class Columns:
     def lacks(self, record: TrialRecord, values: Mapping[str, Any]) -> bool:
         """Whether the trial has something that no column is for."""
         pairs = ((values, self.parameters), (record.metrics, self.metrics), (record.constraints, self.constraints))
-        if record.confirms is not None and not self.confirms:
+        if (record.confirms is not None and not self.confirms) or (record.section is not None and not self.section):
             return True
         return any(not found.keys() <= set(names) for found, names in pairs)
 
@@ -214,12 +217,14 @@ class Columns:
             joined(self.metrics, (record.metrics for record in records)),
             joined(self.constraints, (record.constraints for record in records)),
             self.confirms or any(record.confirms is not None for record in records),
+            self.section or any(record.section is not None for record in records),
         )
 
     def header(self) -> list[str]:
         """Column names; one that would appear twice is told apart as `params_...` or `metrics_...`."""
         judged = ["feasible", *(f"constraint: {text}" for text in self.constraints)] if self.constraints else []
-        first = [*FIRST_COLUMNS, *(CONFIRMS_COLUMNS if self.confirms else ())]
+        first = [*FIRST_COLUMNS, *([SECTION_COLUMN] if self.section else ())]
+        first += CONFIRMS_COLUMNS if self.confirms else ()
         fixed = {*first, *judged, LAST_COLUMN}
         parameters = [f"params_{name}" if name in fixed else name for name in self.parameters]
         taken = fixed | set(parameters)
@@ -228,6 +233,7 @@ class Columns:
 
     def row(self, record: TrialRecord, values: Mapping[str, Any]) -> list[Any]:
         fixed = [record.number, record.state, record.seconds, record.worker, record.device]
+        fixed += [record.section] if self.section else ()
         fixed += (record.confirms or (None, None)) if self.confirms else ()
         chosen = [_cell(values[name]) if name in values else None for name in self.parameters]
         returned = [_cell(record.metrics[name]) if name in record.metrics else None for name in self.metrics]

@@ -179,7 +179,8 @@ class _Axis:
         """Numbers between 0 and 1 as places, as many of them near each value."""
         if self.gap:
             count = round(1 / self.gap) + 1
-            return np.minimum(np.floor(uniform * count), count - 1) * self.gap
+            places: Array = np.minimum(np.floor(uniform * count), count - 1) * self.gap
+            return places
         return self.nearest(uniform)
 
 

@@ -34,14 +34,13 @@ from aimlhpo.errors import StudyFailed, show_duration, show_number
 from aimlhpo.search.building import build_strategy
 from aimlhpo.space.constraints import holds
 from aimlhpo.storage.attributes import STUDY_ATTR, record_of, set_study_attribute, study_attributes
-from aimlhpo.storage.base import SUCCESSFUL, OpenTrial, Overview, backend_of, count_overview
+from aimlhpo.storage.base import BY_SECTION, SECTION, SUCCESSFUL, OpenTrial, Overview, backend_of, count_overview
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.trials import count_imported, is_own
 
 if TYPE_CHECKING:
     import optuna
 
-    from aimlhpo.config.optuna_section import OptunaSection
     from aimlhpo.config.schema import Config
     from aimlhpo.storage.base import Counts
 
@@ -63,8 +62,8 @@ class Rule(ABC):
 
     @classmethod
     @abstractmethod
-    def from_config(cls, options: OptunaSection, study: optuna.Study) -> Rule:
-        """The rule that the configuration's `optuna` section sets for a study."""
+    def from_config(cls, config: Config, study: optuna.Study) -> Rule:
+        """The rule that the configuration sets for a study."""
 
     def update(self, signature: Mapping[str, Any]) -> None:  # noqa: B027 -- most rules need nothing of it
         """Read again when the study was begun and last started: `signature` is the study's attribute STUDY_ATTR."""
@@ -96,9 +95,9 @@ class Timeout(Rule):
         self.update({})
 
     @classmethod
-    def from_config(cls, options: OptunaSection, study: optuna.Study) -> Timeout:
-        assert options.timeout is not None
-        return cls(options.timeout, options.timeout_scope)
+    def from_config(cls, config: Config, study: optuna.Study) -> Timeout:
+        assert config.optuna.timeout is not None
+        return cls(config.optuna.timeout, config.optuna.timeout_scope)
 
     def update(self, signature: Mapping[str, Any]) -> None:
         started = float(signature.get("started", 0.0))
@@ -128,9 +127,9 @@ class ConsecutiveFailures(Rule):
         self.update({})
 
     @classmethod
-    def from_config(cls, options: OptunaSection, study: optuna.Study) -> ConsecutiveFailures:
+    def from_config(cls, config: Config, study: optuna.Study) -> ConsecutiveFailures:
         latest_ends = partial(backend_of(study._storage).latest_ends, study._study_id)
-        return cls(options.max_consecutive_failures, latest_ends)
+        return cls(config.optuna.max_consecutive_failures, latest_ends)
 
     def update(self, signature: Mapping[str, Any]) -> None:
         self._started = float(signature.get("started", 0.0))
@@ -164,8 +163,8 @@ class TargetValue(Rule):
         self._reached: str | None = None
 
     @classmethod
-    def from_config(cls, options: OptunaSection, study: optuna.Study) -> TargetValue:
-        return cls(options.targets, options.metric, options.direction)
+    def from_config(cls, config: Config, study: optuna.Study) -> TargetValue:
+        return cls(config.optuna.targets, config.optuna.metric, config.optuna.direction)
 
     def add(self, trial: FrozenTrial) -> None:
         if self._reached is not None or not is_feasible_result(trial):
@@ -185,33 +184,52 @@ class TargetValue(Rule):
 
 
 class GpuHours(Rule):
-    """Ends the study when all attempts of all trials have used so many hours, times their share of the GPUs."""
+    """Ends the study when all attempts of all trials have used so many hours, times their share of the GPUs.
+
+    `weights` say what an hour counts, by section of `slurm`. The first one's holds where no section is known: on the
+    machine of the user, and before there were several.
+    """
 
     key = "max_gpu_hours"
 
-    def __init__(self, hours: float) -> None:
-        self.limit = hours
+    def __init__(self, hours: float, weights: Mapping[str, float] | None = None) -> None:
+        self._weights = dict(weights or {})
+        self._first = next(iter(self._weights.values()), 1.0)
+        self._hours, self._weighted = hours, any(weight != 1.0 for weight in self._weights.values())
+        self.limit = [hours, self._weights] if self._weighted else hours
         self._seconds = 0.0
 
     @classmethod
-    def from_config(cls, options: OptunaSection, study: optuna.Study) -> GpuHours:
-        assert options.max_gpu_hours is not None
-        return cls(options.max_gpu_hours)
+    def from_config(cls, config: Config, study: optuna.Study) -> GpuHours:
+        assert config.optuna.max_gpu_hours is not None
+        return cls(config.optuna.max_gpu_hours, {each.name or "": each.gpu_weight for each in config.sections})
 
     def add(self, trial: FrozenTrial) -> None:
-        self._seconds += float(record_of(trial).get("gpu_seconds") or 0.0)
+        self._seconds += self._spent(record_of(trial))
+
+    def _spent(self, known: Mapping[str, Any]) -> float:
+        """The GPU seconds in a record or a history, by their weights."""
+        seconds = self._first * float(known.get("gpu_seconds") or 0.0)
+        for section, spent in known.get(BY_SECTION, {}).items():
+            seconds += (self._weight(section) - self._first) * spent["gpu_seconds"]
+        return seconds
+
+    def _weight(self, section: str | None) -> float:
+        return self._first if section is None else self._weights.get(section, self._first)
 
     def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         seconds = self._seconds
         for trial in unfinished:
-            seconds += trial.gpu_seconds  # of earlier attempts
+            seconds += self._spent(trial.released or {})  # earlier attempts
             claim = trial.claim if trial.state == TrialState.RUNNING else None
             if claim:
-                seconds += max(0.0, now - (claim.get("since") or now)) * claim.get("gpus", 0.0)
+                gpus = claim.get("gpus", 0.0) * self._weight(claim.get(SECTION))
+                seconds += max(0.0, now - (claim.get("since") or now)) * gpus
         used = seconds / _HOUR
-        if used < self.limit:
+        if used < self._hours:
             return None
-        return f"{show_number(used)} of {show_number(self.limit)} GPU hours are used"
+        kind = "GPU hours, by gpu_weight," if self._weighted else "GPU hours"
+        return f"{show_number(used)} of {show_number(self._hours)} {kind} are used"
 
 
 class PatienceRule(Rule):
@@ -232,9 +250,9 @@ class PatienceRule(Rule):
         self._since = 0  # trials that have finished after it
 
     @classmethod
-    def from_config(cls, options: OptunaSection, study: optuna.Study) -> PatienceRule:
-        assert options.patience is not None
-        return cls(options.patience.trials, options.patience.min_delta, options.direction)
+    def from_config(cls, config: Config, study: optuna.Study) -> PatienceRule:
+        assert config.optuna.patience is not None
+        return cls(config.optuna.patience.trials, config.optuna.patience.min_delta, config.optuna.direction)
 
     def add(self, trial: FrozenTrial) -> None:
         if trial.state == TrialState.FAIL:
@@ -283,10 +301,10 @@ class Terminator(Rule):
         self._verdict: Future[bool] | None = None
 
     @classmethod
-    def from_config(cls, options: OptunaSection, study: optuna.Study) -> Terminator:
-        assert options.terminator is not None
+    def from_config(cls, config: Config, study: optuna.Study) -> Terminator:
+        assert config.optuna.terminator is not None
         seed = study_attributes(study).get(STUDY_ATTR, {}).get("seed")
-        entry = {"type": options.terminator.type, **options.terminator.arguments}
+        entry = {"type": config.optuna.terminator.type, **config.optuna.terminator.arguments}
         return cls(entry, study.direction, None if seed is None else int(seed))
 
     def add(self, trial: FrozenTrial) -> None:
@@ -366,10 +384,8 @@ class StopReason:
 
 def make_rules(study: optuna.Study, config: Config) -> list[Rule]:
     """The stopping rules that the configuration sets, in the order in which they are asked."""
-    options = config.optuna
-    return [
-        rule.from_config(options, study) for key, rule in STOPPING_RULES.items() if getattr(options, key) is not None
-    ]
+    given = {key: rule for key, rule in STOPPING_RULES.items() if getattr(config.optuna, key) is not None}
+    return [rule.from_config(config, study) for rule in given.values()]
 
 
 def find_stop_reason(study: optuna.Study, config: Config, counts: Counts) -> StopReason | None:

@@ -107,6 +107,9 @@ RELEASED = "aimlhpo:released"
 PAUSED = "aimlhpo:paused"
 STATUS_ATTRS = (CLAIM, RELEASED, PAUSED)
 """System attributes of a trial: who holds it, how its earlier attempts ended, and at which rung it waits."""
+SECTION, BY_SECTION = "section", "by_section"
+"""Keys in a claim and in a record: the section of `slurm` that the trial runs in, of several. In a history and in a
+record: the `seconds` and `gpu_seconds` that it took in each of them, by section; the rest was spent in none of them."""
 CHANGES = "aimlhpo:changes"
 """System attribute of the study: what was changed in its configuration since it was made, a list of mappings."""
 

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.space.constraints import holds
 from aimlhpo.storage.attributes import record_of, study_attributes
-from aimlhpo.storage.base import Counts, count_overview, overview_from
+from aimlhpo.storage.base import BY_SECTION, SECTION, Counts, count_overview, overview_from
 
 if TYPE_CHECKING:
     import optuna
@@ -76,7 +76,8 @@ def count_imported(study: optuna.Study) -> tuple[int, int]:
 class TrialRecord:
     """One trial; `seconds` is its training duration, `gpu_seconds` the same times its GPUs.
 
-    `log` is relative to save_path. `confirms` is the trial of the study that is confirmed, and the training's seed.
+    `section` is that of `slurm` which it ended in, of several, and `by_section` what it took in each of them. `log` is
+    relative to save_path. `confirms` is the trial of the study that is confirmed, and the training's seed.
     `params` are as the storage holds them. A trial that plain Optuna made has only Optuna's fields.
     """
 
@@ -97,6 +98,8 @@ class TrialRecord:
     gpu_seconds: float = 0.0
     attempts: int = 1
     confirms: tuple[int, int] | None = None
+    section: str | None = None
+    by_section: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
@@ -125,6 +128,8 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
         gpu_seconds=float(known.get("gpu_seconds") or 0.0),
         attempts=int(known.get("attempts") or 1),
         confirms=(mark["trial"], mark["seed"]) if (mark := trial.system_attrs.get(CONFIRMED)) else None,
+        section=known.get(SECTION),
+        by_section=dict(known.get(BY_SECTION) or {}),
     )
 
 
@@ -152,9 +157,13 @@ def count_feasible(trials: Iterable[FrozenTrial]) -> int:
 
 
 class LongestTrial:
-    """Finds out how long the longest complete trial took; each trial is looked at once, however often it is shown."""
+    """Finds out how long the longest complete trial took; each trial is looked at once, however often it is shown.
 
-    def __init__(self) -> None:
+    With a `section` of `slurm`, only those that have ended in it count: other GPUs are faster, or slower.
+    """
+
+    def __init__(self, section: str | None = None) -> None:
+        self._section = section
         self._seconds = 0.0
         self._seen: set[int] = set()
 
@@ -162,7 +171,9 @@ class LongestTrial:
         """Its seconds, 0 where none is complete. `finished` are all finished trials of the study: they never change."""
         if len(finished) > len(self._seen):
             for trial in finished:
-                if trial.number not in self._seen and trial.state == TrialState.COMPLETE:
-                    self._seconds = max(self._seconds, float(record_of(trial).get("seconds", 0.0)))
+                record = record_of(trial)
+                counts = trial.state == TrialState.COMPLETE and self._section in (None, record.get(SECTION))
+                if trial.number not in self._seen and counts:
+                    self._seconds = max(self._seconds, float(record.get("seconds", 0.0)))
             self._seen.update(trial.number for trial in finished)
         return self._seconds

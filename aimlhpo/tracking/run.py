@@ -20,7 +20,7 @@ from aimlhpo.storage.trials import origin, read_record
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
-_SHOWN = ("cause", "log", "worker", "device", "host", "attempts", "seed")
+_SHOWN = ("cause", "log", "worker", "device", "section", "host", "attempts", "seed")
 
 
 @dataclass(frozen=True)

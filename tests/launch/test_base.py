@@ -38,8 +38,8 @@ class CloudLauncher(Launcher):
     def check(self, config: Any) -> Iterable[Problem]:
         return [Problem("cloud", "is empty", "a place")] if not config.cloud else []
 
-    def plan(self, config: Any, count: int | None = None) -> LaunchPlan:
-        return LaunchPlan([("jobs", str(count))], "#!/bin/bash\n")
+    def plan(self, config: Any, count: int | None = None) -> list[LaunchPlan]:
+        return [LaunchPlan([("jobs", str(count))], "#!/bin/bash\n")]
 
     def start(self, config: Any, view: Any, count: int | None = None) -> LaunchReport:
         return LaunchReport("submitted")

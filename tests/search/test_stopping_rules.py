@@ -162,6 +162,20 @@ def test_gpu_hours_count_every_attempt() -> None:
     assert says(GpuHours(1.0), done, [running, waiting], 1200.0) == "1 of 1 GPU hours are used"
 
 
+def test_gpu_hours_count_by_the_weights_of_the_sections_that_they_were_spent_in() -> None:
+    weights = {"a100": 2.0, "v100": 0.5}
+    both = {"a100": {"gpu_seconds": 900.0}, "v100": {"gpu_seconds": 1800.0}}
+    done = [trial(0, 1.0, gpu_seconds=2700.0, by_section=both), trial(1, 1.0, gpu_seconds=300.0)]  # 1800 + 900 + 600
+    history = {"gpu_seconds": 600.0, "by_section": {"v100": {"gpu_seconds": 400.0}}}  # 200 + 400
+    claim = {"gpus": 2.0, "since": 1000.0, "section": "v100"}
+    running = OpenTrial(2, 2, TrialState.RUNNING, claim, history)
+    assert says(GpuHours(2.0, weights), done, [running], 4299.0) is None  # 3900 + 3299
+    reached = says(GpuHours(2.0, weights), done, [running], 4300.0)
+    assert reached == "2 of 2 GPU hours, by gpu_weight, are used"
+    assert GpuHours(2.0, dict.fromkeys(weights, 1.0)).limit == GpuHours(2.0).limit == 2.0
+    assert GpuHours(2.0, weights).limit != GpuHours(2.0, {**weights, "v100": 1.0}).limit
+
+
 def test_patience_counts_finished_trials_since_the_best() -> None:
     trials = [trial(0, 3.0), trial(1, 2.0), trial(2, state="FAIL"), trial(3, 2.0), trial(4, 9.0, state="PRUNED")]
     assert says(PatienceRule(3, 0.0, ["minimize"]), trials) is None
@@ -232,8 +246,8 @@ class RecordingRule(Rule):
         self.numbers: list[int] = []
 
     @classmethod
-    def from_config(cls, options: Any, study: optuna.Study) -> RecordingRule:
-        return cls(options.most_records)
+    def from_config(cls, config: Any, study: optuna.Study) -> RecordingRule:
+        return cls(config.optuna.most_records)
 
     def add(self, trial: FrozenTrial) -> None:
         self.numbers.append(trial.number)

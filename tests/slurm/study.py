@@ -57,7 +57,7 @@ class SlurmStudy(Project):
         self,
         folder: Path,
         cluster: Cluster,
-        slurm: dict[str, Any],
+        slurm: dict[str, Any] | list[dict[str, Any]],
         variables: dict[str, Any] | None = None,
         objective: str = OBJECTIVE,
         **optuna_keys: Any,

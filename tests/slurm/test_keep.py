@@ -26,11 +26,20 @@ ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "PREEMPTED", "COMPLETING
 
 
 class KeptStudy(SlurmStudy):
-    """A study with `keep: true`, whose jobs do not queue themselves again."""
+    """A study with `keep: true`, whose jobs do not queue themselves again; of so many jobs, or of several sections."""
 
-    def __init__(self, folder: Path, cluster: Cluster, jobs: int, slurm: dict[str, Any] | None = None, **keys: Any):
-        section = {"jobs": jobs, "keep": True, "requeue": False, **(slurm or {})}
-        super().__init__(folder, cluster, section, **keys)
+    def __init__(
+        self,
+        folder: Path,
+        cluster: Cluster,
+        jobs: int | list[dict[str, Any]],
+        slurm: dict[str, Any] | None = None,
+        **keys: Any,
+    ) -> None:
+        kept = {"keep": True, "requeue": False, **(slurm or {})}
+        sections = jobs if isinstance(jobs, list) else [{"jobs": jobs}]
+        made = [{**kept, **section} for section in sections]
+        super().__init__(folder, cluster, made if isinstance(jobs, list) else made[0], **keys)
 
     def all_jobs(self) -> list[Job]:
         """The jobs of all arrays that were submitted for the study."""

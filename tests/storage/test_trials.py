@@ -22,3 +22,10 @@ def trials(*endings: tuple[str, float]) -> list[FrozenTrial]:
 def test_the_longest_complete_trial_counts_however_often_trials_are_shown() -> None:
     longest, known = LongestTrial(), trials(("COMPLETE", 2.0), ("FAIL", 9.0), ("PRUNED", 8.0), ("COMPLETE", 5.0))
     assert [longest.among(known[:shown]) for shown in (0, 3, 3, 4)] == [0.0, 2.0, 2.0, 5.0]
+
+
+def test_in_a_section_of_jobs_its_own_trials_count() -> None:
+    known = trials(("COMPLETE", 2.0), ("COMPLETE", 9.0), ("COMPLETE", 3.0))
+    for trial, section in zip(known, ("a100", "v100", "a100"), strict=True):
+        trial.system_attrs[RECORD]["section"] = section
+    assert [LongestTrial(section).among(known) for section in ("a100", "v100", None)] == [3.0, 9.0, 9.0]

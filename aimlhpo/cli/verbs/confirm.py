@@ -74,20 +74,21 @@ def run(config: Config, arguments: Namespace) -> int:
     if before is not None:
         of = current_config(before, of)
     launcher = launcher_for(of, local=arguments.local is not None)
+    in_jobs = of.in_section(arguments.section) if launcher.submits else of
     if arguments.dry_run:
-        return _show_plan(of, study, chosen, arguments, launcher)
+        return _show_plan(in_jobs, study, chosen, arguments, launcher)
     plan = plan_of(before) if before is not None else None
     if before is not None and plan is not None and extended(plan, study, of, chosen, arguments.seeds) == plan:
         if not _open_trainings(study) and not ConfirmationQueue(before, plan).given_up():
             print("nothing to do: all of these trainings have ended before")
             return _print_end(study, config, ExitCode.NOTHING_TO_DO)
-        jobs = launcher.live_jobs(of.paths)
+        jobs = launcher.live_jobs(of)
         if jobs:
             _print_found(study, config)
             print(f"{jobs} are at work on it; live: aimlhpo watch {of.paths.save_path}")
             return ExitCode.DONE
     print(_where_seeds_are(of), flush=True)
-    return _train(config, of, study, chosen, arguments, launcher)
+    return _train(config, in_jobs, study, chosen, arguments, launcher)
 
 
 def export(config: Config, arguments: Namespace) -> int:

@@ -66,7 +66,7 @@ def run(config: Config, arguments: Namespace) -> int:
             print_plan(config, launcher)
         return ExitCode.DONE
 
-    study, config = begin(config, allow_changes=arguments.allow_changes, given=keys_given(arguments))
+    study, config = begin(config, allow_changes=arguments.allow_changes, given=keys_given(arguments, config))
     ended = ended_already(study, config)
     if ended:
         print_nothing_to_do(config, ended)

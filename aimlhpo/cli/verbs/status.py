@@ -172,12 +172,14 @@ def _jobs(status: Status) -> Iterator[str]:
         for job in status.jobs:
             left = f", {show_duration(job.time_left)} left" if job.time_left is not None else ""
             reason = f" ({job.reason})" if job.reason else ""
-            yield f"  {job.job}  {job.state.lower()}{reason}" + (f" on {job.node}{left}" if job.node else "")
+            section = f"  {job.section}" if job.section else ""
+            yield f"  {job.job}{section}  {job.state.lower()}{reason}" + (f" on {job.node}{left}" if job.node else "")
         yield from describe_failed_jobs(status)
-    if status.kept is not None:
-        kept = status.kept
+    alone = {"": status.kept} if status.kept is not None else {}
+    for name, kept in {**alone, **status.kept_by_section}.items():
         fewer = f" ({kept.fewer} fewer than slurm: jobs, because they were taken away)" if kept.fewer else ""
-        yield f"keep     {kept.jobs} jobs{fewer}; agents have submitted {kept.submitted} of {kept.limit}"
+        of_section = f" of {name}" if name else ""
+        yield f"keep     {kept.jobs} jobs{of_section}{fewer}; agents have submitted {kept.submitted} of {kept.limit}"
         if kept.failure:
             yield f"         could not submit: {kept.failure}"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.check.settings import check_reading
 from aimlhpo.cli.arguments import UsageError
+from aimlhpo.cli.loading import about_section
 from aimlhpo.cli.verbs.status import describe_way_on
 from aimlhpo.config.load import differences, read_again
 from aimlhpo.errors import ConfigError, ExitCode, Problem, SubmissionError
@@ -29,28 +30,34 @@ _POLL = 1.0  # seconds
 
 
 def run(config: Config, arguments: Namespace) -> int:
+    config = about_section(config, arguments)
     name, launcher = config.optuna.study_name, launcher_of_jobs(config.paths)
-    found = launcher.live_jobs(config.paths)
+    found = launcher.live_jobs(config)
     if not found:
-        print(f"study {name} has no jobs in the queue")
+        print(f"study {name} has no jobs{_of_section(config)} in the queue")
         return ExitCode.NOTHING_TO_DO
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody is there to be asked; say --yes to stop the jobs")
         which = f"{found}" if arguments.jobs is None else f"{arguments.jobs} of {found}"
-        answer = input(f"Stop {which} of study {name}? [y/N] ")
+        answer = input(f"Stop {which}{_of_section(config)} of study {name}? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was stopped")
             return ExitCode.DONE
     if arguments.jobs is not None:
         return _take_away(config, launcher, arguments.jobs)
-    print(f"cancelled {launcher.cancel_jobs(config.paths)}", flush=True)
+    print(f"cancelled {launcher.cancel_jobs(config)}{_of_section(config)}", flush=True)
     _await_end(config, launcher)
     # Reading the status releases what agents that were killed have left behind.
     status = read_status(load_study(config), config, launcher.job_states(config.paths))
     print(f"{status.counts.finished} of {status.n_trials} trials are finished", end="")
     print(f"; the others: aimlhpo submit {config.paths.save_path}" if status.left else "")
     return ExitCode.DONE
+
+
+def _of_section(config: Config) -> str:
+    """Which jobs are meant, for messages."""
+    return f" of section {config.section}" if config.section is not None else ""
 
 
 def _take_away(config: Config, launcher: Launcher, count: int) -> int:
@@ -61,7 +68,8 @@ def _take_away(config: Config, launcher: Launcher, count: int) -> int:
         print(f"the other {count - cancelled - asked} are ending already, or have just begun: see aimlhpo status")
     taken = cancelled + asked
     if taken and config.slurm is not None and config.slurm.keep:
-        again = f"aimlhpo submit {shlex.quote(str(config.paths.save_path))} --jobs {taken}"
+        section = f" --section {shlex.quote(config.section)}" if config.section is not None else ""
+        again = f"aimlhpo submit {shlex.quote(str(config.paths.save_path))}{section} --jobs {taken}"
         print(f"none is submitted in their place; to have as many jobs as before: {again}")
     return ExitCode.DONE
 
@@ -111,7 +119,7 @@ def _await_end(config: Config, launcher: Launcher) -> None:
     deadline = time.monotonic() + _END_TIMEOUT
     while True:
         with suppress(SubmissionError):  # that SLURM does not answer for a moment is no reason to give up
-            if not launcher.live_jobs(config.paths):
+            if not launcher.live_jobs(config):
                 return
         if time.monotonic() > deadline:
             raise SubmissionError(

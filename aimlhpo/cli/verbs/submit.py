@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from aimlhpo.cli.live_view import make_view
+from aimlhpo.cli.loading import about_section
 from aimlhpo.cli.messages import print_nothing_to_do, print_rows
 from aimlhpo.cli.verbs.status import follow
 from aimlhpo.errors import ConfigError, ExitCode, Problem
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(config: Config, arguments: Namespace) -> int:
+    config = about_section(config, arguments)
     launcher = launcher_for(config)
     if arguments.dry_run:
         print_plan(config, launcher, arguments.jobs)
@@ -31,15 +33,17 @@ def run(config: Config, arguments: Namespace) -> int:
 
 def run_agent(config: Config, arguments: Namespace) -> int:
     """The agent of this job, to its end."""
-    return run_job(config, make_view(config))
+    return run_job(config.in_section(arguments.section), make_view(config))
 
 
 def print_plan(config: Config, launcher: Launcher, jobs: int | None = None) -> None:
-    """What would be submitted: in words, then the script. Raises ConfigError."""
+    """What would be submitted for each section: in words, then the script. Raises ConfigError."""
     _require_jobs(launcher)
-    plan = launcher.plan(config, jobs)
-    print_rows(plan.rows)
-    print(f"\n{plan.script}", end="")
+    for number, plan in enumerate(launcher.plan(config, jobs)):
+        if number:
+            print()
+        print_rows(plan.rows)
+        print(f"\n{plan.script}", end="")
 
 
 def submit_jobs(config: Config, launcher: Launcher, jobs: int | None = None, *, wait: bool = False) -> int:

@@ -154,7 +154,8 @@ def _run_agent(config: Config, view: View, job: JobEnvironment) -> int:
         legal = "1; ask for more jobs" if per_worker == 1 else f"a multiple of {per_worker}"
         raise ConfigError(Problem("slurm:batch:nodes", found, legal))
     if job.array_id is not None:
-        write_array_if_missing(config.paths, JobArray(job.array_id, job.array_count, job.array_first))
+        array = JobArray(job.array_id, job.array_count, job.array_first, section=config.section)
+        write_array_if_missing(config.paths, array)
     began = time.time()
     slots = slots_of_job(config, job)
     devices = "; ".join(slot.label for slot in slots)
@@ -192,7 +193,7 @@ def _go_on(job: JobEnvironment, ending: Ending, began: float) -> int:
     keeps = config.slurm is not None and config.slurm.keep
     left = config.optuna.n_trials - ending.snapshot.counts.finished
     if ending.cause == STOPPED_BY_USER:
-        note_cancelled(config.paths, job.job_id)
+        note_cancelled(config, job.job_id)
     lost_node = (ending.cause or "").startswith(NODE_LOST)
     reason = ending.cause if lost_node else "its time is over"
     # With too little time for another trial an agent ends before its walltime.

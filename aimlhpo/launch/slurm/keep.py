@@ -1,7 +1,8 @@
 """Jobs in the place of those that end: what an agent does at the end of its job with `slurm: keep`.
 
 Nothing runs on a login node for it. An agent whose job has no more time counts the study's jobs and submits those that
-are missing, one agent at a time, under a lock in save_path. They begin when its own job has ended.
+are missing, one agent at a time, under a lock in save_path. They begin when its own job has ended. Where there are
+several sections of jobs, each agent does so for its own.
 
 Only the end of a job's time is followed by a job. A job that its user cancels is not replaced, and the study goes on
 with one job fewer until the user submits again: the agent that SLURM signals says so, and a job that is gone from the
@@ -18,7 +19,6 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import AimlhpoError, SubmissionError
 from aimlhpo.launch.slurm.program import cluster_option, run_program
 from aimlhpo.launch.slurm.queue import (
@@ -26,6 +26,7 @@ from aimlhpo.launch.slurm.queue import (
     QueuedJob,
     has_begun,
     is_job_alive,
+    of_section,
     query_jobs_of_study,
     read_kept_jobs,
     recorded_arrays,
@@ -76,7 +77,7 @@ def submit_missing(config: Config, job: EndingJob, *, stays: bool) -> str:
     with suppress(OSError):  # where the study was started: relative paths of `batch` lead from there
         os.chdir(os.environ.get("SLURM_SUBMIT_DIR", "."))
     with locked(paths.kept_jobs_lock):
-        kept = read_kept_jobs(paths)
+        kept = read_kept_jobs(config)
         try:
             kept, said = _submit_missing(config, section, kept, job, stays=stays)
             kept = replace(kept, failure=None)
@@ -85,7 +86,7 @@ def submit_missing(config: Config, job: EndingJob, *, stays: bool) -> str:
             said = f"the jobs that are missing were not submitted: {error}"
             kept = replace(kept, failure=f"job {job.job_id}, {when}: {str(error).splitlines()[0]}")
         with suppress(OSError):  # the disk is full: said is what is left
-            write_kept_jobs(paths, kept)
+            write_kept_jobs(config, kept)
     return said
 
 
@@ -98,16 +99,17 @@ def _submit_missing(
         raise SubmissionError("SLURM does not answer, so it is not known which jobs are missing")
     if is_job_alive(jobs, job.job_id, job.restarts) is not True:
         return kept, "SLURM is ending this job already, so no job is submitted in its place"
-    kept = kept.without(_cancelled_before_they_began(config.paths, kept, jobs))
+    kept = kept.without(_cancelled_before_they_began(config, kept, jobs))
     still_there = {_name_of(each) for each in jobs if not each.ended}
     leaving = {*still_there.intersection(kept.leaving), *(() if stays else (job.name,))}
-    living = [each for each in jobs if not each.ended and _name_of(each) not in leaving]
+    of_study = [each for each in jobs if not each.ended and _name_of(each) not in leaving]
+    living = of_section(config, of_study)
     kept = replace(kept, leaving=tuple(sorted(leaving)))
 
     retry = RetryPolicy(lambda line: print(line, flush=True), lambda: _OUTAGE_LIMIT)
     untaken = retry.run(partial(_trials_without_worker, config))
-    # Each job that waits in the queue will take one of the trials, at least.
-    useful = untaken - sum(each.pending for each in living)
+    # Each job that waits in the queue, of whichever section, will take one of the trials, at least.
+    useful = untaken - sum(each.pending for each in of_study)
     wanted = max(0, section.jobs - kept.fewer)
     missing = min(wanted - len(living), useful)
     allowed = section.max_submissions - kept.submitted
@@ -139,22 +141,22 @@ def _name_of(job: QueuedJob) -> str:
     return f"{job.job_id}/{job.restarts}"
 
 
-def _cancelled_before_they_began(paths: StudyPaths, kept: KeptJobs, jobs: Sequence[QueuedJob]) -> list[str]:
+def _cancelled_before_they_began(config: Config, kept: KeptJobs, jobs: Sequence[QueuedJob]) -> list[str]:
     """Jobs since the last submission of the user that are gone, and whose agents have never begun."""
     known = {job.job_id for job in jobs if not job.ended}
     submitted = (
         f"{array.array_id}_{index}"
-        for array in recorded_arrays(paths)
+        for array in of_section(config, recorded_arrays(config.paths))
         if kept.since and array.submitted >= kept.since
         for index in range(array.first, array.first + array.count)
     )
-    return [job_id for job_id in submitted if job_id not in known and not has_begun(paths, job_id)]
+    return [job_id for job_id in submitted if job_id not in known and not has_begun(config.paths, job_id)]
 
 
-def note_cancelled(paths: StudyPaths, job_id: str) -> None:
+def note_cancelled(config: Config, job_id: str) -> None:
     """Keep, from within a job, that its user has cancelled it, so that none is submitted in its place."""
-    with suppress(OSError), locked(paths.kept_jobs_lock):
-        write_kept_jobs(paths, read_kept_jobs(paths).without([job_id]))
+    with suppress(OSError), locked(config.paths.kept_jobs_lock):
+        write_kept_jobs(config, read_kept_jobs(config).without([job_id]))
 
 
 def take_away(config: Config, count: int) -> tuple[int, int]:
@@ -168,6 +170,7 @@ def take_away(config: Config, count: int) -> tuple[int, int]:
         jobs = query_jobs_of_study(paths)
         if jobs is None:
             raise SubmissionError("SLURM does not answer, so its jobs cannot be counted now; try again when it is back")
+        jobs = of_section(config, jobs)
         waiting = [job for job in jobs if job.pending][-count:]
         clusters = {array.array_id: array.cluster for array in recorded_arrays(paths)}
         for cluster in {clusters.get(job.array_id) for job in waiting}:
@@ -186,5 +189,5 @@ def take_away(config: Config, count: int) -> tuple[int, int]:
         for each in asked:
             registry.ask_to_end(each.agent)
         taken = [*(job.job_id for job in waiting), *(each.job for each in asked if each.job)]
-        write_kept_jobs(paths, read_kept_jobs(paths).without(taken))
+        write_kept_jobs(config, read_kept_jobs(config).without(taken))
     return len(waiting), len(asked)

@@ -13,7 +13,7 @@ from aimlhpo.launch.slurm.keep import take_away
 from aimlhpo.launch.slurm.plan import Submission, check_submission, plan_submission
 from aimlhpo.launch.slurm.program import seconds_of_time_limit
 from aimlhpo.launch.slurm.queue import SlurmJobStates, cancel_jobs, live_jobs, recorded_arrays
-from aimlhpo.launch.slurm.sbatch import submit_jobs
+from aimlhpo.launch.slurm.sbatch import submit_sections
 from aimlhpo.launch.slurm.script import render_script
 from aimlhpo.launch.slurm.steps import STEP
 
@@ -23,33 +23,43 @@ if TYPE_CHECKING:
 
 
 class SlurmLauncher(Launcher):
-    """Submits a job array and returns; each of its jobs runs one agent."""
+    """Submits a job array for each section and returns; each of the jobs runs one agent."""
 
     submits = True
 
     def check(self, config: Config) -> list[Problem]:
-        return check_submission(config, config.slurm.jobs) if config.slurm is not None else []
+        each_section = config.by_section()
+        return [problem for each in each_section if each.slurm for problem in check_submission(each, each.slurm.jobs)]
 
-    def plan(self, config: Config, count: int | None = None) -> LaunchPlan:
-        submission = plan_submission(config, count)
-        rows = _describe_jobs(config.slurm, submission) if config.slurm is not None else []
-        return LaunchPlan(rows, render_script(submission))
+    def plan(self, config: Config, count: int | None = None) -> list[LaunchPlan]:
+        plans: list[LaunchPlan] = []
+        first = 0
+        for each in config.by_section():
+            submission = plan_submission(each, count)
+            submission = submission.with_elements(first, submission.jobs)
+            first += submission.jobs  # as with jobs that are there already, none has the number of another
+            rows = _describe_jobs(each.slurm, submission) if each.slurm is not None else []
+            plans.append(LaunchPlan(rows, render_script(submission)))
+        return plans
 
     def start(
         self, config: Config, view: View, count: int | None = None, fork_server: ForkServer | None = None
     ) -> LaunchReport:
-        done = submit_jobs(config, jobs=count)
-        jobs, save_path = sum(array.count for array in done.arrays), config.paths.save_path
+        done = submit_sections(config, jobs=count)
+        arrays = [array for each in done for array in each.arrays]
+        jobs, save_path = sum(array.count for array in arrays), config.paths.save_path
+        several = len(config.sections) > 1
+        labels = [f"{array.label} ({array.section})" if several else array.label for array in arrays]
         rows = [
-            ("jobs", ", ".join(array.label for array in done.arrays)),
-            ("logs", done.submission.log),
+            ("jobs", ", ".join(labels)),
+            ("logs", ", ".join(dict.fromkeys(each.submission.log for each in done))),
             ("how it goes", f"aimlhpo status {save_path}  (live: aimlhpo watch {save_path})"),
-            ("more jobs", f"aimlhpo submit {save_path} --jobs 5"),
+            ("more jobs", f"aimlhpo submit {save_path}{f' --section {arrays[0].section}' if several else ''} --jobs 5"),
             ("stop", f"aimlhpo stop {save_path}"),
             ("results", f"aimlhpo results {save_path}"),
         ]
-        if done.before:
-            rows.insert(1, ("besides", f"jobs of the study from before: {done.before}"))
+        if done[0].before:
+            rows.insert(1, ("besides", f"jobs of the study from before: {done[0].before}"))
         headline = f"study {config.optuna.study_name}: {jobs} job{'s' if jobs > 1 else ''} submitted"
         return LaunchReport(headline, rows)
 
@@ -62,11 +72,11 @@ class SlurmLauncher(Launcher):
     def job_states(self, paths: StudyPaths) -> SlurmJobStates | None:
         return SlurmJobStates(paths) if recorded_arrays(paths) else None
 
-    def live_jobs(self, paths: StudyPaths) -> LiveJobs:
-        return live_jobs(paths)
+    def live_jobs(self, config: Config) -> LiveJobs:
+        return live_jobs(config)
 
-    def cancel_jobs(self, paths: StudyPaths) -> LiveJobs:
-        return cancel_jobs(paths)
+    def cancel_jobs(self, config: Config) -> LiveJobs:
+        return cancel_jobs(config)
 
     def take_away_jobs(self, config: Config, count: int) -> tuple[int, int]:
         return take_away(config, count)
@@ -92,6 +102,7 @@ def _describe_jobs(section: SlurmSection, submission: Submission) -> Rows:
         line = " ".join(STEP).replace("{number}", str(section.nodes_per_worker - 1)).replace("{names}", "NODES")
         step = [("other nodes", f"a trial's processes are started there by: {line} {python} ...")]
     return [
+        *([("section", submission.section)] if submission.section is not None else []),
         ("jobs", f"{count}; each one agent on {nodes}"),
         ("workers", _describe_workers(section, submission)),
         *step,

@@ -71,6 +71,8 @@ class Submission:
     first: int = 0
     at_once: int | None = None
     """At most so many elements of the array run at the same time."""
+    section: str | None = None
+    """The section of `slurm` that says all this; None, where there is one alone."""
 
     def value(self, option: str) -> str | None:
         """The last value given for `option`, or None."""
@@ -126,21 +128,18 @@ def plan_submission(config: Config, jobs: int | None = None) -> Submission:
         kernel=tuple((section.kernel or "").splitlines()),
         stop_on_error=section.stop_on_error,
         at_once=jobs_at_once(section.batch),
+        section=config.section,
     )
 
 
 def check_submission(config: Config, jobs: int) -> list[Problem]:
-    """Everything in the configuration that cannot be submitted."""
+    """Everything that cannot be submitted in the section that the configuration is about."""
     section = config.slurm
     if section is None:
         return []
-    found = [*check_options(section.batch, jobs)]
-    found += check_nodes(section.batch, section.nodes_per_worker, section.workers_per_job)
-    if section.keep and "array" in section.batch:
-        what = "does not go with `array`: each array that is submitted would have a limit of its own"
-        found.append(Problem("slurm:keep", what, "`jobs` for the number of jobs at the same time, and no `array`"))
-    if jobs < 1:
-        found.append(Problem("slurm:jobs", f"{jobs}", "a whole number from 1"))
+    found = _section_problems(section, jobs)
+    if config.section is not None:
+        found = [replace(each, where=each.where.replace("slurm:", f"slurm:{config.section}:", 1)) for each in found]
     # SLURM reads `%` and `\` in the names of log files, submitit `%j` in the name of its folder.
     save_path, name = str(config.paths.save_path), config.optuna.study_name
     if unprintable(save_path) or set(save_path) & set("%\\"):
@@ -148,6 +147,17 @@ def check_submission(config: Config, jobs: int) -> list[Problem]:
         found.append(Problem("optuna:save_path", repr(save_path), legal))
     if unprintable(name):
         found.append(Problem("optuna:name", repr(name), "for jobs on SLURM, printable characters"))
+    return found
+
+
+def _section_problems(section: SlurmSection, jobs: int) -> list[Problem]:
+    found = [*check_options(section.batch, jobs)]
+    found += check_nodes(section.batch, section.nodes_per_worker, section.workers_per_job)
+    if section.keep and "array" in section.batch:
+        what = "does not go with `array`: each array that is submitted would have a limit of its own"
+        found.append(Problem("slurm:keep", what, "`jobs` for the number of jobs at the same time, and no `array`"))
+    if jobs < 1:
+        found.append(Problem("slurm:jobs", f"{jobs}", "a whole number from 1"))
     for where, text in (("bash", "\n".join(section.bash)), ("kernel", section.kernel or "")):
         if "\0" in text:
             found.append(Problem(f"slurm:{where}", "holds a NUL character", "lines of shell"))

@@ -15,7 +15,8 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import SubmissionError
@@ -25,6 +26,9 @@ from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, cluster_option, run_pr
 from aimlhpo.ledger.leases import Holder
 from aimlhpo.results.status import ENDED_JOB_STATES, RUNNING_JOB_STATES, JobStatus
 from aimlhpo.storage.locks import locked
+
+if TYPE_CHECKING:
+    from aimlhpo.config.schema import Config
 
 # Columns of fixed width: unlike separators, every SLURM has them. Those that users can fill come last.
 _COLUMNS = {
@@ -45,7 +49,7 @@ _STATES_TIMEOUT = 10.0  # seconds
 class JobArray:
     """One submitted array: elements `first` to `first + count - 1`; `submitted` is in seconds since 1970.
 
-    `stopped`: `aimlhpo stop` has cancelled it.
+    `stopped`: `aimlhpo stop` has cancelled it. `section`: that of `slurm` which it was submitted for, of several.
     """
 
     array_id: str
@@ -57,6 +61,7 @@ class JobArray:
     python: str | None = None
     submitted: float = field(default_factory=time.time)
     stopped: bool = False
+    section: str | None = None
 
     @property
     def label(self) -> str:
@@ -103,9 +108,10 @@ def note_failure(paths: StudyPaths, job_id: str, cause: str | None) -> None:
 
 
 def failures_of(paths: StudyPaths) -> dict[str, str]:
-    """Why jobs of the array that was submitted last have failed, by job."""
-    newest = max(recorded_arrays(paths), key=lambda array: array.submitted, default=None)
-    files = paths.jobs.glob(f"{newest.array_id}_*{FAILURE_SUFFIX}") if newest is not None else ()
+    """Why jobs of the array that was submitted last, for each section, have failed, by job."""
+    arrays = recorded_arrays(paths)  # the oldest first; what was submitted before there were several sections is over
+    newest = {each.section: each.array_id for each in arrays if bool(each.section) == bool(arrays[-1].section)}
+    files = (file for array_id in newest.values() for file in paths.jobs.glob(f"{array_id}_*{FAILURE_SUFFIX}"))
     return {file.name.removesuffix(FAILURE_SUFFIX): file.read_text(errors="replace").strip() for file in sorted(files)}
 
 
@@ -121,7 +127,9 @@ def has_begun(paths: StudyPaths, job_id: str) -> bool:
 
 @dataclass(frozen=True)
 class KeptJobs:
-    """What is known of the jobs that agents submit themselves (`slurm: keep`). One file; changed under its lock.
+    """What is known of the jobs that agents submit themselves (`slurm: keep`), for one section.
+
+    One file; changed under a lock, which all sections have together.
 
     Attributes:
         since: when the user last submitted jobs, in seconds since the epoch; 0 where that is not known.
@@ -146,18 +154,23 @@ class KeptJobs:
         return replace(self, fewer=self.fewer + len(new), taken=(*self.taken, *new))
 
 
-def read_kept_jobs(paths: StudyPaths) -> KeptJobs:
+def read_kept_jobs(config: Config) -> KeptJobs:
     """What is known now; nothing where no file is there."""
     try:
-        known: dict[str, Any] = json.loads(paths.kept_jobs.read_text())
+        known: dict[str, Any] = json.loads(_kept_jobs(config).read_text())
     except FileNotFoundError:
         return KeptJobs()
     return KeptJobs(**{**known, "taken": tuple(known["taken"]), "leaving": tuple(known["leaving"])})
 
 
-def write_kept_jobs(paths: StudyPaths, kept: KeptJobs) -> None:
+def write_kept_jobs(config: Config, kept: KeptJobs) -> None:
     """The caller holds the lock. Raises OSError."""
-    replace_file(paths.kept_jobs, json.dumps(asdict(kept), indent=2) + "\n", 0o600)
+    replace_file(_kept_jobs(config), json.dumps(asdict(kept), indent=2) + "\n", 0o600)
+
+
+def _kept_jobs(config: Config) -> Path:
+    file = config.paths.kept_jobs
+    return file if config.section is None else file.with_name(f"{file.stem}-{quote(config.section, safe='')}.json")
 
 
 def is_stopped(paths: StudyPaths, array_id: str) -> bool:
@@ -190,6 +203,7 @@ class QueuedJob:
     node: str | None
     reason: str | None
     script: str | None = None
+    section: str | None = None
 
     @property
     def job_id(self) -> str:
@@ -207,6 +221,9 @@ class QueuedJob:
     @property
     def pending(self) -> bool:
         return not self.ended and not self.running and self.state != "COMPLETING"
+
+
+_OfSection = TypeVar("_OfSection", JobArray, QueuedJob)
 
 
 def query_jobs(
@@ -244,6 +261,7 @@ def query_jobs_of_study(paths: StudyPaths, timeout: float = PROGRAM_TIMEOUT) -> 
     """The jobs that SLURM still knows, those that ended lately included; None: SLURM does not answer."""
     recorded = recorded_arrays(paths)
     found: list[QueuedJob] = []
+    sections = {array.array_id: array.section for array in recorded}
     for cluster in {array.cluster for array in recorded}:
         scripts = {array.array_id: array.script for array in recorded if array.cluster == cluster}
         answer = query_jobs(scripts, cluster, timeout)
@@ -253,8 +271,17 @@ def query_jobs_of_study(paths: StudyPaths, timeout: float = PROGRAM_TIMEOUT) -> 
             # Ids are used again some day, but the name of the study's script is unique.
             script = scripts.get(job.array_id)
             if job.array_id in scripts and (not script or not job.script or PurePath(job.script).name == script):
-                found.append(job)
+                found.append(replace(job, section=sections[job.array_id]))
     return sorted(found, key=lambda job: (int(job.array_id), job.index or 0))
+
+
+def of_section(config: Config, found: Iterable[_OfSection]) -> list[_OfSection]:
+    """The jobs or arrays of the section that the configuration is about; all, where it is about none of several.
+
+    What was submitted before there were several belongs to the first.
+    """
+    wanted, first = config.section, config.sections[0].name if config.sections else None
+    return [each for each in found if wanted is None or (first if each.section is None else each.section) == wanted]
 
 
 def is_job_alive(known: Iterable[QueuedJob], job_id: str, restarts: int) -> bool | None:
@@ -301,16 +328,17 @@ class SlurmJobStates:
             log = log_of_job(logs.get(job.array_id, ""), job.array_id, job.index, job.raw_id)
             cause = causes.pop(job.job_id, None)
             ended = cause if job.ended else None
-            shown.append(JobStatus(job.job_id, job.state, job.reason, job.node, job.time_left, log or None, ended))
+            place = job.reason, job.node, job.time_left
+            shown.append(JobStatus(job.job_id, job.state, *place, log or None, ended, job.section))
         for job_id, cause in causes.items():  # SLURM forgets jobs after some minutes
             array, _, index = job_id.partition("_")
             log = log_of_job(logs.get(array, ""), array, int(index) if index.isdecimal() else None)
             shown.append(JobStatus(job_id, "FAILED", None, None, None, log or None, cause))
         return tuple(shown)
 
-    def kept(self) -> tuple[int, int, str | None]:
+    def kept(self, config: Config) -> tuple[int, int, str | None]:
         """Jobs that the user took away, jobs that agents have submitted, and why that failed when it was last tried."""
-        kept = read_kept_jobs(self._paths)
+        kept = read_kept_jobs(config)
         return kept.fewer, kept.submitted, kept.failure
 
     def _query(self) -> list[QueuedJob] | None:
@@ -321,22 +349,25 @@ class SlurmJobStates:
         return self._jobs
 
 
-def live_jobs(paths: StudyPaths) -> LiveJobs:
-    """How many of the study's jobs can be stopped. Raises SubmissionError where SLURM does not answer."""
-    return _count_jobs(_query_live_jobs(paths))
+def live_jobs(config: Config) -> LiveJobs:
+    """How many jobs of the study, or of its section, can be stopped.
+
+    Raises SubmissionError where SLURM does not answer.
+    """
+    return _count_jobs(_query_live_jobs(config))
 
 
-def cancel_jobs(paths: StudyPaths) -> LiveJobs:
-    """Cancel all jobs of the study; agents that run are told first and give their trials back.
+def cancel_jobs(config: Config) -> LiveJobs:
+    """Cancel all jobs of the study, or of its section; agents that run are told first and give their trials back.
 
     Returns the jobs that were there. Raises SubmissionError with SLURM's own words.
     """
-    with locked(paths.kept_jobs_lock):  # an agent that is just submitting jobs does so before they are listed
-        return _cancel_jobs(paths)
+    with locked(config.paths.kept_jobs_lock):  # an agent that is just submitting jobs does so before they are listed
+        return _cancel_jobs(config)
 
 
-def _cancel_jobs(paths: StudyPaths) -> LiveJobs:
-    jobs = _query_live_jobs(paths)
+def _cancel_jobs(config: Config) -> LiveJobs:
+    paths, jobs = config.paths, _query_live_jobs(config)
     clusters = {array.array_id: array.cluster for array in recorded_arrays(paths)}
     wanted: defaultdict[str | None, set[str]] = defaultdict(set)
     for job in jobs:
@@ -350,13 +381,13 @@ def _cancel_jobs(paths: StudyPaths) -> LiveJobs:
     return _count_jobs(jobs)
 
 
-def _query_live_jobs(paths: StudyPaths) -> list[QueuedJob]:
-    jobs = query_jobs_of_study(paths)
+def _query_live_jobs(config: Config) -> list[QueuedJob]:
+    jobs = query_jobs_of_study(config.paths)
     if jobs is None:
         raise SubmissionError(
             "SLURM does not answer, so its jobs cannot be listed or stopped now; try again when it is back."
         )
-    return [job for job in jobs if not job.ended]
+    return [job for job in of_section(config, jobs) if not job.ended]
 
 
 def _count_jobs(jobs: list[QueuedJob]) -> LiveJobs:

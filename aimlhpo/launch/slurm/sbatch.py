@@ -75,8 +75,34 @@ class SubmittedJobs:
     """Jobs of the study that were in the queue already."""
 
 
+def submit_sections(config: Config, *, jobs: int | None = None) -> list[SubmittedJobs]:
+    """Submit the jobs of each section that the configuration is about, as `submit_jobs` does.
+
+    Raises SubmissionError, which says what was submitted before, ConfigError, OSError.
+    """
+    done: list[SubmittedJobs] = []
+    sections = config.by_section()
+    for each in sections:
+        plan_submission(each, jobs)  # a mistake in the last is told before the first is submitted
+    for each in sections:
+        try:
+            done.append(submit_jobs(each, jobs=jobs))
+        except SubmissionError as error:
+            if not done:
+                raise
+            before = ", ".join(array.label for one in done for array in one.arrays)
+            others = "; ".join(
+                f"aimlhpo submit {config.paths.save_path} --section {other.section}" for other in sections[len(done) :]
+            )
+            raise SubmissionError(
+                f"section {each.section}: {error}\n    Of other sections, {before} were submitted before.\n"
+                f"    The rest: {others}"
+            ) from error
+    return done
+
+
 def submit_jobs(config: Config, *, jobs: int | None = None) -> SubmittedJobs:
-    """Submit `jobs` jobs (by default the configuration's number), as one array where the cluster allows its size.
+    """Submit `jobs` jobs (by default the section's number), as one array where the cluster allows its size.
 
     The caller has made the study. What was known of jobs that the user took away does not count any more. Raises
     ConfigError, SubmissionError, OSError.
@@ -88,9 +114,9 @@ def submit_jobs(config: Config, *, jobs: int | None = None) -> SubmittedJobs:
     paths.create()
     config.write_snapshot()
     with locked(paths.kept_jobs_lock):
-        kept = read_kept_jobs(paths)
+        kept = read_kept_jobs(config)
         done = submit_arrays(submission, limit, paths)
-        write_kept_jobs(paths, KeptJobs(since=done.arrays[0].submitted, submitted=kept.submitted))
+        write_kept_jobs(config, KeptJobs(since=done.arrays[0].submitted, submitted=kept.submitted))
     return done
 
 
@@ -136,7 +162,8 @@ def submit_arrays(submission: Submission, limit: int, paths: StudyPaths) -> Subm
                 f"    The others: aimlhpo submit {submission.save_path} --jobs {submission.jobs - count}"
             ) from error
         python = " ".join(part.python.command)
-        arrays.append(JobArray(job_id, part.jobs, part.first, cluster, script, part.log, python))
+        made = JobArray(job_id, part.jobs, part.first, cluster, script, part.log, python, section=part.section)
+        arrays.append(made)
         write_array(paths, arrays[-1])
     return SubmittedJobs(submission, tuple(arrays), len(living))
 

@@ -84,6 +84,8 @@ def _parts(submission: Submission) -> Iterator[str]:
     if python.path is not None:
         module = f"-c {shlex.quote(run_module_code(python.path))}"
     agent = f"-u -P {module} aimlhpo agent {shlex.quote(save_path)}"
+    if submission.section is not None:
+        agent += f" --section {shlex.quote(submission.section)}"
     if python.prefer_activated:
         yield f'aimlhpo_python={command}\n{_prefer_activated(python)}exec "$aimlhpo_python" {agent}\n'
     else:

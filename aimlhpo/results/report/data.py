@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from statistics import median
@@ -34,7 +34,7 @@ from aimlhpo.search.warm_start import import_summaries
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.attributes import PROVENANCE, STUDY_ATTR, study_attributes
-from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED, Counts, has_begun, waits_at_rung
+from aimlhpo.storage.base import BY_SECTION, CLAIM, PAUSED, RELEASED, SECTION, Counts, has_begun, waits_at_rung
 from aimlhpo.storage.read_only import selected
 from aimlhpo.storage.trials import TrialRecord, count, origin, read_record
 
@@ -51,7 +51,9 @@ MOST_FAILURES = 40  # failures that are shown one by one
 LOG_LINES, LOG_BYTES = 20, 4000  # of one failure
 LEAST_COMPLETE = 10  # trials that importances are computed from
 LEAST_PAIRS = 5  # trials that a correlation is computed from
+ELSEWHERE = "elsewhere"  # in none of several sections: on the user's machine, or before there were several
 _HOUR = 3600.0
+_ROUNDING = 1e-6  # hours
 _SEED = 0  # the same report from the same study
 _Numbered = TypeVar("_Numbered", FrozenTrial, "Span")
 
@@ -70,6 +72,7 @@ class TrialRow:
     attempts: int
     worker: str | None
     device: str | None
+    section: str | None
     start: datetime | None
     end: datetime | None
     cause: str | None
@@ -89,6 +92,7 @@ class TrialRow:
             attempts=record.attempts,
             worker=record.worker,
             device=record.device,
+            section=record.section,
             start=trial.datetime_start,
             end=trial.datetime_complete,
             cause=record.cause,
@@ -105,12 +109,14 @@ class Hours:
         wasted: the hours of failed trials, by cause.
         saved: an estimate of what pruned and paused trials would have taken to their ends; None where there is no
             complete trial with reports to compare them with.
+        by_section: the same for each section of `slurm` and what was spent elsewhere, by name, where there are several.
     """
 
     unit: str
     by_end: dict[str, float]
     wasted: dict[str, float]
     saved: float | None
+    by_section: dict[str, Hours] = field(default_factory=dict)
 
     @property
     def spent(self) -> float:
@@ -164,7 +170,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Span:
-    """The last attempt of a trial, and where it ran."""
+    """The last attempt of a trial, and where it ran: of several sections of `slurm`, `worker` begins with its name."""
 
     worker: str
     number: int
@@ -178,9 +184,10 @@ class Span:
         claim, start, end = trial.system_attrs.get(CLAIM) or {}, trial.datetime_start, trial.datetime_complete
         if origin(trial) is not None:
             return None
+        section = f"{claim[SECTION]} " if SECTION in claim else ""
         if trial.state == TrialState.RUNNING and claim and has_begun(claim):
             begun = datetime.fromtimestamp(claim["since"]) if claim.get("since") else start
-            worker = f"{claim['agent']}:{claim.get('slot')}"
+            worker = f"{section}{claim['agent']}:{claim.get('slot')}"
             return cls(worker, trial.number, "RUNNING", begun, datetime.now()) if begun else None
         if start is None or end is None or not trial.state.is_finished():
             return None
@@ -189,7 +196,7 @@ class Span:
             start = max(start, datetime.fromtimestamp(end.timestamp() - max(0.0, record.seconds - earlier)))
         # A worker is HOST:AGENT:SLOT; agents have names of their own.
         worker = ":".join(record.worker.split(":")[-2:]) if record.worker else "-"
-        return cls(worker, trial.number, trial.state.name, start, end)
+        return cls(f"{section}{worker}", trial.number, trial.state.name, start, end)
 
 
 @dataclass(frozen=True)
@@ -334,12 +341,28 @@ def hours_of(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord]) 
     """What the trials have cost, earlier attempts and what runs now included."""
     gpus = any(record.gpu_seconds for record in records.values())
     unit = "GPU-hours" if gpus else "worker-hours"
+    names: set[str] = set()
+    for trial in trials:
+        history, claim = (trial.system_attrs.get(key) or {} for key in (RELEASED, CLAIM))
+        names.update(records[trial.number].by_section, history.get(BY_SECTION, ()), [claim.get(SECTION, ELSEWHERE)])
+    names.discard(ELSEWHERE)
+    by_section = {name: _hours_in(trials, records, unit, name) for name in sorted(names)}
+    elsewhere = _hours_in(trials, records, unit, ELSEWHERE)
+    if by_section and elsewhere.spent > _ROUNDING:
+        by_section[ELSEWHERE] = elsewhere
+    return replace(_hours_in(trials, records, unit), by_section=by_section)
+
+
+def _hours_in(
+    trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord], unit: str, section: str | None = None
+) -> Hours:
+    """What the trials have cost in one section, or in all."""
     by_end: dict[str, float] = {}
     wasted: dict[str, float] = {}
     stopped: list[tuple[int, float]] = []  # number of reports, hours
     for trial in trials:
         record, state = records[trial.number], state_of(trial)
-        hours = _hours(trial, record, unit)
+        hours = _hours(trial, record, unit, section)
         if hours:
             by_end[state] = by_end.get(state, 0.0) + hours
         if state == "FAIL" and hours:
@@ -352,13 +375,20 @@ def hours_of(trials: Sequence[FrozenTrial], records: Mapping[int, TrialRecord]) 
     return Hours(unit, by_end, dict(sorted(wasted.items(), key=lambda item: -item[1])), saved)
 
 
-def _hours(trial: FrozenTrial, record: TrialRecord, unit: str) -> float:
+def _hours(trial: FrozenTrial, record: TrialRecord, unit: str, section: str | None = None) -> float:
+    """What the trial has taken so far, in one section or in all."""
     key = "gpu_seconds" if unit == "GPU-hours" else "seconds"
     if trial.state.is_finished():
-        return float(getattr(record, key) or 0.0) / _HOUR
-    seconds = float((trial.system_attrs.get(RELEASED) or {}).get(key) or 0.0)
+        seconds, parts = float(getattr(record, key) or 0.0), record.by_section
+    else:
+        history = trial.system_attrs.get(RELEASED) or {}
+        seconds, parts = float(history.get(key) or 0.0), history.get(BY_SECTION, {})
+    if section is not None:
+        in_sections = {name: part[key] for name, part in parts.items()}
+        seconds = max(0.0, {ELSEWHERE: seconds - sum(in_sections.values()), **in_sections}.get(section, 0.0))
     claim = trial.system_attrs.get(CLAIM) or {}
-    if trial.state == TrialState.RUNNING and claim.get("since"):
+    is_here = section is None or claim.get(SECTION, ELSEWHERE) == section
+    if is_here and trial.state == TrialState.RUNNING and claim.get("since"):
         gpus = float(claim.get("gpus") or 0.0) if unit == "GPU-hours" else 1.0
         seconds += max(0.0, time.time() - claim["since"]) * gpus
     return seconds / _HOUR

@@ -332,8 +332,15 @@ class HoursFigure(Figure):
     hours: Hours
 
     def bars(self) -> list[tuple[str, float, str]]:
-        """Label, hours and colour of each bar: spent, by how trials ended; wasted, by cause; saved."""
-        hours = self.hours
+        """Label, hours and colour of each bar: spent, by how trials ended; wasted, by cause; saved.
+
+        Of several sections of `slurm`, each has bars of its own.
+        """
+        several = {f"{name}: ": self._bars(hours) for name, hours in self.hours.by_section.items()}
+        groups = several or {"": self._bars(self.hours)}
+        return [(f"{name}{label}", spent, colour) for name, bars in groups.items() for label, spent, colour in bars]
+
+    def _bars(self, hours: Hours) -> list[tuple[str, float, str]]:
         spent = {state: hours.by_end[state] for state in COLOURS if state in hours.by_end and state != "FAIL"}
         bars = [(state.lower(), value, COLOURS[state]) for state, value in spent.items()]
         bars += [(f"wasted: {cause}", wasted, COLOURS["FAIL"]) for cause, wasted in hours.wasted.items()]

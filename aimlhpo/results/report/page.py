@@ -178,12 +178,14 @@ def _table(report: StudyReport) -> dict[str, Any]:
     metrics = dict.fromkeys([*report.metrics, *(name for row in rows for name in row.metrics)])
     params = dict.fromkeys(name for row in rows for name in row.params)
     feasible = ["feasible"] if any(row.feasible is not None for row in rows) else []
-    fixed = ["number", "state", *feasible, unit, "attempts", "worker", "device", "start", "end", "cause"]
+    section = ["section"] if any(row.section is not None for row in rows) else []
+    fixed = ["number", "state", *feasible, *section, unit, "attempts", "worker", "device", "start", "end", "cause"]
     told_apart = {name: f"params_{name}" if name in fixed or name in metrics else name for name in params}
-    columns = ["number", "state", *metrics, *told_apart.values(), *feasible, unit, *fixed[-6:]]
+    columns = ["number", "state", *metrics, *told_apart.values(), *feasible, *section, unit, *fixed[-6:]]
     lines = []
     for row in rows:
         judged = [None if row.feasible is None else str(row.feasible).lower()] if feasible else []
+        judged += [row.section] if section else []
         start, end = (None if at is None else at.isoformat(sep=" ", timespec="seconds") for at in (row.start, row.end))
         values = [*(row.metrics.get(name) for name in metrics), *(row.params.get(name) for name in params)]
         rest = [row.hours, row.attempts, row.worker, row.device, start, end, row.cause]

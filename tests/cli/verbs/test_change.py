@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.cli.main import main
+from aimlhpo.config.load import load_target
 from aimlhpo.ledger.changes import current_config, read_changes, settle_start
 from aimlhpo.storage.study import load_study
 from tests.cli.studies import fill_study
@@ -169,6 +170,23 @@ def test_what_could_not_be_submitted_is_refused(tmp_path: Path, capsys: pytest.C
     change(project, "slurm:keep=true", expect=2)
     assert "slurm:keep: does not go with `array`" in capsys.readouterr().err
     assert status_of(project, capsys)["changes"] == []
+
+
+def test_a_section_of_jobs_is_changed_by_its_name_or_its_position(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections = [{"jobs": 2, "batch": {"partition": "a100"}}, {"jobs": 3, "batch": {"partition": "v100"}}]
+    project = HeldProject(tmp_path, slurm=sections, storage="journal")
+    fill_study(project, 1)
+    change(project, "slurm:1:jobs=7", "slurm:a100:keep=true")
+    assert "slurm: v100: jobs 3 -> 7" in capsys.readouterr().out
+    change(project, "slurm:v100:batch:time=60", expect=2)
+    assert "slurm: v100: batch: cannot be changed while the study runs" in capsys.readouterr().err
+    config, told = settle_start(load_study(project.config), project.config)
+    assert [(each.jobs, each.keep) for each in config.sections] == [(2, True), (7, False)]
+    assert any(line.startswith("slurm: v100: jobs is 7, as `aimlhpo change` set it on ") for line in told)
+    project.run("optuna:reload=1", "slurm:1:jobs=3", "--create-only")  # the command line wins
+    assert [(each.jobs, each.keep) for each in load_target(project.save_path).sections] == [(2, True), (3, False)]
 
 
 def test_enqueued_trials_run_next(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.cli.main import main
-from aimlhpo.config.paths import StudyPaths
 from aimlhpo.config.schema import Config
 from aimlhpo.errors import SubmissionError
 from aimlhpo.launch.base import LiveJobs
@@ -36,13 +35,13 @@ def test_stopping_goes_on_where_slurm_is_silent_for_a_moment(
     answers = iter([running, SubmissionError("SLURM does not answer"), running, LiveJobs()])
 
     class SilentLauncher(LocalLauncher):
-        def live_jobs(self, paths: StudyPaths) -> LiveJobs:
+        def live_jobs(self, config: Config) -> LiveJobs:
             answer = next(answers)
             if isinstance(answer, SubmissionError):
                 raise answer
             return answer
 
-        def cancel_jobs(self, paths: StudyPaths) -> LiveJobs:
+        def cancel_jobs(self, config: Config) -> LiveJobs:
             return running
 
     monkeypatch.setattr("aimlhpo.cli.verbs.stop.launcher_of_jobs", lambda paths: SilentLauncher())
@@ -58,7 +57,7 @@ def test_taking_jobs_away_says_how_to_have_them_back(
     fill_study(project, 1)
 
     class KeepingLauncher(LocalLauncher):
-        def live_jobs(self, paths: StudyPaths) -> LiveJobs:
+        def live_jobs(self, config: Config) -> LiveJobs:
             return LiveJobs(running=29, waiting=1)
 
         def take_away_jobs(self, config: Config, count: int) -> tuple[int, int]:

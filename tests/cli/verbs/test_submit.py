@@ -28,3 +28,46 @@ def test_without_a_slurm_section_nothing_can_be_submitted(tmp_path: Path, capsys
     fill_study(Project(tmp_path), 0)
     assert main(["submit", str(tmp_path / "run")]) == 2
     assert "slurm: this section is missing" in capsys.readouterr().err
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """The save_path of a study with two sections of jobs, the trials of which plain Optuna has made."""
+    first = {"jobs": 2, "batch": {"partition": "a100", "time": "60"}}
+    second = {"name": "old-GPUs", "jobs": 3, "batch": {"partition": "v100", "gres": "gpu:2"}}
+    project = Project(tmp_path, n_trials=8, slurm=[first, second], storage="journal")
+    fill_study(project, 4)
+    return project.save_path
+
+
+def test_each_section_has_a_script_of_its_own(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", str(several), "--dry-run"]) == 0
+    first, second = capsys.readouterr().out.split("#!/bin/bash -l")[1:]
+    assert "#SBATCH --array=0-1\n#SBATCH --partition=a100\n#SBATCH --time=60\n" in first
+    assert f"aimlhpo agent {several} --section a100\n" in first
+    assert "#SBATCH --array=2-4\n#SBATCH --partition=v100\n#SBATCH --gres=gpu:2\n" in second
+    assert f"aimlhpo agent {several} --section old-GPUs\n" in second
+
+
+def test_one_section_is_submitted_by_its_name(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", str(several), "--dry-run", "--section", "old-GPUs", "--jobs", "5"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("#!/bin/bash") == 1
+    assert "#SBATCH --array=0-4\n#SBATCH --partition=v100\n" in shown
+    assert main(["submit", str(several), "--dry-run", "--jobs", "5"]) == 2
+    assert "legal: --section, too: a100, old-GPUs" in capsys.readouterr().err
+    assert main(["submit", str(several), "--dry-run", "--section", "new"]) == 2
+    assert "no section 'new'\n    legal: a100, old-GPUs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("section", "partition"), [([], "a100"), (["--section", "old-GPUs"], "v100")])
+def test_a_confirmation_trains_in_jobs_of_one_section(
+    several: Path, section: list[str], partition: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["confirm", str(several), "--dry-run", "--top", "1", "--seeds", "2", *section]) == 0
+    assert f"#SBATCH --array=0-1\n#SBATCH --partition={partition}\n" in capsys.readouterr().out
+
+
+def test_a_job_of_a_section_that_is_gone_says_so(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agent", str(several), "--section", "gone"]) == 2
+    assert "no section 'gone'" in capsys.readouterr().err

@@ -19,12 +19,16 @@ DEFAULTS: dict[str, Any] = {
 def make_config(save_path: Path, name: str = "digits", **slurm: Any) -> Any:
     """What the launcher reads of a config, without the YAML files that it comes from."""
     paths = StudyPaths(save_path, name)
-    return SimpleNamespace(
+    config = SimpleNamespace(
         slurm=SimpleNamespace(**{**DEFAULTS, **slurm}),
+        sections=(),
+        section=None,
+        by_section=lambda: [config],
         optuna=SimpleNamespace(study_name=name, save_path=str(save_path)),
         paths=paths,
         write_snapshot=lambda: _snapshot(paths),
     )
+    return config
 
 
 def make_submission(**changes: Any) -> Submission:

@@ -192,7 +192,8 @@ def test_jobs_of_several_nodes_are_planned_and_described(tmp_path: Path) -> None
     batch = {"nodes": "4", "gpus-per-node": "2"}
     config = make_config(tmp_path, nodes_per_worker=2, gpus_per_worker=2, batch=batch)
     assert plan_submission(config).nodes == 4
-    rows = dict(SlurmLauncher().plan(config).rows)
+    (plan,) = SlurmLauncher().plan(config)
+    rows = dict(plan.rows)
     assert rows["jobs"] == "1 job; each one agent on 4 nodes"
     assert rows["workers"] == "2 in each job, 2 GPUs on each of 2 nodes"
     assert "srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --nodelist=NODES --overlap" in rows["other nodes"]
@@ -207,3 +208,10 @@ def test_trials_of_several_nodes_do_not_run_on_this_machine(tmp_path: Path) -> N
 def test_a_limit_of_each_array_does_not_go_with_jobs_that_are_kept(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="slurm:keep: does not go with `array`"):
         planned(tmp_path, jobs=4, keep=True, batch={"array": "%2"})
+
+
+def test_what_cannot_be_submitted_is_told_with_its_section(tmp_path: Path) -> None:
+    good = {"batch": {"partition": "a100"}}
+    bad = {"keep": True, "batch": {"partition": "v100", "wait": None, "array": "%2"}}
+    problems = SlurmLauncher().check(Project(tmp_path, slurm=[good, bad]).config)
+    assert [problem.where for problem in problems] == ["slurm:v100:batch:wait", "slurm:v100:keep"]

@@ -130,12 +130,12 @@ def test_what_was_taken_away_counts_until_the_next_submission(
 ) -> None:
     config = make_config(here / "run", jobs=2, batch={"hold": None}, python=agent("sleep 600"))
     submit_jobs(config)
-    kept = queue.read_kept_jobs(config.paths)
-    queue.write_kept_jobs(config.paths, replace(kept.without(["7_1", "7_2", "7_1"]), submitted=4))
-    kept = queue.read_kept_jobs(config.paths)
+    kept = queue.read_kept_jobs(config)
+    queue.write_kept_jobs(config, replace(kept.without(["7_1", "7_2", "7_1"]), submitted=4))
+    kept = queue.read_kept_jobs(config)
     assert (kept.fewer, kept.submitted, kept.without(["7_2"])) == (2, 4, kept)
     submit_jobs(config)
-    kept = queue.read_kept_jobs(config.paths)
+    kept = queue.read_kept_jobs(config)
     assert (kept.fewer, kept.submitted) == (0, 4)
 
 
@@ -146,8 +146,8 @@ def test_jobs_added_to_living_ones_have_logs_of_their_own(
     submit_jobs(config)
     (added,) = submit_jobs(config, jobs=2).arrays
     assert added.label == f"{added.array_id}_[3-4]"
-    queue.cancel_jobs(config.paths)
-    cluster.wait_for(lambda: not queue.live_jobs(config.paths))
+    queue.cancel_jobs(config)
+    cluster.wait_for(lambda: not queue.live_jobs(config))
     (again,) = submit_jobs(config, jobs=2).arrays
     assert again.label == f"{again.array_id}_[0-1]"
 
@@ -209,14 +209,14 @@ def test_stop_ends_the_studys_own_jobs_only(cluster: Cluster, here: Path, agent:
     mine = make_config(here / "mine", jobs=3, batch={"array": "%1"}, python=agent("sleep 600"))
     other = make_config(here / "other", python=agent("sleep 600"))
     submit_jobs(mine), submit_jobs(other)
-    cluster.wait_for(lambda: bool(queue.live_jobs(mine.paths).running and queue.live_jobs(other.paths).running))
+    cluster.wait_for(lambda: bool(queue.live_jobs(mine).running and queue.live_jobs(other).running))
     # An id that SLURM has given to somebody else since.
     (theirs,) = queue.recorded_arrays(other.paths)
     queue.write_array(mine.paths, queue.JobArray(theirs.array_id, 1, script="long-gone.sh"))
-    stopped = queue.cancel_jobs(mine.paths)
+    stopped = queue.cancel_jobs(mine)
     assert (stopped.running, stopped.waiting) == (1, 2)
-    cluster.wait_for(lambda: not queue.live_jobs(mine.paths))
-    assert queue.live_jobs(other.paths).running == 1
+    cluster.wait_for(lambda: not queue.live_jobs(mine))
+    assert queue.live_jobs(other).running == 1
 
 
 def test_a_profiles_defaults_do_not_undo_what_the_study_says(
