@@ -82,7 +82,7 @@ servers:
 	scripts/install-test-servers
 
 $(VENV)/ready-run: $(SETUP)
-	scripts/make-venv $(PYTHON) $(VENV) torch,examples,report
+	scripts/make-venv $(PYTHON) $(VENV) torch,gpu,examples,report
 	touch $@
 
 $(VENV)/ready-test: $(SETUP) $(VENV)/ready-run
