@@ -403,6 +403,7 @@ class TrialDispatcher:
             "log": str(slot.worker.log.path.relative_to(self._paths.save_path)),
             "log_offset": running.log_offset,
             "provenance": slot.provenance,
+            **outcome.memory,
         }
         if outcome.state == PAUSED and assignment.pause is not None:
             record["rung"] = assignment.pause.rung

@@ -25,7 +25,7 @@ from aimlhpo.search.confirmation import confirmed_study
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.locks import open_lock_file, try_lock
-from aimlhpo.storage.trials import TrialRecord, finished_records
+from aimlhpo.storage.trials import PEAKS, TrialRecord, finished_records
 
 if TYPE_CHECKING:
     import optuna
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_COLUMNS = ("number", "state", "duration", "worker", "device")
 CONFIRMS_COLUMNS = ("confirms", "seed")
-LAST_COLUMN = "cause"
+LAST_COLUMNS = (*PEAKS, "cause")
 INTERVAL = 30.0  # seconds between two rewrites while trials run
 MOST_SHARE = 0.02  # of an agent's time, where writing takes long
 LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
@@ -220,11 +220,11 @@ class Columns:
         """Column names; one that would appear twice is told apart as `params_...` or `metrics_...`."""
         judged = ["feasible", *(f"constraint: {text}" for text in self.constraints)] if self.constraints else []
         first = [*FIRST_COLUMNS, *(CONFIRMS_COLUMNS if self.confirms else ())]
-        fixed = {*first, *judged, LAST_COLUMN}
+        fixed = {*first, *judged, *LAST_COLUMNS}
         parameters = [f"params_{name}" if name in fixed else name for name in self.parameters]
         taken = fixed | set(parameters)
         metrics = [f"metrics_{name}" if name in taken else name for name in self.metrics]
-        return [*first, *parameters, *metrics, *judged, LAST_COLUMN]
+        return [*first, *parameters, *metrics, *judged, *LAST_COLUMNS]
 
     def row(self, record: TrialRecord, values: Mapping[str, Any]) -> list[Any]:
         fixed = [record.number, record.state, record.seconds, record.worker, record.device]
@@ -235,7 +235,7 @@ class Columns:
         if self.constraints:  # whether the trial keeps them, and the value of each: blank where it has none
             known = record.constraints
             judged = [holds(known) if known else None, *(known.get(text) for text in self.constraints)]
-        return [*fixed, *chosen, *returned, *judged, record.cause]
+        return [*fixed, *chosen, *returned, *judged, *map(record.peaks.get, PEAKS), record.cause]
 
 
 def _cell(value: Any) -> Any:

@@ -27,6 +27,9 @@ CONSTRAINTS = "constraints"
 OPTUNA_CONSTRAINT = "constraints:"
 """Beginning of the system attributes that Optuna reads a trial's constraints from, one for each."""
 
+PEAKS = ("peak_memory_mb", "peak_gpu_memory_mb")
+"""Keys in a trial's record: the most memory that it took, in MiB, of the host and of a GPU; absent where unknown."""
+
 IMPORTED = "aimlhpo:taken"
 """System attribute of an imported trial: where it was run, {"source": ..., "study": ..., "number": ...}."""
 
@@ -76,8 +79,9 @@ def count_imported(study: optuna.Study) -> tuple[int, int]:
 class TrialRecord:
     """One trial; `seconds` is its training duration, `gpu_seconds` the same times its GPUs.
 
-    `log` is relative to save_path. `confirms` is the trial of the study that is confirmed, and the training's seed.
-    `params` are as the storage holds them. A trial that plain Optuna made has only Optuna's fields.
+    `peaks` are those of `PEAKS` that are known. `log` is relative to save_path. `confirms` is the trial of the study
+    that is confirmed, and the training's seed. `params` are as the storage holds them. A trial that plain Optuna made
+    has only Optuna's fields.
     """
 
     number: int
@@ -97,6 +101,7 @@ class TrialRecord:
     gpu_seconds: float = 0.0
     attempts: int = 1
     confirms: tuple[int, int] | None = None
+    peaks: dict[str, float] = field(default_factory=dict)
 
 
 def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
@@ -125,6 +130,7 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
         gpu_seconds=float(known.get("gpu_seconds") or 0.0),
         attempts=int(known.get("attempts") or 1),
         confirms=(mark["trial"], mark["seed"]) if (mark := trial.system_attrs.get(CONFIRMED)) else None,
+        peaks={name: known[name] for name in PEAKS if name in known},
     )
 
 

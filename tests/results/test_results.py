@@ -174,7 +174,9 @@ def test_lists_and_none_among_choices_are_shown_as_the_user_wrote_them(tmp_path:
 def test_an_empty_study_has_a_header_and_no_best(tmp_path: Path) -> None:
     study, config = begin(tmp_path)
     files = write_results(study, config)
-    assert config.paths.results.read_text() == "number,state,duration,worker,device,rate,opt,val_loss,cause\n"
+    assert config.paths.results.read_text() == (
+        "number,state,duration,worker,device,rate,opt,val_loss,peak_memory_mb,peak_gpu_memory_mb,cause\n"
+    )
     assert (files.rows, files.best) == (0, ())
     add(study, config, state=TrialState.FAIL)
     write_results(study, config)

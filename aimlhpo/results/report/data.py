@@ -56,7 +56,10 @@ _Numbered = TypeVar("_Numbered", FrozenTrial, "Span")
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial, as tables show it; `hours` in the unit of `Hours`, `state` PAUSED for one that waits at a rung."""
+    """One trial, as tables show it; `hours` in the unit of `Hours`, `state` PAUSED for one that waits at a rung.
+
+    `peaks` is the most memory that it took, as in its record.
+    """
 
     number: int
     state: str
@@ -71,6 +74,7 @@ class TrialRow:
     start: datetime | None
     end: datetime | None
     cause: str | None
+    peaks: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -316,6 +320,7 @@ def _row(trial: FrozenTrial, record: TrialRecord, config: Config, unit: str) -> 
         start=trial.datetime_start,
         end=trial.datetime_complete,
         cause=record.cause,
+        peaks=record.peaks,
     )
 
 

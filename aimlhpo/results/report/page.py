@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -28,6 +28,7 @@ from aimlhpo.results.best import BestTrial, best_or_proven, best_text, compare_w
 from aimlhpo.results.confirmation import CELLS, confirmation_cells, confirmation_notes
 from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, TrialRow, read_report
 from aimlhpo.results.report.figures import Figure, figures_of, require_extra
+from aimlhpo.storage.trials import PEAKS
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -178,17 +179,22 @@ def _table(report: StudyReport) -> dict[str, Any]:
     metrics = dict.fromkeys([*report.metrics, *(name for row in rows for name in row.metrics)])
     params = dict.fromkeys(name for row in rows for name in row.params)
     feasible = ["feasible"] if any(row.feasible is not None for row in rows) else []
-    fixed = ["number", "state", *feasible, unit, "attempts", "worker", "device", "start", "end", "cause"]
+    peaks = [name for name in PEAKS if any(name in row.peaks for row in rows)]
+    rest = [unit, "attempts", "worker", "device", *peaks, "start", "end", "cause"]
+    fixed = ["number", "state", *feasible, *rest]
     told_apart = {name: f"params_{name}" if name in fixed or name in metrics else name for name in params}
-    columns = ["number", "state", *metrics, *told_apart.values(), *feasible, unit, *fixed[-6:]]
-    return {"columns": columns, "rows": [_cells(row, metrics, params, bool(feasible)) for row in rows]}
+    columns = ["number", "state", *metrics, *told_apart.values(), *feasible, *rest]
+    return {"columns": columns, "rows": [_cells(row, metrics, params, peaks, bool(feasible)) for row in rows]}
 
 
-def _cells(row: TrialRow, metrics: Mapping[str, None], params: Mapping[str, None], feasible: bool) -> list[Any]:
+def _cells(
+    row: TrialRow, metrics: Iterable[str], params: Iterable[str], peaks: Iterable[str], feasible: bool
+) -> list[Any]:
     start, end = (None if at is None else at.isoformat(sep=" ", timespec="seconds") for at in (row.start, row.end))
     values = [*(row.metrics.get(name) for name in metrics), *(row.params.get(name) for name in params)]
     judged = [None if row.feasible is None else str(row.feasible).lower()] if feasible else []
-    rest = [row.hours, row.attempts, row.worker, row.device, start, end, row.cause]
+    taken = [row.peaks.get(name) for name in peaks]
+    rest = [row.hours, row.attempts, row.worker, row.device, *taken, start, end, row.cause]
     return [_cell(value) for value in (row.number, row.state, *values, *judged, *rest)]
 
 
