@@ -67,7 +67,7 @@ docs: $(VENV)/ready-test ## write the generated parts of docs/ and build the doc
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "open site/index.html"
 
-gpu-check: $(VENV)/ready-run ## tune the torch example on this machine's GPU and show who uses it
+gpu-check: $(VENV)/ready-run ## tune the torch example on this machine's GPU, show who uses it, and check trials_per_gpu: auto
 	scripts/gpu-check $(BIN)/python
 
 slurm-demo: $(VENV)/ready-run servers ## tune the torch example on a virtual SLURM cluster

@@ -73,12 +73,16 @@ def best(path: Path) -> Any:
 
 def test_a_row_tells_all_about_its_trial(tmp_path: Path) -> None:
     study, config = begin(tmp_path)
-    add(study, config, metrics={"val_loss": 1.0, "epochs": 3}, seconds=12.5, worker="host:a:0", device="gpu 1")
+    add(
+        study, config, metrics={"val_loss": 1.0, "epochs": 3}, seconds=12.5, worker="host:a:0", device="gpu 1",
+        peak_memory_mb=812.5,
+    )  # fmt: skip
     write_results(study, config)
     assert table(config) == [
         {
             "number": "0", "state": "COMPLETE", "duration": "12.5", "worker": "host:a:0", "device": "gpu 1",
-            "rate": "0.25", "opt": "adam", "val_loss": "1.0", "epochs": "3", "cause": "",
+            "rate": "0.25", "opt": "adam", "val_loss": "1.0", "epochs": "3",
+            "peak_memory_mb": "812.5", "peak_gpu_memory_mb": "", "cause": "",
         }
     ]  # fmt: skip
 
@@ -102,7 +106,8 @@ def test_conditional_parameters_leave_blanks_and_undeclared_ones_get_columns(tmp
     write_results(study, config)
     first, second = table(config)
     assert list(first) == [
-        "number", "state", "duration", "worker", "device", "rate", "opt", "depth", "val_loss", "cause",
+        "number", "state", "duration", "worker", "device", "rate", "opt", "depth", "val_loss", "peak_memory_mb",
+        "peak_gpu_memory_mb", "cause",
     ]  # fmt: skip
     assert (first["opt"], first["depth"]) == ("", "3.0")
     assert (second["rate"], second["depth"], second["opt"]) == ("", "", "sgd")

@@ -83,7 +83,7 @@ def test_peak_on_the_gpu_is_known_where_torch_uses_one_also_of_a_trial_that_ran_
 
 
 def test_peak_of_a_program_is_that_of_its_largest_process(tmp_path: Path) -> None:
-    project = CommandProject(tmp_path, LARGE_CHILD, "{python} train.py {trial}", n_trials=2)
+    project = CommandProject(tmp_path, LARGE_CHILD, "{python} train.py {trial} {x}", n_trials=2)
     project.run("--local", "1")
     large, *others = project.records()
     assert large["cause"] == "out of memory"
