@@ -174,8 +174,7 @@ class Packing:
 
     def _judge(self, gpu: SharedGpu, slots: list[WorkerSlot], reading: GpuReading) -> None:
         """Take this reading, and open another slot where all that is known says so."""
-        running = [slot for slot in slots if slot.running is not None]
-        reading = self._note_memory(gpu, running, reading)
+        reading = self._note_memory(gpu, slots, reading)
         steps = [slot.steps - gpu.steps.get(slot.slot.index, 0) for slot in slots]
         if min(steps) < 1:  # one has not come past its start
             return
@@ -193,23 +192,25 @@ class Packing:
                 f"{largest // _MIB} of {reading.total // _MIB} MiB)"
             )
 
-    def _note_memory(self, gpu: SharedGpu, running: Sequence[WorkerSlot], reading: GpuReading) -> GpuReading:
+    def _note_memory(self, gpu: SharedGpu, slots: Sequence[WorkerSlot], reading: GpuReading) -> GpuReading:
         """Keep the most that each trial has taken; returns the reading with what others take.
 
         A trial's processes are those of its worker's session. Where none is known, all is shared out evenly.
         """
-        numbers = {slot.worker.pid: slot.running.prepared.claim.number for slot in running if slot.running is not None}
-        own: dict[int, int] = {}
+        own = dict.fromkeys((slot.worker.pid for slot in slots), 0)
         for process, memory in reading.by_process.items():
             with suppress(OSError):  # it has ended, or its number means nothing here
-                number = numbers.get(os.getsid(process))
-                if number is not None:
-                    own[number] = own.get(number, 0) + memory
-        for number in gpu.peaks.keys() - set(numbers.values()):
+                session = os.getsid(process)
+                if session in own:
+                    own[session] += memory
+        running = [(slot.running.prepared.claim.number, slot) for slot in slots if slot.running is not None]
+        for number in gpu.peaks.keys() - {number for number, _ in running}:
             gpu.largest = max(gpu.largest, gpu.peaks.pop(number))
-        for number, memory in (own or dict.fromkeys(numbers.values(), reading.used // max(1, len(numbers)))).items():
-            gpu.peaks[number] = max(memory, gpu.peaks.get(number, 0))
-        return replace(reading, others=reading.used - sum(own.values())) if own else reading
+        are_known = any(own.values())
+        for number, slot in running:
+            taken = own[slot.worker.pid] if are_known else reading.used // len(running)
+            gpu.peaks[number] = max(taken, gpu.peaks.get(number, 0))
+        return replace(reading, others=reading.used - sum(own.values())) if are_known else reading
 
 
 def share_out(slots: Sequence[WorkerSlot]) -> None:

@@ -182,9 +182,7 @@ class PeakMemory:
         with suppress(OSError):  # a kernel, or a container, that does not let it
             (_OWN / "clear_refs").write_text("5")
             self._is_known = True
-        with suppress(RuntimeError):  # a GPU that an earlier trial has broken
-            for device in gpus_of_torch():
-                sys.modules["torch"].cuda.reset_peak_memory_stats(device)
+        ask_torch("reset_peak_memory_stats")
 
     def measure(self, objective: object) -> dict[str, float]:
         """What is known of it, in MiB, by its key in the trial's record."""
@@ -195,16 +193,19 @@ class PeakMemory:
             with suppress(OSError):
                 match = _PEAK.search((_OWN / "status").read_text())
                 found["peak_memory_mb"] = int(match[1]) << 10 if match else None
-        with suppress(RuntimeError):
-            peaks = [sys.modules["torch"].cuda.max_memory_allocated(device) for device in gpus_of_torch()]
-            found["peak_gpu_memory_mb"] = max(peaks, default=None)
+        found["peak_gpu_memory_mb"] = max(ask_torch("max_memory_allocated"), default=None)
         return {key: round(peak / (1 << 20), 1) for key, peak in found.items() if peak is not None}
 
 
-def gpus_of_torch() -> range:
-    """The GPUs of this process, where it has begun to use them by torch."""
-    cuda = getattr(sys.modules.get("torch"), "cuda", None)
-    return range(cuda.device_count() if cuda is not None and cuda.is_initialized() else 0)
+def ask_torch(function: str) -> list[Any]:
+    """What this function of torch.cuda says of each GPU; nothing where the process has not begun to use one by it."""
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    try:
+        if cuda is None or not cuda.is_initialized():
+            return []
+        return [getattr(cuda, function)(device) for device in range(cuda.device_count())]
+    except Exception:  # noqa: BLE001 -- a GPU that a trial has broken says nothing more; the trial has its own cause
+        return []
 
 
 def is_pruned(error: BaseException) -> bool:
