@@ -1,7 +1,7 @@
 """What stands in for nvidia-ml-py: one GPU, with what the file `gpu.json` in $FAKE_NVML says.
 
-Keys: `total` and `others` in MiB, `utilisation` in percent by the number of trials that run, `hides_processes`,
-`broken` and `exclusive`. What each trial takes is in a file of that folder, named after its process.
+Keys: `total` and `others` in MiB, `utilisation` in percent by how many trials have run at a time so far,
+`hides_processes`, `broken` and `exclusive`. What each trial takes is in a file there, named after its process.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 FOLDER = Path(os.environ["FAKE_NVML"])
 MIB = 1 << 20
+MOST_AT_A_TIME = [0]
 NVML_COMPUTEMODE_PROHIBITED, NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 2, 3
 
 
@@ -64,7 +65,8 @@ def nvmlDeviceGetUtilizationRates(handle: int) -> SimpleNamespace:  # noqa: N802
     curve = gpu().get("utilisation")
     if curve is None:
         raise NVMLError_NotSupported("Not Supported")
-    return SimpleNamespace(gpu=curve[len(taken())])
+    MOST_AT_A_TIME[0] = max(MOST_AT_A_TIME[0], len(taken()))
+    return SimpleNamespace(gpu=curve[MOST_AT_A_TIME[0]])
 
 
 def nvmlDeviceGetComputeRunningProcesses(handle: int) -> list[SimpleNamespace]:  # noqa: N802
