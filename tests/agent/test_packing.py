@@ -18,10 +18,11 @@ from tests.project import Project
 HERE = Path(__file__).parent
 GIB = 1 << 30
 QUICKLY = """
-import sys
-from aimlhpo.agent import packing
+import itertools, sys
+from aimlhpo.agent import packing, worker_process
 from aimlhpo.cli.main import main
 packing.INTERVAL = 0.02
+worker_process.count_memory_kills = itertools.count().__next__  # whoever dies of SIGKILL was short of memory
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -129,13 +130,16 @@ def test_no_trial_is_added_beyond_the_limit_the_memory_and_the_utilisation(
     assert played.project.states() == {"COMPLETE": 9}
 
 
-def test_running_out_of_memory_takes_one_away_and_samplers_learn_of_what_does_not_fit_alone(tmp_path: Path) -> None:
-    played = PlayedGpu(tmp_path, {}, 2, enough=2, needs={"3": 950, "5": 1200})
+@pytest.mark.parametrize("killed", [False, True])
+def test_running_out_of_memory_takes_one_away_and_samplers_learn_of_what_does_not_fit_alone(
+    tmp_path: Path, killed: bool
+) -> None:
+    played = PlayedGpu(tmp_path, {}, 2, enough=2, needs={"3": 950, "5": 1200}, killed=killed)
     assert steps(played.run()) == [2, 1]
     records = played.project.records()
     assert played.project.states() == {"COMPLETE": 9, "FAIL": 1}
     assert "infeasible" not in records[3]
-    assert records[5]["cause"] == "out of memory"
+    assert records[5]["cause"] == "out of memory" + (": killed by the kernel" if killed else "")
     assert records[5]["infeasible"] is True
     assert [record["metrics"]["together"] for record in records[-3:]] == [1, 1, 1]
     assert len({record["worker"] for record in records[-3:]}) == 1

@@ -1,11 +1,13 @@
 """Plays a recorded curve of memory, in MiB by step, on the GPU that tests/agent/fake_nvml shows.
 
 Of the model configuration: `curve`; `needs` has another peak for some trials, by number, which they take beside another
-trial first. All trials go on until `enough` of them have run at the same time.
+trial first. All trials go on until `enough` of them have run at the same time. What does not fit raises torch's error,
+or with `killed` ends as if it were the host's memory.
 """
 
 import json
 import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +33,9 @@ class Objective(BaseObjective):
                 memory, others = curve[min(step, len(curve) - 1)], taken_by_others(own)
                 if memory == peak and peak <= total:
                     others = self.wait_for_others(own, trial.number)
+                if memory + others > total and conf.get("killed"):
+                    own.unlink(missing_ok=True)
+                    os.kill(os.getpid(), signal.SIGKILL)
                 if memory + others > total:
                     raise OutOfMemoryError("CUDA out of memory")
                 new = FOLDER / f"new-{os.getpid()}"
