@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
+from aimlhpo import open_study
 from tests.command_project import CommandProject
 from tests.project import Project
 
@@ -72,6 +75,12 @@ def test_peak_of_a_trial_does_not_count_for_the_next_one_of_the_worker(tmp_path:
         rows = list(csv.DictReader(table))
     assert [float(row["peak_memory_mb"]) for row in rows] == [first, *others]
     assert [row["peak_gpu_memory_mb"] for row in rows] == ["", "", ""]
+    assert list(open_study(project.save_path).trials["peak_memory_mb"]) == [first, *others]
+    command = [sys.executable, "-m", "aimlhpo", "top", str(project.save_path)]
+    header, *shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    assert "peak_memory_mb" in header
+    assert "peak_gpu_memory_mb" not in header  # nobody knows any
+    assert any(f" {first:.0f} " in line for line in shown)
 
 
 def test_peak_on_the_gpu_is_known_where_torch_uses_one_also_of_a_trial_that_ran_out_of_memory(tmp_path: Path) -> None:
