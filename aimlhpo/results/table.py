@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_COLUMNS = ("number", "state", "duration", "worker", "device")
 CONFIRMS_COLUMNS = ("confirms", "seed")
-LAST_COLUMNS = (*PEAKS, "cause")
+LAST_COLUMN = "cause"
 INTERVAL = 30.0  # seconds between two rewrites while trials run
 MOST_SHARE = 0.02  # of an agent's time, where writing takes long
 LOCK_TIMEOUT = 10.0  # seconds to wait for another writer
@@ -180,13 +180,14 @@ class ResultsTable:
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the parameters, metrics and constraints; those that the YAML declares come first."""
+    """Names of the parameters, metrics and constraints, those that the YAML declares first; and of the known peaks."""
 
     parameters: tuple[str, ...]
     metrics: tuple[str, ...]
     constraints: tuple[str, ...] = ()
     confirms: bool = False
     """Whether the study confirms another one: its trials have a trial of that study, and a seed."""
+    peaks: tuple[str, ...] = ()
 
     @classmethod
     def declared(cls, space: SearchSpace, metrics: Sequence[str]) -> Columns:
@@ -195,7 +196,8 @@ class Columns:
 
     def lacks(self, record: TrialRecord, values: Mapping[str, Any]) -> bool:
         """Whether the trial has something that no column is for."""
-        pairs = ((values, self.parameters), (record.metrics, self.metrics), (record.constraints, self.constraints))
+        pairs = [(values, self.parameters), (record.metrics, self.metrics), (record.constraints, self.constraints)]
+        pairs.append((record.peaks, self.peaks))
         if record.confirms is not None and not self.confirms:
             return True
         return any(not found.keys() <= set(names) for found, names in pairs)
@@ -214,17 +216,19 @@ class Columns:
             joined(self.metrics, (record.metrics for record in records)),
             joined(self.constraints, (record.constraints for record in records)),
             self.confirms or any(record.confirms is not None for record in records),
+            tuple(peak for peak in PEAKS if peak in self.peaks or any(peak in record.peaks for record in records)),
         )
 
     def header(self) -> list[str]:
         """Column names; one that would appear twice is told apart as `params_...` or `metrics_...`."""
         judged = ["feasible", *(f"constraint: {text}" for text in self.constraints)] if self.constraints else []
         first = [*FIRST_COLUMNS, *(CONFIRMS_COLUMNS if self.confirms else ())]
-        fixed = {*first, *judged, *LAST_COLUMNS}
+        last = [*self.peaks, LAST_COLUMN]
+        fixed = {*first, *judged, *last}
         parameters = [f"params_{name}" if name in fixed else name for name in self.parameters]
         taken = fixed | set(parameters)
         metrics = [f"metrics_{name}" if name in taken else name for name in self.metrics]
-        return [*first, *parameters, *metrics, *judged, *LAST_COLUMNS]
+        return [*first, *parameters, *metrics, *judged, *last]
 
     def row(self, record: TrialRecord, values: Mapping[str, Any]) -> list[Any]:
         fixed = [record.number, record.state, record.seconds, record.worker, record.device]
@@ -235,7 +239,7 @@ class Columns:
         if self.constraints:  # whether the trial keeps them, and the value of each: blank where it has none
             known = record.constraints
             judged = [holds(known) if known else None, *(known.get(text) for text in self.constraints)]
-        return [*fixed, *chosen, *returned, *judged, *map(record.peaks.get, PEAKS), record.cause]
+        return [*fixed, *chosen, *returned, *judged, *map(record.peaks.get, self.peaks), record.cause]
 
 
 def _cell(value: Any) -> Any:

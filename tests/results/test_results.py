@@ -81,8 +81,8 @@ def test_a_row_tells_all_about_its_trial(tmp_path: Path) -> None:
     assert table(config) == [
         {
             "number": "0", "state": "COMPLETE", "duration": "12.5", "worker": "host:a:0", "device": "gpu 1",
-            "rate": "0.25", "opt": "adam", "val_loss": "1.0", "epochs": "3",
-            "peak_memory_mb": "812.5", "peak_gpu_memory_mb": "", "cause": "",
+            "rate": "0.25", "opt": "adam", "val_loss": "1.0", "epochs": "3", "peak_memory_mb": "812.5",
+            "cause": "",
         }
     ]  # fmt: skip
 
@@ -106,8 +106,7 @@ def test_conditional_parameters_leave_blanks_and_undeclared_ones_get_columns(tmp
     write_results(study, config)
     first, second = table(config)
     assert list(first) == [
-        "number", "state", "duration", "worker", "device", "rate", "opt", "depth", "val_loss", "peak_memory_mb",
-        "peak_gpu_memory_mb", "cause",
+        "number", "state", "duration", "worker", "device", "rate", "opt", "depth", "val_loss", "cause",
     ]  # fmt: skip
     assert (first["opt"], first["depth"]) == ("", "3.0")
     assert (second["rate"], second["depth"], second["opt"]) == ("", "", "sgd")
@@ -179,9 +178,7 @@ def test_lists_and_none_among_choices_are_shown_as_the_user_wrote_them(tmp_path:
 def test_an_empty_study_has_a_header_and_no_best(tmp_path: Path) -> None:
     study, config = begin(tmp_path)
     files = write_results(study, config)
-    assert config.paths.results.read_text() == (
-        "number,state,duration,worker,device,rate,opt,val_loss,peak_memory_mb,peak_gpu_memory_mb,cause\n"
-    )
+    assert config.paths.results.read_text() == "number,state,duration,worker,device,rate,opt,val_loss,cause\n"
     assert (files.rows, files.best) == (0, ())
     add(study, config, state=TrialState.FAIL)
     write_results(study, config)
