@@ -67,7 +67,7 @@ docs: $(VENV)/ready-test ## write the generated parts of docs/ and build the doc
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "open site/index.html"
 
-gpu-check: $(VENV)/ready-run ## tune the torch example on this machine's GPU and show who uses it
+gpu-check: $(VENV)/ready-run ## tune the torch example on this machine's GPU, show who uses it, and check trials_per_gpu: auto
 	scripts/gpu-check $(BIN)/python
 
 slurm-demo: $(VENV)/ready-run servers ## tune the torch example on a virtual SLURM cluster
@@ -82,7 +82,7 @@ servers:
 	scripts/install-test-servers
 
 $(VENV)/ready-run: $(SETUP)
-	scripts/make-venv $(PYTHON) $(VENV) torch,examples,report
+	scripts/make-venv $(PYTHON) $(VENV) torch,gpu,examples,report
 	touch $@
 
 $(VENV)/ready-test: $(SETUP) $(VENV)/ready-run

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.agent.dispatcher import TrialDispatcher
 from aimlhpo.agent.executor import SerialExecutor, short_switch_interval
+from aimlhpo.agent.packing import Packing
 from aimlhpo.agent.progress import ProgressMeter
 from aimlhpo.agent.stop_requests import LOCAL, AgentJob, SignalTrap, StopRequest, Walltime
 from aimlhpo.agent.storage_client import StorageClient
@@ -148,9 +149,9 @@ class Agent:
                 strict=options.pruning == "strict",
                 sampling=sampling,
             )
-            self._dispatcher = TrialDispatcher(
-                self._current, holder, self._pool, self._storage, self._stop, self._trap, self._walltime, waiter
-            )
+            packing = Packing(self._pool, self._view.log) if self._pool.on_demand else None
+            work = (self._current, holder, self._pool, self._storage)
+            self._dispatcher = TrialDispatcher(*work, self._stop, self._trap, self._walltime, waiter, packing)
             stack.callback(self._pool.end_workers)
             stack.enter_context(short_switch_interval())
             self._loop()
@@ -248,7 +249,8 @@ class Agent:
         self._dispatcher.stop(cause)
 
     def _show(self) -> None:
-        slots, budget = (slot.show() for slot in self._pool.slots), self._current.config.optuna.n_trials
+        slots = (slot.show() for slot in self._pool.slots if not slot.is_closed)
+        budget = self._current.config.optuna.n_trials
         self._view.update(self._meter.progress(self._storage.snapshot, budget, slots))
 
 

@@ -46,6 +46,7 @@ from aimlhpo.storage.attributes import INFEASIBLE
 from aimlhpo.storage.trials import CONSTRAINTS
 
 if TYPE_CHECKING:
+    from aimlhpo.agent.packing import Packing
     from aimlhpo.agent.stop_requests import SignalTrap, StopRequest, Walltime
     from aimlhpo.agent.storage_client import StorageClient
     from aimlhpo.agent.worker_pool import WorkerPool
@@ -80,6 +81,7 @@ class TrialDispatcher:
         holder: this agent, as it is stored with its trials.
         stop: where reasons to stop are looked up, and put.
         waiter: of all agents of the study, the one that waits where the last trials run elsewhere.
+        packing: opens and closes slots; None where their number is fixed.
 
     Attributes:
         out_of_time: whether a slot got no more trials because the time left in the job is too short for one.
@@ -97,12 +99,14 @@ class TrialDispatcher:
         trap: SignalTrap,
         walltime: Walltime,
         waiter: Election,
+        packing: Packing | None = None,
     ) -> None:
         config = current.config
         self._current, self._options, self._paths = current, config.optuna, config.paths
         self._constraints = parse_constraints(config.optuna.constraints)
         self._holder, self._pool, self._storage = holder, pool, storage
         self._stop, self._trap, self._walltime, self._waiter = stop, trap, walltime, waiter
+        self._packing = packing
         # A paused trial is promoted by what is known when a slot is free, not before.
         self._claims_ahead = config.optuna.claim_ahead and not config.optuna.promotes
         self._ready: deque[PreparedTrial] = deque()
@@ -114,8 +118,12 @@ class TrialDispatcher:
 
     def fill_slots(self) -> None:
         """Give each free slot a trial, or claim one for it; claim the next ones ahead, or give these back."""
+        if self._packing is not None and not (self._stop.requested or self._stop.after_trials):
+            self._packing.poll()
         for slot in self._pool.slots:
-            if self._is_free(slot):
+            if slot.closing and slot.state is WorkerState.IDLE and slot.retry_alone is None:
+                slot.retire()
+            elif self._is_free(slot):
                 self._fill(slot)
         # Ahead only once a trial was started, after the last result was handed in: what the sampler sees is the same
         # each time. All that is missing: a worker that was late began with a trial that was meant to be the next one.
@@ -137,6 +145,9 @@ class TrialDispatcher:
         if slot.retry_alone is not None:
             occupied = (WorkerState.BUSY, WorkerState.CLAIMING)
             if not any(other.state in occupied for other in self._pool.neighbours(slot)):
+                for other in self._pool.neighbours(slot):
+                    if other.state is WorkerState.IDLE:
+                        other.replace_worker()  # an idle process may hold memory of its last trial
                 prepared, slot.retry_alone = slot.retry_alone, None
                 self._start(slot, prepared, alone=True)
         elif not self._may_start():
@@ -147,7 +158,7 @@ class TrialDispatcher:
 
     def _is_free(self, slot: WorkerSlot) -> bool:
         """Whether the slot can run a trial now."""
-        if slot.state is not WorkerState.IDLE or slot.worker.gone:
+        if slot.state is not WorkerState.IDLE or slot.worker.gone or (slot.closing and slot.retry_alone is None):
             return False
         if slot.failure is not None and self._storage.is_storing(slot.failure):
             return False  # first the ledger says whether too many have failed
@@ -247,6 +258,7 @@ class TrialDispatcher:
             case Report():
                 # Reports of a trial that has ended are dropped: its objective may have left something running.
                 if slot.running is not None and slot.running.prepared.claim.number == message.number:
+                    slot.steps += 1
                     slot.running.reports.append(message)
                     self._storage.report(message, slot.worker)
             case SuggestRequest() | ReadRequest():
@@ -334,17 +346,20 @@ class TrialDispatcher:
         running = slot.clear()
         if running is None:
             return
-        out_of_memory = _cause_in_rank(outcome) == OUT_OF_MEMORY
+        cause = _cause_in_rank(outcome)
+        out_of_memory = cause == OUT_OF_MEMORY
         if outcome.ends_worker or out_of_memory:
             # Only the end of the process gives all of a GPU's memory back for certain.
             slot.replace_worker()
-        if out_of_memory:
-            wanted = self._options.on_oom == "retry_alone" and not running.alone and not self._stop.requested
-            if wanted and self._pool.neighbours(slot):
+        if out_of_memory or (cause == KILLED_FOR_MEMORY and self._packing is not None):
+            shared = bool(self._pool.neighbours(slot)) and not running.alone and not self._stop.requested
+            if self._packing is not None:
+                self._packing.note_out_of_memory(slot, running, shared=shared)
+            if shared and (self._packing is not None or self._options.on_oom == "retry_alone"):
                 slot.retry_alone = running.prepared
                 return
-            if self._options.on_oom == "prune":
-                outcome = replace(outcome, state=PRUNED)  # the cause stays with the trial
+        if out_of_memory and self._options.on_oom == "prune":
+            outcome = replace(outcome, state=PRUNED)  # the cause stays with the trial
         self._pool.claim_again()
         result = self._make_result(slot, running, outcome)
         slot.failure = result if result.state == STATES[FAIL] else None
@@ -374,7 +389,7 @@ class TrialDispatcher:
         record: dict[str, Any] = {
             "metrics": outcome.metrics,
             "seconds": round(claim.seconds_before + outcome.seconds, 3),
-            "gpu_seconds": round(claim.gpu_seconds_before + outcome.seconds * slot.slot.gpu_share, 3),
+            "gpu_seconds": round(claim.gpu_seconds_before + outcome.seconds * running.gpu_share, 3),
             "cause": outcome.cause,
             "error": outcome.error,
             "updates": outcome.updates,
@@ -384,10 +399,11 @@ class TrialDispatcher:
             "worker": f"{self._holder.host}:{self._holder.agent}:{slot.slot.index}",
             "host": self._holder.host,
             "device": slot.slot.label,
-            "gpus": slot.slot.gpu_share,
+            "gpus": running.gpu_share,
             "log": str(slot.worker.log.path.relative_to(self._paths.save_path)),
             "log_offset": running.log_offset,
             "provenance": slot.provenance,
+            **outcome.memory,
         }
         if outcome.state == PAUSED and assignment.pause is not None:
             record["rung"] = assignment.pause.rung

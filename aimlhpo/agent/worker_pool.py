@@ -48,12 +48,14 @@ class CurrentTrial:
         started: when, on the monotonic clock.
         log_offset: where the trial's lines begin in the worker's log, in bytes.
         reports: all of this attempt, in order.
+        gpu_share: how many GPUs it is counted to cost.
         alone: whether the other slots of its GPU stay empty meanwhile.
     """
 
     prepared: PreparedTrial
     started: float
     log_offset: int
+    gpu_share: float = 0.0
     reports: list[Report] = field(default_factory=list)
     alone: bool = False
 
@@ -71,6 +73,8 @@ class WorkerSlot:
         retry_alone: a trial that ran out of memory here, to be run again with the GPU to itself.
         failure: the result of the slot's last trial, where it has failed: until it is stored, nothing starts here.
         provenance: the id of what the worker runs on, as it is stored with the trials.
+        steps: how many reports, and ends of trials, have come from here.
+        closing: whether it is not used any more once the trial that it runs, or is to run again, has ended.
     """
 
     def __init__(self, slot: Slot, start: Callable[[Slot], WorkerProcess]) -> None:
@@ -82,19 +86,23 @@ class WorkerSlot:
         self.retry_alone: PreparedTrial | None = None
         self.failure: Result | None = None
         self.provenance = ""
+        self.steps = 0
+        self.closing = False
         self._start = start
         self.worker = start(slot)
 
     def run(self, prepared: PreparedTrial, *, alone: bool = False) -> None:
         """Send the trial to the worker; `alone` keeps the other slots of this GPU empty meanwhile."""
         self.state = WorkerState.BUSY
-        self.running = CurrentTrial(prepared, time.monotonic(), self.worker.begin_trial(), alone=alone)
+        offset, share = self.worker.begin_trial(), self.slot.gpu_share
+        self.running = CurrentTrial(prepared, time.monotonic(), offset, share, alone=alone)
         with suppress(OSError):  # the worker has just died, which the end of its pipe will show
             self.worker.connection.send(prepared.assignment)
 
     def clear(self) -> CurrentTrial | None:
         """Take the trial out of the slot, which is idle from now on."""
         running, self.running = self.running, None
+        self.steps += 1
         self.state = WorkerState.IDLE
         self.retry_at = 0.0
         return running
@@ -116,6 +124,11 @@ class WorkerSlot:
         """Whether the slots that share its GPU should stay empty."""
         return self.retry_alone is not None or (self.running is not None and self.running.alone)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is not used any more, while others go on."""
+        return self.closing and self.state is WorkerState.RETIRED
+
     def show(self) -> SlotState:
         """The slot as the live view shows it."""
         running = self.running
@@ -127,14 +140,14 @@ class WorkerSlot:
 
 
 class WorkerPool:
-    """One WorkerSlot for each slot of the job, from `start_workers` on.
+    """One WorkerSlot for each slot of the job, from `start_workers` on; for those on demand, once they are opened.
 
     Workers are forked from one process that has imported the objective for all of them. Within the `with` block that
     process is there: `fork_server` if the command has started it already, else one of the pool's own, which starts to
     import at once.
 
     Attributes:
-        slots: filled once by `start_workers`. The storage thread reads it (`busy`); only the main thread changes it.
+        slots: filled by `start_workers` and `open`, in the main thread; the storage thread reads it (`busy`).
         told_to_end_at: when the workers were told to end, on the monotonic clock.
     """
 
@@ -164,7 +177,17 @@ class WorkerPool:
             self._fork_server.close()
 
     def start_workers(self) -> None:
-        self.slots = [WorkerSlot(slot, self._start_worker) for slot in self._devices]
+        self.slots = [WorkerSlot(slot, self._start_worker) for slot in self._devices if not slot.on_demand]
+
+    @property
+    def on_demand(self) -> list[Slot]:
+        """The slots that are there to be opened."""
+        return [slot for slot in self._devices if slot.on_demand]
+
+    def open(self, slot: Slot) -> WorkerSlot:
+        """Start a worker in one of the slots on demand."""
+        self.slots.append(WorkerSlot(slot, self._start_worker))
+        return self.slots[-1]
 
     def _start_worker(self, slot: Slot) -> WorkerProcess:
         """A new worker for the slot; one that is forked is known only once it is heard."""
@@ -196,8 +219,9 @@ class WorkerPool:
         return all(slot.state is WorkerState.RETIRED for slot in self.slots)
 
     def neighbours(self, slot: WorkerSlot) -> list[WorkerSlot]:
-        """The slots that share a GPU with this one."""
-        return [other for other in self.slots if other is not slot and slot.slot.shares_gpus_with(other.slot)]
+        """The slots in use that share a GPU with this one."""
+        others = (other for other in self.slots if other is not slot and other.state is not WorkerState.RETIRED)
+        return [other for other in others if slot.slot.shares_gpus_with(other.slot)]
 
     def claim_again(self) -> None:
         """A trial has ended: slots that found nothing to claim need not wait longer."""

@@ -92,6 +92,11 @@ class WorkerProcess:
         self._set_up()
 
     @property
+    def pid(self) -> int | None:
+        """The process's id, which is its session's, too; None before it is known."""
+        return self._process.pid if self._process is not None else None
+
+    @property
     def has_started(self) -> bool:
         """Whether there is, or was, a process."""
         return self._process is not None

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -317,6 +318,26 @@ def view_problems(config: Config) -> Iterator[Problem]:
 # --- rules that end a study ---
 
 
+def packing_problems(config: Config) -> Iterator[Problem]:
+    """What does not go with a number of trials that is measured, and what that needs."""
+    for section in config.sections:
+        names = (section.name or "",) if len(config.sections) > 1 else ()
+        where, limit = (key_path("slurm", *names, key) for key in ("trials_per_gpu", "max_trials_per_gpu"))
+        if not section.packs:
+            if "max_trials_per_gpu" in section.model_fields_set:
+                yield Problem(limit, "is the limit of auto", "trials_per_gpu: auto, too")
+            continue
+        if section.workers_per_job is not None:
+            yield Problem(where, "auto finds out the number of workers, which workers_per_job sets", "one of the two")
+        for key in ("gpus_per_worker", "nodes_per_worker"):
+            if (number := getattr(section, key)) > 1:
+                found = f"auto measures trials with one GPU each, and {key} is {number}"
+                yield Problem(where, found, f"a number; or {key}: 1")
+        # What another Python has, which the jobs choose or activate, shows when they run: they say so, and share nothing.
+        if not (section.python or section.bash or section.kernel) and find_spec("pynvml") is None:
+            yield Problem(where, "auto measures GPUs with nvidia-ml-py, which is missing", "pip install 'aimlhpo[gpu]'")
+
+
 def target_problems(config: Config) -> Iterator[Problem]:
     """Targets for metrics that the study does not have, or one number for several."""
     target, metrics = config.optuna.target_value, config.optuna.metric
@@ -395,6 +416,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (warm_start_problems, ("warm_start_from",)),
     (strategy_problems, ()),
     (view_problems, ("sampler", "sampler_sees")),
+    (packing_problems, ()),
     (resource_problems, ("pruner", "parameters")),
     (pruned_metric_problems, ("pruner", "metric")),
     (promotion_problems, ("pruner", "n_trials", "objective")),

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from aimlhpo.errors import did_you_mean, listing, show
 from aimlhpo.space.parameter_types import as_number
 
-ALL = "all"
+ALL, MEASURED = "all", "auto"
 _FEWEST = 20  # trials that a bounded sampler sees, at least
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -56,13 +56,16 @@ def real(legal: str, kind: str = "a number", *, zero: bool = False) -> BeforeVal
     return BeforeValidator(check)
 
 
-def _count_or_all(value: Any) -> int | str:
-    number = as_number(value)
-    if value == ALL:
-        return ALL
-    if not isinstance(number, int) or number < _FEWEST:
-        raise illegal(f"{show(value)} is not a number of trials", f"a whole number, {_FEWEST} or more, or {ALL}")
-    return number
+def _count_or(word: str, minimum: int) -> BeforeValidator:
+    def check(value: Any) -> int | str:
+        number = as_number(value)
+        if value == word:
+            return word
+        if not isinstance(number, int) or number < minimum:
+            raise illegal(f"{show(value)} is not a number of trials", f"a whole number, {minimum} or more, or {word}")
+        return number
+
+    return BeforeValidator(check)
 
 
 def _flag(value: Any) -> bool:
@@ -171,7 +174,10 @@ TEXT = {"type": "string"}
 Count = Annotated[int, _whole(1), in_editors({"type": "integer", "minimum": 1})]
 CountFromZero = Annotated[int, _whole(0), in_editors({"type": "integer", "minimum": 0})]
 CountOrAll = Annotated[
-    int | str, BeforeValidator(_count_or_all), in_editors({"type": "integer", "minimum": _FEWEST}, {"enum": [ALL]})
+    int | str, _count_or(ALL, _FEWEST), in_editors({"type": "integer", "minimum": _FEWEST}, {"enum": [ALL]})
+]
+CountOrMeasured = Annotated[
+    int | str, _count_or(MEASURED, 1), in_editors({"type": "integer", "minimum": 1}, {"enum": [MEASURED]})
 ]
 Seed = Annotated[int, _whole(0, 2**32 - 1), in_editors({"type": "integer", "minimum": 0})]
 Seconds = Annotated[

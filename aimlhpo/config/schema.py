@@ -15,8 +15,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aimlhpo.config.fields import (
+    MEASURED,
     Count,
     CountFromZero,
+    CountOrMeasured,
     Flag,
     Lines,
     Script,
@@ -111,7 +113,12 @@ class SlurmSection(Section):
     workers_per_job: Count | None = Field(
         default=None, description="Workers in each job; one per GPU of the job (or one without GPUs) where not given."
     )
-    trials_per_gpu: Count = Field(default=1, description="Trials that share one GPU.")
+    trials_per_gpu: CountOrMeasured = Field(
+        default=1,
+        description="Trials that share one GPU. `auto` begins with one, and adds others while the GPU's memory and "
+        "utilisation, as measured, allow it.",
+    )
+    max_trials_per_gpu: Count = Field(default=4, description="Trials that share one GPU with `auto`, at most.")
     gpus_per_worker: Count = Field(default=1, description="GPUs that one trial trains on, on each of its nodes.")
     nodes_per_worker: Count = Field(
         default=1, description="Nodes that one trial trains on; `batch: nodes` says how many a job has."
@@ -125,6 +132,16 @@ class SlurmSection(Section):
     max_requeues: CountFromZero | None = Field(
         default=None, description="How often one job may be queued again; no limit where not given."
     )
+
+    @property
+    def packs(self) -> bool:
+        """Whether agents measure how many trials may share a GPU."""
+        return self.trials_per_gpu == MEASURED
+
+    @property
+    def most_trials_per_gpu(self) -> int:
+        """How many trials may share a GPU."""
+        return self.max_trials_per_gpu if self.packs else int(self.trials_per_gpu)
 
 
 class HyperparameterFile(Section):

@@ -315,6 +315,7 @@ class Outcome:
         ends_worker: whether the worker's process can run no other trial.
         told_to_end: whether the worker got a SIGTERM while the trial ran.
         ended_at: when the objective ended, on the monotonic clock, which all processes of a machine share.
+        memory: the most that the trial took, in MiB, as far as it is known, by its key in the trial's record.
     """
 
     state: str
@@ -328,6 +329,7 @@ class Outcome:
     ends_worker: bool = False
     told_to_end: bool = False
     ended_at: float = 0.0
+    memory: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

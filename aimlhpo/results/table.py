@@ -25,7 +25,7 @@ from aimlhpo.search.confirmation import confirmed_study
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.locks import open_lock_file, try_lock
-from aimlhpo.storage.trials import TrialRecord, finished_records
+from aimlhpo.storage.trials import PEAKS, TrialRecord, finished_records
 
 if TYPE_CHECKING:
     import optuna
@@ -181,7 +181,7 @@ class ResultsTable:
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the parameters, metrics and constraints; those that the YAML declares come first."""
+    """Names of the parameters, metrics and constraints, those that the YAML declares first; and of the known peaks."""
 
     parameters: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -190,6 +190,7 @@ class Columns:
     """Whether the study confirms another one: its trials have a trial of that study, and a seed."""
     section: bool = False
     """Whether its jobs are of several sections of `slurm`."""
+    peaks: tuple[str, ...] = ()
 
     @classmethod
     def declared(cls, space: SearchSpace, metrics: Sequence[str]) -> Columns:
@@ -198,7 +199,8 @@ class Columns:
 
     def lacks(self, record: TrialRecord, values: Mapping[str, Any]) -> bool:
         """Whether the trial has something that no column is for."""
-        pairs = ((values, self.parameters), (record.metrics, self.metrics), (record.constraints, self.constraints))
+        pairs = [(values, self.parameters), (record.metrics, self.metrics), (record.constraints, self.constraints)]
+        pairs.append((record.peaks, self.peaks))
         if (record.confirms is not None and not self.confirms) or (record.section is not None and not self.section):
             return True
         return any(not found.keys() <= set(names) for found, names in pairs)
@@ -218,6 +220,7 @@ class Columns:
             joined(self.constraints, (record.constraints for record in records)),
             self.confirms or any(record.confirms is not None for record in records),
             self.section or any(record.section is not None for record in records),
+            tuple(peak for peak in PEAKS if peak in self.peaks or any(peak in record.peaks for record in records)),
         )
 
     def header(self) -> list[str]:
@@ -225,11 +228,12 @@ class Columns:
         judged = ["feasible", *(f"constraint: {text}" for text in self.constraints)] if self.constraints else []
         first = [*FIRST_COLUMNS, *([SECTION_COLUMN] if self.section else ())]
         first += CONFIRMS_COLUMNS if self.confirms else ()
-        fixed = {*first, *judged, LAST_COLUMN}
+        last = [*self.peaks, LAST_COLUMN]
+        fixed = {*first, *judged, *last}
         parameters = [f"params_{name}" if name in fixed else name for name in self.parameters]
         taken = fixed | set(parameters)
         metrics = [f"metrics_{name}" if name in taken else name for name in self.metrics]
-        return [*first, *parameters, *metrics, *judged, LAST_COLUMN]
+        return [*first, *parameters, *metrics, *judged, *last]
 
     def row(self, record: TrialRecord, values: Mapping[str, Any]) -> list[Any]:
         fixed = [record.number, record.state, record.seconds, record.worker, record.device]
@@ -241,7 +245,7 @@ class Columns:
         if self.constraints:  # whether the trial keeps them, and the value of each: blank where it has none
             known = record.constraints
             judged = [holds(known) if known else None, *(known.get(text) for text in self.constraints)]
-        return [*fixed, *chosen, *returned, *judged, record.cause]
+        return [*fixed, *chosen, *returned, *judged, *map(record.peaks.get, self.peaks), record.cause]
 
 
 def _cell(value: Any) -> Any:

@@ -27,6 +27,9 @@ CONSTRAINTS = "constraints"
 OPTUNA_CONSTRAINT = "constraints:"
 """Beginning of the system attributes that Optuna reads a trial's constraints from, one for each."""
 
+PEAKS = ("peak_memory_mb", "peak_gpu_memory_mb")
+"""Keys in a trial's record: the most memory that it took, in MiB, of the host and of a GPU; absent where unknown."""
+
 IMPORTED = "aimlhpo:taken"
 """System attribute of an imported trial: where it was run, {"source": ..., "study": ..., "number": ...}."""
 
@@ -76,9 +79,10 @@ def count_imported(study: optuna.Study) -> tuple[int, int]:
 class TrialRecord:
     """One trial; `seconds` is its training duration, `gpu_seconds` the same times its GPUs.
 
-    `section` is that of `slurm` which it ended in, of several, and `by_section` what it took in each of them. `log` is
-    relative to save_path. `confirms` is the trial of the study that is confirmed, and the training's seed.
-    `params` are as the storage holds them. A trial that plain Optuna made has only Optuna's fields.
+    `section` is that of `slurm` which it ended in, of several, and `by_section` what it took in each of them. `peaks`
+    are those of `PEAKS` that are known. `log` is relative to save_path. `confirms` is the trial of the study that is
+    confirmed, and the training's seed. `params` are as the storage holds them. A trial that plain Optuna made has only
+    Optuna's fields.
     """
 
     number: int
@@ -100,6 +104,7 @@ class TrialRecord:
     confirms: tuple[int, int] | None = None
     section: str | None = None
     by_section: dict[str, dict[str, float]] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
 
 
 def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
@@ -130,6 +135,7 @@ def read_record(trial: FrozenTrial, metric_names: Sequence[str]) -> TrialRecord:
         confirms=(mark["trial"], mark["seed"]) if (mark := trial.system_attrs.get(CONFIRMED)) else None,
         section=known.get(SECTION),
         by_section=dict(known.get(BY_SECTION) or {}),
+        peaks={name: known[name] for name in PEAKS if name in known},
     )
 
 

@@ -62,12 +62,13 @@ class ProgramFailed(OutcomeError):
 
 
 class CommandObjective(BaseObjective):
-    """Any program as the objective."""
+    """Any program as the objective; `peak_memory` is that of the last one, in bytes, where it is known."""
 
     def __init__(self, spec: CommandSpec, study: Any, config: Mapping[str, Any], metric: str | list[str]) -> None:
         """Raises ObjectiveError where there is no such program in the worker's environment."""
         super().__init__(study, config, metric)
         self._spec = spec
+        self.peak_memory: int | None = None
         program = spec.words[0]
         if find_program(program, spec.working_directory, spec.environment()) is None:
             raise ObjectiveError(
@@ -128,6 +129,7 @@ class CommandObjective(BaseObjective):
         reported = False
         with outlive_sigterm() as sigterm_came, self._placeholders(trial, conf) as lookup:
             words = arguments(self._spec.words, lambda: trial.params, self._spec.pass_as, lookup)
+            self.peak_memory = None
             with self._start(words, trial, sigterm_came) as program:
                 for record in program.records():
                     if record is not None:
@@ -136,6 +138,7 @@ class CommandObjective(BaseObjective):
                     if reported and not program.stopping and trial.should_prune():
                         program.stop()
                 pruned = program.stopping
+                self.peak_memory = program.peak_memory
             if pruned:
                 raise Pruned
             program.raise_failure()
@@ -238,6 +241,7 @@ class Program:
 
     It stays in the worker's process group, so that whoever kills that group kills it too. `sigterm_came` says whether
     the group has had a SIGTERM, and the program with it. `spared` are children of the worker that it has not started.
+    `peak_memory` is what the largest of its processes has had, in bytes, once it has ended by itself.
     """
 
     def __init__(
@@ -250,6 +254,7 @@ class Program:
     ) -> None:
         """Raises OSError where it cannot be started."""
         self._spared = spared
+        self.peak_memory: int | None = None
         self._stderr_tail = b""
         self._kill_after, self._sigterm_came = spec.kill_after, sigterm_came
         self._lines = Records()
@@ -296,7 +301,7 @@ class Program:
     def records(self) -> Iterator[dict[str, Any] | None]:
         """Each JSON object that the program prints, and None now and then, until it has ended."""
         while True:
-            if self._process.poll() is not None:
+            if self._poll() is not None:
                 # A shell dies at once of a SIGTERM that its child handles: what it has started has the same time.
                 if self._deadline is None and self._sigterm_came():
                     self._deadline = time.monotonic() + self._kill_after
@@ -314,10 +319,7 @@ class Program:
     def _read(self, timeout: float) -> Iterator[dict[str, Any]]:
         """What is there to read within `timeout` seconds."""
         if not self._selector.get_map():  # a program may close its output long before it ends
-            if self._process.poll() is not None:  # what it has started goes on
-                time.sleep(_POLL_SECONDS)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout)
+            time.sleep(min(timeout, _POLL_SECONDS))
             return
         for key, _ in self._selector.select(timeout):
             stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
@@ -330,6 +332,15 @@ class Program:
             else:
                 _write_to_log(1, data.replace(MARK, b""))
                 yield from self._lines.feed(data)
+
+    def _poll(self) -> int | None:
+        """How it has ended, where it has."""
+        if self._process.returncode is None:
+            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            if pid:
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+                self.peak_memory = usage.ru_maxrss << 10
+        return self._process.returncode
 
     def code(self) -> int:
         """How it ended: its exit code, or minus the signal that killed it."""

@@ -38,6 +38,7 @@ class Slot:
         nodes: the nodes that these processes share, where they are not all on the agent's; else None.
         agent_address: where the agent's node is reached by others, where rank 0 runs on another one; else None.
         gpu_share: how many GPUs a trial here costs: less than one each where slots share them.
+        on_demand: whether it is used only once there is found to be room for it (`trials_per_gpu: auto`).
     """
 
     index: int
@@ -46,6 +47,7 @@ class Slot:
     threads: int = 1
     ranks: int = 1
     gpu_share: float = 0.0
+    on_demand: bool = False
     nodes: NodeGroup | None = None
     agent_address: str | None = None
 
@@ -108,13 +110,15 @@ def plan_slots(
     cuda: bool,
     workers: int | None = None,
     trials_per_gpu: int = 1,
+    measured: bool = False,
     gpus_per_worker: int = 1,
     n_cpus: int | None = None,
 ) -> list[Slot]:
     """Share GPUs and CPUs out to slots.
 
     There are `workers` slots where that is given; else `trials_per_gpu` for every `gpus_per_worker` GPUs, and a single
-    one without GPUs. Raises DeviceError where `cuda` is asked for and GPUs are missing.
+    one without GPUs. With `measured`, all but the first of each GPU are `on_demand`, and the first costs all of it.
+    Raises DeviceError where `cuda` is asked for and GPUs are missing.
     """
     if gpus and len(gpus) < gpus_per_worker:
         raise DeviceError(
@@ -132,22 +136,35 @@ def plan_slots(
     groups = [tuple(gpus[start : start + gpus_per_worker]) for start in range(0, whole, gpus_per_worker)] or [()]
     number = workers or len(groups) * (trials_per_gpu if gpus else 1)
     threads = max(1, (n_cpus or cpus()) // number)
-    share = whole / max(number, len(groups))
-    return [Slot(index, groups[index % len(groups)], cuda, threads, gpus_per_worker, share) for index in range(number)]
+    measured = measured and not workers
+    share = whole / (len(groups) if measured else max(number, len(groups)))
+    always = len(groups) if measured else number
+    return [
+        Slot(index, groups[index % len(groups)], cuda, threads, gpus_per_worker, share, index >= always)
+        for index in range(number)
+    ]
 
 
 def plan_local_slots(config: Config, workers: int | None) -> list[Slot]:
-    """The slots of a run on this machine with `workers` workers; None: one for each GPU, or a single one on the CPU.
+    """The slots of a run on this machine with `workers` workers; None: as many as GPUs allow, or one on the CPU.
 
     Raises DeviceError.
     """
-    if config.slurm and config.slurm.nodes_per_worker > 1:
+    section = config.slurm
+    if section and section.nodes_per_worker > 1:
         raise DeviceError(
-            f"slurm: nodes_per_worker is {config.slurm.nodes_per_worker}, and this machine is one node.\n"
+            f"slurm: nodes_per_worker is {section.nodes_per_worker}, and this machine is one node.\n"
             "    Submit the study, without --local; or set nodes_per_worker: 1 to try it here."
         )
     gpu = config.optuna.gpu
-    return plan_slots(visible_gpus() if gpu else [], cuda=gpu, workers=workers, gpus_per_worker=ranks_of(config))
+    return plan_slots(
+        visible_gpus() if gpu else [],
+        cuda=gpu,
+        workers=workers,
+        trials_per_gpu=section.most_trials_per_gpu if section else 1,
+        measured=section.packs if section else False,
+        gpus_per_worker=ranks_of(config),
+    )
 
 
 def spread_over_nodes(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from aimlhpo.errors import ObjectiveError
@@ -48,6 +50,7 @@ from aimlhpo.worker.ranks import RankGroup
 _CHUNK = 4096
 _ERROR_LINES = 30  # of a traceback that are stored with a failed trial
 _OUR_SECTION = "optuna"  # of the model configuration
+_OWN, _PEAK = Path("/proc/self"), re.compile(r"VmHWM:\s+(\d+) kB")  # the process's peak, since it was last forgotten
 
 
 def run_worker(connection: Connection, imported: type[BaseObjective] | None = None) -> None:
@@ -132,6 +135,7 @@ def attempt(
     _headline(f"trial {assignment.number}, attempt {assignment.attempt}")
     trial = Trial(assignment, channel, study, relay.name)
     before = copy.deepcopy(assignment.conf)
+    memory = PeakMemory()
     started = time.monotonic()
     with relay.serving(trial):
         ending = _run(objective, trial, study.metric)
@@ -143,6 +147,7 @@ def attempt(
         metrics=scalars(trial.results),
         updates=changes(before, trial.conf),
         unread=trial.unread,
+        memory=memory.measure(objective),
         **ending,
     )
 
@@ -164,6 +169,43 @@ def _run(objective: Callable[[Trial], Any], trial: Trial, metrics: Sequence[str]
         text = traceback.format_exc()
         _print(text)
         return {"state": FAIL, "cause": cause_of(error), "error": "\n".join(text.splitlines()[-_ERROR_LINES:])}
+
+
+class PeakMemory:
+    """The most memory that a trial takes from now on: of this process, or of its program; and of a GPU, by torch.
+
+    A worker runs one trial after another: what an earlier one took at most is forgotten first, as Linux and torch can.
+    """
+
+    def __init__(self) -> None:
+        self._is_known = False
+        with suppress(OSError):  # a kernel, or a container, that does not let it
+            (_OWN / "clear_refs").write_text("5")
+            self._is_known = True
+        ask_torch("reset_peak_memory_stats")
+
+    def measure(self, objective: object) -> dict[str, float]:
+        """What is known of it, in MiB, by its key in the trial's record."""
+        found: dict[str, int | None] = {"peak_memory_mb": None}
+        if isinstance(objective, CommandObjective):
+            found["peak_memory_mb"] = objective.peak_memory
+        elif self._is_known:
+            with suppress(OSError):
+                match = _PEAK.search((_OWN / "status").read_text())
+                found["peak_memory_mb"] = int(match[1]) << 10 if match else None
+        found["peak_gpu_memory_mb"] = max(ask_torch("max_memory_allocated"), default=None)
+        return {key: round(peak / (1 << 20), 1) for key, peak in found.items() if peak is not None}
+
+
+def ask_torch(function: str) -> list[Any]:
+    """What this function of torch.cuda says of each GPU; nothing where the process has not begun to use one by it."""
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    try:
+        if cuda is None or not cuda.is_initialized():
+            return []
+        return [getattr(cuda, function)(device) for device in range(cuda.device_count())]
+    except Exception:  # noqa: BLE001 -- a GPU that a trial has broken says nothing more; the trial has its own cause
+        return []
 
 
 def is_pruned(error: BaseException) -> bool:

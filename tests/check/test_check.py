@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 
 from aimlhpo.check.check import check
 from aimlhpo.check.settings import load_config
-from aimlhpo.errors import Problem
+from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.open import open_storage
 from tests.project import QUADRATIC, Project
@@ -248,3 +249,25 @@ def test_the_command_line_can_name_another_save_path(tmp_path: Path) -> None:
     project = Project(tmp_path)
     config = load_config(project.hyperparameters, project.model, (), {"save_path": str(tmp_path / "elsewhere")})
     assert check(config) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "told_of"),
+    [
+        ({"trials_per_gpu": "auto", "workers_per_job": 2}, "workers_per_job sets"),
+        ({"trials_per_gpu": "auto", "gpus_per_worker": 2}, "gpus_per_worker is 2"),
+        ({"trials_per_gpu": "auto", "nodes_per_worker": 2}, "nodes_per_worker is 2"),
+        ({"trials_per_gpu": 2, "max_trials_per_gpu": 3}, "slurm: max_trials_per_gpu: is the limit of auto"),
+        ({"trials_per_gpu": "aut"}, "legal: a whole number, 1 or more, or auto"),
+        ({"trials_per_gpu": "auto"}, "legal: pip install 'aimlhpo[gpu]'"),
+    ],
+)
+def test_measuring_how_many_trials_share_a_gpu_needs_a_gpu_for_each_and_nvml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], told_of: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # not installed
+    with pytest.raises(ConfigError) as refused:
+        load_config(Project(tmp_path, slurm=section).hyperparameters, tmp_path / "model.yml")
+    assert told_of in str(refused.value)
+    # Jobs may run in another Python, which has it; they say so if not.
+    assert Project(tmp_path, slurm={"trials_per_gpu": "auto", "kernel": "conda activate x"}).config.slurm is not None

@@ -73,12 +73,16 @@ def best(path: Path) -> Any:
 
 def test_a_row_tells_all_about_its_trial(tmp_path: Path) -> None:
     study, config = begin(tmp_path)
-    add(study, config, metrics={"val_loss": 1.0, "epochs": 3}, seconds=12.5, worker="host:a:0", device="gpu 1")
+    add(
+        study, config, metrics={"val_loss": 1.0, "epochs": 3}, seconds=12.5, worker="host:a:0", device="gpu 1",
+        peak_memory_mb=812.5,
+    )  # fmt: skip
     write_results(study, config)
     assert table(config) == [
         {
             "number": "0", "state": "COMPLETE", "duration": "12.5", "worker": "host:a:0", "device": "gpu 1",
-            "rate": "0.25", "opt": "adam", "val_loss": "1.0", "epochs": "3", "cause": "",
+            "rate": "0.25", "opt": "adam", "val_loss": "1.0", "epochs": "3", "peak_memory_mb": "812.5",
+            "cause": "",
         }
     ]  # fmt: skip
 

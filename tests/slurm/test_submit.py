@@ -42,6 +42,29 @@ def test_whole_nodes_run_a_worker_on_each_gpu(cluster: Cluster, tmp_path: Path) 
     assert {words[4] for words in starts} == {"8"}  # the job's 16 CPUs, shared by its 2 workers
 
 
+def test_a_job_measures_how_many_trials_share_its_gpu(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_tests = Path(__file__).parents[1] / "agent"
+    monkeypatch.syspath_prepend(str(agent_tests / "fake_nvml"))
+    (tmp_path / "gpu.json").write_text('{"total": 1000, "utilisation": [0, 40, 80]}')
+    study = SlurmStudy(
+        tmp_path,
+        cluster,
+        {"jobs": 1, "trials_per_gpu": "auto", "max_trials_per_gpu": 2, "batch": {"gres": "gpu:1", "cpus-per-task": 2}},
+        {"FAKE_NVML": tmp_path, "PYTHONPATH": f"{agent_tests / 'fake_nvml'}:{agent_tests.parents[1]}"},
+        (agent_tests / "objectives" / "on_a_gpu.py").read_text(),
+        model={"curve": [100, 280], "needs": {}, "enough": 2},
+        n_trials=6,
+        gpu=True,
+    )
+    study.submit()
+    study.wait_for_end()
+    assert study.states() == {"COMPLETE": 6}
+    (output,) = (study.save_path / "logs").glob("job-*")
+    assert output.read_text().count("2 trials at a time from now on (the largest so far took 280 of 1000 MiB)") == 1
+
+
 STEPS = """
     import os, subprocess
     from pathlib import Path

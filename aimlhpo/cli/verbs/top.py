@@ -19,7 +19,7 @@ from aimlhpo.results.best import describe, ranking
 from aimlhpo.results.confirmation import CELLS, Confirmation, confirmation_cells, read_confirmation
 from aimlhpo.results.table import Columns
 from aimlhpo.storage.study import load_study
-from aimlhpo.storage.trials import count, count_feasible, read_record
+from aimlhpo.storage.trials import PEAKS, count, count_feasible, read_record
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -107,6 +107,10 @@ def _columns(best: Sequence[FrozenTrial], config: Config, confirmation: Confirma
     for name in names:
         columns.append([name, *(_cell(chosen[name]) if name in chosen else "-" for chosen in values)])
     columns.append(["time", *(show_duration(record.seconds) for record in records)])
+    for name in PEAKS:
+        known = [record.peaks.get(name) for record in records]
+        if any(known):
+            columns.append([name, *("-" if peak is None else f"{peak:.0f}" for peak in known)])
     columns.append(["worker", *(record.worker or "-" for record in records)])
     return [[_cut(cell) for cell in column] for column in columns]
 

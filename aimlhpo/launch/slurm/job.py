@@ -238,7 +238,8 @@ def slots_of_job(config: Config, job: JobEnvironment) -> list[Slot]:
             gpus,
             cuda=config.optuna.gpu,
             workers=workers,
-            trials_per_gpu=section.trials_per_gpu if section else 1,
+            trials_per_gpu=section.most_trials_per_gpu if section else 1,
+            measured=section.packs if section else False,
             gpus_per_worker=section.gpus_per_worker if section else 1,
             n_cpus=job.cpus,
         )

@@ -115,11 +115,13 @@ def _describe_jobs(section: SlurmSection, submission: Submission) -> Rows:
 def _describe_workers(section: SlurmSection, submission: Submission) -> str:
     if section.workers_per_job is not None:
         return f"{section.workers_per_job} in each job"
-    gpus, shared = submission.gpus_per_node, section.trials_per_gpu
+    gpus, shared = submission.gpus_per_node, section.most_trials_per_gpu
     nodes, processes = section.nodes_per_worker, section.gpus_per_worker
     groups = submission.nodes // nodes
     if not gpus and nodes > 1:
         return f"{groups} in each job, {processes} processes on each of {nodes} nodes"
+    if section.packs:
+        return f"one for each GPU of the job, and up to {shared} where its memory and utilisation allow it"
     if not gpus:
         return "one for each GPU of the job; one where it has none"
     workers = gpus // processes * shared * groups

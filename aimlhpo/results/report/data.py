@@ -60,7 +60,10 @@ _Numbered = TypeVar("_Numbered", FrozenTrial, "Span")
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial, as tables show it; `hours` in the unit of `Hours`, `state` PAUSED for one that waits at a rung."""
+    """One trial, as tables show it; `hours` in the unit of `Hours`, `state` PAUSED for one that waits at a rung.
+
+    `peaks` is the most memory that it took, as in its record.
+    """
 
     number: int
     state: str
@@ -76,6 +79,7 @@ class TrialRow:
     start: datetime | None
     end: datetime | None
     cause: str | None
+    peaks: dict[str, float]
 
     @classmethod
     def of(cls, trial: FrozenTrial, record: TrialRecord, config: Config, unit: str) -> TrialRow:
@@ -96,6 +100,7 @@ class TrialRow:
             start=trial.datetime_start,
             end=trial.datetime_complete,
             cause=record.cause,
+            peaks=record.peaks,
         )
 
 

@@ -91,7 +91,7 @@ class OpenedStudy:
                 **row.metrics,
                 **({} if row.feasible is None else {"feasible": row.feasible}),
                 unit: row.hours, "attempts": row.attempts, "worker": row.worker, "device": row.device,
-                "start": row.start, "end": row.end, "cause": row.cause,
+                **row.peaks, "start": row.start, "end": row.end, "cause": row.cause,
             }
             for row in self._data.rows
         ]  # fmt: skip

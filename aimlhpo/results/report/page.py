@@ -29,6 +29,7 @@ from aimlhpo.results.confirmation import CELLS, confirmation_cells, confirmation
 from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, read_report
 from aimlhpo.results.report.figures import Figure, figures_of, require_extra
 from aimlhpo.storage.optuna_internals import collection_paused
+from aimlhpo.storage.trials import PEAKS
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
@@ -179,16 +180,19 @@ def _table(report: StudyReport) -> dict[str, Any]:
     params = dict.fromkeys(name for row in rows for name in row.params)
     feasible = ["feasible"] if any(row.feasible is not None for row in rows) else []
     section = ["section"] if any(row.section is not None for row in rows) else []
-    fixed = ["number", "state", *feasible, *section, unit, "attempts", "worker", "device", "start", "end", "cause"]
+    peaks = [name for name in PEAKS if any(name in row.peaks for row in rows)]
+    last = [*section, unit, "attempts", "worker", "device", *peaks, "start", "end", "cause"]
+    fixed = ["number", "state", *feasible, *last]
     told_apart = {name: f"params_{name}" if name in fixed or name in metrics else name for name in params}
-    columns = ["number", "state", *metrics, *told_apart.values(), *feasible, *section, unit, *fixed[-6:]]
+    columns = ["number", "state", *metrics, *told_apart.values(), *feasible, *last]
     lines = []
     for row in rows:
         judged = [None if row.feasible is None else str(row.feasible).lower()] if feasible else []
         judged += [row.section] if section else []
         start, end = (None if at is None else at.isoformat(sep=" ", timespec="seconds") for at in (row.start, row.end))
         values = [*(row.metrics.get(name) for name in metrics), *(row.params.get(name) for name in params)]
-        rest = [row.hours, row.attempts, row.worker, row.device, start, end, row.cause]
+        taken = [row.peaks.get(name) for name in peaks]
+        rest = [row.hours, row.attempts, row.worker, row.device, *taken, start, end, row.cause]
         lines.append([_cell(value) for value in (row.number, row.state, *values, *judged, *rest)])
     return {"columns": columns, "rows": lines}
 

@@ -11,7 +11,7 @@ from aimlhpo.launch.slurm.plan import AgentPython, Submission
 
 DEFAULTS: dict[str, Any] = {
     "jobs": 1, "batch": {}, "kernel": None, "bash": [], "stop_on_error": True, "python": None,
-    "workers_per_job": None, "trials_per_gpu": 1, "gpus_per_worker": 1, "nodes_per_worker": 1,
+    "workers_per_job": None, "packs": False, "most_trials_per_gpu": 1, "gpus_per_worker": 1, "nodes_per_worker": 1,
     "requeue": True, "max_requeues": None, "keep": False, "max_submissions": 1000,
 }  # fmt: skip
 

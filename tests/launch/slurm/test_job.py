@@ -12,7 +12,8 @@ import pytest
 
 from aimlhpo.agent.agent import Ending
 from aimlhpo.errors import StudyFailed
-from aimlhpo.launch.slurm.job import _go_on, job_end_time, read_job_environment
+from aimlhpo.launch.slurm.job import _go_on, job_end_time, read_job_environment, slots_of_job
+from tests.project import Project
 
 
 def test_no_job_outside_slurm() -> None:
@@ -45,6 +46,17 @@ def test_the_gpus_of_a_job(told: dict[str, str], gpus: tuple[str, ...] | None) -
     job = read_job_environment({"SLURM_JOB_ID": "1", **told})
     assert job is not None
     assert job.gpus == gpus
+
+
+def test_job_whose_gpus_are_measured_begins_with_one_trial_on_each(tmp_path: Path) -> None:
+    slurm = {"trials_per_gpu": "auto", "max_trials_per_gpu": 3, "kernel": "true"}
+    told = {"SLURM_JOB_ID": "1", "SLURMD_NODENAME": "gpu3", "SLURM_CPUS_ON_NODE": "12", "CUDA_VISIBLE_DEVICES": "4,5"}
+    job = read_job_environment(told)
+    assert job is not None
+    slots = slots_of_job(Project(tmp_path, slurm=slurm, gpu=True).config, job)
+    assert [slot.gpus for slot in slots] == [("4",), ("5",)] * 3
+    assert [slot.on_demand for slot in slots] == [False] * 2 + [True] * 4
+    assert {(slot.threads, slot.gpu_share) for slot in slots} == {(2, 1.0)}
 
 
 def test_the_end_time_where_slurm_gives_it() -> None:

@@ -199,6 +199,12 @@ def test_jobs_of_several_nodes_are_planned_and_described(tmp_path: Path) -> None
     assert "srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --nodelist=NODES --overlap" in rows["other nodes"]
 
 
+def test_jobs_that_measure_their_gpus_are_described(tmp_path: Path) -> None:
+    config = make_config(tmp_path, packs=True, most_trials_per_gpu=3, batch={"gpus-per-node": "2"})
+    said = dict(SlurmLauncher().plan(config).rows)["workers"]
+    assert said == "one for each GPU of the job, and up to 3 where its memory and utilisation allow it"
+
+
 def test_trials_of_several_nodes_do_not_run_on_this_machine(tmp_path: Path) -> None:
     slurm = {"nodes_per_worker": 2, "batch": {"nodes": 2}}
     said = Project(tmp_path, slurm=slurm).run("--local", "1", expect=2).stderr

@@ -43,6 +43,7 @@ def known_study(folder: Path, gpus: float = 0.5, trials: int = 19, **optuna_keys
             "cause": {16: "exception: ValueError: 1", 17: "exception: ValueError: 2", 18: "out of memory"}.get(number),
             "error": MARKUP if number == 16 else None,
             "worker": f"host:agent-{number % 2}:0",
+            "peak_memory_mb": 500.0 + number,
             "log": "logs/w.log",
             "log_offset": 0 if number < 16 else len(log) // 2,
         }

@@ -45,6 +45,8 @@ def test_the_page_holds_the_studys_numbers_and_its_figures(made: tuple[optuna.St
     assert columns[:2] == ["number", "state"]
     stored = [(trial.number, trial.state.name, trial.params["x"]) for trial in study.trials]
     assert [(row[0], row[1], row[columns.index("x")]) for row in rows] == stored
+    assert [row[columns.index("peak_memory_mb")] for row in rows] == [500.0 + number for number in range(19)]
+    assert "peak_gpu_memory_mb" not in columns  # no trial knows it
     hours = read_report(study, config).hours
     assert sum(row[columns.index("GPU-hours")] for row in rows) == hours.spent
     assert f'<td class="number"><b>{hours.spent:.4g}</b></td>' in page

@@ -1,0 +1,219 @@
+"""How many trials share a GPU with `trials_per_gpu: auto`: one at first, and one more while there is room for it.
+
+`trials_that_fit` is the rule, a function of what was measured. `Packing` measures, and opens and closes slots, in the
+agent's main thread. `GpuSensor` is what it measures with: nvidia-ml-py, of the extra `gpu`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from aimlhpo.agent.worker_pool import WorkerState
+
+if TYPE_CHECKING:
+    from aimlhpo.agent.worker_pool import CurrentTrial, WorkerPool, WorkerSlot
+    from aimlhpo.worker.devices import Slot
+
+FREE_SHARE = 0.1  # of a GPU's memory, which stays free: for fragments, and for a trial larger than those so far
+BUSY_SHARE = 0.8  # of the time: a GPU that computes for longer has no room for another trial
+FEWEST_READINGS, MOST_READINGS = 10, 60  # that are judged: the newest ones
+SETTLING_STEPS = 3  # reports, or ends of trials, of every slot before its GPU is judged; readings count from the first
+INTERVAL = 1.0  # seconds between two readings
+_MIB = 1 << 20
+
+
+class GpuUnreadable(Exception):
+    """A GPU's memory and utilisation cannot be read, or trials cannot share it; the message says why."""
+
+
+@dataclass(frozen=True)
+class GpuReading:
+    """A GPU at one moment; memory in bytes.
+
+    Attributes:
+        used: by whatever process.
+        utilisation: the share of the last moments in which it computed; None where the GPU does not say (MIG).
+        by_process: the memory of each process that is known, by its id; none in a container that hides them.
+        others: what no trial of this agent takes, as far as the processes are known.
+    """
+
+    total: int
+    used: int
+    utilisation: float | None = None
+    by_process: dict[int, int] = field(default_factory=dict)
+    others: int = 0
+
+
+def trials_that_fit(readings: Sequence[GpuReading], largest: int, running: int, most: int) -> int:
+    """How many trials may share a GPU on which `running` do: as many, or one more.
+
+    Args:
+        readings: since each of these trials has begun to report.
+        largest: bytes that one trial took at most, of all so far: each of those to come may take as much.
+        most: as many as may ever share it.
+    """
+    if running >= most or len(readings) < FEWEST_READINGS:
+        return running
+    room = min(reading.total for reading in readings) * (1 - FREE_SHARE) - max(reading.others for reading in readings)
+    known = [reading.utilisation for reading in readings if reading.utilisation is not None]
+    is_busy = bool(known) and sum(known) / len(known) > BUSY_SHARE
+    return running + (not is_busy and (running + 1) * largest <= room)
+
+
+class GpuSensor:
+    """Reads the GPUs of this machine. Both methods raise GpuUnreadable."""
+
+    def __init__(self) -> None:
+        try:
+            import pynvml
+        except ImportError:
+            raise GpuUnreadable("nvidia-ml-py is missing (pip install 'aimlhpo[gpu]')") from None
+        self._nvml: Any = pynvml
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            raise GpuUnreadable(f"NVML does not answer ({error})") from error
+
+    def read(self, gpu: str) -> GpuReading:
+        """The GPU of this name, as CUDA_VISIBLE_DEVICES has it: a number, or the UUID of a GPU or a MIG device."""
+        nvml = self._nvml
+        try:
+            find = nvml.nvmlDeviceGetHandleByIndex if gpu.isdigit() else nvml.nvmlDeviceGetHandleByUUID
+            handle = find(int(gpu) if gpu.isdigit() else gpu)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            mode, utilisation, processes = None, None, []
+            with suppress(nvml.NVMLError_NotSupported):
+                mode = nvml.nvmlDeviceGetComputeMode(handle)
+            with suppress(nvml.NVMLError_NotSupported):
+                utilisation = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+            with suppress(nvml.NVMLError_NotSupported):
+                processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        except nvml.NVMLError as error:
+            raise GpuUnreadable(f"NVML cannot read GPU {gpu} ({error})") from error
+        if mode in (nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS, nvml.NVML_COMPUTEMODE_PROHIBITED):
+            raise GpuUnreadable(f"GPU {gpu} is set to take one process at a time (its compute mode)")
+        by_process = {process.pid: process.usedGpuMemory for process in processes if process.usedGpuMemory}
+        return GpuReading(memory.total, memory.used, utilisation, by_process)
+
+
+@dataclass
+class SharedGpu:
+    """What is known of one GPU since a slot of it was last opened or closed.
+
+    Attributes:
+        spare: its slots that are not open.
+        steps: the steps of each slot at that time, by the slot's index.
+        peaks: the most memory of each trial that runs, by its number; `largest` is that of all that have ended, without
+            those that the GPU was too small for.
+    """
+
+    spare: list[Slot]
+    readings: deque[GpuReading] = field(default_factory=lambda: deque(maxlen=MOST_READINGS))
+    steps: dict[int, int] = field(default_factory=dict)
+    peaks: dict[int, int] = field(default_factory=dict)
+    largest: int = 0
+
+
+class Packing:
+    """Opens slots on demand where a GPU has room, and closes one where a trial has run out of memory beside others.
+
+    `log` shows the user a line.
+
+    Runs in: the main thread.
+    """
+
+    def __init__(self, pool: WorkerPool, log: Callable[[str], None]) -> None:
+        self._pool, self._log = pool, log
+        self._gpus: dict[tuple[str, ...], SharedGpu] = {}
+        for slot in pool.on_demand:
+            self._gpus.setdefault(slot.gpus, SharedGpu([])).spare.append(slot)
+        self._sensor: GpuSensor | None = None
+        self._next = 0.0
+
+    def poll(self) -> None:
+        """Read the GPUs that may yet get another trial, now and then, and give each that has room one slot more."""
+        now = time.monotonic()
+        if now < self._next or not any(gpu.spare for gpu in self._gpus.values()):
+            return
+        self._next = now + INTERVAL
+        try:
+            self._sensor = self._sensor or GpuSensor()
+            for names, gpu in self._gpus.items():
+                if gpu.spare:
+                    self._judge(gpu, self._open_slots(names), self._sensor.read(names[0]))
+        except GpuUnreadable as error:
+            self._log(f"trials_per_gpu: auto: {error}; no more trials share a GPU than do now")
+            for gpu in self._gpus.values():
+                gpu.spare.clear()
+
+    def note_out_of_memory(self, slot: WorkerSlot, trial: CurrentTrial, *, shared: bool) -> None:
+        """The trial in this slot has run out of memory; where others share the GPU, one fewer does for good."""
+        gpu = self._gpus[slot.slot.gpus]
+        gpu.peaks.pop(trial.prepared.claim.number, None)
+        slots = self._open_slots(slot.slot.gpus)
+        if shared:
+            gpu.spare.clear()
+            if len(slots) > 1:
+                slots[-1].closing = True
+            fewer = max(1, len(slots) - 1)
+            number = trial.prepared.claim.number
+            self._log(
+                f"{slot.slot.label}: trial {number} has run out of memory beside others and runs again alone; "
+                f"{fewer} at a time from now on"
+            )
+            share_out(slots[:fewer])
+
+    def _open_slots(self, gpus: tuple[str, ...]) -> list[WorkerSlot]:
+        return [slot for slot in self._pool.slots if slot.slot.gpus == gpus and not slot.closing]
+
+    def _judge(self, gpu: SharedGpu, slots: list[WorkerSlot], reading: GpuReading) -> None:
+        """Take this reading, and open another slot where all that is known says so."""
+        reading = self._note_memory(gpu, slots, reading)
+        steps = [slot.steps - gpu.steps.get(slot.slot.index, 0) for slot in slots]
+        if min(steps) < 1:  # one has not come past its start
+            return
+        gpu.readings.append(reading)
+        if min(steps) < SETTLING_STEPS or any(slot.state is not WorkerState.BUSY for slot in slots):
+            return
+        largest = max([gpu.largest, *gpu.peaks.values()])
+        if trials_that_fit(gpu.readings, largest, len(slots), len(slots) + len(gpu.spare)) > len(slots):
+            slots.append(self._pool.open(gpu.spare.pop(0)))
+            share_out(slots)
+            gpu.readings.clear()
+            gpu.steps = {slot.slot.index: slot.steps for slot in slots}
+            self._log(
+                f"{slots[0].slot.label}: {len(slots)} trials at a time from now on (the largest so far took "
+                f"{largest // _MIB} of {reading.total // _MIB} MiB)"
+            )
+
+    def _note_memory(self, gpu: SharedGpu, slots: Sequence[WorkerSlot], reading: GpuReading) -> GpuReading:
+        """Keep the most that each trial has taken; returns the reading with what others take.
+
+        A trial's processes are those of its worker's session. Where none is known, all is shared out evenly.
+        """
+        own = dict.fromkeys((slot.worker.pid for slot in slots), 0)
+        for process, memory in reading.by_process.items():
+            with suppress(OSError):  # it has ended, or its number means nothing here
+                session = os.getsid(process)
+                if session in own:
+                    own[session] += memory
+        running = [(slot.running.prepared.claim.number, slot) for slot in slots if slot.running is not None]
+        for number in gpu.peaks.keys() - {number for number, _ in running}:
+            gpu.largest = max(gpu.largest, gpu.peaks.pop(number))
+        are_known = any(own.values())
+        for number, slot in running:
+            taken = own[slot.worker.pid] if are_known else reading.used // len(running)
+            gpu.peaks[number] = max(taken, gpu.peaks.get(number, 0))
+        return replace(reading, others=reading.used - sum(own.values())) if are_known else reading
+
+
+def share_out(slots: Sequence[WorkerSlot]) -> None:
+    """Have trials that begin in these slots from now on cost an equal share of their GPU."""
+    for slot in slots:
+        slot.slot = replace(slot.slot, gpu_share=1 / len(slots))
