@@ -333,7 +333,7 @@ def packing_problems(config: Config) -> Iterator[Problem]:
             if (number := getattr(section, key)) > 1:
                 found = f"auto measures trials with one GPU each, and {key} is {number}"
                 yield Problem(where, found, f"a number; or {key}: 1")
-        # What another Python has, which the jobs choose or activate, shows when they run: they say so, and share nothing.
+        # What another Python has, which the jobs choose or activate, shows when they run: they say so, and share none.
         if not (section.python or section.bash or section.kernel) and find_spec("pynvml") is None:
             yield Problem(where, "auto measures GPUs with nvidia-ml-py, which is missing", "pip install 'aimlhpo[gpu]'")
 

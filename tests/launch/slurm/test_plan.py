@@ -201,7 +201,7 @@ def test_jobs_of_several_nodes_are_planned_and_described(tmp_path: Path) -> None
 
 def test_jobs_that_measure_their_gpus_are_described(tmp_path: Path) -> None:
     config = make_config(tmp_path, packs=True, most_trials_per_gpu=3, batch={"gpus-per-node": "2"})
-    said = dict(SlurmLauncher().plan(config).rows)["workers"]
+    said = dict(SlurmLauncher().plan(config)[0].rows)["workers"]
     assert said == "one for each GPU of the job, and up to 3 where its memory and utilisation allow it"
 
 
