@@ -22,6 +22,7 @@ from aimlhpo.agent.stop_requests import NODE_LOST
 from aimlhpo.agent.trial_store import PreparedTrial
 from aimlhpo.agent.worker_pool import CurrentTrial, WorkerSlot, WorkerState
 from aimlhpo.agent.worker_process import KILLED_FOR_MEMORY, UnreadableMessage
+from aimlhpo.config.fields import AUTO
 from aimlhpo.errors import ObjectiveError, StudyFailed
 from aimlhpo.ledger.checkpoints import newest_file
 from aimlhpo.ledger.requests import NoTrial, Result
@@ -72,6 +73,24 @@ _MOST_EARLY_DEATHS = 3  # in a row, of the workers of one slot, while none of th
 _MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be loaded, and the deaths may be chance
 
 
+_FEWEST_ENDED = 2  # trials in each slot, before the next ones are claimed ahead
+_LONG = 60.0  # seconds
+
+
+def claims_ahead(ended: int, slots: int, longest: float) -> bool:
+    """Whether trials are claimed while others train, with `claim_ahead: auto`.
+
+    A trial that is sampled later knows more results, but its slot is empty for some milliseconds. That is worth it at
+    first, when samplers have little to go by, and for long trials, of which it is less than a thousandth.
+
+    Args:
+        ended: trials that have ended in the agent.
+        slots: how many the agent has.
+        longest: seconds that the longest of these trials took.
+    """
+    return ended >= _FEWEST_ENDED * slots and longest < _LONG
+
+
 class TrialDispatcher:
     """Keeps the slots busy for as long as trials may be started.
 
@@ -107,8 +126,7 @@ class TrialDispatcher:
         self._holder, self._pool, self._storage = holder, pool, storage
         self._stop, self._trap, self._walltime, self._waiter = stop, trap, walltime, waiter
         self._packing = packing
-        # A paused trial is promoted by what is known when a slot is free, not before.
-        self._claims_ahead = config.optuna.claim_ahead and not config.optuna.promotes
+        self._ended, self._longest = 0, 0.0
         self._ready: deque[PreparedTrial] = deque()
         self._asked_ahead, self._has_started = 0, False
         self._next_share = self._next_death_check = 0.0
@@ -178,7 +196,16 @@ class TrialDispatcher:
 
     def _start(self, slot: WorkerSlot, prepared: PreparedTrial, *, alone: bool = False) -> None:
         slot.run(prepared, alone=alone)
-        self._has_started = self._claims_ahead
+        # A paused trial is promoted by what is known when a slot is free, not before.
+        self._has_started = self._claims_ahead and not self._options.promotes
+
+    @property
+    def _claims_ahead(self) -> bool:
+        if self._options.claim_ahead != AUTO:
+            return bool(self._options.claim_ahead)
+        alone = len(self._pool.slots) == 1 and self._holder.job is None
+        # What one worker suggests must not depend on how long its trials happen to take.
+        return claims_ahead(self._ended, len(self._pool.slots), 0.0 if alone else self._longest)
 
     def _start_ready(self, slot: WorkerSlot) -> bool:
         """Start a trial that was claimed ahead, where there is one."""
@@ -346,6 +373,7 @@ class TrialDispatcher:
         running = slot.clear()
         if running is None:
             return
+        self._ended, self._longest = self._ended + 1, max(self._longest, outcome.seconds)
         cause = _cause_in_rank(outcome)
         out_of_memory = cause == OUT_OF_MEMORY
         if outcome.ends_worker or out_of_memory:

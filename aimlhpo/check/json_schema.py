@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aimlhpo.config.optuna_section import AUTO
+from aimlhpo.config.fields import AUTO
 from aimlhpo.config.resolve import RESOURCES
 from aimlhpo.config.sbatch_options import OPTIONS, SHORT, WITHOUT_VALUE
 from aimlhpo.config.schema import HyperparameterFile

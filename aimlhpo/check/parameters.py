@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from graphlib import CycleError
 from typing import TYPE_CHECKING
 
-from aimlhpo.config.optuna_section import AUTO
+from aimlhpo.config.fields import AUTO
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
 from aimlhpo.space.grid import grid_of, is_grid, size
 from aimlhpo.space.model_paths import exists, missing, nearest

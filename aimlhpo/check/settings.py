@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from aimlhpo.check.command import command_problems
 from aimlhpo.check.parameters import grid_problems, space_problems, too_many_trials_problems
+from aimlhpo.config.fields import AUTO
 from aimlhpo.config.load import Reading, Source, read_config
-from aimlhpo.config.optuna_section import AUTO, RULES
+from aimlhpo.config.optuna_section import RULES
 from aimlhpo.config.resolve import RESOURCES, resolve_tracking, resource_at, variable_problems
 from aimlhpo.config.schema import Config, LogSection
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show

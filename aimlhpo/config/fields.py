@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from aimlhpo.errors import did_you_mean, listing, show
 from aimlhpo.space.parameter_types import as_number
 
-ALL, MEASURED = "all", "auto"
+ALL, AUTO = "all", "auto"
 _FEWEST = 20  # trials that a bounded sampler sees, at least
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -75,6 +75,13 @@ def _flag(value: Any) -> bool:
     if number not in (0, 1):
         raise illegal(f"{show(value)} is not yes or no", "true, false, 1 or 0")
     return bool(number)
+
+
+def _flag_or_auto(value: Any) -> bool | str:
+    try:
+        return AUTO if value == AUTO else _flag(value)
+    except PydanticCustomError:
+        raise illegal(f"{show(value)} is not yes or no", "true, false or auto") from None
 
 
 def _text(value: Any) -> str:
@@ -177,7 +184,7 @@ CountOrAll = Annotated[
     int | str, _count_or(ALL, _FEWEST), in_editors({"type": "integer", "minimum": _FEWEST}, {"enum": [ALL]})
 ]
 CountOrMeasured = Annotated[
-    int | str, _count_or(MEASURED, 1), in_editors({"type": "integer", "minimum": 1}, {"enum": [MEASURED]})
+    int | str, _count_or(AUTO, 1), in_editors({"type": "integer", "minimum": 1}, {"enum": [AUTO]})
 ]
 Seed = Annotated[int, _whole(0, 2**32 - 1), in_editors({"type": "integer", "minimum": 0})]
 Seconds = Annotated[
@@ -186,6 +193,9 @@ Seconds = Annotated[
     in_editors({"type": "number", "exclusiveMinimum": 0}),
 ]
 Flag = Annotated[bool, BeforeValidator(_flag), in_editors({"type": "boolean"}, {"enum": [0, 1]})]
+FlagOrAuto = Annotated[
+    bool | str, BeforeValidator(_flag_or_auto), in_editors({"type": "boolean"}, {"enum": [0, 1, AUTO]})
+]
 Text = Annotated[str, BeforeValidator(_text), in_editors(TEXT)]
 SectionName = Annotated[str, BeforeValidator(_section_name), in_editors(TEXT)]
 Weight = Annotated[float, real("a number above 0"), in_editors({"type": "number", "exclusiveMinimum": 0})]

@@ -11,12 +11,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from aimlhpo.config.fields import (
+    AUTO,
     TEXT,
     Command,
     Count,
     CountFromZero,
     CountOrAll,
     Flag,
+    FlagOrAuto,
     Mapping,
     Seconds,
     Section,
@@ -44,7 +46,6 @@ MOST_FRUITLESS = 5  # interruptions in a row without a new report or checkpoint,
 ON_OOM = ("learn", "fail", "prune", "retry_alone")
 PRUNING = ("fast", "strict")
 KEPT = ("all", "best", "none")
-AUTO = "auto"  # as the `type` of a sampler or pruner: chosen for the study
 _NUMBER = {"type": "number"}
 _ONE_DIRECTION = {"enum": DIRECTIONS}
 _LEGAL_STUDY = (
@@ -345,10 +346,11 @@ class OptunaSection(Section):
         "one that gets on may be interrupted without end.",
     )
     max_consecutive_failures: Count = Field(default=10, description="Failed trials in a row that stop the study.")
-    claim_ahead: Flag = Field(
-        default=True,
-        description="Whether each slot's next trial is claimed and sampled while it trains, so that it starts at once. "
-        "For few long trials and a sampler that learns from each, false lets each suggestion see the last result.",
+    claim_ahead: FlagOrAuto = Field(
+        default=AUTO,
+        description="Whether each slot's next trial is claimed and sampled while it trains, so that it starts at once; "
+        "with false, each suggestion sees the last result. auto: once two trials have ended in each slot, if they took "
+        "less than a minute.",
     )
     on_oom: Annotated[str, one_of(*ON_OOM), in_editors({"enum": ON_OOM})] = Field(
         default="learn",

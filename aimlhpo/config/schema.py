@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aimlhpo.config.fields import (
-    MEASURED,
+    AUTO,
     Count,
     CountFromZero,
     CountOrMeasured,
@@ -136,7 +136,7 @@ class SlurmSection(Section):
     @property
     def packs(self) -> bool:
         """Whether agents measure how many trials may share a GPU."""
-        return self.trials_per_gpu == MEASURED
+        return self.trials_per_gpu == AUTO
 
     @property
     def most_trials_per_gpu(self) -> int:

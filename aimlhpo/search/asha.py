@@ -21,7 +21,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from aimlhpo.config.optuna_section import AUTO
+from aimlhpo.config.fields import AUTO
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, listing, show
 from aimlhpo.objective.messages import Pause
 from aimlhpo.storage.base import PAUSED, OpenTrial

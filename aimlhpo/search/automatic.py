@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from aimlhpo.config.optuna_section import AUTO, PrunerSection, StrategySection
+from aimlhpo.config.fields import AUTO
+from aimlhpo.config.optuna_section import PrunerSection, StrategySection
 from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.attributes import set_study_attribute, study_attributes
 from aimlhpo.storage.open import disconnect_storage, holds_studies

@@ -40,7 +40,7 @@ import optuna.terminator
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import nsgaii
 
-from aimlhpo.config.optuna_section import AUTO
+from aimlhpo.config.fields import AUTO
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, did_you_mean, key_path, listing, show
 from aimlhpo.objective.base import import_file, module_name
 from aimlhpo.search.asha import ASHA

@@ -1,8 +1,8 @@
 """A search by asynchronous workers on a virtual clock: real samplers and pruners, trainings from a task.
 
-`search` runs one study. With `ahead`, each slot's next trial is sampled when its present one begins, as aimlhpo does
-(a sampler then sees nothing of the present one); without, when the slot is free, as Optuna's own loop does. Samplers of
-aimlhpo are seeded for each trial by its number.
+`search` runs one study. As aimlhpo does, each slot's next trial is sampled when its present one begins (a sampler then
+sees nothing of the present one), except for those that `claim_ahead: auto` leaves until the slot is free. Or all are
+sampled then, as in Optuna's own loop. Samplers of aimlhpo are seeded for each trial by its number.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
+from aimlhpo.agent.dispatcher import claims_ahead
 from aimlhpo.search.samplers import reseed
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 from benchmarks.search.task import Task
@@ -30,7 +31,7 @@ class Method:
 
     Attributes:
         make: the sampler and the pruner for (seed, task, number of whole trainings that the budget is worth, workers).
-        ahead: whether trials are sampled one ahead in each slot, and with seeds of their own.
+        ahead: whether trials are sampled ahead as aimlhpo does it, and with seeds of their own.
         learns: whether it is noted with trials that run out of memory, as `on_oom: learn` does.
     """
 
@@ -90,7 +91,7 @@ class _Clock:
         events: list[tuple[float, int, int, int]] = []  # when, in which order, the slot, its trial's next epoch
         running: dict[int, tuple[Trial, Any, float]] = {}
         order = 0
-        best, seconds, complete, failed = np.inf, 0.0, 0, 0
+        best, seconds, longest, complete, failed, ended = np.inf, 0.0, 0.0, 0, 0, 0
         progress: list[Progress] = []
 
         def begin(slot: int, now: float) -> None:
@@ -101,7 +102,7 @@ class _Clock:
             running[slot] = trial, curve, pace
             order += 1
             heapq.heappush(events, (now + pace, order, slot, 0))
-            if self._method.ahead:
+            if self._method.ahead and claims_ahead(ended, self._workers, longest if self._workers > 1 else 0.0):
                 ready[slot] = self._sample()
 
         for slot in range(self._workers):
@@ -118,7 +119,7 @@ class _Clock:
                 if self._method.learns:
                     storage.set_trial_system_attr(trial_id, RECORD, {INFEASIBLE: True})
                 self._end(trial, TrialState.FAIL, np.nan)
-                failed += 1
+                failed, ended = failed + 1, ended + 1
                 begin(slot, now)
                 continue
             if task.epochs > 1:
@@ -133,6 +134,7 @@ class _Clock:
                 self._end(trial, TrialState.PRUNED, value)
                 last = True
             if last:
+                ended, longest = ended + 1, max(longest, pace * (epoch + 1))
                 begin(slot, now)
             else:
                 order += 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aimlhpo.agent.dispatcher import claims_ahead
 from aimlhpo.errors import ExitCode
 from aimlhpo.results.status import Status, read_status
 from aimlhpo.storage.base import CLAIM, RELEASED, has_begun
@@ -32,7 +33,7 @@ def running(project: Project, *arguments: str) -> Iterator[subprocess.Popen[str]
 
 
 def held(folder: Path, **keys: Any) -> Project:
-    return Project(folder, HELD, **{"n_trials": 10, **keys})
+    return Project(folder, HELD, **{"n_trials": 10, "claim_ahead": True, **keys})
 
 
 def claims(project: Project) -> dict[int, bool]:
@@ -145,6 +146,23 @@ def test_nothing_is_claimed_ahead_where_that_is_not_wanted(tmp_path: Path) -> No
         (tmp_path / "end").touch()
         assert command.wait(60) == 0
     assert project.states() == {"COMPLETE": 3}
+
+
+def test_by_itself_it_begins_when_two_trials_have_ended_in_each_slot(tmp_path: Path) -> None:
+    project = held(tmp_path, claim_ahead="auto", n_trials=5)
+    with running(project) as command:
+        for number in (0, 1):
+            wait_for_claims(project, {number: True})
+            (tmp_path / f"end-{number}").touch()
+        wait_for_claims(project, {2: True, 3: False})
+        (tmp_path / "end").touch()
+        assert command.wait(60) == 0
+    assert project.states() == {"COMPLETE": 5}
+
+
+def test_of_long_trials_each_is_sampled_when_its_slot_is_free() -> None:
+    assert [claims_ahead(ended, 8, 1.0) for ended in (0, 15, 16, 100)] == [False, False, True, True]
+    assert not claims_ahead(100, 8, 3600.0)
 
 
 def test_one_worker_with_a_seed_finds_the_same_again(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ BAD: list[tuple[str, str, str]] = [
     ("seed: -1", "optuna: seed", "too small"),
     ("seed: 5000000000", "optuna: seed", "too large"),
     ("on_oom: prun", "optuna: on_oom", "did you mean: prune"),
-    ("claim_ahead: always", "optuna: claim_ahead", "true, false, 1 or 0"),
+    ("claim_ahead: always", "optuna: claim_ahead", "true, false or auto"),
     ("save_path: ${NOT_SET_ANYWHERE}/x", "optuna: save_path", "${NOT_SET_ANYWHERE} is not set"),
     ("storage: redis://:${NOT_SET_ANYWHERE}@h", "optuna: storage", "${NOT_SET_ANYWHERE} is not set"),
     ("storage: x.dbs", "optuna: storage", "'x.dbs' is not a storage"),
