@@ -75,14 +75,20 @@ def run(
 
 
 def _write_docs(rows: Sequence[Row]) -> None:
-    """Put the tables and the picture into docs/search.md."""
+    """Put the tables, and the picture of the recorded tasks, into docs/search.md."""
     page = DOCS / "search.md"
     text = page.read_text()
-    for name, part in (("tasks", table(rows)), ("means", means(rows))):
+    recorded, published = ([row for row in rows if (row["task"] in TABLES) == known] for known in (False, True))
+    parts = {}
+    if recorded:
+        parts |= {"tasks": table(recorded), "means": means(recorded)}
+        plot(recorded, DOCS / "search.svg")
+    if published:
+        parts |= {"published": f"{table(published)}\n\n{means(published)}"}
+    for name, part in parts.items():
         whole = f"<!-- {name} -->\n{part}\n<!-- end of {name} -->"
         text = re.sub(_PART.format(name), lambda match, whole=whole: whole, text, flags=re.DOTALL)
     page.write_text(text)
-    plot(rows, DOCS / "search.svg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
