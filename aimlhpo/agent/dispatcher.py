@@ -74,14 +74,14 @@ _MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be lo
 
 
 _FEWEST_ENDED = 2  # trials in each slot, before the next ones are claimed ahead
-_LONG = 60.0  # seconds
+_LONG = 20.0  # seconds
 
 
 def claims_ahead(ended: int, slots: int, longest: float) -> bool:
     """Whether trials are claimed while others train, with `claim_ahead: auto`.
 
     A trial that is sampled later knows more results, but its slot is empty for some milliseconds. That is worth it at
-    first, when samplers have little to go by, and for long trials, of which it is less than a thousandth.
+    first, when samplers have little to go by, and for long trials, of which it is less than a hundredth.
 
     Args:
         ended: trials that have ended in the agent.
