@@ -12,10 +12,12 @@ import json
 import re
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.stop_requests import NODE_LOST
@@ -74,10 +76,11 @@ _MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be lo
 
 
 _FEWEST_ENDED = 2  # trials in each slot, before the next ones are claimed ahead
+_JUDGED = 16  # trials, the last ones to end, whose durations say how long a trial is
 _LONG = 20.0  # seconds
 
 
-def claims_ahead(ended: int, slots: int, longest: float) -> bool:
+def claims_ahead(ended: int, slots: int, durations: Sequence[float]) -> bool:
     """Whether trials are claimed while others train, with `claim_ahead: auto`.
 
     A trial that is sampled later knows more results, but its slot is empty for some milliseconds. That is worth it at
@@ -86,9 +89,9 @@ def claims_ahead(ended: int, slots: int, longest: float) -> bool:
     Args:
         ended: trials that have ended in the agent.
         slots: how many the agent has.
-        longest: seconds that the longest of these trials took.
+        durations: seconds that the last of these trials took; none where they are not to count.
     """
-    return ended >= _FEWEST_ENDED * slots and longest < _LONG
+    return ended >= _FEWEST_ENDED * slots and median(durations or [0.0]) < _LONG
 
 
 class TrialDispatcher:
@@ -126,7 +129,7 @@ class TrialDispatcher:
         self._holder, self._pool, self._storage = holder, pool, storage
         self._stop, self._trap, self._walltime, self._waiter = stop, trap, walltime, waiter
         self._packing = packing
-        self._ended, self._longest = 0, 0.0
+        self._ended, self._durations = 0, deque[float](maxlen=_JUDGED)
         self._ready: deque[PreparedTrial] = deque()
         self._asked_ahead, self._has_started = 0, False
         self._next_share = self._next_death_check = 0.0
@@ -205,7 +208,7 @@ class TrialDispatcher:
             return bool(self._options.claim_ahead)
         alone = len(self._pool.slots) == 1 and self._holder.job is None
         # What one worker suggests must not depend on how long its trials happen to take.
-        return claims_ahead(self._ended, len(self._pool.slots), 0.0 if alone else self._longest)
+        return claims_ahead(self._ended, len(self._pool.slots), [] if alone else self._durations)
 
     def _start_ready(self, slot: WorkerSlot) -> bool:
         """Start a trial that was claimed ahead, where there is one."""
@@ -373,7 +376,8 @@ class TrialDispatcher:
         running = slot.clear()
         if running is None:
             return
-        self._ended, self._longest = self._ended + 1, max(self._longest, outcome.seconds)
+        self._ended += 1
+        self._durations.append(outcome.seconds)
         cause = _cause_in_rank(outcome)
         out_of_memory = cause == OUT_OF_MEMORY
         if outcome.ends_worker or out_of_memory:

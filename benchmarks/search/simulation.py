@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import warnings
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,8 @@ class _Clock:
         events: list[tuple[float, int, int, int]] = []  # when, in which order, the slot, its trial's next epoch
         running: dict[int, tuple[Trial, Any, float]] = {}
         order = 0
-        best, seconds, longest, complete, failed, ended = np.inf, 0.0, 0.0, 0, 0, 0
+        best, seconds, complete, failed, ended = np.inf, 0.0, 0, 0, 0
+        durations: deque[float] = deque(maxlen=16)
         progress: list[Progress] = []
 
         def begin(slot: int, now: float) -> None:
@@ -102,7 +104,7 @@ class _Clock:
             running[slot] = trial, curve, pace
             order += 1
             heapq.heappush(events, (now + pace, order, slot, 0))
-            if self._method.ahead and claims_ahead(ended, self._workers, longest if self._workers > 1 else 0.0):
+            if self._method.ahead and claims_ahead(ended, self._workers, durations if self._workers > 1 else []):
                 ready[slot] = self._sample()
 
         for slot in range(self._workers):
@@ -134,7 +136,8 @@ class _Clock:
                 self._end(trial, TrialState.PRUNED, value)
                 last = True
             if last:
-                ended, longest = ended + 1, max(longest, pace * (epoch + 1))
+                ended += 1
+                durations.append(pace * (epoch + 1))
                 begin(slot, now)
             else:
                 order += 1

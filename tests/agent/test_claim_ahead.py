@@ -161,8 +161,9 @@ def test_by_itself_it_begins_when_two_trials_have_ended_in_each_slot(tmp_path: P
 
 
 def test_of_long_trials_each_is_sampled_when_its_slot_is_free() -> None:
-    assert [claims_ahead(ended, 8, 1.0) for ended in (0, 15, 16, 100)] == [False, False, True, True]
-    assert not claims_ahead(100, 8, 3600.0)
+    assert [claims_ahead(ended, 8, [1.0] * ended) for ended in (0, 15, 16, 100)] == [False, False, True, True]
+    assert not claims_ahead(100, 8, [3600.0] * 100)
+    assert claims_ahead(100, 8, [3600.0, *([1.0] * 15)]), "one of them may have taken long"
 
 
 def test_one_worker_with_a_seed_finds_the_same_again(tmp_path: Path) -> None:
