@@ -162,8 +162,7 @@ class _Axis:
         number = self.low + place * (self.high - self.low)
         if self.choices is not None:
             return self.choices[round(number)]
-        if self.log:
-            number = min(max(math.exp(number), self.range[0]), self.range[1])
+        number = min(max(math.exp(number) if self.log else number, self.range[0]), self.range[1])
         return round(number) if self.is_whole else number
 
     def nearest(self, places: Array) -> Array:

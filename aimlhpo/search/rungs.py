@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.search_space import IntersectionSearchSpace
+from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -66,60 +65,16 @@ class RungTPESampler(BoundedSampler):
         return _StudyAtRung(study, self.most, self.enough, pruner)
 
 
-class _GaussianProcessSampler(BaseSampler):
-    """The expected improvement of a Gaussian process (`aimlhpo.search.gaussian_process`), with one metric.
-
-    Trials are drawn at random until FEWEST are complete, and parameters that only some trials have always are. The
-    process models complete trials, at most MOST: the best and the newest ones.
-    """
-
-    FEWEST = 4
-    MOST = 100  # the time that it takes grows with their third power
-
-    def __init__(self, seed: int | None = None) -> None:
-        self._at_random = RandomSampler(seed=seed)
-        self._random = np.random.RandomState(seed)
-        self._space = IntersectionSearchSpace()
-
-    def reseed_rng(self) -> None:
-        self._at_random.reseed_rng()
-        self._random.seed()
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        found = self._space.calculate(study).items()
-        return {name: distribution for name, distribution in found if not distribution.single()}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not search_space or len(complete) < self.FEWEST:
-            return {}
-        from aimlhpo.search.gaussian_process import suggest  # SciPy takes a while to load
-
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        losses = np.array([sign * other.values[0] for other in complete])
-        half = self.MOST // 2
-        places = np.arange(len(complete))
-        if len(complete) > self.MOST:
-            places = np.union1d(places[-half:], np.argsort(losses, kind="stable")[:half])
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        pending = [other.params for other in running if search_space.keys() <= other.params.keys()]
-        finished = [complete[place].params for place in places]
-        return suggest(search_space, finished, losses[places], pending, self._random)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self._at_random.sample_independent(study, trial, param_name, param_distribution)
-
-
 class RungSampler(RungTPESampler):
     """A Gaussian process while no trial has reported anything before its end; otherwise TPE at a rung.
 
-    The arguments are those of RungTPESampler; the Gaussian process begins with four complete trials. With `group`, for
-    parameters that only some trials have, it is TPE alone.
+    The process (`aimlhpo.search.gaussian_process`) begins with FEWEST complete trials, and models the best and the
+    newest ones. Parameters that only some trials have are left to TPE; with `group`, all are. The arguments are those
+    of RungTPESampler.
     """
+
+    FEWEST = 4
+    MOST_MODELLED = 100  # the time that it takes grows with their third power
 
     def __init__(
         self,
@@ -130,23 +85,40 @@ class RungSampler(RungTPESampler):
         seed: int | None = None,
     ) -> None:
         super().__init__(n_startup_trials, n_ei_candidates, group, enough, seed)
-        self._process = None if group else _GaussianProcessSampler(seed)
+        self._group = group
+        self._random = np.random.RandomState(seed)
 
     def __str__(self) -> str:
         return "RungSampler"
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        view = self._bounded(study, trial)
-        return self._model(view).infer_relative_search_space(view, trial)
+    def reseed_rng(self) -> None:
+        super().reseed_rng()
+        self._random.seed()
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         view = self._bounded(study, trial)
-        return self._model(view).sample_relative(view, trial, search_space)
+        if self._group or view.has_reports:
+            return super().sample_relative(study, trial, search_space)
+        complete = [other for other in view.get_trials(states=(TrialState.COMPLETE,)) if _has(other, search_space)]
+        if not search_space or len(complete) < self.FEWEST:
+            return {}
+        from aimlhpo.search.gaussian_process import suggest  # SciPy takes a while to load
 
-    def _model(self, view: _StudyAtRung) -> BaseSampler:
-        return self.inner if self._process is None or view.has_reports else self._process
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        losses = np.array([sign * other.values[0] for other in complete])
+        places, half = np.arange(len(complete)), self.MOST_MODELLED // 2
+        if len(complete) > self.MOST_MODELLED:
+            places = np.union1d(places[-half:], np.argsort(losses, kind="stable")[:half])
+        finished = [complete[place].params for place in places]
+        running = [other.params for other in view.get_trials(states=(TrialState.RUNNING,)) if _has(other, search_space)]
+        return suggest(search_space, finished, losses[places], running[-self.MOST_MODELLED :], self._random)
+
+
+def _has(trial: FrozenTrial, space: Iterable[str]) -> bool:
+    """Whether the trial has a value for every parameter of the space."""
+    return all(name in trial.params for name in space)
 
 
 class _StudyAtRung(BoundedStudy):
@@ -158,8 +130,9 @@ class _StudyAtRung(BoundedStudy):
 
     @cached_property
     def has_reports(self) -> bool:
-        """Whether any trial has reported something before its end."""
-        return any(trial.intermediate_values for trial in self.study.get_trials(deepcopy=False))
+        """Whether any trial that does not run has reported something before its end."""
+        trials = self.study.get_trials(deepcopy=False)
+        return any(trial.intermediate_values for trial in trials if trial.state != TrialState.RUNNING)
 
     @cached_property
     def shown(self) -> Sequence[FrozenTrial]:
@@ -179,7 +152,8 @@ class _StudyAtRung(BoundedStudy):
             elif trial.state == TrialState.RUNNING and trial.number not in values:
                 shown.append(trial)
         infeasible = [trial for trial in trials if is_infeasible(trial)]
-        return shown + self._as_worst(infeasible, [[values[number]] for number in kept])
+        shown += self._as_worst(infeasible, [[values[number]] for number in kept])
+        return sorted(shown, key=lambda trial: trial.number)  # as what Optuna remembers of a search space relies on
 
     def _values(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
         """What trials have reached at the highest rung with enough results, by trial number."""

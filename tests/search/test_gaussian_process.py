@@ -20,6 +20,7 @@ from optuna.trial import TrialState, create_trial
 from aimlhpo.search.gaussian_process import suggest
 from aimlhpo.search.rungs import RungSampler, RungTPESampler
 from aimlhpo.search.samplers import reseed
+from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 
 SPACE: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-5, 1.0, log=True),
@@ -62,6 +63,32 @@ def test_every_suggestion_is_a_value_of_its_parameter() -> None:
         assert type(values["width"]) is int
         assert type(values["rate"]) is float
         assert values["kind"] in (None, True, 1, "a")
+
+
+def test_every_value_of_a_stepped_range_can_be_suggested() -> None:
+    """The highest one, too: 0.7 is not seven times 0.1 in binary numbers."""
+    for high, step in ((0.7, 0.1), (1.4, 0.1), (0.35, 0.05)):
+        space: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, high, step=step)}
+        known = [{"x": x} for x in np.arange(0, high / 2, step)]
+        losses = np.array([-values["x"] for values in known])
+        for _ in range(10):
+            value = suggest(space, known, losses, [], np.random.RandomState(0))["x"]
+            assert space["x"]._contains(value)
+            known, losses = [*known, {"x": value}], np.append(losses, -value)
+        assert any(abs(values["x"] - high) < 1e-9 for values in known)
+
+
+def test_a_parameter_that_only_some_trials_have_does_not_end_the_search() -> None:
+    """Here after a trial that ran out of memory, which samplers are shown as a bad one."""
+    study = study_of(6, RungSampler(seed=1))
+    failed = {RECORD: {"cause": "out of memory", INFEASIBLE: True}}
+    both = {"params": {"x": 0.9, "y": 0.9}, "distributions": PLANE}
+    study.add_trial(create_trial(state=TrialState.FAIL, system_attrs=failed, **both))
+    for number in range(6):
+        trial = study.ask()
+        values = [trial.suggest_float(name, 0, 1) for name in (PLANE if number % 2 else ["x"])]
+        study.tell(trial, sum(values))
+    assert len(study.trials) == 13
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
