@@ -85,10 +85,9 @@ class MlflowTarget(Target):
     def load(self) -> None:
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
-        import mlflow.entities
-        import mlflow.tracking
+        from mlflow import entities, tracking
 
-        self._entities, self._make_client = mlflow.entities, mlflow.tracking.MlflowClient
+        self._entities, self._make_client = entities, tracking.MlflowClient
 
     def open(self) -> None:
         self.load()

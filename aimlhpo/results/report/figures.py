@@ -10,6 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -78,15 +79,10 @@ class Figure(ABC):
 
 def require_extra() -> None:
     """Raises ConfigError where a package of the extra `report` is missing."""
-    try:
-        import jinja2
-        import matplotlib
-        import plotly
-        import sklearn
-    except ImportError as error:
-        found = f"needs the package {error.name}, which is not installed"
-        raise ConfigError(Problem("report", found, "pip install 'aimlhpo[report]'")) from error
-    del jinja2, matplotlib, plotly, sklearn
+    for package in ("jinja2", "matplotlib", "plotly", "sklearn"):
+        if find_spec(package) is None:
+            found = f"needs the package {package}, which is not installed"
+            raise ConfigError(Problem("report", found, "pip install 'aimlhpo[report]'"))
 
 
 def figures_of(report: StudyReport, study: optuna.Study) -> Iterator[Figure]:
