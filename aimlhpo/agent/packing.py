@@ -152,22 +152,34 @@ class Packing:
             for gpu in self._gpus.values():
                 gpu.spare.clear()
 
-    def note_out_of_memory(self, slot: WorkerSlot, trial: CurrentTrial, *, shared: bool) -> None:
-        """The trial in this slot has run out of memory; where others share the GPU, one fewer does for good."""
-        gpu = self._gpus[slot.slot.gpus]
-        gpu.peaks.pop(trial.prepared.claim.number, None)
-        slots = self._open_slots(slot.slot.gpus)
+    def note_out_of_memory(self, slot: WorkerSlot, trial: CurrentTrial, memory: str, *, shared: bool) -> None:
+        """The trial in this slot has run out of memory; where others share the GPU, one fewer does for good.
+
+        Where another one is to run alone, too, both have run out in the same collision, and one slot is closed for it.
+        `memory` says whose memory, to the user.
+        """
+        number = trial.prepared.claim.number
+        self._gpus[slot.slot.gpus].peaks.pop(number, None)
         if shared:
-            gpu.spare.clear()
-            if len(slots) > 1:
-                slots[-1].closing = True
-            fewer = max(1, len(slots) - 1)
-            number = trial.prepared.claim.number
-            self._log(
-                f"{slot.slot.label}: trial {number} has run out of memory beside others and runs again alone; "
-                f"{fewer} at a time from now on"
-            )
-            share_out(slots[:fewer])
+            slots = self._open_slots(slot.slot.gpus)
+            happened = f"trial {number} has run out of {memory} memory beside others and runs again alone"
+            if any(other.wants_to_be_alone for other in self._pool.neighbours(slot)):
+                self._log(f"{slot.slot.label}: {happened}")
+            else:
+                self._close(slots[-1] if len(slots) > 1 else None, slot, happened)
+
+    def note_load_failure(self, slot: WorkerSlot) -> None:
+        """The worker of this slot on demand could not load the objective beside others."""
+        self._close(slot, slot, "a worker could not load the objective beside others (see its log)")
+
+    def _close(self, closed: WorkerSlot | None, slot: WorkerSlot, why: str) -> None:
+        """Close a slot of the GPU of `slot`, where there is one to close, and open no other from now on."""
+        self._gpus[slot.slot.gpus].spare.clear()
+        if closed is not None:
+            closed.closing = True
+        slots = self._open_slots(slot.slot.gpus)
+        self._log(f"{slot.slot.label}: {why}; {len(slots)} at a time from now on")
+        share_out(slots)
 
     def _open_slots(self, gpus: tuple[str, ...]) -> list[WorkerSlot]:
         return [slot for slot in self._pool.slots if slot.slot.gpus == gpus and not slot.closing]

@@ -61,6 +61,7 @@ def run_worker(connection: Connection, imported: type[BaseObjective] | None = No
     ranks = RankGroup(setup, channel)
     objective = load(setup, setup.device, imported)
     if isinstance(objective, LoadFailed):
+        _print(f"{objective.detail}\n{objective.message}".lstrip())  # the agent may go on without this worker
         channel.send(objective)
         return
     if (problem := ranks.wait_until_there()) is not None:

@@ -71,7 +71,7 @@ class PlayedGpu:
             folder,
             HERE / "objectives" / "on_a_gpu.py",
             slurm={"trials_per_gpu": "auto", "max_trials_per_gpu": most},
-            model={"curve": [100, 280, 250, 280], "needs": {}, "enough": 1, **model},
+            model={"curve": [100, 280, 250, 280], "needs": {}, "enough": 1, "collide": [], "loading": 0, **model},
             n_trials=9,
             gpu=True,
         )
@@ -143,6 +143,35 @@ def test_running_out_of_memory_takes_one_away_and_samplers_learn_of_what_does_no
     assert records[5]["infeasible"] is True
     assert [record["metrics"]["together"] for record in records[-3:]] == [1, 1, 1]
     assert len({record["worker"] for record in records[-3:]}) == 1
+
+
+def test_trial_that_ran_out_of_memory_has_no_other_process_beside_it_and_costs_the_whole_gpu(tmp_path: Path) -> None:
+    played = PlayedGpu(tmp_path, {}, 3, enough=3, needs={"4": 950})
+    assert steps(printed := played.run()) == [2, 3, 2]
+    assert "trial 4 has run out of the GPU's memory beside others" in printed
+    assert played.project.states() == {"COMPLETE": 9}
+    alone = played.project.records()[4]
+    assert alone["metrics"]["processes"] == 0
+    assert alone["gpus"] == 1
+    # The attempt that ran out of memory had less than the whole of it, and counts.
+    assert alone["gpu_seconds"] < alone["seconds"]
+
+
+def test_one_collision_takes_one_slot_away_however_many_trials_ran_out_of_memory(tmp_path: Path) -> None:
+    played = PlayedGpu(tmp_path, {}, 3, enough=3, collide=[4, 5])
+    assert steps(printed := played.run()) == [2, 3, 2]
+    assert printed.count("run out of the GPU's memory beside others") == 2
+    assert played.project.states() == {"COMPLETE": 9}
+    records = played.project.records()
+    assert [(records[number]["metrics"]["processes"], records[number]["gpus"]) for number in (4, 5)] == [(0, 1), (0, 1)]
+
+
+def test_slot_whose_worker_cannot_load_the_objective_beside_others_is_closed(tmp_path: Path) -> None:
+    played = PlayedGpu(tmp_path, {}, 2, enough=3, loading=900)
+    printed = played.run()
+    assert steps(printed) == [2, 1]
+    assert "could not load the objective beside others" in printed
+    assert played.project.states() == {"COMPLETE": 9}
 
 
 @pytest.mark.parametrize(
