@@ -191,8 +191,9 @@ class PeakMemory:
         if isinstance(objective, CommandObjective):
             found["peak_memory_mb"] = objective.peak_memory
         elif self._is_known:
-            with suppress(OSError):
-                match = _PEAK.search((_OWN / "status").read_text())
+            # The result is there: whatever user code has done to the process, it is not to be lost for a figure.
+            with suppress(Exception):
+                match = _PEAK.search((_OWN / "status").read_text(errors="replace"))  # it holds the process's name
                 found["peak_memory_mb"] = int(match[1]) << 10 if match else None
         found["peak_gpu_memory_mb"] = max(ask_torch("max_memory_allocated"), default=None)
         return {key: round(peak / (1 << 20), 1) for key, peak in found.items() if peak is not None}
@@ -200,8 +201,8 @@ class PeakMemory:
 
 def ask_torch(function: str) -> list[Any]:
     """What this function of torch.cuda says of each GPU; nothing where the process has not begun to use one by it."""
-    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
     try:
+        cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
         if cuda is None or not cuda.is_initialized():
             return []
         return [getattr(cuda, function)(device) for device in range(cuda.device_count())]
