@@ -41,7 +41,7 @@ from aimlhpo.objective.provenance import provenance
 from aimlhpo.objective.relay import Relay
 from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.channel import PipeChannel
-from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
+from aimlhpo.worker.command import CommandObjective, tells_of_memory
 from aimlhpo.worker.device_guard import hint_for
 from aimlhpo.worker.process_group import ProcessGroupVariables, rank_environment
 from aimlhpo.worker.rank_channels import FollowingChannel, RankEnded, RankZeroIsDone
@@ -225,8 +225,8 @@ def cause_of(error: BaseException) -> str:
         text = ""
     if isinstance(error, OutcomeError):
         return error.cause
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names.intersection(OUT_OF_MEMORY) or "CUDA out of memory" in text:
+    names = (cls.__name__ for cls in type(error).__mro__)
+    if tells_of_memory("\n".join((*names, text))):
         return "out of memory"
     message = next(iter(text.splitlines()), "") + _advice(error)
     return f"exception: {type(error).__name__}: {message}".rstrip(": ") + hint_for(text)
