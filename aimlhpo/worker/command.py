@@ -340,7 +340,10 @@ class Program:
     def _poll(self) -> int | None:
         """How it has ended, where it has."""
         if self._process.returncode is None:
-            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            try:
+                pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            except ChildProcessError:  # the system has forgotten it, as where SIGCHLD is ignored
+                return self._process.poll()
             if pid:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 self.peak_memory = usage.ru_maxrss << 10
