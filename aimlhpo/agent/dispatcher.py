@@ -136,8 +136,8 @@ class TrialDispatcher:
 
     def fill_slots(self) -> None:
         """Give each free slot a trial, or claim one for it; claim the next ones ahead, or give these back."""
-        if self._packing is not None and not (self._stop.requested or self._stop.after_trials):
-            self._packing.poll()
+        if self._packing is not None:
+            self._packing.poll(self._may_start)
         for slot in self._pool.slots:
             if slot.closing and slot.retry_alone is None:
                 if slot.state not in (WorkerState.BUSY, WorkerState.CLAIMING, WorkerState.RETIRED):
@@ -178,7 +178,7 @@ class TrialDispatcher:
                 other.end_worker()
             slot.start_worker()
         elif not self._may_start():
-            slot.retire()
+            self._retire(slot)
         elif time.monotonic() >= slot.retry_at and not any(other.wants_to_be_alone for other in neighbours):
             slot.start_worker()
 
@@ -187,7 +187,7 @@ class TrialDispatcher:
             prepared, slot.retry_alone = slot.retry_alone, None
             self._start(slot, prepared, alone=True)
         elif not self._may_start():
-            slot.retire()
+            self._retire(slot)
         elif not self._start_ready(slot) and self._asked_ahead == 0 and time.monotonic() >= slot.retry_at:
             slot.state = WorkerState.CLAIMING  # where something was asked for ahead, that comes soon
             self._storage.claim(slot.slot, partial(self._after_claim, slot))
@@ -206,11 +206,19 @@ class TrialDispatcher:
 
         A trial must end within the walltime, or go on from a checkpoint after it; a fresh job starts at least one.
         """
-        if self._stop.requested or self._stop.after_trials or self._storage.snapshot.ended is not None:
+        if self._is_over:
             return False
         fits = self._storage.trials_run == 0 or self._walltime.leaves(self._storage.snapshot.longest)
-        self.out_of_time = not fits and newest_file(self._paths.checkpoints) == 0
-        return not self.out_of_time
+        return fits or newest_file(self._paths.checkpoints) != 0
+
+    @property
+    def _is_over(self) -> bool:
+        return self._stop.requested or self._stop.after_trials or self._storage.snapshot.ended is not None
+
+    def _retire(self, slot: WorkerSlot) -> None:
+        """Retire a slot because no more trials may be started."""
+        self.out_of_time = self.out_of_time or not self._is_over
+        slot.retire()
 
     def _start(self, slot: WorkerSlot, prepared: PreparedTrial, *, alone: bool = False) -> None:
         slot.run(prepared, alone=alone)

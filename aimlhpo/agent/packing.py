@@ -143,13 +143,17 @@ class Packing:
         self._sensor: GpuSensor | None = None
         self._next = 0.0
 
-    def poll(self) -> None:
-        """Read the GPUs that may yet get another trial, now and then, and give each that has room one slot more."""
-        now = time.monotonic()
-        if now < self._next or not any(gpu.spare for gpu in self._gpus.values()):
+    def poll(self, may_start: Callable[[], bool]) -> None:
+        """Read the GPUs that may yet get another trial, now and then, and give each that has room one slot more.
+
+        `may_start` says whether the agent still starts trials.
+        """
+        now, sharing = time.monotonic(), {names: gpu for names, gpu in self._gpus.items() if gpu.spare}
+        if now < self._next or not sharing:
             return
         self._next = now + INTERVAL
-        sharing = {names: gpu for names, gpu in self._gpus.items() if gpu.spare}
+        if not may_start():
+            return
         try:
             self._sensor = self._sensor or GpuSensor()
         except GpuUnreadable as error:
