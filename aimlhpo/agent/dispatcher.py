@@ -139,11 +139,15 @@ class TrialDispatcher:
 
     def fill_slots(self) -> None:
         """Give each free slot a trial, or claim one for it; claim the next ones ahead, or give these back."""
-        if self._packing is not None and not (self._stop.requested or self._stop.after_trials):
-            self._packing.poll()
+        if self._packing is not None:
+            self._packing.poll(self._may_start)
         for slot in self._pool.slots:
-            if slot.closing and slot.state is WorkerState.IDLE and slot.retry_alone is None:
-                slot.retire()
+            if slot.closing and slot.retry_alone is None:
+                if slot.state not in (WorkerState.BUSY, WorkerState.CLAIMING, WorkerState.RETIRED):
+                    slot.end_worker()  # for certain, and now: others need the memory that it holds
+                    slot.state = WorkerState.RETIRED
+            elif slot.state is WorkerState.ENDED:
+                self._start_worker(slot)
             elif self._is_free(slot):
                 self._fill(slot)
         # Ahead only once a trial was started, after the last result was handed in: what the sampler sees is the same
@@ -162,17 +166,31 @@ class TrialDispatcher:
                 self._storage.ask_whether_to_keep(self._after_share)
         self._storage.flush()
 
-    def _fill(self, slot: WorkerSlot) -> None:
+    def _start_worker(self, slot: WorkerSlot) -> None:
+        """Start a worker in a slot that has none.
+
+        A trial that is to run alone has no other process on its GPU, not even one that is idle or loads the objective:
+        its slot waits until the others have ended their trials, and these get new workers when it has ended.
+        """
+        neighbours = self._pool.neighbours(slot)
         if slot.retry_alone is not None:
             occupied = (WorkerState.BUSY, WorkerState.CLAIMING)
-            if not any(other.state in occupied for other in self._pool.neighbours(slot)):
-                for other in self._pool.neighbours(slot):
-                    if other.state is WorkerState.IDLE:
-                        other.replace_worker()  # an idle process may hold memory of its last trial
-                prepared, slot.retry_alone = slot.retry_alone, None
-                self._start(slot, prepared, alone=True)
+            if any(other.state in occupied or other.prepares_to_be_alone for other in neighbours):
+                return
+            for other in neighbours:
+                other.end_worker()
+            slot.start_worker()
         elif not self._may_start():
-            slot.retire()
+            self._retire(slot)
+        elif time.monotonic() >= slot.retry_at and not any(other.wants_to_be_alone for other in neighbours):
+            slot.start_worker()
+
+    def _fill(self, slot: WorkerSlot) -> None:
+        if slot.retry_alone is not None:
+            prepared, slot.retry_alone = slot.retry_alone, None
+            self._start(slot, prepared, alone=True)
+        elif not self._may_start():
+            self._retire(slot)
         elif not self._start_ready(slot) and self._asked_ahead == 0 and time.monotonic() >= slot.retry_at:
             slot.state = WorkerState.CLAIMING  # where something was asked for ahead, that comes soon
             self._storage.claim(slot.slot, partial(self._after_claim, slot))
@@ -191,11 +209,19 @@ class TrialDispatcher:
 
         A trial must end within the walltime, or go on from a checkpoint after it; a fresh job starts at least one.
         """
-        if self._stop.requested or self._stop.after_trials or self._storage.snapshot.ended is not None:
+        if self._is_over:
             return False
         fits = self._storage.trials_run == 0 or self._walltime.leaves(self._storage.snapshot.longest)
-        self.out_of_time = not fits and newest_file(self._paths.checkpoints) == 0
-        return not self.out_of_time
+        return fits or newest_file(self._paths.checkpoints) != 0
+
+    @property
+    def _is_over(self) -> bool:
+        return self._stop.requested or self._stop.after_trials or self._storage.snapshot.ended is not None
+
+    def _retire(self, slot: WorkerSlot) -> None:
+        """Retire a slot because no more trials may be started."""
+        self.out_of_time = self.out_of_time or not self._is_over
+        slot.retire()
 
     def _start(self, slot: WorkerSlot, prepared: PreparedTrial, *, alone: bool = False) -> None:
         slot.run(prepared, alone=alone)
@@ -260,13 +286,13 @@ class TrialDispatcher:
 
     def connections(self) -> list[Connection]:
         """Where workers are heard; where the system has refused one there is nobody to hear."""
-        heard = (slot for slot in self._pool.slots if slot.state is not WorkerState.RETIRED)
+        heard = (slot for slot in self._pool.slots if slot.has_worker)
         return [slot.worker.connection for slot in heard if not slot.worker.refused]
 
     def hear(self, connection: object) -> None:
         """Take one message from this connection, or the end of its worker; it may have been closed meanwhile."""
         for slot in self._pool.slots:
-            if slot.worker.connection is connection and slot.state is not WorkerState.RETIRED:
+            if slot.worker.connection is connection and slot.has_worker:
                 try:
                     message = slot.worker.receive()
                 except (EOFError, OSError):
@@ -283,8 +309,9 @@ class TrialDispatcher:
                 text = json.dumps(message.provenance, sort_keys=True)
                 slot.provenance = hashlib.sha256(text.encode()).hexdigest()[:12]
                 self._storage.note_provenance(slot.provenance, message.provenance)
-            case LoadFailed():
-                self._stop.give_up(ObjectiveError(message.message, message.detail))
+            case LoadFailed():  # its worker ends
+                if not self._may_lack_memory(slot):
+                    self._stop.give_up(ObjectiveError(message.message, message.detail))
             case Report():
                 # Reports of a trial that has ended are dropped: its objective may have left something running.
                 if slot.running is not None and slot.running.prepared.claim.number == message.number:
@@ -327,7 +354,7 @@ class TrialDispatcher:
             self._next_death_check = time.monotonic() + _DEATH_INTERVAL
             self._pool.trim_logs()
         for slot in self._pool.slots:
-            if looks_for_deaths and slot.state is not WorkerState.RETIRED:
+            if looks_for_deaths and slot.has_worker:
                 unheard = slot.worker.has_ended() and not slot.worker.connection.poll()
                 if unheard or slot.worker.refused:
                     self._worker_died(slot, slot.worker.cause_of_death())
@@ -336,7 +363,7 @@ class TrialDispatcher:
                 slot.worker.kill()
                 self._drain(slot)
                 self._fail_trial(slot, TIMEOUT)
-                slot.replace_worker()
+                slot.end_worker()
         self._drop_lost()
 
     def _drop_lost(self) -> None:
@@ -348,7 +375,9 @@ class TrialDispatcher:
             if running is not None and running.prepared.claim.token in lost:
                 self._storage.log(f"trial {running.prepared.claim.number}: no longer this agent's; given back")
                 slot.clear()
-                slot.replace_worker()
+                slot.end_worker()
+            elif slot.retry_alone is not None and slot.retry_alone.claim.token in lost:
+                slot.retry_alone = None
 
     def _worker_died(self, slot: WorkerSlot, cause: str) -> None:
         slot.worker.kill()  # whatever it has left behind; no trial is given to it
@@ -360,7 +389,15 @@ class TrialDispatcher:
                 lines = slot.worker.log.last_lines(0)
                 ends = f"the worker of {slot.slot.label} ends before it is ready ({cause}):\n{lines}"
                 self._stop.give_up(StudyFailed(ends))
-        slot.replace_worker()
+            elif self._may_lack_memory(slot):
+                slot.retry_at = time.monotonic() + _RETRY_INTERVAL * slot.early_deaths
+                if slot.slot.on_demand and self._packing is not None:
+                    self._packing.note_load_failure(slot)
+        slot.end_worker()
+
+    def _may_lack_memory(self, slot: WorkerSlot) -> bool:
+        """Whether a worker may have failed to load what others here could, for what its neighbours take of the GPU."""
+        return self._worker_was_ready and any(other.has_worker for other in self._pool.neighbours(slot))
 
     # --- how trials end ---
 
@@ -382,13 +419,18 @@ class TrialDispatcher:
         out_of_memory = cause == OUT_OF_MEMORY
         if outcome.ends_worker or out_of_memory:
             # Only the end of the process gives all of a GPU's memory back for certain.
-            slot.replace_worker()
+            slot.end_worker()
         if out_of_memory or (cause == KILLED_FOR_MEMORY and self._packing is not None):
             shared = bool(self._pool.neighbours(slot)) and not running.alone and not self._stop.requested
             if self._packing is not None:
-                self._packing.note_out_of_memory(slot, running, shared=shared)
+                whose = "the GPU's" if out_of_memory else "the host's"
+                self._packing.note_out_of_memory(slot, running, whose, shared=shared)
             if shared and (self._packing is not None or self._options.on_oom == "retry_alone"):
-                slot.retry_alone = running.prepared
+                before = running.prepared.claim
+                seconds = before.seconds_before + outcome.seconds
+                gpu_seconds = before.gpu_seconds_before + outcome.seconds * running.gpu_share
+                claim = replace(before, seconds_before=seconds, gpu_seconds_before=gpu_seconds)
+                slot.retry_alone, slot.retry_seconds = replace(running.prepared, claim=claim), outcome.seconds
                 return
         if out_of_memory and self._options.on_oom == "prune":
             outcome = replace(outcome, state=PRUNED)  # the cause stays with the trial
@@ -476,9 +518,10 @@ class TrialDispatcher:
             self._drain(slot)
             running = slot.clear()
             if running is not None:
-                self._storage.release(running.prepared.claim, cause, running.seconds)
+                seconds = running.seconds + (slot.retry_seconds if running.alone else 0.0)
+                self._storage.release(running.prepared.claim, cause, seconds)
             if slot.retry_alone is not None:
-                self._storage.release(slot.retry_alone.claim, cause)
+                self._storage.release(slot.retry_alone.claim, cause, slot.retry_seconds)
             slot.state = WorkerState.RETIRED
         self.give_back_ready()
 

@@ -87,19 +87,26 @@ class GpuSensor:
             find = nvml.nvmlDeviceGetHandleByIndex if gpu.isdigit() else nvml.nvmlDeviceGetHandleByUUID
             handle = find(int(gpu) if gpu.isdigit() else gpu)
             memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            mode, utilisation, processes = None, None, []
-            with suppress(nvml.NVMLError_NotSupported):
+            # What a GPU, its driver or the system's administrator does not tell is done without.
+            silent = (nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission, nvml.NVMLError_FunctionNotFound)
+            mode, utilisation, processes, is_divided = None, None, [], False
+            with suppress(*silent):
                 mode = nvml.nvmlDeviceGetComputeMode(handle)
-            with suppress(nvml.NVMLError_NotSupported):
+            with suppress(*silent):
                 utilisation = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-            with suppress(nvml.NVMLError_NotSupported):
+            with suppress(*silent):
                 processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            with suppress(nvml.NVMLError):
+                is_divided = nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
         except nvml.NVMLError as error:
             raise GpuUnreadable(f"NVML cannot read GPU {gpu} ({error})") from error
+        if is_divided and gpu.isdigit():
+            raise GpuUnreadable(f"GPU {gpu} is divided (MIG); name its devices by UUID in CUDA_VISIBLE_DEVICES")
         if mode in (nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS, nvml.NVML_COMPUTEMODE_PROHIBITED):
             raise GpuUnreadable(f"GPU {gpu} is set to take one process at a time (its compute mode)")
-        by_process = {process.pid: process.usedGpuMemory for process in processes if process.usedGpuMemory}
-        return GpuReading(memory.total, memory.used, utilisation, by_process)
+        taken = {process.pid: process.usedGpuMemory for process in processes if process.usedGpuMemory}
+        taken.pop(0, None)  # where a process is not told; to the system, 0 is whoever asks
+        return GpuReading(memory.total, memory.used, utilisation, taken)
 
 
 @dataclass
@@ -136,38 +143,63 @@ class Packing:
         self._sensor: GpuSensor | None = None
         self._next = 0.0
 
-    def poll(self) -> None:
-        """Read the GPUs that may yet get another trial, now and then, and give each that has room one slot more."""
-        now = time.monotonic()
-        if now < self._next or not any(gpu.spare for gpu in self._gpus.values()):
+    def poll(self, may_start: Callable[[], bool]) -> None:
+        """Read the GPUs that may yet get another trial, now and then, and give each that has room one slot more.
+
+        `may_start` says whether the agent still starts trials.
+        """
+        now, sharing = time.monotonic(), {names: gpu for names, gpu in self._gpus.items() if gpu.spare}
+        if now < self._next or not sharing:
             return
         self._next = now + INTERVAL
+        if not may_start():
+            return
         try:
             self._sensor = self._sensor or GpuSensor()
-            for names, gpu in self._gpus.items():
-                if gpu.spare:
-                    self._judge(gpu, self._open_slots(names), self._sensor.read(names[0]))
         except GpuUnreadable as error:
-            self._log(f"trials_per_gpu: auto: {error}; no more trials share a GPU than do now")
-            for gpu in self._gpus.values():
-                gpu.spare.clear()
+            self._give_up(error, list(sharing.values()))
+            return
+        for names, gpu in sharing.items():
+            try:
+                reading = self._sensor.read(names[0])
+            except GpuUnreadable as error:
+                self._give_up(error, [gpu], "it")
+            else:
+                self._judge(gpu, self._open_slots(names), reading)
 
-    def note_out_of_memory(self, slot: WorkerSlot, trial: CurrentTrial, *, shared: bool) -> None:
-        """The trial in this slot has run out of memory; where others share the GPU, one fewer does for good."""
-        gpu = self._gpus[slot.slot.gpus]
-        gpu.peaks.pop(trial.prepared.claim.number, None)
-        slots = self._open_slots(slot.slot.gpus)
-        if shared:
+    def _give_up(self, error: GpuUnreadable, gpus: Sequence[SharedGpu], which: str = "each GPU") -> None:
+        self._log(f"trials_per_gpu: auto: {error}; the number of trials on {which} stays as it is")
+        for gpu in gpus:
             gpu.spare.clear()
-            if len(slots) > 1:
-                slots[-1].closing = True
-            fewer = max(1, len(slots) - 1)
-            number = trial.prepared.claim.number
-            self._log(
-                f"{slot.slot.label}: trial {number} has run out of memory beside others and runs again alone; "
-                f"{fewer} at a time from now on"
-            )
-            share_out(slots[:fewer])
+
+    def note_out_of_memory(self, slot: WorkerSlot, trial: CurrentTrial, memory: str, *, shared: bool) -> None:
+        """The trial in this slot has run out of memory; where others share the GPU, one fewer does for good.
+
+        Where another one is to run alone, too, both have run out in the same collision, and one slot is closed for it.
+        `memory` says whose memory, to the user.
+        """
+        number = trial.prepared.claim.number
+        self._gpus[slot.slot.gpus].peaks.pop(number, None)
+        if shared:
+            slots = self._open_slots(slot.slot.gpus)
+            happened = f"trial {number} has run out of {memory} memory beside others and runs again alone"
+            if any(other.wants_to_be_alone for other in self._pool.neighbours(slot)):
+                self._log(f"{slot.slot.label}: {happened}")
+            else:
+                self._close(slots[-1] if len(slots) > 1 else None, slot, happened)
+
+    def note_load_failure(self, slot: WorkerSlot) -> None:
+        """The worker of this slot on demand could not load the objective beside others."""
+        self._close(slot, slot, "a worker could not load the objective beside others (see its log)")
+
+    def _close(self, closed: WorkerSlot | None, slot: WorkerSlot, why: str) -> None:
+        """Close a slot of the GPU of `slot`, where there is one to close, and open no other from now on."""
+        self._gpus[slot.slot.gpus].spare.clear()
+        if closed is not None:
+            closed.closing = True
+        slots = self._open_slots(slot.slot.gpus)
+        self._log(f"{slot.slot.label}: {why}; {len(slots)} at a time from now on")
+        share_out(slots)
 
     def _open_slots(self, gpus: tuple[str, ...]) -> list[WorkerSlot]:
         return [slot for slot in self._pool.slots if slot.slot.gpus == gpus and not slot.closing]
@@ -176,7 +208,7 @@ class Packing:
         """Take this reading, and open another slot where all that is known says so."""
         reading = self._note_memory(gpu, slots, reading)
         steps = [slot.steps - gpu.steps.get(slot.slot.index, 0) for slot in slots]
-        if min(steps) < 1:  # one has not come past its start
+        if min(steps) < 1 or 0 in gpu.peaks.values():  # one has not come past its start
             return
         gpu.readings.append(reading)
         if min(steps) < SETTLING_STEPS or any(slot.state is not WorkerState.BUSY for slot in slots):
@@ -195,18 +227,18 @@ class Packing:
     def _note_memory(self, gpu: SharedGpu, slots: Sequence[WorkerSlot], reading: GpuReading) -> GpuReading:
         """Keep the most that each trial has taken; returns the reading with what others take.
 
-        A trial's processes are those of its worker's session. Where none is known, all is shared out evenly.
+        A trial's processes are those of its worker's session; before it uses the GPU it has none there. Where NVML
+        tells none that are known here, all is shared out evenly.
         """
-        own = dict.fromkeys((slot.worker.pid for slot in slots), 0)
+        own, are_known = dict.fromkeys((slot.worker.pid for slot in slots), 0), False
         for process, memory in reading.by_process.items():
-            with suppress(OSError):  # it has ended, or its number means nothing here
-                session = os.getsid(process)
+            with suppress(OSError, OverflowError):  # it has ended, or its number means nothing here
+                session, are_known = os.getsid(process), True
                 if session in own:
                     own[session] += memory
         running = [(slot.running.prepared.claim.number, slot) for slot in slots if slot.running is not None]
         for number in gpu.peaks.keys() - {number for number, _ in running}:
             gpu.largest = max(gpu.largest, gpu.peaks.pop(number))
-        are_known = any(own.values())
         for number, slot in running:
             taken = own[slot.worker.pid] if are_known else reading.used // len(running)
             gpu.peaks[number] = max(taken, gpu.peaks.get(number, 0))

@@ -31,8 +31,9 @@ _TERM_PATIENCE = 5.0  # seconds that a worker has between SIGTERM and SIGKILL
 
 
 class WorkerState(Enum):
-    """STARTING -> IDLE <-> CLAIMING -> BUSY -> IDLE ... -> RETIRED."""
+    """STARTING -> IDLE <-> CLAIMING -> BUSY -> IDLE ... -> RETIRED; and ENDED -> STARTING, for a new worker."""
 
+    ENDED = auto()
     STARTING = auto()
     IDLE = auto()
     CLAIMING = auto()
@@ -68,9 +69,11 @@ class WorkerSlot:
     """One slot: its worker, replaced when it dies, and the trial it runs.
 
     Attributes:
-        retry_at: when the slot may claim again after it found nothing, on the monotonic clock.
+        retry_at: when the slot may claim again after it found nothing, or start a worker again after one could not load
+            the objective, on the monotonic clock.
         early_deaths: how many of its workers in a row have ended before they were ready.
         retry_alone: a trial that ran out of memory here, to be run again with the GPU to itself.
+        retry_seconds: what the attempt took in which it ran out of memory.
         failure: the result of the slot's last trial, where it has failed: until it is stored, nothing starts here.
         provenance: the id of what the worker runs on, as it is stored with the trials.
         steps: how many reports, and ends of trials, have come from here.
@@ -84,6 +87,7 @@ class WorkerSlot:
         self.retry_at = 0.0
         self.early_deaths = 0
         self.retry_alone: PreparedTrial | None = None
+        self.retry_seconds = 0.0
         self.failure: Result | None = None
         self.provenance = ""
         self.steps = 0
@@ -94,7 +98,7 @@ class WorkerSlot:
     def run(self, prepared: PreparedTrial, *, alone: bool = False) -> None:
         """Send the trial to the worker; `alone` keeps the other slots of this GPU empty meanwhile."""
         self.state = WorkerState.BUSY
-        offset, share = self.worker.begin_trial(), self.slot.gpu_share
+        offset, share = self.worker.begin_trial(), self.slot.all_gpus if alone else self.slot.gpu_share
         self.running = CurrentTrial(prepared, time.monotonic(), offset, share, alone=alone)
         with suppress(OSError):  # the worker has just died, which the end of its pipe will show
             self.worker.connection.send(prepared.assignment)
@@ -113,9 +117,13 @@ class WorkerSlot:
         with suppress(OSError):
             self.worker.connection.send(Stop())
 
-    def replace_worker(self) -> None:
+    def end_worker(self) -> None:
+        """Kill the worker, which gives back all memory that it holds; the slot is used again after `start_worker`."""
         self.worker.kill()
         self.worker.connection.close()
+        self.state = WorkerState.ENDED
+
+    def start_worker(self) -> None:
         self.worker = self._start(self.slot)
         self.state = WorkerState.STARTING
 
@@ -123,6 +131,16 @@ class WorkerSlot:
     def wants_to_be_alone(self) -> bool:
         """Whether the slots that share its GPU should stay empty."""
         return self.retry_alone is not None or (self.running is not None and self.running.alone)
+
+    @property
+    def prepares_to_be_alone(self) -> bool:
+        """Whether its worker was started for a trial that has its GPU to itself."""
+        return self.retry_alone is not None and self.state is not WorkerState.ENDED
+
+    @property
+    def has_worker(self) -> bool:
+        """Whether there is a worker, as far as is known, that will be given trials."""
+        return self.state not in (WorkerState.ENDED, WorkerState.RETIRED)
 
     @property
     def is_closed(self) -> bool:

@@ -177,9 +177,10 @@ class LongestTrial:
         """Its seconds, 0 where none is complete. `finished` are all finished trials of the study: they never change."""
         if len(finished) > len(self._seen):
             for trial in finished:
+                if trial.number in self._seen:
+                    continue
                 record = record_of(trial)
-                counts = trial.state == TrialState.COMPLETE and self._section in (None, record.get(SECTION))
-                if trial.number not in self._seen and counts:
+                if trial.state == TrialState.COMPLETE and self._section in (None, record.get(SECTION)):
                     self._seconds = max(self._seconds, float(record.get("seconds", 0.0)))
             self._seen.update(trial.number for trial in finished)
         return self._seconds

@@ -54,7 +54,11 @@ _TAIL = 8192  # bytes of stderr that are kept
 _CHECK_SECONDS = 0.2  # between two checks of the clock and of the newest decision
 _POLL_SECONDS = 0.02  # between two checks of processes whose end nothing announces
 _ERROR_LINES = 15
-OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError")  # errors of frameworks, and Python's
+_OUT_OF_MEMORY = (  # errors of frameworks, and Python's; and what CUDA, its libraries and JAX say in others
+    *("OutOfMemoryError", "ResourceExhaustedError", "MemoryError", "CUDA out of memory", "CUDA error: out of memory"),
+    *("CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+    *("RESOURCE_EXHAUSTED: Out of memory", "RESOURCE_EXHAUSTED: Failed to allocate"),  # gRPC has others of that name
+)
 
 
 class ProgramFailed(OutcomeError):
@@ -336,7 +340,10 @@ class Program:
     def _poll(self) -> int | None:
         """How it has ended, where it has."""
         if self._process.returncode is None:
-            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            try:
+                pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            except ChildProcessError:  # the system has forgotten it, as where SIGCHLD is ignored
+                return self._process.poll()
             if pid:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 self.peak_memory = usage.ru_maxrss << 10
@@ -353,12 +360,17 @@ class Program:
             return
         cause = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         lines = self._stderr_tail.decode(errors="replace").splitlines()[-_ERROR_LINES:]
-        if any(word in line for line in lines for word in (*OUT_OF_MEMORY, "CUDA out of memory")):
+        if tells_of_memory("\n".join(lines)):
             cause = "out of memory"
         said = (
             "its last words on standard error:\n" + "\n".join(lines) if lines else "it wrote nothing to standard error"
         )
         raise ProgramFailed(cause, f"the program ended with {cause}; {said}")
+
+
+def tells_of_memory(text: str) -> bool:
+    """Whether an error, by its name or its message, says that the memory of the host or of a GPU was too small."""
+    return any(word in text for word in _OUT_OF_MEMORY)
 
 
 def _write_to_log(descriptor: int, data: bytes) -> None:

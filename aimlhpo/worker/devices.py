@@ -62,6 +62,11 @@ class Slot:
         devices = "gpu " + ",".join(self.gpus) if self.gpus else "cpu"
         return f"{devices} of {', '.join(self.nodes.names)}" if self.nodes else devices
 
+    @property
+    def all_gpus(self) -> float:
+        """How many GPUs it has, on all of its nodes, whoever shares them."""
+        return float(len(self.gpus) * (len(self.nodes.names) if self.nodes else 1))
+
     def shares_gpus_with(self, other: Slot) -> bool:
         """Whether there is a GPU in both; slots have all of their nodes in common, or none."""
         names, others = (slot.nodes.names if slot.nodes else () for slot in (self, other))

@@ -41,7 +41,7 @@ from aimlhpo.objective.provenance import provenance
 from aimlhpo.objective.relay import Relay
 from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.channel import PipeChannel
-from aimlhpo.worker.command import OUT_OF_MEMORY, CommandObjective
+from aimlhpo.worker.command import CommandObjective, tells_of_memory
 from aimlhpo.worker.device_guard import hint_for
 from aimlhpo.worker.process_group import ProcessGroupVariables, rank_environment
 from aimlhpo.worker.rank_channels import FollowingChannel, RankEnded, RankZeroIsDone
@@ -61,6 +61,7 @@ def run_worker(connection: Connection, imported: type[BaseObjective] | None = No
     ranks = RankGroup(setup, channel)
     objective = load(setup, setup.device, imported)
     if isinstance(objective, LoadFailed):
+        _print(f"{objective.detail}\n{objective.message}".lstrip())  # the agent may go on without this worker
         channel.send(objective)
         return
     if (problem := ranks.wait_until_there()) is not None:
@@ -190,8 +191,9 @@ class PeakMemory:
         if isinstance(objective, CommandObjective):
             found["peak_memory_mb"] = objective.peak_memory
         elif self._is_known:
-            with suppress(OSError):
-                match = _PEAK.search((_OWN / "status").read_text())
+            # The result is there: whatever user code has done to the process, it is not to be lost for a figure.
+            with suppress(Exception):
+                match = _PEAK.search((_OWN / "status").read_text(errors="replace"))  # it holds the process's name
                 found["peak_memory_mb"] = int(match[1]) << 10 if match else None
         found["peak_gpu_memory_mb"] = max(ask_torch("max_memory_allocated"), default=None)
         return {key: round(peak / (1 << 20), 1) for key, peak in found.items() if peak is not None}
@@ -199,8 +201,8 @@ class PeakMemory:
 
 def ask_torch(function: str) -> list[Any]:
     """What this function of torch.cuda says of each GPU; nothing where the process has not begun to use one by it."""
-    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
     try:
+        cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
         if cuda is None or not cuda.is_initialized():
             return []
         return [getattr(cuda, function)(device) for device in range(cuda.device_count())]
@@ -223,8 +225,8 @@ def cause_of(error: BaseException) -> str:
         text = ""
     if isinstance(error, OutcomeError):
         return error.cause
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names.intersection(OUT_OF_MEMORY) or "CUDA out of memory" in text:
+    names = (cls.__name__ for cls in type(error).__mro__)
+    if tells_of_memory("\n".join((*names, text))):
         return "out of memory"
     message = next(iter(text.splitlines()), "") + _advice(error)
     return f"exception: {type(error).__name__}: {message}".rstrip(": ") + hint_for(text)

@@ -71,15 +71,15 @@ class PlayedGpu:
             folder,
             HERE / "objectives" / "on_a_gpu.py",
             slurm={"trials_per_gpu": "auto", "max_trials_per_gpu": most},
-            model={"curve": [100, 280, 250, 280], "needs": {}, "enough": 1, **model},
+            model={"curve": [100, 280, 250, 280], "needs": {}, "enough": 1, "collide": [], "loading": 0, **model},
             n_trials=9,
             gpu=True,
         )
 
-    def run(self, expect: int = 0) -> str:
+    def run(self, expect: int = 0, gpus: str = "0") -> str:
         """Run it with readings in quick succession; returns what was printed."""
         path = os.pathsep.join((str(HERE / "fake_nvml"), str(HERE.parents[1])))
-        env = {**os.environ, "CUDA_VISIBLE_DEVICES": "0", "FAKE_NVML": str(self.folder), "PYTHONPATH": path}
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus, "FAKE_NVML": str(self.folder), "PYTHONPATH": path}
         words = ["optimize", str(self.project.hyperparameters), str(self.project.model), "--local"]
         done = subprocess.run(
             [sys.executable, "-c", QUICKLY, *words],
@@ -115,8 +115,10 @@ def test_one_trial_after_the_other_is_added_while_the_memory_allows_it(tmp_path:
         ({}, 2, [2]),
         ({"utilisation": [0, 45, 90, 100, 100]}, 4, [2]),
         ({"utilisation": None}, 2, [2]),
-        ({"others": 300}, 4, [2]),
+        ({"forbids": True}, 2, [2]),
+        ({"others": 310}, 4, [2]),
         ({"others": 400}, 4, []),
+        ({"strangers": True}, 4, []),
         ({"utilisation": [0, 90, 90, 90, 90]}, 4, []),
     ],
 )
@@ -124,7 +126,7 @@ def test_no_trial_is_added_beyond_the_limit_the_memory_and_the_utilisation(
     tmp_path: Path, gpu: dict[str, Any], most: int, expected: list[int]
 ) -> None:
     highest = max(expected, default=1)
-    played = PlayedGpu(tmp_path, gpu, most, enough=highest, curve=[100, *[280] * 20])
+    played = PlayedGpu(tmp_path, gpu, most, enough=highest, curve=[*[0] * 10, 100, *[280] * 20])
     assert steps(played.run()) == expected
     assert max(played.together()) == highest
     assert played.project.states() == {"COMPLETE": 9}
@@ -145,9 +147,42 @@ def test_running_out_of_memory_takes_one_away_and_samplers_learn_of_what_does_no
     assert len({record["worker"] for record in records[-3:]}) == 1
 
 
+def test_trial_that_ran_out_of_memory_has_no_other_process_beside_it_and_costs_the_whole_gpu(tmp_path: Path) -> None:
+    played = PlayedGpu(tmp_path, {}, 3, enough=3, needs={"4": 950})
+    assert steps(printed := played.run()) == [2, 3, 2]
+    assert "trial 4 has run out of the GPU's memory beside others" in printed
+    assert played.project.states() == {"COMPLETE": 9}
+    alone = played.project.records()[4]
+    assert alone["metrics"]["processes"] == 0
+    assert alone["gpus"] == 1
+    # The attempt that ran out of memory had less than the whole of it, and counts.
+    assert alone["gpu_seconds"] < alone["seconds"]
+
+
+def test_one_collision_takes_one_slot_away_however_many_trials_ran_out_of_memory(tmp_path: Path) -> None:
+    played = PlayedGpu(tmp_path, {}, 3, enough=3, collide=[4, 5])
+    assert steps(printed := played.run()) == [2, 3, 2]
+    assert printed.count("run out of the GPU's memory beside others") == 2
+    assert played.project.states() == {"COMPLETE": 9}
+    records = played.project.records()
+    assert [(records[number]["metrics"]["processes"], records[number]["gpus"]) for number in (4, 5)] == [(0, 1), (0, 1)]
+
+
+def test_slot_whose_worker_cannot_load_the_objective_beside_others_is_closed(tmp_path: Path) -> None:
+    played = PlayedGpu(tmp_path, {}, 2, enough=3, loading=900)
+    printed = played.run()
+    assert steps(printed) == [2, 1]
+    assert "could not load the objective beside others" in printed
+    assert played.project.states() == {"COMPLETE": 9}
+
+
 @pytest.mark.parametrize(
     ("gpu", "told"),
-    [({"broken": True}, "NVML does not answer (Driver Not Loaded)"), ({"exclusive": True}, "one process at a time")],
+    [
+        ({"broken": True}, "NVML does not answer (Driver Not Loaded)"),
+        ({"exclusive": True}, "one process at a time"),
+        ({"mig": True}, "name its devices by UUID"),
+    ],
 )
 def test_gpu_that_cannot_be_measured_or_shared_runs_one_trial_at_a_time(
     tmp_path: Path, gpu: dict[str, Any], told: str
@@ -158,3 +193,13 @@ def test_gpu_that_cannot_be_measured_or_shared_runs_one_trial_at_a_time(
     assert told in printed
     assert set(played.together()) == {1}
     assert played.project.states() == {"COMPLETE": 9}
+
+
+def test_gpu_that_cannot_be_read_keeps_none_of_the_others_from_being_shared(tmp_path: Path) -> None:
+    played = PlayedGpu(tmp_path, {"utilisation": [20] * 5}, 2, enough=3)
+    printed = played.run(gpus="1,0")
+    assert steps(printed) == [2]
+    assert "NVML cannot read GPU 1 (Invalid Argument); the number of trials on it stays as it is" in printed
+    costs = {(record["device"], record["gpus"]) for record in played.project.records()}
+    assert ("gpu 0", 0.5) in costs
+    assert ("gpu 1", 0.5) not in costs

@@ -136,6 +136,7 @@ BAD = [
     ("raise ValueError('bad shape')", "exit code 1", "bad shape"),
     ("os.kill(os.getpid(), signal.SIGKILL)", "killed by signal 9", "nothing to standard error"),
     ("raise MemoryError", "out of memory", "MemoryError"),
+    ("sys.exit('RuntimeError: CUDA error: out of memory')", "out of memory", "CUDA error"),
     ("sys.exit(0)", "missing metric: val_loss", "val_loss"),
     ("print('{\"val_loss\": NaN}'); sys.exit(0)", "nan", "nan"),
     ('print(\'{"val_loss": "low"}\'); sys.exit(0)', "bad value", "low"),

@@ -106,3 +106,10 @@ def test_everything_ends_with_the_worker(tmp_path: Path) -> None:
         worker.kill()
         worker.wait()
     wait_until(lambda: not any(map(alive, pids(tmp_path))))
+
+
+def test_program_ends_for_a_worker_that_was_started_where_sigchld_is_ignored(tmp_path: Path) -> None:
+    words = ["sh", "-c", 'trap "" CHLD; exec "$@"', "sh", *command(tmp_path, "print('done')", 0.5)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, start_new_session=True)
+    assert done.returncode == 0, done.stderr
+    assert "code 0" in done.stdout

@@ -2,7 +2,9 @@
 
 Of the model configuration: `curve`; `needs` has another peak for some trials, by number, which they take beside another
 trial first. All trials go on until `enough` of them have run at the same time. What does not fit raises torch's error,
-or with `killed` ends as if it were the host's memory.
+or with `killed` ends as if it were the host's memory. Those of `collide` run out of memory together, once. Loading the
+objective takes `loading`; where that does not fit, it is enough, too. A trial that has run out of memory before looks
+for other processes for a while.
 """
 
 import json
@@ -23,12 +25,26 @@ class OutOfMemoryError(RuntimeError):
 
 
 class Objective(BaseObjective):
+    def __init__(self, study: Any, config: dict[str, Any], metric: Any, device: str) -> None:
+        super().__init__(study, config, metric, device)
+        (FOLDER / f"process-{os.getpid()}").touch()
+        total = json.loads((FOLDER / "gpu.json").read_text())["total"]
+        if config["loading"] + taken_by_others(FOLDER / f"taken-{os.getpid()}") > total:
+            (FOLDER / "enough").touch()
+            raise OutOfMemoryError("CUDA out of memory")
+
     def train(self, trial: Any, conf: dict[str, Any]) -> dict[str, float]:
         own = FOLDER / f"taken-{os.getpid()}"
         total, peak = json.loads((FOLDER / "gpu.json").read_text())["total"], conf["needs"].get(str(trial.number))
         curve = conf["curve"] if peak is None else [*conf["curve"], peak]
-        step = together = 0
+        step = together = processes = 0
         try:
+            if trial.number in conf["collide"] and not (FOLDER / f"waited-{trial.number}").exists():
+                collide(trial.number, conf["collide"])
+            if (FOLDER / f"waited-{trial.number}").exists():
+                for _ in range(50):
+                    processes = max(processes, other_processes())
+                    time.sleep(0.02)
             while step < len(curve) or not (FOLDER / "enough").exists():
                 memory, others = curve[min(step, len(curve) - 1)], taken_by_others(own)
                 if memory == peak and peak <= total:
@@ -47,7 +63,7 @@ class Objective(BaseObjective):
                 trial.report(1.0, step)
                 step += 1
                 time.sleep(0.02)
-            return {"val_loss": 1.0, "together": together}
+            return {"val_loss": 1.0, "together": together, "processes": processes}
         finally:
             own.unlink(missing_ok=True)
 
@@ -57,6 +73,19 @@ class Objective(BaseObjective):
             time.sleep(0.01)
         waited.touch()
         return others
+
+
+def collide(number: int, numbers: list[int]) -> None:
+    (FOLDER / f"waited-{number}").touch()
+    while not all((FOLDER / f"waited-{other}").exists() for other in numbers):
+        time.sleep(0.01)
+    raise OutOfMemoryError("CUDA out of memory")
+
+
+def other_processes() -> int:
+    """Living processes that hold an objective, but for this one."""
+    numbers = {file.name.removeprefix("process-") for file in FOLDER.glob("process-*")} - {str(os.getpid())}
+    return sum(Path("/proc", number).exists() for number in numbers)
 
 
 def taken_by_others(own: Path) -> int:
