@@ -90,6 +90,8 @@ def test_a_section_that_is_not_there_is_told_with_those_that_are(files: Files) -
     (problem,) = files.write(above=LIST).problems(["slurm:h100:jobs=3"]).values()
     assert problem.where == "slurm: h100 (from slurm:h100:jobs=3)"
     assert problem.legal == "slurm:NAME:key=value, with one of a100, old, 2"
+    for next_one in ("slurm:3:jobs=3", "slurm:3={jobs: 3}"):  # a list of three has 0, 1 and 2
+        assert list(files.write(above=LIST).problems([next_one])) == [f"slurm: 3 (from {next_one})"]
     (problem,) = files.write(above=LIST).problems(["slurm:jobs=3"]).values()
     assert problem.found == "slurm is a list, and has no such section"
     (problem,) = files.write(above=LIST).problems(["slurm:1:jobs=none"]).values()
