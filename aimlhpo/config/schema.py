@@ -180,9 +180,18 @@ class Config:
 
     @property
     def slurm(self) -> SlurmSection | None:
-        """The section that this process is about; where that is none of several, the first."""
+        """The section that this process is about; where that is none of several, the first.
+
+        Jobs of a section of the past go by the first's settings, too, but nobody keeps up their number.
+        """
         chosen = [each for each in self.sections if each.name == self.section]
-        return next(iter((*chosen, *self.sections)), None)
+        found = next(iter((*chosen, *self.sections)), None)
+        return found.model_copy(update={"keep": False}) if found and self.is_of_the_past else found
+
+    @property
+    def is_of_the_past(self) -> bool:
+        """Whether the file has the section no more that this process is about, though jobs of it may be left."""
+        return self.section is not None and self.section not in [each.name for each in self.sections]
 
     def in_section(self, name: str | None) -> Config:
         """The same, about the section with that name; None: the first. Raises ConfigError where there is none."""
@@ -190,7 +199,8 @@ class Config:
         if name is None:
             name = next(iter(names), None)
         elif name not in names:
-            raise ConfigError(Problem("--section", f"the study has no section {name!r}", listing(names) or None))
+            legal = listing(filter(None, names)) or "no --section: `slurm` is no list of several"
+            raise ConfigError(Problem("--section", f"the study has no section {name!r}", legal))
         return replace(self, section=name) if len(names) > 1 else self
 
     def by_section(self) -> list[Config]:
