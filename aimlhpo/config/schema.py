@@ -84,7 +84,7 @@ class SlurmSection(Section):
 
     name: SectionName | None = Field(
         default=None,
-        description="Name of the section, in a list of several. Default: its partition, else its position from 0.",
+        description="Name of the section, in a list of several. Default: its partition (if one word), else its position from 0.",
     )
     jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
     keep: Flag = Field(

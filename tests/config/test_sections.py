@@ -76,7 +76,11 @@ def test_several_jobs_in_all_share_a_journal_where_no_storage_is_named(files: Fi
         ("slurm: [{batch: {p: a}}, {job: 3, batch: {p: b}}]", "slurm: b: job", "unknown key"),
         ("slurm: [{batch: {p: a, tim: 3}}]", "slurm: a: batch: tim", "sbatch has no such option"),
         ("slurm: [{batch: {p: a}}, {batch: {p: a}}]", "slurm: a", "2 sections have this name"),
-        ("slurm: [{name: 'a b'}]", "slurm: a b: name", "'a b' holds a blank, a colon or an equals sign"),
+        ("slurm: [{name: 'a b'}]", "slurm: a b: name", "'a b' begins with a dash, or holds a blank"),
+        ("slurm: [{name: -a}]", "slurm: -a: name", "'-a' begins with a dash"),
+        ("slurm: [{batch: {p: [a, b]}, jobs: none}]", "slurm: 0: jobs", "'none' is not a whole number"),
+        ("slurm: [{batch: {p: 'a b'}, jobs: none}]", "slurm: 0: jobs", "'none' is not a whole number"),
+        ("slurm: [{batch: {p: -a}, jobs: none}]", "slurm: 0: jobs", "'none' is not a whole number"),
         ("slurm: [{gpu_weight: 0}]", "slurm: 0: gpu_weight", "0 is too small"),
     ],
 )
