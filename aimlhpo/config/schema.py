@@ -84,7 +84,8 @@ class SlurmSection(Section):
 
     name: SectionName | None = Field(
         default=None,
-        description="Name of the section, in a list of several. Default: its partition (if one word), else its position from 0.",
+        description="Name of the section, in a list of several. Default: its partition (if that is one word), else its "
+        "position from 0.",
     )
     jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
     keep: Flag = Field(
@@ -207,6 +208,11 @@ class Config:
         """One for each section that this one is about."""
         names = [each.name for each in self.sections] if self.section is None else []
         return [replace(self, section=name) for name in names] if len(names) > 1 else [self]
+
+    def keys_of(self, section: SlurmSection) -> tuple[str, ...]:
+        """Where the keys of a section lie: in `slurm`, and there under its name where that is a list."""
+        is_list = isinstance(self.hyperparameters.get("slurm"), list)
+        return ("slurm", section.name or "") if is_list else ("slurm",)
 
     @property
     def paths(self) -> StudyPaths:

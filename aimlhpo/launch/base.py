@@ -166,7 +166,7 @@ def launcher_of_jobs(paths: StudyPaths) -> Launcher:
 
 
 def submit_command(save_path: object, section: str | None = None, jobs: int | None = None) -> str:
-    """The command that submits so many jobs of a section, for the shell; None: each section's own number, all of them."""
+    """The command that submits so many jobs of a section, as a shell takes it. None: of all, as many as they say."""
     options = (["--section", section] if section is not None else []) + (["--jobs", str(jobs)] if jobs else [])
     return shlex.join(["aimlhpo", "submit", str(save_path), *options])
 

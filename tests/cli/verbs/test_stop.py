@@ -68,7 +68,9 @@ def test_taking_jobs_away_says_how_to_have_them_back(
     assert f"aimlhpo submit {project.save_path} --jobs 5" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("section", "again"), [("v100", "; the others: aimlhpo submit {} --section v100"), ("old", "")])
+@pytest.mark.parametrize(
+    ("section", "again"), [("v100", "; the others: aimlhpo submit {} --section v100"), ("old", "")]
+)
 def test_the_jobs_of_one_section_are_stopped_also_where_the_file_has_it_no_more(
     section: str, again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
