@@ -322,8 +322,7 @@ def view_problems(config: Config) -> Iterator[Problem]:
 def packing_problems(config: Config) -> Iterator[Problem]:
     """What does not go with a number of trials that is measured, and what that needs."""
     for section in config.sections:
-        names = (section.name or "",) if len(config.sections) > 1 else ()
-        where, limit = (key_path("slurm", *names, key) for key in ("trials_per_gpu", "max_trials_per_gpu"))
+        where, limit = (key_path(*config.keys_of(section), key) for key in ("trials_per_gpu", "max_trials_per_gpu"))
         if not section.packs:
             if "max_trials_per_gpu" in section.model_fields_set:
                 yield Problem(limit, "is the limit of auto", "trials_per_gpu: auto, too")

@@ -15,6 +15,8 @@ from aimlhpo.space.parameter_types import as_number
 ALL, AUTO = "all", "auto"
 _FEWEST = 20  # trials that a bounded sampler sees, at least
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+NO_SECTION_NAME = re.compile(r"^$|^-|[\s:=]")
+"""What would be taken for something else on the command line."""
 
 
 class Section(BaseModel):
@@ -97,8 +99,9 @@ def _text(value: Any) -> str:
 
 def _section_name(value: Any) -> str:
     text = _text(value)
-    if re.search(r"[\s:=]", text):
-        raise illegal(f"{show(text)} holds a blank, a colon or an equals sign", "a word, such as a100")
+    if NO_SECTION_NAME.search(text):
+        found = f"{show(text)} begins with a dash, or holds a blank, a colon or an equals sign"
+        raise illegal(found, "a word, such as a100")
     return text
 
 

@@ -142,8 +142,7 @@ def written(config: Config, path: str) -> Any:
 
 def _by_path(config: Config) -> dict[str, BaseModel]:
     """The sections by the paths of their keys on the command line."""
-    is_list = isinstance(config.hyperparameters.get("slurm"), list)
-    slurm = {f"slurm:{each.name}" if is_list else "slurm": each for each in config.sections}
+    slurm = {":".join(config.keys_of(each)): each for each in config.sections}
     return {"log": config.log, **slurm, "optuna": config.optuna}
 
 

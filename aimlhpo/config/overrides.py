@@ -200,11 +200,13 @@ def _position(items: Sequence[Any], key: str) -> int | None:
 def _put(container: Any, key: str, value: Any, where: str, source: str) -> None:
     if isinstance(container, dict):
         container[key] = value
-    elif (position := _position([*container, None], key)) is not None:
+        return
+    is_section = where == f"slurm: {key}"  # which is in the file, or nowhere; other lists may become longer
+    if (position := _position(container if is_section else [*container, None], key)) is not None:
         container[position : position + 1] = [value]
     else:
         found, legal = "is not a position in the list", f"a position from 0 to {len(container)}"
-        if where == f"slurm: {key}":
+        if is_section:
             names = listing(section_name(item, position) for position, item in enumerate(container))
             found, legal = "slurm is a list, and has no such section", f"slurm:NAME:key=value, with one of {names}"
         raise ConfigError(Problem(f"{where} (from {source})", found, legal))

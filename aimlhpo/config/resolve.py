@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aimlhpo.config.fields import as_list
+from aimlhpo.config.fields import NO_SECTION_NAME, as_list
 from aimlhpo.config.sbatch_options import long_name
 from aimlhpo.errors import Problem, show
 from aimlhpo.space.model_paths import exists, lookup
@@ -58,12 +58,13 @@ def absolute(path: str) -> str:
 
 
 def section_name(section: Any, position: int) -> str:
-    """What a section in a list of them is called: by its `name`, else its partition, else its position."""
+    """What a section in a list of them is called: by its `name`, else its partition (if a word), else its position."""
     given = section if isinstance(section, dict) else {}
     batch = given.get("batch")
     options = {long_name(str(key)): value for key, value in batch.items()} if isinstance(batch, dict) else {}
-    named = next((name for name in (given.get("name"), options.get("partition")) if name is not None), position)
-    return named if isinstance(named, str) else str(named)
+    name, partition = given.get("name"), options.get("partition")
+    is_word = isinstance(partition, str | int) and not NO_SECTION_NAME.search(str(partition))
+    return str(name if name is not None else partition if is_word else position)
 
 
 def resolve(hyperparameters: dict[str, Any], problems: list[Problem]) -> bool:

@@ -84,7 +84,8 @@ class SlurmSection(Section):
 
     name: SectionName | None = Field(
         default=None,
-        description="Name of the section, in a list of several. Default: its partition, else its position from 0.",
+        description="Name of the section, in a list of several. Default: its partition (if that is one word), else its "
+        "position from 0.",
     )
     jobs: Count = Field(default=1, description="Number of jobs, submitted as one array; each runs one agent.")
     keep: Flag = Field(
@@ -180,9 +181,18 @@ class Config:
 
     @property
     def slurm(self) -> SlurmSection | None:
-        """The section that this process is about; where that is none of several, the first."""
+        """The section that this process is about; where that is none of several, the first.
+
+        Jobs of a section of the past go by the first's settings, too, but nobody keeps up their number.
+        """
         chosen = [each for each in self.sections if each.name == self.section]
-        return next(iter((*chosen, *self.sections)), None)
+        found = next(iter((*chosen, *self.sections)), None)
+        return found.model_copy(update={"keep": False}) if found and self.is_of_the_past else found
+
+    @property
+    def is_of_the_past(self) -> bool:
+        """Whether the file has the section no more that this process is about, though jobs of it may be left."""
+        return self.section is not None and self.section not in [each.name for each in self.sections]
 
     def in_section(self, name: str | None) -> Config:
         """The same, about the section with that name; None: the first. Raises ConfigError where there is none."""
@@ -190,13 +200,19 @@ class Config:
         if name is None:
             name = next(iter(names), None)
         elif name not in names:
-            raise ConfigError(Problem("--section", f"the study has no section {name!r}", listing(names) or None))
+            legal = listing(filter(None, names)) or "no --section: `slurm` is no list of several"
+            raise ConfigError(Problem("--section", f"the study has no section {name!r}", legal))
         return replace(self, section=name) if len(names) > 1 else self
 
     def by_section(self) -> list[Config]:
         """One for each section that this one is about."""
         names = [each.name for each in self.sections] if self.section is None else []
         return [replace(self, section=name) for name in names] if len(names) > 1 else [self]
+
+    def keys_of(self, section: SlurmSection) -> tuple[str, ...]:
+        """Where the keys of a section lie: in `slurm`, and there under its name where that is a list."""
+        is_list = isinstance(self.hyperparameters.get("slurm"), list)
+        return ("slurm", section.name or "") if is_list else ("slurm",)
 
     @property
     def paths(self) -> StudyPaths:

@@ -6,6 +6,7 @@ run one, and can then be asked how these jobs are and told to cancel them.
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -162,6 +163,12 @@ def launcher_of_jobs(paths: StudyPaths) -> Launcher:
             if launcher.job_states(paths) is not None:
                 return launcher
     return make_launcher(LOCAL)
+
+
+def submit_command(save_path: object, section: str | None = None, jobs: int | None = None) -> str:
+    """The command that submits so many jobs of a section, as a shell takes it. None: of all, as many as they say."""
+    options = (["--section", section] if section is not None else []) + (["--jobs", str(jobs)] if jobs else [])
+    return shlex.join(["aimlhpo", "submit", str(save_path), *options])
 
 
 def run_job(config: Config, view: View) -> int:

@@ -187,7 +187,7 @@ class GpuHours(Rule):
     """Ends the study when all attempts of all trials have used so many hours, times their share of the GPUs.
 
     `weights` say what an hour counts, by section of `slurm`. The first one's holds where no section is known: on the
-    machine of the user, and before there were several.
+    machine of the user, and before there were several. An hour in a section that is there no more counts as one.
     """
 
     key = "max_gpu_hours"
@@ -215,7 +215,7 @@ class GpuHours(Rule):
         return seconds
 
     def _weight(self, section: str | None) -> float:
-        return self._first if section is None else self._weights.get(section, self._first)
+        return self._first if section is None else self._weights.get(section, 1.0)
 
     def __call__(self, unfinished: Sequence[OpenTrial], now: float) -> str | None:
         seconds = self._seconds

@@ -165,7 +165,8 @@ def count_feasible(trials: Iterable[FrozenTrial]) -> int:
 class LongestTrial:
     """Finds out how long the longest complete trial took; each trial is looked at once, however often it is shown.
 
-    With a `section` of `slurm`, only those that have ended in it count: other GPUs are faster, or slower.
+    With a `section` of `slurm`, only those that have ended in it count, with what they took there: other GPUs are
+    faster, or slower.
     """
 
     def __init__(self, section: str | None = None) -> None:
@@ -181,6 +182,7 @@ class LongestTrial:
                     continue
                 record = record_of(trial)
                 if trial.state == TrialState.COMPLETE and self._section in (None, record.get(SECTION)):
-                    self._seconds = max(self._seconds, float(record.get("seconds", 0.0)))
+                    took = record.get(BY_SECTION, {}).get(self._section, record)
+                    self._seconds = max(self._seconds, float(took.get("seconds", 0.0)))
             self._seen.update(trial.number for trial in finished)
         return self._seconds

@@ -258,12 +258,13 @@ def test_the_command_line_can_name_another_save_path(tmp_path: Path) -> None:
         ({"trials_per_gpu": "auto", "gpus_per_worker": 2}, "gpus_per_worker is 2"),
         ({"trials_per_gpu": "auto", "nodes_per_worker": 2}, "nodes_per_worker is 2"),
         ({"trials_per_gpu": 2, "max_trials_per_gpu": 3}, "slurm: max_trials_per_gpu: is the limit of auto"),
+        ([{"name": "a100", "max_trials_per_gpu": 3}], "slurm: a100: max_trials_per_gpu: is the limit of auto"),
         ({"trials_per_gpu": "aut"}, "legal: a whole number, 1 or more, or auto"),
         ({"trials_per_gpu": "auto"}, "legal: pip install 'aimlhpo[gpu]'"),
     ],
 )
 def test_measuring_how_many_trials_share_a_gpu_needs_a_gpu_for_each_and_nvml(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], told_of: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: Any, told_of: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)  # not installed
     with pytest.raises(ConfigError) as refused:

@@ -76,7 +76,11 @@ def test_several_jobs_in_all_share_a_journal_where_no_storage_is_named(files: Fi
         ("slurm: [{batch: {p: a}}, {job: 3, batch: {p: b}}]", "slurm: b: job", "unknown key"),
         ("slurm: [{batch: {p: a, tim: 3}}]", "slurm: a: batch: tim", "sbatch has no such option"),
         ("slurm: [{batch: {p: a}}, {batch: {p: a}}]", "slurm: a", "2 sections have this name"),
-        ("slurm: [{name: 'a b'}]", "slurm: a b: name", "'a b' holds a blank, a colon or an equals sign"),
+        ("slurm: [{name: 'a b'}]", "slurm: a b: name", "'a b' begins with a dash, or holds a blank"),
+        ("slurm: [{name: -a}]", "slurm: -a: name", "'-a' begins with a dash"),
+        ("slurm: [{batch: {p: [a, b]}, jobs: none}]", "slurm: 0: jobs", "'none' is not a whole number"),
+        ("slurm: [{batch: {p: 'a b'}, jobs: none}]", "slurm: 0: jobs", "'none' is not a whole number"),
+        ("slurm: [{batch: {p: -a}, jobs: none}]", "slurm: 0: jobs", "'none' is not a whole number"),
         ("slurm: [{gpu_weight: 0}]", "slurm: 0: gpu_weight", "0 is too small"),
     ],
 )
@@ -90,6 +94,8 @@ def test_a_section_that_is_not_there_is_told_with_those_that_are(files: Files) -
     (problem,) = files.write(above=LIST).problems(["slurm:h100:jobs=3"]).values()
     assert problem.where == "slurm: h100 (from slurm:h100:jobs=3)"
     assert problem.legal == "slurm:NAME:key=value, with one of a100, old, 2"
+    for next_one in ("slurm:3:jobs=3", "slurm:3={jobs: 3}"):  # a list of three has 0, 1 and 2
+        assert list(files.write(above=LIST).problems([next_one])) == [f"slurm: 3 (from {next_one})"]
     (problem,) = files.write(above=LIST).problems(["slurm:jobs=3"]).values()
     assert problem.found == "slurm is a list, and has no such section"
     (problem,) = files.write(above=LIST).problems(["slurm:1:jobs=none"]).values()

@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from aimlhpo import open_study
 from aimlhpo.config.schema import Config
 from aimlhpo.ledger.changes import CurrentConfig
 from aimlhpo.ledger.leases import Registry
@@ -109,10 +110,11 @@ def test_results_csv_and_the_report_tell_the_sections_apart(moved: Sections) -> 
     page = write_report(moved.study, moved.config, moved.config.paths.report).read_text()
     for section, spent_there in (("a100", 2), ("v100", 7)):
         assert f'<td>of which {section}</td><td class="number">{spent_there}</td>' in page
-    assert "of which elsewhere" not in page
+    assert "of which in no section" not in page
     table = json.loads(packed(page, "data"))["table"]
     assert [row[table["columns"].index("section")] for row in table["rows"]] == ["v100", "v100"]
     assert [span.worker.split()[0] for span in report.spans] == ["v100", "v100"]
+    assert list(open_study(moved.config.paths.save_path).trials["section"]) == ["v100", "v100"]
 
 
 def test_gpu_hours_are_counted_with_the_weights_of_their_sections(moved: Sections) -> None:
@@ -174,7 +176,7 @@ def test_trials_on_the_users_machine_are_of_no_section_and_count_as_the_first(tm
     assert record_of(sections.trial(0))["by_section"] == spent(v100=1)
     assert "section" not in record_of(sections.trial(1))
     hours = read_report(sections.study, sections.config).hours
-    assert {name: part.spent for name, part in hours.by_section.items()} == {"v100": 2.0, "elsewhere": 4.0}
+    assert {name: part.spent for name, part in hours.by_section.items()} == {"v100": 2.0, "in no section": 4.0}
     assert ended(sections, 9.0) == "9 of 9 GPU hours, by gpu_weight, are used"
 
 

@@ -172,6 +172,9 @@ def test_gpu_hours_count_by_the_weights_of_the_sections_that_they_were_spent_in(
     assert says(GpuHours(2.0, weights), done, [running], 4299.0) is None  # 3900 + 3299
     reached = says(GpuHours(2.0, weights), done, [running], 4300.0)
     assert reached == "2 of 2 GPU hours, by gpu_weight, are used"
+    renamed = {"h100": 4.0, "v100": 0.5}  # the first is there no more: 900 + 900, and 300 without a section count 1200
+    assert says(GpuHours(3000 / 3600, renamed), done) is not None
+    assert says(GpuHours(3001 / 3600, renamed), done) is None
     assert GpuHours(2.0, dict.fromkeys(weights, 1.0)).limit == GpuHours(2.0).limit == 2.0
     assert GpuHours(2.0, weights).limit != GpuHours(2.0, {**weights, "v100": 1.0}).limit
 

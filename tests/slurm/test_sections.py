@@ -93,3 +93,18 @@ def test_what_was_submitted_before_a_section_is_refused_is_told(cluster: Cluster
     assert "jobs of the study from before: 1" in study.verb("submit", "--section", "main", "--jobs", "2")
     assert {array.section for array in recorded_arrays(study.config.paths)} == {"main"}
     assert "cancelled 3 jobs" in study.verb("stop", "--yes")
+
+
+def test_jobs_of_a_section_that_was_renamed_run_the_study_and_can_be_stopped(cluster: Cluster, tmp_path: Path) -> None:
+    main, fast = ({**each, "batch": {**each["batch"], "hold": None}} for each in (MAIN, FAST))
+    SlurmStudy(tmp_path, cluster, [main, {**fast, "jobs": 2}], n_trials=2).submit()
+    study = SlurmStudy(tmp_path, cluster, [main, {**fast, "name": "new"}], n_trials=2, reload=1)
+    assert "2 jobs submitted" in study.submit().stdout
+    first, _ = jobs_of(study, "fast")
+    cluster.scontrol("release", element(first))
+    cluster.wait_for(lambda: study.finished() == 2 and len(jobs_of(study, "fast")) == 1, study.logs())
+    assert [record["section"] for record in study.records() if record] == ["fast", "fast"]
+    assert "the study has no section fast any more; this job goes by the settings of section main" in study.logs()
+    stopped = study.verb("stop", "--section", "fast", "--yes")
+    assert "cancelled 1 jobs (0 running, 1 waiting) of section fast" in stopped
+    assert "cancelled 3 jobs" in study.verb("stop", "--yes")

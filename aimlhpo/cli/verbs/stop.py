@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aimlhpo.check.settings import check_reading
@@ -16,7 +17,7 @@ from aimlhpo.cli.loading import about_section
 from aimlhpo.cli.verbs.status import describe_way_on
 from aimlhpo.config.load import differences, read_again
 from aimlhpo.errors import ConfigError, ExitCode, Problem, SubmissionError
-from aimlhpo.launch.base import Launcher, launcher_for, launcher_of_jobs
+from aimlhpo.launch.base import Launcher, launcher_for, launcher_of_jobs, submit_command
 from aimlhpo.ledger.changes import BUDGET, ENQUEUED, change_study, current_config, refuse_unchangeable
 from aimlhpo.results.status import read_status
 from aimlhpo.search.confirmation import plan_of
@@ -30,8 +31,10 @@ _POLL = 1.0  # seconds
 
 
 def run(config: Config, arguments: Namespace) -> int:
-    config = about_section(config, arguments)
     name, launcher = config.optuna.study_name, launcher_of_jobs(config.paths)
+    about = replace(config, section=arguments.section)  # its jobs may outlive the section in the file
+    is_left_over = about.is_of_the_past and launcher.live_jobs(about)
+    config = about if is_left_over else about_section(config, arguments)
     found = launcher.live_jobs(config)
     if not found:
         print(f"study {name} has no jobs{_of_section(config)} in the queue")
@@ -51,7 +54,8 @@ def run(config: Config, arguments: Namespace) -> int:
     # Reading the status releases what agents that were killed have left behind.
     status = read_status(load_study(config), config, launcher.job_states(config.paths))
     print(f"{status.counts.finished} of {status.n_trials} trials are finished", end="")
-    print(f"; the others: aimlhpo submit {config.paths.save_path}" if status.left else "")
+    again = submit_command(config.paths.save_path, config.section)
+    print(f"; the others: {again}" if status.left and not is_left_over else "")
     return ExitCode.DONE
 
 
@@ -68,8 +72,7 @@ def _take_away(config: Config, launcher: Launcher, count: int) -> int:
         print(f"the other {count - cancelled - asked} are ending already, or have just begun: see aimlhpo status")
     taken = cancelled + asked
     if taken and config.slurm is not None and config.slurm.keep:
-        section = f" --section {shlex.quote(config.section)}" if config.section is not None else ""
-        again = f"aimlhpo submit {shlex.quote(str(config.paths.save_path))}{section} --jobs {taken}"
+        again = submit_command(config.paths.save_path, config.section, taken)
         print(f"none is submitted in their place; to have as many jobs as before: {again}")
     return ExitCode.DONE
 

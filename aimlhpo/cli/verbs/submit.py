@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aimlhpo.cli.live_view import make_view
@@ -33,7 +34,13 @@ def run(config: Config, arguments: Namespace) -> int:
 
 def run_agent(config: Config, arguments: Namespace) -> int:
     """The agent of this job, to its end."""
-    return run_job(config.in_section(arguments.section), make_view(config))
+    about = replace(config, section=arguments.section)
+    if about.is_of_the_past:
+        first = next((f"section {each.name}" for each in config.sections if each.name), "slurm")
+        print(f"the study has no section {arguments.section} any more; this job goes by the settings of {first}")
+    else:
+        about = config.in_section(arguments.section)
+    return run_job(about, make_view(config))
 
 
 def print_plan(config: Config, launcher: Launcher, jobs: int | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aimlhpo.agent.progress import View
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import Problem, show_duration
-from aimlhpo.launch.base import Launcher, LaunchPlan, LaunchReport, LiveJobs, Rows
+from aimlhpo.launch.base import Launcher, LaunchPlan, LaunchReport, LiveJobs, Rows, submit_command
 from aimlhpo.launch.slurm.job import read_job_environment, run_agent
 from aimlhpo.launch.slurm.keep import take_away
 from aimlhpo.launch.slurm.plan import Submission, check_submission, plan_submission
@@ -50,11 +50,12 @@ class SlurmLauncher(Launcher):
         jobs, save_path = sum(array.count for array in arrays), config.paths.save_path
         several = len(config.sections) > 1
         labels = [f"{array.label} ({array.section})" if several else array.label for array in arrays]
+        more = submit_command(save_path, arrays[0].section if several else None, 5)
         rows = [
             ("jobs", ", ".join(labels)),
             ("logs", ", ".join(dict.fromkeys(each.submission.log for each in done))),
             ("how it goes", f"aimlhpo status {save_path}  (live: aimlhpo watch {save_path})"),
-            ("more jobs", f"aimlhpo submit {save_path}{f' --section {arrays[0].section}' if several else ''} --jobs 5"),
+            ("more jobs", more),
             ("stop", f"aimlhpo stop {save_path}"),
             ("results", f"aimlhpo results {save_path}"),
         ]

@@ -138,8 +138,8 @@ def check_submission(config: Config, jobs: int) -> list[Problem]:
     if section is None:
         return []
     found = _section_problems(section, jobs)
-    if config.section is not None:
-        found = [replace(each, where=each.where.replace("slurm:", f"slurm:{config.section}:", 1)) for each in found]
+    keys = ":".join(config.keys_of(section))
+    found = [replace(each, where=each.where.replace("slurm", keys, 1)) for each in found]
     # SLURM reads `%` and `\` in the names of log files, submitit `%j` in the name of its folder.
     save_path, name = str(config.paths.save_path), config.optuna.study_name
     if unprintable(save_path) or set(save_path) & set("%\\"):

@@ -20,6 +20,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from aimlhpo.errors import SubmissionError
+from aimlhpo.launch.base import submit_command
 from aimlhpo.launch.slurm.options import log_directory, one_log_per_array
 from aimlhpo.launch.slurm.plan import Submission, plan_submission
 from aimlhpo.launch.slurm.program import cluster_option, require_program, run_program
@@ -75,6 +76,10 @@ class SubmittedJobs:
     """Jobs of the study that were in the queue already."""
 
 
+class _PartlySubmitted(SubmissionError):
+    """Some arrays of a section were submitted, and the others were not."""
+
+
 def submit_sections(config: Config, *, jobs: int | None = None) -> list[SubmittedJobs]:
     """Submit the jobs of each section that the configuration is about, as `submit_jobs` does.
 
@@ -88,16 +93,17 @@ def submit_sections(config: Config, *, jobs: int | None = None) -> list[Submitte
         try:
             done.append(submit_jobs(each, jobs=jobs))
         except SubmissionError as error:
-            if not done:
+            begun = isinstance(error, _PartlySubmitted)  # it names the command for the others of this section
+            if len(sections) == 1 or not (done or begun):
                 raise
-            before = ", ".join(array.label for one in done for array in one.arrays)
-            others = "; ".join(
-                f"aimlhpo submit {config.paths.save_path} --section {other.section}" for other in sections[len(done) :]
-            )
-            raise SubmissionError(
-                f"section {each.section}: {error}\n    Of other sections, {before} were submitted before.\n"
-                f"    The rest: {others}"
-            ) from error
+            said = [f"section {each.section}: {error}"]
+            if done:
+                before = ", ".join(array.label for one in done for array in one.arrays)
+                said.append(f"    Of other sections, {before} were submitted before.")
+            if rest := sections[len(done) + begun :]:
+                commands = (submit_command(config.paths.save_path, other.section, jobs) for other in rest)
+                said.append(f"    The rest: {'; '.join(commands)}")
+            raise SubmissionError("\n".join(said)) from error
     return done
 
 
@@ -156,10 +162,11 @@ def submit_arrays(submission: Submission, limit: int, paths: StudyPaths) -> Subm
             if not arrays:
                 raise
             count = sum(array.count for array in arrays)
-            raise SubmissionError(
+            more = submit_command(submission.save_path, submission.section, submission.jobs - count)
+            raise _PartlySubmitted(
                 f"{error}\n    Of {submission.jobs} jobs, {count} were submitted before: "
                 f"{', '.join(array.label for array in arrays)}.\n"
-                f"    The others: aimlhpo submit {submission.save_path} --jobs {submission.jobs - count}"
+                f"    The others: {more}"
             ) from error
         python = " ".join(part.python.command)
         made = JobArray(job_id, part.jobs, part.first, cluster, script, part.log, python, section=part.section)

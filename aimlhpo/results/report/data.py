@@ -51,7 +51,7 @@ MOST_FAILURES = 40  # failures that are shown one by one
 LOG_LINES, LOG_BYTES = 20, 4000  # of one failure
 LEAST_COMPLETE = 10  # trials that importances are computed from
 LEAST_PAIRS = 5  # trials that a correlation is computed from
-ELSEWHERE = "elsewhere"  # in none of several sections: on the user's machine, or before there were several
+ELSEWHERE = "in no section"  # of several: on the user's machine, or before there were several; no section's own name
 _HOUR = 3600.0
 _ROUNDING = 1e-6  # hours
 _SEED = 0  # the same report from the same study
@@ -114,7 +114,7 @@ class Hours:
         wasted: the hours of failed trials, by cause.
         saved: an estimate of what pruned and paused trials would have taken to their ends; None where there is no
             complete trial with reports to compare them with.
-        by_section: the same for each section of `slurm` and what was spent elsewhere, by name, where there are several.
+        by_section: the same for each section of `slurm` and what was spent in none, by name, where there are several.
     """
 
     unit: str

@@ -349,9 +349,9 @@ class HoursFigure(Figure):
         shown = [label if len(label) <= 34 else f"{label[:33]}\N{HORIZONTAL ELLIPSIS}" for label in labels]
         return (
             _new_plot()
-            .add_bar(y=shown, x=values, orientation="h", marker={"color": colours}, text=[f"{v:.3g}" for v in values])
+            .add_bar(y=labels, x=values, orientation="h", marker={"color": colours}, text=[f"{v:.3g}" for v in values])
             .update_layout(xaxis_title=self.hours.unit, height=90 + 34 * len(labels))
-            .update_yaxes(autorange="reversed", automargin=True)
+            .update_yaxes(autorange="reversed", automargin=True, tickvals=labels, ticktext=shown)
         )
 
     def draw(self) -> Any:

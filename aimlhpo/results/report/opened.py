@@ -82,14 +82,16 @@ class OpenedStudy:
 
     @property
     def trials(self) -> pandas.DataFrame:
-        """All trials by number: state, `params_*`, metrics, and what each has cost."""
+        """All trials by number: state, `params_*`, metrics, section of several, and what each has cost."""
         unit = self._data.hours.unit.replace("-", "_").lower()
+        several = any(row.section is not None for row in self._data.rows)
         rows = [
             {
                 "number": row.number, "state": row.state,
                 **{f"params_{name}": value for name, value in row.params.items()},
                 **row.metrics,
                 **({} if row.feasible is None else {"feasible": row.feasible}),
+                **({"section": row.section} if several else {}),
                 unit: row.hours, "attempts": row.attempts, "worker": row.worker, "device": row.device,
                 **row.peaks, "start": row.start, "end": row.end, "cause": row.cause,
             }

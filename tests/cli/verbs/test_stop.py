@@ -66,3 +66,29 @@ def test_taking_jobs_away_says_how_to_have_them_back(
     monkeypatch.setattr("aimlhpo.cli.verbs.stop.launcher_of_jobs", lambda paths: KeepingLauncher())
     assert main(["stop", str(project.save_path), "--jobs", "5", "--yes"]) == 0
     assert f"aimlhpo submit {project.save_path} --jobs 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("section", "again"), [("v100", "; the others: aimlhpo submit {} --section v100"), ("old", "")]
+)
+def test_the_jobs_of_one_section_are_stopped_also_where_the_file_has_it_no_more(
+    section: str, again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path, n_trials=2, slurm=[{"batch": {"partition": name}} for name in ("a100", "v100")])
+    fill_study(project, 1)
+    living = {"a100", "v100", "old"}
+
+    class SectionsLauncher(LocalLauncher):
+        def live_jobs(self, config: Config) -> LiveJobs:
+            return LiveJobs(running=int(config.section in living))
+
+        def cancel_jobs(self, config: Config) -> LiveJobs:
+            living.remove(str(config.section))
+            return LiveJobs(running=1)
+
+    monkeypatch.setattr("aimlhpo.cli.verbs.stop.launcher_of_jobs", lambda paths: SectionsLauncher())
+    assert main(["stop", str(project.save_path), "--section", section, "--yes"]) == 0
+    assert living == {"a100", "v100", "old"} - {section}
+    said = capsys.readouterr().out
+    assert f"of section {section}\n1 of 2 trials are finished{again.format(project.save_path)}\n" in said
+    assert main(["stop", str(project.save_path), "--section", "new", "--yes"]) == 2

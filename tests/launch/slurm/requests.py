@@ -24,6 +24,7 @@ def make_config(save_path: Path, name: str = "digits", **slurm: Any) -> Any:
         sections=(),
         section=None,
         by_section=lambda: [config],
+        keys_of=lambda section: ("slurm",),
         optuna=SimpleNamespace(study_name=name, save_path=str(save_path)),
         paths=paths,
         write_snapshot=lambda: _snapshot(paths),

@@ -221,3 +221,5 @@ def test_what_cannot_be_submitted_is_told_with_its_section(tmp_path: Path) -> No
     bad = {"keep": True, "batch": {"partition": "v100", "wait": None, "array": "%2"}}
     problems = SlurmLauncher().check(Project(tmp_path, slurm=[good, bad]).config)
     assert [problem.where for problem in problems] == ["slurm:v100:batch:wait", "slurm:v100:keep"]
+    (tmp_path / "alone").mkdir()
+    assert SlurmLauncher().check(Project(tmp_path / "alone", slurm=[bad]).config) == problems

@@ -11,7 +11,8 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.results.report import data
-from aimlhpo.results.report.data import LOG_BYTES, read_report
+from aimlhpo.results.report.data import LOG_BYTES, Hours, read_report
+from aimlhpo.results.report.figures import HoursFigure
 from aimlhpo.storage.attributes import RECORD, record_of, set_study_attribute
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED
 from tests.results.report.studies import START, known_study
@@ -26,6 +27,14 @@ def test_hours_are_what_the_trials_took_by_how_they_ended(tmp_path: Path) -> Non
     assert hours.spent == stored
     assert hours.wasted == {"exception: ValueError": 1.0, "out of memory": 0.5}
     assert hours.saved == pytest.approx(4 * 3 / 2)  # three of four reports were not trained
+
+
+def test_causes_that_begin_alike_have_bars_of_their_own() -> None:
+    causes = [f"exception: {'a' * 40}{ending}" for ending in ("One", "Two")]
+    both = Hours("GPU-hours", {}, dict.fromkeys(causes, 1.0), None)
+    plot = HoursFigure("hours", "cost", "", "", Hours("GPU-hours", {}, {}, None, by_section={"a100": both})).plot()
+    assert list(plot.data[0].y) == [f"a100: wasted: {cause}" for cause in causes]
+    assert {len(shown) for shown in plot.layout.yaxis.ticktext} == {34}
 
 
 def test_trials_that_are_not_finished_cost_what_their_attempts_took(tmp_path: Path) -> None:
