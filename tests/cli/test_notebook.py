@@ -88,6 +88,7 @@ def test_a_study_runs_from_dicts_and_is_the_one_that_the_storage_holds(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     optuna.logging.set_verbosity(logging.INFO)
+    gc.unfreeze()  # what another test in this process has left
     before = states_and_settings()
     study = optimize(workers=2)
     assert states_and_settings() == before
