@@ -145,7 +145,7 @@ def samplers(agent: int) -> list[int]:
 
 
 def test_reports_and_results_are_written_while_a_sampler_thinks(tmp_path: Path) -> None:
-    project = Project(tmp_path, REPORTING, n_trials=8, sampler=TPE)
+    project = Project(tmp_path, REPORTING, n_trials=8, sampler=TPE, claim_ahead=True)
     command = project.start("--local", "2")
     try:
         wait_until(lambda: (tmp_path / "begun-0").exists() and (tmp_path / "begun-1").exists(), "two trials")
@@ -172,7 +172,7 @@ def trials(project: Project) -> list[Any]:
 
 
 def test_stop_does_not_wait_for_a_sampler(tmp_path: Path) -> None:
-    project = Project(tmp_path, REPORTING, n_trials=8, sampler=TPE)
+    project = Project(tmp_path, REPORTING, n_trials=8, sampler=TPE, claim_ahead=True)
     command = project.start()
     try:
         wait_until((tmp_path / "begun-0").exists, "a trial")
