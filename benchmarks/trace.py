@@ -209,7 +209,7 @@ def _write_study(folder: Path, storage: str, sampler: str | None) -> list[str]:
     objective, hyperparameters, model = folder / "objective.py", folder / "hyperparameters.yml", folder / "model.yml"
     settings: dict[str, object] = {
         "name": "s", "objective": str(objective), "metric": "val_loss", "direction": "minimize", "n_trials": _TRIALS,
-        "pruning": "strict",
+        "pruning": "strict", "claim_ahead": True,
         "parameters": {"model:x": {"type": "float", "settings": {"name": "x", "low": 0.0, "high": 1.0}}},
     }  # fmt: skip
     if storage != "sqlite":
