@@ -54,7 +54,7 @@ def test_a_job_measures_how_many_trials_share_its_gpu(
         {"jobs": 1, "trials_per_gpu": "auto", "max_trials_per_gpu": 2, "batch": {"gres": "gpu:1", "cpus-per-task": 2}},
         {"FAKE_NVML": tmp_path, "PYTHONPATH": f"{agent_tests / 'fake_nvml'}:{agent_tests.parents[1]}"},
         (agent_tests / "objectives" / "on_a_gpu.py").read_text(),
-        model={"curve": [100, 280], "needs": {}, "enough": 2},
+        model={"curve": [100, 280], "needs": {}, "enough": 2, "loading": 0, "collide": []},
         n_trials=6,
         gpu=True,
     )
