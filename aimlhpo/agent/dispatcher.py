@@ -73,11 +73,11 @@ _SIGNAL_DELAY = 1.0  # seconds for a signal that has reached a worker to reach t
 _SIGNAL_DELAY_OF_NODES = 3.0  # the same, for one that has reached another node
 _MOST_EARLY_DEATHS = 3  # in a row, of the workers of one slot, while none of the agent's has ever been ready
 _MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be loaded, and the deaths may be chance
-
-
 _FEWEST_ENDED = 2  # trials in each slot, before the next ones are claimed ahead
-_JUDGED = 16  # trials, the last ones to end, whose durations say how long a trial is
 _LONG = 20.0  # seconds
+
+JUDGED = 16
+"""Trials, the last ones to end, whose durations say how long a trial is."""
 
 
 def claims_ahead(ended: int, slots: int, durations: Sequence[float]) -> bool:
@@ -129,7 +129,7 @@ class TrialDispatcher:
         self._holder, self._pool, self._storage = holder, pool, storage
         self._stop, self._trap, self._walltime, self._waiter = stop, trap, walltime, waiter
         self._packing = packing
-        self._ended, self._durations = 0, deque[float](maxlen=_JUDGED)
+        self._ended, self._durations = 0, deque[float](maxlen=JUDGED)
         self._ready: deque[PreparedTrial] = deque()
         self._asked_ahead, self._has_started = 0, False
         self._next_share = self._next_death_check = 0.0

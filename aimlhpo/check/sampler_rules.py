@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
 from aimlhpo.search.building import as_entry, class_named, nested_kind, options
-from aimlhpo.search.rungs import RungTPESampler
+from aimlhpo.search.rungs import RungSampler
 from aimlhpo.space.constraints import Constraint, parse_constraints
 from aimlhpo.space.grid import combinations
 from aimlhpo.space.search_space import Parameter, SearchSpace
@@ -202,7 +202,7 @@ CombinationRule = Callable[[Mapping[str, Any], str, StudyContext], Iterator[Prob
 COMBINATION_RULES: tuple[tuple[type, CombinationRule], ...] = (
     (CmaEsSampler, cma_es_problems),
     (GPSampler, gp_problems),
-    (RungTPESampler, rung_problems),
+    (RungSampler, rung_problems),
     (BruteForceSampler, brute_force_problems),
     (GridSampler, grid_sampler_problems),
     (PartialFixedSampler, partial_fixed_problems),

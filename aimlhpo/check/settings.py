@@ -121,6 +121,25 @@ def section_problems(config: Config) -> Iterator[Problem]:
         yield Problem(key_path("slurm", name), found, "a `name` of its own for each section")
 
 
+def packing_problems(config: Config) -> Iterator[Problem]:
+    """What does not go with a number of trials that is measured, and what that needs."""
+    for section in config.sections:
+        where, limit = (key_path(*config.keys_of(section), key) for key in ("trials_per_gpu", "max_trials_per_gpu"))
+        if not section.packs:
+            if "max_trials_per_gpu" in section.model_fields_set:
+                yield Problem(limit, "is the limit of auto", "trials_per_gpu: auto, too")
+            continue
+        if section.workers_per_job is not None:
+            yield Problem(where, "auto finds out the number of workers, which workers_per_job sets", "one of the two")
+        for key in ("gpus_per_worker", "nodes_per_worker"):
+            if (number := getattr(section, key)) > 1:
+                found = f"auto measures trials with one GPU each, and {key} is {number}"
+                yield Problem(where, found, f"a number; or {key}: 1")
+        # What another Python has, which the jobs choose or activate, shows when they run: they say so, and share none.
+        if not (section.python or section.bash or section.kernel) and find_spec("pynvml") is None:
+            yield Problem(where, "auto measures GPUs with nvidia-ml-py, which is missing", "pip install 'aimlhpo[gpu]'")
+
+
 def tracking_place_problems(config: Config) -> Iterator[Problem]:
     """What is wrong with the places of tracking tools. Shows no password."""
     mlflow, tensorboard = config.log.mlflow, config.log.tensorboard
@@ -317,25 +336,6 @@ def view_problems(config: Config) -> Iterator[Problem]:
 
 
 # --- rules that end a study ---
-
-
-def packing_problems(config: Config) -> Iterator[Problem]:
-    """What does not go with a number of trials that is measured, and what that needs."""
-    for section in config.sections:
-        where, limit = (key_path(*config.keys_of(section), key) for key in ("trials_per_gpu", "max_trials_per_gpu"))
-        if not section.packs:
-            if "max_trials_per_gpu" in section.model_fields_set:
-                yield Problem(limit, "is the limit of auto", "trials_per_gpu: auto, too")
-            continue
-        if section.workers_per_job is not None:
-            yield Problem(where, "auto finds out the number of workers, which workers_per_job sets", "one of the two")
-        for key in ("gpus_per_worker", "nodes_per_worker"):
-            if (number := getattr(section, key)) > 1:
-                found = f"auto measures trials with one GPU each, and {key} is {number}"
-                yield Problem(where, found, f"a number; or {key}: 1")
-        # What another Python has, which the jobs choose or activate, shows when they run: they say so, and share none.
-        if not (section.python or section.bash or section.kernel) and find_spec("pynvml") is None:
-            yield Problem(where, "auto measures GPUs with nvidia-ml-py, which is missing", "pip install 'aimlhpo[gpu]'")
 
 
 def target_problems(config: Config) -> Iterator[Problem]:

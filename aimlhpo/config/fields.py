@@ -186,9 +186,7 @@ CountFromZero = Annotated[int, _whole(0), in_editors({"type": "integer", "minimu
 CountOrAll = Annotated[
     int | str, _count_or(ALL, _FEWEST), in_editors({"type": "integer", "minimum": _FEWEST}, {"enum": [ALL]})
 ]
-CountOrMeasured = Annotated[
-    int | str, _count_or(AUTO, 1), in_editors({"type": "integer", "minimum": 1}, {"enum": [AUTO]})
-]
+CountOrAuto = Annotated[int | str, _count_or(AUTO, 1), in_editors({"type": "integer", "minimum": 1}, {"enum": [AUTO]})]
 Seed = Annotated[int, _whole(0, 2**32 - 1), in_editors({"type": "integer", "minimum": 0})]
 Seconds = Annotated[
     float,

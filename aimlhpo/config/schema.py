@@ -18,7 +18,7 @@ from aimlhpo.config.fields import (
     AUTO,
     Count,
     CountFromZero,
-    CountOrMeasured,
+    CountOrAuto,
     Flag,
     Lines,
     Script,
@@ -114,7 +114,7 @@ class SlurmSection(Section):
     workers_per_job: Count | None = Field(
         default=None, description="Workers in each job; one per GPU of the job (or one without GPUs) where not given."
     )
-    trials_per_gpu: CountOrMeasured = Field(
+    trials_per_gpu: CountOrAuto = Field(
         default=1,
         description="Trials that share one GPU. `auto` begins with one, and adds others while the GPU's memory and "
         "utilisation, as measured, allow it.",
@@ -187,10 +187,10 @@ class Config:
         """
         chosen = [each for each in self.sections if each.name == self.section]
         found = next(iter((*chosen, *self.sections)), None)
-        return found.model_copy(update={"keep": False}) if found and self.is_of_the_past else found
+        return found.model_copy(update={"keep": False}) if found and self.section_is_gone else found
 
     @property
-    def is_of_the_past(self) -> bool:
+    def section_is_gone(self) -> bool:
         """Whether the file has the section no more that this process is about, though jobs of it may be left."""
         return self.section is not None and self.section not in [each.name for each in self.sections]
 

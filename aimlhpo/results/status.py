@@ -155,8 +155,8 @@ class JobsToKeep:
     def by_section(cls, config: Config, job_states: JobStates | None) -> dict[str | None, JobsToKeep]:
         """Of the sections that ask for it, where jobs were submitted; a single one has no name."""
         found: dict[str | None, JobsToKeep] = {}
-        for each in config.by_section() if job_states is not None else ():
-            if each.slurm is not None and each.slurm.keep and job_states is not None:
+        for each in config.by_section():
+            if job_states is not None and each.slurm is not None and each.slurm.keep:
                 fewer, submitted, failure = job_states.kept(each)
                 jobs, limit = max(0, each.slurm.jobs - fewer), each.slurm.max_submissions
                 found[each.section] = cls(jobs, fewer, submitted, limit, failure)

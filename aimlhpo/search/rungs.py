@@ -1,11 +1,9 @@
-"""The default sampler, and TPE at the rungs of a study.
+"""The default sampler: TPE at the rungs of a study, or a Gaussian process where trials report nothing before their end.
 
-`RungTPESampler` does what BOHB does (Falkner et al. 2018), with multivariate TPE. Values of trials that were stopped at
+At the rungs it does what BOHB does (Falkner et al. 2018), with multivariate TPE. Values of trials that were stopped at
 different steps cannot be compared. So the sampler looks at the highest rung that has enough results, the end of the
 training being the highest one, and takes each trial that has got there with its value there: complete, pruned and
 running ones alike. Early in a study that is a low rung, with many results; later the final values.
-
-`RungSampler` is that, or a Gaussian process where trials report nothing before their end.
 """
 
 from __future__ import annotations
@@ -29,13 +27,23 @@ from aimlhpo.search.bounded import MOST, BoundedSampler, BoundedStudy, is_infeas
 _OPEN_WITH_ONE_WORKER = 2
 
 
-class RungTPESampler(BoundedSampler):
+class RungSampler(BoundedSampler):
     """TPE, fitted on the highest rung that at least `enough` trials have reached; on the lowest where none has so many.
 
     The rungs are those of the study's pruner where that is ASHA, and otherwise learned in the same way. Trials that
     have not reached the rung are left out, but for running ones, which TPE takes for bad ones so as not to suggest them
     again. The other arguments are those of Optuna's TPESampler.
+
+    While no trial has reported anything before its end, it is a Gaussian process (`aimlhpo.search.gaussian_process`),
+    which begins with FEWEST complete trials, and models the best and the newest ones. Parameters that only some trials
+    have are left to TPE; with `group`, all are.
     """
+
+    FEWEST = 4
+    MOST_MODELLED = 100  # the time that it takes grows with their third power
+
+    has_process = True
+    """Whether it is a Gaussian process where nothing is reported."""
 
     def __init__(
         self,
@@ -54,42 +62,12 @@ class RungTPESampler(BoundedSampler):
             constant_liar=True,
         )
         super().__init__(inner, MOST[TPESampler])
-        self.enough = enough
+        self.enough, self._group = enough, group
         self._learned = ASHA()
-
-    def __str__(self) -> str:
-        return "RungTPESampler"
-
-    def _view(self, study: optuna.Study) -> _StudyAtRung:
-        pruner = study.pruner if isinstance(study.pruner, ASHA) else self._learned
-        return _StudyAtRung(study, self.most, self.enough, pruner)
-
-
-class RungSampler(RungTPESampler):
-    """A Gaussian process while no trial has reported anything before its end; otherwise TPE at a rung.
-
-    The process (`aimlhpo.search.gaussian_process`) begins with FEWEST complete trials, and models the best and the
-    newest ones. Parameters that only some trials have are left to TPE; with `group`, all are. The arguments are those
-    of RungTPESampler.
-    """
-
-    FEWEST = 4
-    MOST_MODELLED = 100  # the time that it takes grows with their third power
-
-    def __init__(
-        self,
-        n_startup_trials: int = 10,
-        n_ei_candidates: int = 24,
-        group: bool = False,
-        enough: int = 10,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(n_startup_trials, n_ei_candidates, group, enough, seed)
-        self._group = group
         self._random = np.random.RandomState(seed)
 
     def __str__(self) -> str:
-        return "RungSampler"
+        return type(self).__name__
 
     def reseed_rng(self) -> None:
         super().reseed_rng()
@@ -99,7 +77,7 @@ class RungSampler(RungTPESampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         view = self._bounded(study, trial)
-        if self._group or view.has_reports:
+        if self._group or not self.has_process or view.has_reports:
             return super().sample_relative(study, trial, search_space)
         complete = [other for other in view.get_trials(states=(TrialState.COMPLETE,)) if _has(other, search_space)]
         if not search_space or len(complete) < self.FEWEST:
@@ -114,6 +92,16 @@ class RungSampler(RungTPESampler):
         finished = [complete[place].params for place in places]
         running = [other.params for other in view.get_trials(states=(TrialState.RUNNING,)) if _has(other, search_space)]
         return suggest(search_space, finished, losses[places], running[-self.MOST_MODELLED :], self._random)
+
+    def _view(self, study: optuna.Study) -> _StudyAtRung:
+        pruner = study.pruner if isinstance(study.pruner, ASHA) else self._learned
+        return _StudyAtRung(study, self.most, self.enough, pruner)
+
+
+class RungTPESampler(RungSampler):
+    """RungSampler that is TPE in every case."""
+
+    has_process = False
 
 
 def _has(trial: FrozenTrial, space: Iterable[str]) -> bool:

@@ -20,7 +20,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
-from aimlhpo.agent.dispatcher import claims_ahead
+from aimlhpo.agent.dispatcher import JUDGED, claims_ahead
 from aimlhpo.search.samplers import reseed
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 from benchmarks.search.task import Task
@@ -93,7 +93,7 @@ class _Clock:
         running: dict[int, tuple[Trial, Any, float]] = {}
         order = 0
         best, seconds, complete, failed, ended = np.inf, 0.0, 0, 0, 0
-        durations: deque[float] = deque(maxlen=16)
+        durations: deque[float] = deque(maxlen=JUDGED)
         progress: list[Progress] = []
 
         def begin(slot: int, now: float) -> None:

@@ -33,12 +33,8 @@ PLANE: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, 1.0), "y": Flo
 
 
 def at_random(space: dict[str, BaseDistribution], count: int) -> list[dict[str, Any]]:
-    sampler, study = RandomSampler(seed=0), optuna.create_study()
-    return [
-        {name: sampler.sample_independent(study, study.trials[0], name, known) for name, known in space.items()}
-        for _ in range(count)
-        if study.trials or study.ask()
-    ]
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    return [study.ask(space).params for _ in range(count)]
 
 
 def loss(values: dict[str, Any]) -> float:

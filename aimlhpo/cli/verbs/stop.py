@@ -33,7 +33,7 @@ _POLL = 1.0  # seconds
 def run(config: Config, arguments: Namespace) -> int:
     name, launcher = config.optuna.study_name, launcher_of_jobs(config.paths)
     about = replace(config, section=arguments.section)  # its jobs may outlive the section in the file
-    is_left_over = about.is_of_the_past and launcher.live_jobs(about)
+    is_left_over = about.section_is_gone and launcher.live_jobs(about)
     config = about if is_left_over else about_section(config, arguments)
     found = launcher.live_jobs(config)
     if not found:

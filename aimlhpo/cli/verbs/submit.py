@@ -35,7 +35,7 @@ def run(config: Config, arguments: Namespace) -> int:
 def run_agent(config: Config, arguments: Namespace) -> int:
     """The agent of this job, to its end."""
     about = replace(config, section=arguments.section)
-    if about.is_of_the_past:
+    if about.section_is_gone:
         first = next((f"section {each.name}" for each in config.sections if each.name), "slurm")
         print(f"the study has no section {arguments.section} any more; this job goes by the settings of {first}")
     else:
