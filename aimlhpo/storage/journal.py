@@ -239,11 +239,14 @@ class Journal(JournalStorage):
             self._replay_result.get_study(study_id)
             return self._replay_result.tally(study_id)
 
-    def changes(self, study_id: int) -> Sequence[Mapping[str, Any]]:
-        """What was changed in the study, as it was last read."""
+    def overview(self, study_id: int) -> Overview:
+        """The study at one moment: a second reading of the journal would find some trials both running and ended."""
         with self._thread_lock:
+            self._sync_with_backend()
             changes: Sequence[Mapping[str, Any]] = self._replay_result.get_study(study_id).system_attrs.get(CHANGES, ())
-            return changes
+            unfinished = self._replay_result.get_all_trials(study_id, states=UNFINISHED)
+            opened = [open_trial_of(trial) for trial in unfinished]
+            return overview_of(self._replay_result.tally(study_id).states, opened, changes)
 
     def _sync_with_backend(self) -> None:
         super()._sync_with_backend()
@@ -273,9 +276,7 @@ class JournalBackend(Backend):
     storage: Journal
 
     def overview(self, study_id: int) -> Overview:
-        unfinished = self.storage.get_all_trials(study_id, deepcopy=False, states=UNFINISHED)
-        opened = [open_trial_of(trial) for trial in unfinished]
-        return overview_of(self.storage.tally(study_id).states, opened, self.storage.changes(study_id))
+        return self.storage.overview(study_id)
 
     def batch(self) -> AbstractContextManager[None]:
         return self.storage._backend.batch()

@@ -10,6 +10,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import optuna
@@ -135,3 +136,17 @@ def test_an_overview_tells_at_once_what_others_have_changed(storage_url: str) ->
     changes = [{"key": "optuna:n_trials", "value": 9}, {"key": "optuna:patience", "value": {"trials": 3}}]
     study._storage.set_study_system_attr(study._study_id, CHANGES, changes)
     assert list(backend.overview(study._study_id).changes) == changes
+
+
+def test_no_overview_counts_a_trial_that_ends_meanwhile_twice(storage_url: str) -> None:
+    trials = 100
+    study = optuna.create_study(study_name="s", storage=open_storage(storage_url))
+    running = [study.ask() for _ in range(trials)]
+    backend = backend_of(open_storage(storage_url))
+    with ThreadPoolExecutor(1) as writer:
+        ending = [writer.submit(study.tell, trial, 0.5) for trial in running]
+        while not ending[-1].done():
+            overview = backend.overview(study._study_id)
+            assert overview.complete + len(overview.open) <= trials
+    assert all(end.exception() is None for end in ending)
+    assert backend.overview(study._study_id).complete == trials
