@@ -38,9 +38,8 @@ from aimlhpo.objective.messages import (
 )
 from aimlhpo.objective.outcome import OutcomeError, Pruned, extract_values, scalars
 from aimlhpo.objective.provenance import provenance
-from aimlhpo.objective.relay import Relay
 from aimlhpo.objective.trial import Channel, Trial, plain
-from aimlhpo.worker.channel import PipeChannel
+from aimlhpo.worker.channel import PipeChannel, Relay
 from aimlhpo.worker.command import CommandObjective, tells_of_memory
 from aimlhpo.worker.device_guard import hint_for
 from aimlhpo.worker.process_group import ProcessGroupVariables, rank_environment
