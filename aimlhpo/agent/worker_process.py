@@ -22,7 +22,7 @@ from aimlhpo.processes import module_command
 from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.worker.devices import Slot
 from aimlhpo.worker.nodes import LAUNCHER, RemoteProcesses
-from aimlhpo.worker.process_group import without_process_group
+from aimlhpo.worker.ranks import without_process_group
 
 KILLED_FOR_MEMORY = "out of memory: killed by the kernel"
 """The cause that is stored with the trial of such a worker."""
