@@ -4,9 +4,8 @@ In reading order:
 
 agent            Agent: sets everything up; its loop, in the main thread, passes on what comes in
 dispatcher       TrialDispatcher: gives trials to slots, hears the workers, deals with how trials end (main thread)
-worker_pool      WorkerSlot, WorkerPool: the slots and the workers in them (main thread)
+worker_pool      WorkerPool, WorkerSlot, WorkerProcess: the slots and the workers in them (main thread)
 packing          Packing: how many trials share a GPU, as measured (main thread)
-worker_process   one worker process, seen from here (main thread)
 fork_server      the process that has imported the objective, of which workers are forked (main thread)
 storage_client   StorageClient: gathers requests for the storage thread, spreads the answers (main thread)
 executor         SerialExecutor: a thread that does jobs in order; one for the storage, one for the sampling process

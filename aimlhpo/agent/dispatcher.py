@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.stop_requests import NODE_LOST
 from aimlhpo.agent.trial_store import PreparedTrial
-from aimlhpo.agent.worker_pool import CurrentTrial, WorkerSlot, WorkerState
-from aimlhpo.agent.worker_process import KILLED_FOR_MEMORY, UnreadableMessage
+from aimlhpo.agent.worker_pool import KILLED_FOR_MEMORY, CurrentTrial, UnreadableMessage, WorkerSlot, WorkerState
 from aimlhpo.config.fields import AUTO
 from aimlhpo.errors import ObjectiveError, StudyFailed
 from aimlhpo.ledger.checkpoints import newest_file

@@ -24,7 +24,7 @@ from aimlhpo.search.sampling import SamplingProcess, Suggestion
 from aimlhpo.worker.devices import Slot
 
 if TYPE_CHECKING:
-    from aimlhpo.agent.worker_process import WorkerProcess
+    from aimlhpo.agent.worker_pool import WorkerProcess
     from aimlhpo.ledger.leases import Lease
 
 

@@ -11,7 +11,7 @@ import pytest
 from aimlhpo.agent.executor import SerialExecutor
 from aimlhpo.agent.storage_client import PruningNotifier, StorageClient
 from aimlhpo.agent.trial_store import BatchResult, TrialStore
-from aimlhpo.agent.worker_process import WorkerProcess
+from aimlhpo.agent.worker_pool import WorkerProcess
 from aimlhpo.ledger.leases import Lease
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import LedgerAnswer
