@@ -8,7 +8,6 @@ worker_pool      WorkerPool, WorkerSlot, WorkerProcess: the slots and the worker
 packing          Packing: how many trials share a GPU, as measured (main thread)
 fork_server      the process that has imported the objective, of which workers are forked (main thread)
 storage_client   StorageClient: gathers requests for the storage thread, spreads the answers (main thread)
-executor         SerialExecutor: a thread that does jobs in order; one for the storage, one for the sampling process
 trial_store      TrialStore: does the requests, a batch in one write (storage thread)
 stop_requests    why an agent stops: requests, signals, the end of its job (main thread)
 progress         what views show of a running agent (main thread)

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import pytest
 
-from aimlhpo.agent.executor import SerialExecutor
 from aimlhpo.agent.storage_client import PruningNotifier, StorageClient
 from aimlhpo.agent.trial_store import BatchResult, TrialStore
 from aimlhpo.agent.worker_pool import WorkerProcess
@@ -16,6 +15,7 @@ from aimlhpo.ledger.leases import Lease
 from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import LedgerAnswer
 from aimlhpo.objective.messages import Decision, Report
+from aimlhpo.storage.retry import SerialExecutor
 
 
 class BusyExecutor:
