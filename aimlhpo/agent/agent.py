@@ -27,11 +27,10 @@ from aimlhpo.agent.storage_client import StorageClient
 from aimlhpo.agent.trial_store import StudySnapshot, TrialStore
 from aimlhpo.agent.worker_pool import WorkerPool
 from aimlhpo.errors import StudyFailed
-from aimlhpo.ledger.changes import CurrentConfig
 from aimlhpo.ledger.completion import STOPPED_BY_USER
 from aimlhpo.ledger.leases import Election, Holder, JobStateQuery, Lease, Registry, verify_shared_locks
-from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.outbox import Outbox
+from aimlhpo.ledger.ledger import CurrentConfig, Ledger
+from aimlhpo.ledger.requests import Outbox
 from aimlhpo.search.asha import Promotion
 from aimlhpo.search.queues import queue_of
 from aimlhpo.search.samplers import needs_process, use_strategies

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from aimlhpo.agent.stop_requests import SignalTrap, StopRequest, Walltime
     from aimlhpo.agent.storage_client import StorageClient
     from aimlhpo.agent.worker_pool import WorkerPool
-    from aimlhpo.ledger.changes import CurrentConfig
     from aimlhpo.ledger.leases import Election, Holder
+    from aimlhpo.ledger.ledger import CurrentConfig
 
 OUT_OF_MEMORY = "out of memory"
 """The cause in the outcome of a trial for which the GPU's memory was too small."""

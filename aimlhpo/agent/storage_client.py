@@ -16,8 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.trial_store import BatchResult, PreparedTrial, Request, SampledTrial, StudySnapshot, TrialStore
-from aimlhpo.ledger.outbox import Outbox
-from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, NoTrial, Release, Result, new_token
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, NoTrial, Outbox, Release, Result, new_token
 from aimlhpo.objective.messages import Answer, Decision, ReadRequest, Report, SetAttribute, SuggestRequest
 from aimlhpo.search.sampling import SamplingProcess, Suggestion
 from aimlhpo.storage.retry import SerialExecutor

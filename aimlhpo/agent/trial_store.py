@@ -24,7 +24,7 @@ from optuna.trial import Trial
 
 from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.checkpoints import Checkpoints
-from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.ledger import CurrentConfig, Ledger
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerAnswer, LedgerBatch, Release, Result
 from aimlhpo.objective.messages import (
     Answer,
@@ -49,7 +49,6 @@ from aimlhpo.storage.trials import CONFIRMED, LongestTrial
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
-    from aimlhpo.ledger.changes import CurrentConfig
     from aimlhpo.ledger.leases import Lease
 
 
