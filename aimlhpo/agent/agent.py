@@ -31,10 +31,9 @@ from aimlhpo.ledger.completion import STOPPED_BY_USER
 from aimlhpo.ledger.leases import Election, Holder, JobStateQuery, Lease, Registry, verify_shared_locks
 from aimlhpo.ledger.ledger import CurrentConfig, Ledger
 from aimlhpo.ledger.requests import Outbox
-from aimlhpo.search.asha import Promotion
 from aimlhpo.search.queues import queue_of
-from aimlhpo.search.samplers import needs_process, use_strategies
-from aimlhpo.search.sampling import SamplingProcess
+from aimlhpo.search.rungs import Promotion
+from aimlhpo.search.sampling import SamplingProcess, needs_process, use_strategies
 from aimlhpo.search.stopping import StoppingCriteria, make_rules
 from aimlhpo.storage.base import OwnedStorage, own
 from aimlhpo.storage.retry import RetryPolicy, SerialExecutor

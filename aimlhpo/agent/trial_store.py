@@ -37,9 +37,8 @@ from aimlhpo.objective.messages import (
 )
 from aimlhpo.results.best import best_trials
 from aimlhpo.results.table import ResultsWriter
-from aimlhpo.search.asha import ASHA
-from aimlhpo.search.samplers import one_metric
-from aimlhpo.search.sampling import Sampling, Suggestion
+from aimlhpo.search.rungs import ASHA
+from aimlhpo.search.sampling import Sampling, Suggestion, one_metric
 from aimlhpo.search.stopping import StopReason, ThrottledCheck
 from aimlhpo.space.model_paths import substitute
 from aimlhpo.storage.attributes import PROVENANCE, set_study_attribute, study_attributes

@@ -36,9 +36,9 @@ from aimlhpo.ledger.requests import (
     PendingState,
     Result,
 )
-from aimlhpo.search.asha import Promotion
 from aimlhpo.search.queues import TrialQueue
-from aimlhpo.search.samplers import last_report
+from aimlhpo.search.rungs import Promotion
+from aimlhpo.search.sampling import last_report
 from aimlhpo.search.stopping import StoppingCriteria, StopReason, make_rules
 from aimlhpo.storage.base import (
     CLAIM,

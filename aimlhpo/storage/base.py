@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import numpy as np
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -122,6 +123,14 @@ def waits_at_rung(state: TrialState, paused: Mapping[str, Any] | None) -> bool:
 def token_of(trial: FrozenTrial) -> str | None:
     """The token of the claim that a trial is, or was last, held under."""
     return (trial.system_attrs.get(CLAIM) or {}).get("token")
+
+
+def trial_seed(study_seed: int, number: int, *more: int) -> int:
+    """A trial's own seed, from its study's and its number: the same in every attempt, another for each trial.
+
+    `more` tells apart several seeds of one trial.
+    """
+    return int(np.random.SeedSequence([study_seed, number, *more]).generate_state(1)[0] % 2**31)
 
 
 def has_begun(claim: Mapping[str, Any]) -> bool:

@@ -26,9 +26,8 @@ from aimlhpo.errors import show, storage_kind
 from aimlhpo.results.best import BestTrial, describe_best
 from aimlhpo.results.confirmation import Confirmation, read_confirmation
 from aimlhpo.results.worker_log import WorkerLog
-from aimlhpo.search.asha import ASHA
-from aimlhpo.search.automatic import strategies
-from aimlhpo.search.building import make_pruner
+from aimlhpo.search.building import make_pruner, strategies
+from aimlhpo.search.rungs import ASHA
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import import_summaries
 from aimlhpo.space.constraints import holds
