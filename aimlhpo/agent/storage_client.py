@@ -16,9 +16,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.trial_store import BatchResult, PreparedTrial, Request, SampledTrial, StudySnapshot, TrialStore
-from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, NoTrial, Outbox, Release, Result, new_token
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, NoTrial, Outbox, Release, Result
 from aimlhpo.objective.messages import Answer, Decision, ReadRequest, Report, SetAttribute, SuggestRequest
 from aimlhpo.search.sampling import SamplingProcess, Suggestion
+from aimlhpo.storage.base import new_token
 from aimlhpo.storage.retry import SerialExecutor
 from aimlhpo.worker.devices import Slot
 

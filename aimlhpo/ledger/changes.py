@@ -27,8 +27,8 @@ from aimlhpo.config.schema import Config
 from aimlhpo.errors import ConfigError, Problem, show
 from aimlhpo.ledger.completion import STOPPED_BY_USER, Completion
 from aimlhpo.ledger.ledger import CurrentConfig
-from aimlhpo.ledger.requests import Claim, PendingState, Release
-from aimlhpo.storage.base import CHANGES, Overview, backend_of, count_overview, own
+from aimlhpo.ledger.requests import Claim, Release
+from aimlhpo.storage.base import CHANGES, Overview, PendingState, backend_of, count_overview, own
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import without_experimental_warnings
 from aimlhpo.storage.trials import count_imported

@@ -33,7 +33,6 @@ from aimlhpo.ledger.requests import (
     LedgerBatch,
     NoTrial,
     Outbox,
-    PendingState,
     Result,
 )
 from aimlhpo.search.queues import TrialQueue
@@ -48,6 +47,7 @@ from aimlhpo.storage.base import (
     OpenTrial,
     Overview,
     OwnedStorage,
+    PendingState,
     SetStart,
     SetState,
     SetSystemAttr,

@@ -1,34 +1,25 @@
-"""What an agent asks of the ledger at once, the answers, and the study as it will be after the decisions so far.
+"""What an agent asks of the ledger at once, and the answers; and results on their way to the storage.
 
-A `LedgerBatch` holds requests (`ClaimRequest`, `Beginning`, `Result`, `Release`), `LedgerAnswer` the answers. While the
-ledger decides on them, in the agent's storage thread, `PendingState` holds what is to be written, so that each decision
-sees those before it. Requests and answers are plain values. The `Outbox` keeps a `Result` as a file until it is stored.
+A `LedgerBatch` holds requests (`ClaimRequest`, `Beginning`, `Result`, `Release`), `LedgerAnswer` the answers: plain
+values. The `Outbox` keeps a `Result` as a file until it is stored.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
-
 from aimlhpo.config.paths import replace_file
 from aimlhpo.search.stopping import StopReason
-from aimlhpo.storage.base import CLAIM, OpenTrial, Operation, Overview
+from aimlhpo.storage.base import Operation
 
 logger = logging.getLogger(__name__)
-
-
-def new_token() -> str:
-    """Names one claim, and nothing else ever."""
-    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True)
@@ -165,50 +156,6 @@ class LedgerAnswer:
             whole.claims |= part.claims
             whole.ended = whole.ended or part.ended
         return whole
-
-
-_NOWHERE = -1  # where a trial is that is not made yet
-_COUNTED = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-
-
-class PendingState:
-    """The decisions of one batch that are not written yet: each sees what those before it have decided.
-
-    Attributes:
-        overview: the study with all that is decided so far.
-        operations: what is to be written for it.
-        new: the trials to be made.
-    """
-
-    def __init__(self, overview: Overview, operations: list[Operation]) -> None:
-        self.overview, self.operations = overview, operations
-        self.new: list[FrozenTrial] = []
-
-    def find(self, trial_id: int) -> OpenTrial | None:
-        return next((trial for trial in self.overview.open if trial.trial_id == trial_id), None)
-
-    def change(self, trial: OpenTrial, **changes: Any) -> None:
-        """An open trial stays open, with something else about it."""
-        now = [replace(other, **changes) if other is trial else other for other in self.overview.open]
-        self.overview = replace(self.overview, open=now)
-
-    def end(self, trial: OpenTrial, state: TrialState) -> None:
-        """An open trial ends."""
-        name = _COUNTED[state]
-        rest = [other for other in self.overview.open if other is not trial]
-        self.overview = replace(self.overview, open=rest, **{name: getattr(self.overview, name) + 1})
-
-    def add(self, found: Iterable[OpenTrial]) -> None:
-        """Take note of trials that have been made meanwhile."""
-        known = {trial.trial_id for trial in self.overview.open}
-        added = [trial for trial in found if trial.trial_id not in known]
-        self.overview = replace(self.overview, open=[*self.overview.open, *added])
-
-    def make(self, trial: FrozenTrial) -> None:
-        """A trial is to be made, claimed from the start."""
-        self.new.append(trial)
-        made = OpenTrial(_NOWHERE, _NOWHERE, trial.state, trial.system_attrs.get(CLAIM))
-        self.overview = replace(self.overview, open=[*self.overview.open, made])
 
 
 class Outbox:
