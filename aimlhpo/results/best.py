@@ -21,8 +21,7 @@ from aimlhpo.search.warm_start import default_trial
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.model_paths import SEARCH_MARK
 from aimlhpo.space.search_space import SearchSpace
-from aimlhpo.storage.read_only import selected
-from aimlhpo.storage.trials import TrialRecord, origin, read_record
+from aimlhpo.storage.trials import TrialRecord, origin, read_record, selected
 
 if TYPE_CHECKING:
     import optuna

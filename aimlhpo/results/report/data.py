@@ -34,8 +34,7 @@ from aimlhpo.space.constraints import holds
 from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.attributes import PROVENANCE, STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import BY_SECTION, CLAIM, PAUSED, RELEASED, SECTION, Counts, has_begun, waits_at_rung
-from aimlhpo.storage.read_only import selected
-from aimlhpo.storage.trials import TrialRecord, count, origin, read_record
+from aimlhpo.storage.trials import TrialRecord, count, origin, read_record, selected
 
 if TYPE_CHECKING:
     from optuna.importance import BaseImportanceEvaluator
