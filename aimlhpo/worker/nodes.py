@@ -107,11 +107,11 @@ def start_ranks(setup: Setup) -> list[RankHandle]:
     here = ranks_here(setup)
     return [
         *(start_rank(setup, rank) for rank in range(1, here)),
-        *_start_on_other_nodes(setup, range(here, setup.ranks)),
+        *start_on_other_nodes(setup, range(here, setup.ranks)),
     ]
 
 
-def _start_on_other_nodes(setup: Setup, ranks: Sequence[int]) -> list[RankHandle]:
+def start_on_other_nodes(setup: Setup, ranks: Sequence[int]) -> list[RankHandle]:
     """Start the launcher that starts these ranks on other nodes."""
     if setup.nodes is None or not ranks:
         return []
