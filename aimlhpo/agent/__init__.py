@@ -12,6 +12,7 @@ trial_store      TrialStore: does the requests, a batch in one write (storage th
 stop_requests    why an agent stops: requests, signals, the end of its job (main thread)
 progress         what views show of a running agent (main thread)
 
-Two more threads belong to others: the lease's (`aimlhpo.ledger.leases`) and the view's. May import the rooms worker,
+The storage thread, and the one that asks the sampling process, are `SerialExecutor`s of `aimlhpo.storage.retry`. Two
+more threads belong to others: the lease's (`aimlhpo.ledger.leases`) and the view's. May import the rooms worker,
 ledger, results, tracking and those below them; only `aimlhpo.launch` and `aimlhpo.cli` import this one.
 """
