@@ -22,9 +22,9 @@ import optuna
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import Claim, ClaimRequest, LedgerBatch, Result, new_token
+from aimlhpo.ledger.requests import Claim, ClaimRequest, LedgerBatch, Result
 from aimlhpo.search.stopping import ConsecutiveFailures, StoppingCriteria
-from aimlhpo.storage.base import backend_of, own
+from aimlhpo.storage.base import backend_of, new_token, own
 from aimlhpo.storage.open import open_storage
 from benchmarks.notes import quantiles
 from benchmarks.stores import KINDS, Stores

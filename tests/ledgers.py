@@ -9,8 +9,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result, new_token
-from aimlhpo.storage.base import Counts
+from aimlhpo.ledger.requests import Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result
+from aimlhpo.storage.base import Counts, new_token
 
 
 class SingleRequestLedger(Ledger):

@@ -7,18 +7,19 @@ the `StopRequest`.
 
 from __future__ import annotations
 
+import gc
 import math
 import secrets
+import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from aimlhpo.agent.dispatcher import TrialDispatcher
-from aimlhpo.agent.executor import SerialExecutor, short_switch_interval
 from aimlhpo.agent.packing import Packing
 from aimlhpo.agent.progress import ProgressMeter
 from aimlhpo.agent.stop_requests import LOCAL, AgentJob, SignalTrap, StopRequest, Walltime
@@ -26,18 +27,16 @@ from aimlhpo.agent.storage_client import StorageClient
 from aimlhpo.agent.trial_store import StudySnapshot, TrialStore
 from aimlhpo.agent.worker_pool import WorkerPool
 from aimlhpo.errors import StudyFailed
-from aimlhpo.ledger.changes import CurrentConfig
 from aimlhpo.ledger.completion import STOPPED_BY_USER
 from aimlhpo.ledger.leases import Election, Holder, JobStateQuery, Lease, Registry, verify_shared_locks
-from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.outbox import Outbox
-from aimlhpo.search.asha import Promotion
+from aimlhpo.ledger.ledger import CurrentConfig, Ledger
+from aimlhpo.ledger.requests import Outbox
 from aimlhpo.search.queues import queue_of
-from aimlhpo.search.samplers import needs_process, use_strategies
-from aimlhpo.search.sampling import SamplingProcess
+from aimlhpo.search.rungs import Promotion
+from aimlhpo.search.sampling import SamplingProcess, needs_process, use_strategies
 from aimlhpo.search.stopping import StoppingCriteria, make_rules
 from aimlhpo.storage.base import OwnedStorage, own
-from aimlhpo.storage.retry import RetryPolicy
+from aimlhpo.storage.retry import RetryPolicy, SerialExecutor
 from aimlhpo.storage.study import load_study
 from aimlhpo.tracking.tracker import Tracker
 from aimlhpo.worker.devices import Slot
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 _TICK = 0.5  # seconds that the loop waits at most
+_SWITCH_INTERVAL = 0.0005  # seconds; Python's own 0.005 is waited several times for each trial that ends
 _OUTAGE_LIMIT, _OUTAGE_LIMIT_STOPPING = 600.0, 20.0  # seconds that the storage may be away
 
 
@@ -130,14 +130,12 @@ class Agent:
             waiter = stack.enter_context(Election(paths.state / "waiter.lock"))
             self._tracker = stack.enter_context(Tracker(config, holder.agent, self._view.log))
             executor = stack.enter_context(SerialExecutor("storage", retry))
-            self._executors = [executor]
             sampling = None
             if needs_process(study.sampler):
                 self._sampling_process = SamplingProcess(config, str(study.sampler))
                 self._sampling_process.start()
                 sampling_executor = stack.enter_context(SerialExecutor("sampling", self._make_retry_policy()))
                 stack.callback(self._sampling_process.close)
-                self._executors.append(sampling_executor)
                 sampling = sampling_executor, self._sampling_process
             self._storage = StorageClient(
                 TrialStore(self._current, study, storage, ledger, lease),
@@ -172,15 +170,15 @@ class Agent:
         return math.inf if self._pool.busy else _OUTAGE_LIMIT
 
     def _loop(self) -> None:
-        executors = [executor.fileno() for executor in self._executors]
+        answers = self._storage.filenos()
         self._tick()
         self._pool.start_workers()
         while not ((self._stop.requested or self._pool.all_retired) and self._storage.is_idle()):
             self._dispatcher.fill_slots()
-            sources: list[Connection | int] = [*executors, self._trap.fileno(), *self._dispatcher.connections()]
+            sources: list[Connection | int] = [*answers, self._trap.fileno(), *self._dispatcher.connections()]
             for source in wait(sources, timeout=self._storage.rest or _TICK):
-                if source in executors:
-                    self._deliver()
+                if source in answers:
+                    self._storage.deliver()
                 elif source == self._trap.fileno():
                     self._trap.clear()
                     self._stop.request(self._explain_cause(self._trap.cause or STOPPED_BY_USER))
@@ -194,15 +192,11 @@ class Agent:
         self._storage.close()
         while not self._storage.is_idle():
             self._storage.flush()
-            wait(executors, timeout=self._storage.rest or _TICK)
-            self._deliver()
+            wait(answers, timeout=self._storage.rest or _TICK)
+            self._storage.deliver()
         self._give_up_if_failed()
         self._show()
         self._tracker.finish(self._stop.cause)
-
-    def _deliver(self) -> None:
-        for executor in self._executors:
-            executor.deliver()
 
     def _tick(self) -> None:
         """What time brings: dead agents, a new snapshot, dead workers, the study given up, the end of the job."""
@@ -240,8 +234,7 @@ class Agent:
         if cause is None or self._has_stopped:
             return
         self._has_stopped = True
-        for executor in self._executors:
-            executor.wake()
+        self._storage.wake()
         if self._sampling_process is not None:
             self._sampling_process.close()
         self._view.log(f"stopping: {cause}")
@@ -252,6 +245,18 @@ class Agent:
         slots = (slot.show() for slot in self._pool.slots if not slot.is_closed)
         budget = self._current.config.optuna.n_trials
         self._view.update(self._meter.progress(self._storage.snapshot, budget, slots))
+
+
+@contextmanager
+def short_switch_interval() -> Iterator[None]:
+    """Have Python switch threads so often that the main thread answers at once; undo `gc.freeze` at the end."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(usual)
 
 
 def open_study(config: Config, retry: RetryPolicy) -> tuple[optuna.Study, OwnedStorage]:

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.stop_requests import NODE_LOST
 from aimlhpo.agent.trial_store import PreparedTrial
-from aimlhpo.agent.worker_pool import CurrentTrial, WorkerSlot, WorkerState
-from aimlhpo.agent.worker_process import KILLED_FOR_MEMORY, UnreadableMessage
+from aimlhpo.agent.worker_pool import KILLED_FOR_MEMORY, CurrentTrial, UnreadableMessage, WorkerSlot, WorkerState
 from aimlhpo.config.fields import AUTO
 from aimlhpo.errors import ObjectiveError, StudyFailed
 from aimlhpo.ledger.checkpoints import newest_file
@@ -53,8 +52,8 @@ if TYPE_CHECKING:
     from aimlhpo.agent.stop_requests import SignalTrap, StopRequest, Walltime
     from aimlhpo.agent.storage_client import StorageClient
     from aimlhpo.agent.worker_pool import WorkerPool
-    from aimlhpo.ledger.changes import CurrentConfig
     from aimlhpo.ledger.leases import Election, Holder
+    from aimlhpo.ledger.ledger import CurrentConfig
 
 OUT_OF_MEMORY = "out of memory"
 """The cause in the outcome of a trial for which the GPU's memory was too small."""

@@ -22,7 +22,7 @@ from typing import Self
 
 from aimlhpo.errors import ObjectiveError
 from aimlhpo.processes import adopt_orphans, module_command
-from aimlhpo.worker.process_group import without_process_group
+from aimlhpo.worker.ranks import without_process_group
 
 _POLL_SECONDS = 0.005
 _MESSAGE_BYTES = 1 << 17

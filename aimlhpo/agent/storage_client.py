@@ -15,16 +15,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.agent.executor import SerialExecutor
 from aimlhpo.agent.trial_store import BatchResult, PreparedTrial, Request, SampledTrial, StudySnapshot, TrialStore
-from aimlhpo.ledger.outbox import Outbox
-from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, NoTrial, Release, Result, new_token
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, NoTrial, Outbox, Release, Result
 from aimlhpo.objective.messages import Answer, Decision, ReadRequest, Report, SetAttribute, SuggestRequest
 from aimlhpo.search.sampling import SamplingProcess, Suggestion
+from aimlhpo.storage.base import new_token
+from aimlhpo.storage.retry import SerialExecutor
 from aimlhpo.worker.devices import Slot
 
 if TYPE_CHECKING:
-    from aimlhpo.agent.worker_process import WorkerProcess
+    from aimlhpo.agent.worker_pool import WorkerProcess
     from aimlhpo.ledger.leases import Lease
 
 
@@ -154,6 +154,7 @@ class StorageClient:
         self.trials_run = 0
         self.log = log
         self._store, self._executor, self._sampling = store, executor, sampling
+        self._executors = [executor] if sampling is None else [executor, sampling[0]]
         self._outbox, self._lease, self._slots = outbox, lease, slots
         self._buffer = RequestBuffer(strict=strict)
         self._notifier = PruningNotifier(strict=strict)
@@ -233,6 +234,20 @@ class StorageClient:
         return self._executor.is_idle() and self._buffer.is_empty and not self._claimants
 
     # --- what comes of it ---
+
+    def filenos(self) -> list[int]:
+        """What can be read when there is something to deliver."""
+        return [executor.fileno() for executor in self._executors]
+
+    def deliver(self) -> None:
+        """Run what follows from the answers that have come. Raises what could not be done."""
+        for executor in self._executors:
+            executor.deliver()
+
+    def wake(self) -> None:
+        """End the pause between two tries during an outage."""
+        for executor in self._executors:
+            executor.wake()
 
     def _after_batch(self, done: BatchResult) -> None:
         self._rest_until = time.monotonic() + min(_REST_FACTOR * done.seconds, _LONGEST_REST)

@@ -24,7 +24,7 @@ from optuna.trial import Trial
 
 from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.checkpoints import Checkpoints
-from aimlhpo.ledger.ledger import Ledger
+from aimlhpo.ledger.ledger import CurrentConfig, Ledger
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerAnswer, LedgerBatch, Release, Result
 from aimlhpo.objective.messages import (
     Answer,
@@ -37,9 +37,8 @@ from aimlhpo.objective.messages import (
 )
 from aimlhpo.results.best import best_trials
 from aimlhpo.results.table import ResultsWriter
-from aimlhpo.search.asha import ASHA
-from aimlhpo.search.samplers import one_metric
-from aimlhpo.search.sampling import Sampling, Suggestion
+from aimlhpo.search.rungs import ASHA
+from aimlhpo.search.sampling import Sampling, Suggestion, one_metric
 from aimlhpo.search.stopping import StopReason, ThrottledCheck
 from aimlhpo.space.model_paths import substitute
 from aimlhpo.storage.attributes import PROVENANCE, set_study_attribute, study_attributes
@@ -49,7 +48,6 @@ from aimlhpo.storage.trials import CONFIRMED, LongestTrial
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
-    from aimlhpo.ledger.changes import CurrentConfig
     from aimlhpo.ledger.leases import Lease
 
 

@@ -19,7 +19,7 @@ from aimlhpo.config.load import load_snapshot
 from aimlhpo.config.optuna_section import RULES
 from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show, storage_kind
 from aimlhpo.launch.base import launcher_for
-from aimlhpo.search.automatic import strategies_now
+from aimlhpo.search.building import strategies_now
 from aimlhpo.search.warm_start import default_trial, is_imported, summarize_import
 from aimlhpo.space.grid import grid_of
 from aimlhpo.space.model_paths import exists, substitute

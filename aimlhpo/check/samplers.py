@@ -21,8 +21,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIIISampler
 
 from aimlhpo.check.sampler_rules import StudyContext, combination_problems, constraint_problems, is_categorical
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.search.automatic import strategies
-from aimlhpo.search.building import check_strategy, class_named, in_one_line, make_pruner, make_sampler
+from aimlhpo.search.building import check_strategy, class_named, in_one_line, make_pruner, make_sampler, strategies
 from aimlhpo.space.grid import grid_of
 from aimlhpo.space.parameter_types import is_number
 

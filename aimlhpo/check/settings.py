@@ -309,7 +309,7 @@ def promotion_problems(config: Config) -> Iterator[Problem]:
     defaults = {"min_resource": 1, "max_resource": None, "reduction_factor": 3, "brackets": 1}
     match [as_number(arguments.get(key, default)) for key, default in defaults.items()]:
         case [int(low), int(high), int(factor), 1] if low >= 1 and factor >= 2:
-            from aimlhpo.search.asha import Ladder
+            from aimlhpo.search.rungs import Ladder
 
             rungs = Ladder(low, high, factor).resources
     needed = int(as_number(arguments.get("reduction_factor", 3)) or 3) ** len(rungs)

@@ -10,10 +10,10 @@ A claim writes the owner's token together with the state. Whoever begins, finish
 token, so that an agent that lost its claim while it was stopped or cut off cannot overwrite what others have done
 since. `docs/architecture.md` tells of each step, of claims ahead and of promotion.
 
-requests      what an agent asks at once, the answers, and the decisions that are not written yet
+requests      what an agent asks at once, the answers, and results on their way
 ledger        takes the lock, decides on every request of a batch, and writes what follows at once
 completion    what a result writes, and how an unfinished trial is given back
-outbox        results on their way to the storage, in files
+changes       what is changed in the configuration of a study that runs
 leases        who is alive
 checkpoints   the trials' own checkpoint directories
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,8 +26,9 @@ from aimlhpo.config.load import differences, load_snapshot, with_values, written
 from aimlhpo.config.schema import Config
 from aimlhpo.errors import ConfigError, Problem, show
 from aimlhpo.ledger.completion import STOPPED_BY_USER, Completion
-from aimlhpo.ledger.requests import Claim, PendingState, Release
-from aimlhpo.storage.base import CHANGES, Overview, backend_of, count_overview, own
+from aimlhpo.ledger.ledger import CurrentConfig
+from aimlhpo.ledger.requests import Claim, Release
+from aimlhpo.storage.base import CHANGES, Overview, PendingState, backend_of, count_overview, own
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.open import without_experimental_warnings
 from aimlhpo.storage.trials import count_imported
@@ -94,32 +95,6 @@ def current_config(study: optuna.Study, config: Config) -> Config:
     current = CurrentConfig(config)
     current.take_up(study._storage.get_study_system_attrs(study._study_id).get(CHANGES, ()))
     return current.config
-
-
-class CurrentConfig:
-    """The configuration of a running study as it is now.
-
-    Runs in: the storage thread takes up changes; every thread may read `config`, which is replaced as a whole.
-
-    Attributes:
-        config: what this agent was started with, and the changes since.
-        version: grows with each change of the study, also with one that brings back what was there before: meanwhile
-            trials may have been given back.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self.config = self._at_start = config
-        self.version = 0
-        self._changes: Sequence[Mapping[str, Any]] = ()
-
-    def take_up(self, changes: Sequence[Mapping[str, Any]]) -> bool:
-        """Take up the changes of an overview. Returns whether there are any that this agent did not know of."""
-        if len(changes) == len(self._changes):  # changes are added, and none is ever taken away
-            return False
-        self._changes = changes
-        self.config = with_values(self._at_start, {change.key: change.value for change in changes_in(changes)})
-        self.version += 1
-        return True
 
 
 def change_study(study: optuna.Study, asked: Config, values: Mapping[str, Any]) -> tuple[list[StudyChange], list[int]]:

@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.checkpoints import newest_file
-from aimlhpo.ledger.requests import PendingState, Release, Result
-from aimlhpo.search.samplers import after_trial, last_report
+from aimlhpo.ledger.requests import Release, Result
+from aimlhpo.search.sampling import after_trial, last_report
 from aimlhpo.storage.attributes import RECORD, metric_attributes
 from aimlhpo.storage.base import (
     BY_SECTION,
@@ -30,6 +30,7 @@ from aimlhpo.storage.base import (
     SECTION,
     OpenTrial,
     OwnedStorage,
+    PendingState,
     SetState,
     SetSystemAttr,
 )

@@ -3,11 +3,14 @@
 Each call takes the ledger's lock (a file), reads the study's overview, decides on all requests of a batch one after
 another, and writes what follows at once. A slot gets a trial that may be promoted, an interrupted or enqueued one, a
 new one, or none. Everything here runs in the agent's storage thread.
+
+Each overview holds what has been changed in the study's configuration while it runs (`changes`): the `CurrentConfig`
+takes it up, so that no claim after a change is decided by an old number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, cached_property, partial
@@ -16,12 +19,12 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
+from aimlhpo.config.load import with_values
 from aimlhpo.config.optuna_section import MOST_FRUITLESS
 from aimlhpo.config.paths import StudyPaths
-from aimlhpo.ledger.changes import CurrentConfig
+from aimlhpo.config.schema import Config
 from aimlhpo.ledger.completion import Completion
 from aimlhpo.ledger.leases import Registry
-from aimlhpo.ledger.outbox import Outbox
 from aimlhpo.ledger.requests import (
     Beginning,
     Claim,
@@ -29,12 +32,12 @@ from aimlhpo.ledger.requests import (
     LedgerAnswer,
     LedgerBatch,
     NoTrial,
-    PendingState,
+    Outbox,
     Result,
 )
-from aimlhpo.search.asha import Promotion
 from aimlhpo.search.queues import TrialQueue
-from aimlhpo.search.samplers import last_report
+from aimlhpo.search.rungs import Promotion
+from aimlhpo.search.sampling import last_report
 from aimlhpo.search.stopping import StoppingCriteria, StopReason, make_rules
 from aimlhpo.storage.base import (
     CLAIM,
@@ -44,6 +47,7 @@ from aimlhpo.storage.base import (
     OpenTrial,
     Overview,
     OwnedStorage,
+    PendingState,
     SetStart,
     SetState,
     SetSystemAttr,
@@ -53,6 +57,32 @@ from aimlhpo.storage.base import (
 from aimlhpo.storage.locks import locked
 from aimlhpo.storage.retry import is_outage
 from aimlhpo.storage.trials import count_imported
+
+
+class CurrentConfig:
+    """The configuration of a running study as it is now.
+
+    Runs in: the storage thread takes up changes; every thread may read `config`, which is replaced as a whole.
+
+    Attributes:
+        config: what this agent was started with, and the changes since.
+        version: grows with each change of the study, also with one that brings back what was there before: meanwhile
+            trials may have been given back.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = self._at_start = config
+        self.version = 0
+        self._changes: Sequence[Mapping[str, Any]] = ()
+
+    def take_up(self, changes: Sequence[Mapping[str, Any]]) -> bool:
+        """Take up the changes of an overview. Returns whether there are any that this agent did not know of."""
+        if len(changes) == len(self._changes):  # changes are added, and none is ever taken away
+            return False
+        self._changes = changes
+        self.config = with_values(self._at_start, {change["key"]: change["value"] for change in changes})
+        self.version += 1
+        return True
 
 
 class Ledger:

@@ -1,27 +1,25 @@
-"""What an agent asks of the ledger at once, the answers, and the study as it will be after the decisions so far.
+"""What an agent asks of the ledger at once, and the answers; and results on their way to the storage.
 
-A `LedgerBatch` holds requests (`ClaimRequest`, `Beginning`, `Result`, `Release`), `LedgerAnswer` the answers. While the
-ledger decides on them, in the agent's storage thread, `PendingState` holds what is to be written, so that each decision
-sees those before it. Requests and answers are plain values.
+A `LedgerBatch` holds requests (`ClaimRequest`, `Beginning`, `Result`, `Release`), `LedgerAnswer` the answers: plain
+values. The `Outbox` keeps a `Result` as a file until it is stored.
 """
 
 from __future__ import annotations
 
-import secrets
+import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
-
+from aimlhpo.config.paths import replace_file
 from aimlhpo.search.stopping import StopReason
-from aimlhpo.storage.base import CLAIM, OpenTrial, Operation, Overview
+from aimlhpo.storage.base import Operation
 
-
-def new_token() -> str:
-    """Names one claim, and nothing else ever."""
-    return secrets.token_hex(8)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -160,45 +158,48 @@ class LedgerAnswer:
         return whole
 
 
-_NOWHERE = -1  # where a trial is that is not made yet
-_COUNTED = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+class Outbox:
+    """Results on their way to the storage, each in a file of its own under one directory until the storage has it.
 
+    The claim's token names the file. An agent writes it before it hands the result to the storage thread, and removes
+    it when the result is in the storage. What an agent leaves behind, because it was killed or the storage was away,
+    is delivered by the next agent that looks for the dead.
 
-class PendingState:
-    """The decisions of one batch that are not written yet: each sees what those before it have decided.
-
-    Attributes:
-        overview: the study with all that is decided so far.
-        operations: what is to be written for it.
-        new: the trials to be made.
+    Runs in: the main thread; the storage thread delivers what dead agents have left.
     """
 
-    def __init__(self, overview: Overview, operations: list[Operation]) -> None:
-        self.overview, self.operations = overview, operations
-        self.new: list[FrozenTrial] = []
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
-    def find(self, trial_id: int) -> OpenTrial | None:
-        return next((trial for trial in self.overview.open if trial.trial_id == trial_id), None)
+    def put(self, result: Result) -> None:
+        """Keep the result. Raises OSError, for example on a full disk."""
+        replace_file(self._path(result.token), json.dumps(asdict(result)), 0o600, lasting=False)
 
-    def change(self, trial: OpenTrial, **changes: Any) -> None:
-        """An open trial stays open, with something else about it."""
-        now = [replace(other, **changes) if other is trial else other for other in self.overview.open]
-        self.overview = replace(self.overview, open=now)
+    def remove(self, token: str) -> None:
+        self._path(token).unlink(missing_ok=True)
 
-    def end(self, trial: OpenTrial, state: TrialState) -> None:
-        """An open trial ends."""
-        name = _COUNTED[state]
-        rest = [other for other in self.overview.open if other is not trial]
-        self.overview = replace(self.overview, open=rest, **{name: getattr(self.overview, name) + 1})
+    def results(self) -> Iterator[Result]:
+        """Everything that waits; a file that vanishes meanwhile has been delivered."""
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                known = json.loads(path.read_text())
+                reports = [(int(step), float(value)) for step, value in known["reports"]]
+                values = None if known["values"] is None else [float(value) for value in known["values"]]
+                result = Result(**{**known, "reports": reports, "values": values})
+            except FileNotFoundError:
+                continue
+            except (ValueError, TypeError, KeyError) as error:  # cut off when the machine went down
+                self.set_aside(path.stem, error)
+            else:
+                yield result
 
-    def add(self, found: Iterable[OpenTrial]) -> None:
-        """Take note of trials that have been made meanwhile."""
-        known = {trial.trial_id for trial in self.overview.open}
-        added = [trial for trial in found if trial.trial_id not in known]
-        self.overview = replace(self.overview, open=[*self.overview.open, *added])
+    def set_aside(self, token: str, reason: Exception) -> None:
+        """Never deliver that result; its file stays for whoever wants to read it, and its trial runs again."""
+        path = self._path(token)
+        aside = path.with_suffix(".broken")
+        with suppress(FileNotFoundError):
+            path.rename(aside)
+            logger.warning("a result that cannot be delivered was put aside in %s (%s)", aside, reason)
 
-    def make(self, trial: FrozenTrial) -> None:
-        """A trial is to be made, claimed from the start."""
-        self.new.append(trial)
-        made = OpenTrial(_NOWHERE, _NOWHERE, trial.state, trial.system_attrs.get(CLAIM))
-        self.overview = replace(self.overview, open=[*self.overview.open, made])
+    def _path(self, token: str) -> Path:
+        return self._directory / f"{token}.json"

@@ -3,7 +3,7 @@
 Nothing here waits for the storage. Reports leave by a pipe, and `should_prune` gives the newest decision that has come
 back; only a suggestion of an undeclared parameter, and what is read of the study, wait for their answers. Runs in the
 worker's training thread, and in processes that the objective starts: there a trial passes on what it is asked to do to
-the process that it belongs to (`relay`).
+the process that it belongs to, over a `RelayedChannel`; what serves it there is `aimlhpo.worker.channel.Relay`.
 
 To Optuna's own code a `Trial` is an instance of `optuna.trial.Trial`, but Optuna is loaded only where the objective
 imports it or asks for what is made of its classes.
@@ -16,14 +16,20 @@ import json
 import math
 import os
 import pickle
+import socket
+import struct
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from aimlhpo.objective.messages import (
+    Answer,
     Assignment,
     ReadRequest,
     Report,
@@ -31,7 +37,6 @@ from aimlhpo.objective.messages import (
     StudyInfo,
     SuggestRequest,
 )
-from aimlhpo.objective.relay import RelayedChannel, ShouldPrune, TrialAddress
 from aimlhpo.objective.study import ReadOnlyStudy, TrialStorage
 
 if TYPE_CHECKING:
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 
 LAST_STEP = 2**31 - 1  # what a database column holds
 _CONSTRAINT = "constraints:"  # before the key, among the system attributes: there Optuna's samplers look for them
+
+_CREDENTIALS = struct.Struct("3i")
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -55,6 +62,20 @@ class Channel(Protocol):
 
     def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
         """Whether the newest decision is to prune trial `number`; with `wait`, the one on the report at `step`."""
+
+
+class TrialAddress(NamedTuple):
+    """Where an attempt at a trial runs: a process, and the name of its relay's socket."""
+
+    number: int
+    attempt: int
+    process: int
+    name: bytes
+
+
+@dataclass(frozen=True)
+class ShouldPrune:
+    """The question that `trial.should_prune` asks."""
 
 
 def _takes_entries(method: _Method) -> _Method:
@@ -392,6 +413,64 @@ def _restore(state: dict[str, Any]) -> Trial:
     trial = Trial.__new__(Trial)
     trial.__dict__.update(state)
     return trial
+
+
+class RelayedChannel:
+    """The channel of a trial that belongs to another process.
+
+    Every call raises what it has raised there, or RuntimeError, saying so, where the trial has ended or cannot be
+    reached from here.
+    """
+
+    def __init__(self, address: TrialAddress) -> None:
+        self._address = address
+        self._calling = threading.Lock()
+        self._connection: Connection | None = None
+
+    def send(self, message: object) -> None:
+        self._call(message)
+
+    def request(self, message: SuggestRequest | ReadRequest) -> Any:
+        return self._call(message)
+
+    def decision(self, number: int, step: int | None, *, wait: bool) -> bool:
+        return bool(self._call(ShouldPrune()))
+
+    def _call(self, message: object) -> Any:
+        with self._calling:
+            connection, self._connection = self._connection or self._connect(), None
+            try:
+                connection.send((self._address, message))
+                answer: Answer = connection.recv()
+            except (EOFError, OSError):
+                raise self._unreachable() from None
+            self._connection = connection  # without its answer, the call would be answered to the next question
+        return answer.get()
+
+    def _connect(self) -> Connection:
+        """Raises RuntimeError."""
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(self._address.name)
+            except OSError:
+                raise self._unreachable() from None
+            if peer_of(client) != (self._address.process, os.getuid()):
+                raise self._unreachable()
+            return Connection(client.detach())
+
+    def _unreachable(self) -> RuntimeError:
+        return RuntimeError(
+            f"trial {self._address.number} can only be read in process {os.getpid()}: the process that ran it has "
+            "ended, or is on another machine"
+        )
+
+
+def peer_of(connected: socket.socket) -> tuple[int, int]:
+    """The process and the user at the other end, as the kernel knows them."""
+    process, user, _ = _CREDENTIALS.unpack(
+        connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return process, user
 
 
 def one_element(value: Any) -> Any:

@@ -16,13 +16,12 @@ from aimlhpo.config.paths import replace_file
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import ConfigError, show, show_number
 from aimlhpo.results.confirmation import Confirmation, ConfirmedTrial, read_confirmation
-from aimlhpo.search.confirmation import plan_of
+from aimlhpo.search.queues import plan_of
 from aimlhpo.search.warm_start import default_trial
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.model_paths import SEARCH_MARK
 from aimlhpo.space.search_space import SearchSpace
-from aimlhpo.storage.read_only import selected
-from aimlhpo.storage.trials import TrialRecord, origin, read_record
+from aimlhpo.storage.trials import TrialRecord, origin, read_record, selected
 
 if TYPE_CHECKING:
     import optuna

@@ -1,5 +1,5 @@
 """What a confirmation has found: mean and spread of each configuration, the probability that it is the best, and which
-one has won. Read from the storage; `aimlhpo.search.confirmation` says what a confirmation is.
+one has won. Read from the storage; `aimlhpo.search.queues` says what a confirmation is.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import show_number
-from aimlhpo.search.confirmation import count_trainings, find_confirmation, plan_of
-from aimlhpo.search.queues import ConfirmationQueue
+from aimlhpo.search.queues import ConfirmationQueue, count_trainings, find_confirmation, plan_of
 from aimlhpo.space.constraints import holds
 
 _DRAWS = 100_000  # of the means, which makes the probabilities exact to about 0.002

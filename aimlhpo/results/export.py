@@ -48,7 +48,7 @@ from aimlhpo.results.confirmation import read_confirmation
 from aimlhpo.space.model_paths import substitute
 from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.attributes import PROVENANCE, STUDY_ATTR, record_of, study_attributes
-from aimlhpo.storage.study import trial_seed
+from aimlhpo.storage.base import trial_seed
 from aimlhpo.storage.trials import CONFIRMED, is_own, origin, read_record
 
 if TYPE_CHECKING:

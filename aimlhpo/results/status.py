@@ -21,9 +21,8 @@ from aimlhpo.ledger.ledger import Ledger
 from aimlhpo.results.best import BestTrial, describe_best
 from aimlhpo.results.confirmation import Confirmation, read_confirmation
 from aimlhpo.results.worker_log import WorkerLog
-from aimlhpo.search.automatic import strategies
-from aimlhpo.search.confirmation import plan_of
-from aimlhpo.search.queues import queue_of
+from aimlhpo.search.building import strategies
+from aimlhpo.search.queues import plan_of, queue_of
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import ImportSummary, import_summaries
 from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import AimlhpoError
 from aimlhpo.results.best import write_best
-from aimlhpo.search.confirmation import confirmed_study
+from aimlhpo.search.queues import confirmed_study
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.search_space import SearchSpace
 from aimlhpo.storage.locks import open_lock_file, try_lock

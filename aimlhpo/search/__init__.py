@@ -3,9 +3,8 @@
 It may import errors, processes, objective, space, config and storage. Most of it runs in an agent's storage
 thread; sampling that takes long runs in a child process of the agent.
 
-In reading order: `building` (from a section of the configuration to a sampler or a pruner), `automatic` (what a
-study gets that names none), `samplers` (the study's sampler: its seeds, and what it and the pruner see of the study),
-`bounded`, `rungs`, `asha`; `sampling` (the parameters of a trial, and the process that samples them); `queues` (studies
-whose trials are fixed beforehand); `warm_start` (the trials that a study starts with); `confirmation` (the best
-configurations of a study, trained again); `stopping`.
+In reading order: `building` (from a section of the configuration to a sampler or a pruner, and what a study gets that
+names none), `bounded` and `rungs` (what samplers see; ASHA, and the default sampler), `gaussian_process`; `sampling`
+(the study's sampler, the parameters of a trial, and the process that samples them); `queues` (studies whose trials are
+fixed beforehand: grids and confirmations); `warm_start` (the trials that a study starts with); `stopping`.
 """

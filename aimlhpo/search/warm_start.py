@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from aimlhpo.config.load import load_paths, load_snapshot
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
-from aimlhpo.search.automatic import keep_choice
+from aimlhpo.search.building import keep_choice
 from aimlhpo.search.queues import queue_of
 from aimlhpo.space.dependencies import NOTHING
 from aimlhpo.space.distributions import NearestInLog, Positions, Texts

@@ -10,5 +10,5 @@ Files in reading order: `base` (operations and questions, and the storage as an 
 storage), `optuna_internals` (which of Optuna's private names are used, and whether they may be), `sql` and `journal`
 with `journal_file` and `journal_snapshot` (storages faster than Optuna's), `study` (made, loaded, compared with the
 configuration), `attributes` (what aimlhpo keeps beside Optuna's own fields, and where), `trials` (records and
-numbers), `retry` (outages), `locks` (file locks).
+numbers), `retry` (outages, and the threads that wait for their end), `locks` (file locks).
 """

@@ -1,8 +1,8 @@
 """How the rest of the package speaks with a storage, and the storage as an agent uses it.
 
 Operations are the writes to a trial as values, so that they can be gathered and written together. `OpenTrial` and
-`Overview` are what the ledger needs to know of a study. A backend answers these questions, and writes one batch of
-operations at a time:
+`Overview` are what the ledger needs to know of a study; `PendingState` is that with what it has decided since. A
+backend answers these questions, and writes one batch of operations at a time:
 
     Backend             any storage, by Optuna's public interface; one call for each value
     JournalBackend      a journal file (in `journal`): one append for a batch
@@ -19,13 +19,15 @@ transaction. One thread uses it: the agent's storage thread, or the sampling pro
 from __future__ import annotations
 
 import copy
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import numpy as np
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -122,6 +124,19 @@ def waits_at_rung(state: TrialState, paused: Mapping[str, Any] | None) -> bool:
 def token_of(trial: FrozenTrial) -> str | None:
     """The token of the claim that a trial is, or was last, held under."""
     return (trial.system_attrs.get(CLAIM) or {}).get("token")
+
+
+def trial_seed(study_seed: int, number: int, *more: int) -> int:
+    """A trial's own seed, from its study's and its number: the same in every attempt, another for each trial.
+
+    `more` tells apart several seeds of one trial.
+    """
+    return int(np.random.SeedSequence([study_seed, number, *more]).generate_state(1)[0] % 2**31)
+
+
+def new_token() -> str:
+    """Names one claim, and nothing else ever."""
+    return secrets.token_hex(8)
 
 
 def has_begun(claim: Mapping[str, Any]) -> bool:
@@ -274,6 +289,50 @@ def overview_of(
     """The overview of a study from the number of its trials in each state, those that are not finished, and changes."""
     complete, pruned, failed = (states[state] for state in FINISHED)
     return Overview(complete, pruned, failed, unfinished, changes)
+
+
+_NOWHERE = -1  # where a trial is that is not made yet
+_COUNTED = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+class PendingState:
+    """The study as it will be after decisions that are not written yet: each sees what those before it have decided.
+
+    Attributes:
+        overview: the study with all that is decided so far.
+        operations: what is to be written for it.
+        new: the trials to be made.
+    """
+
+    def __init__(self, overview: Overview, operations: list[Operation]) -> None:
+        self.overview, self.operations = overview, operations
+        self.new: list[FrozenTrial] = []
+
+    def find(self, trial_id: int) -> OpenTrial | None:
+        return next((trial for trial in self.overview.open if trial.trial_id == trial_id), None)
+
+    def change(self, trial: OpenTrial, **changes: Any) -> None:
+        """An open trial stays open, with something else about it."""
+        now = [replace(other, **changes) if other is trial else other for other in self.overview.open]
+        self.overview = replace(self.overview, open=now)
+
+    def end(self, trial: OpenTrial, state: TrialState) -> None:
+        """An open trial ends."""
+        name = _COUNTED[state]
+        rest = [other for other in self.overview.open if other is not trial]
+        self.overview = replace(self.overview, open=rest, **{name: getattr(self.overview, name) + 1})
+
+    def add(self, found: Iterable[OpenTrial]) -> None:
+        """Take note of trials that have been made meanwhile."""
+        known = {trial.trial_id for trial in self.overview.open}
+        added = [trial for trial in found if trial.trial_id not in known]
+        self.overview = replace(self.overview, open=[*self.overview.open, *added])
+
+    def make(self, trial: FrozenTrial) -> None:
+        """A trial is to be made, claimed from the start."""
+        self.new.append(trial)
+        made = OpenTrial(_NOWHERE, _NOWHERE, trial.state, trial.system_attrs.get(CLAIM))
+        self.overview = replace(self.overview, open=[*self.overview.open, made])
 
 
 class Backend:

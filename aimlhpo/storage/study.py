@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.study import StudyDirection
@@ -146,14 +145,6 @@ def _sign(study: optuna.Study, config: Config) -> None:
     signed = {"fingerprint": fingerprint_of(config), "seed": seed, "started": now, **lasting, **where}
     drawn = {DRAWN: known.get(DRAWN) or grid.draw(seed)} if grid is not None else {}
     set_study_attribute(study, STUDY_ATTR, {**known, **signed, **drawn})
-
-
-def trial_seed(study_seed: int, number: int, *more: int) -> int:
-    """A trial's own seed, from its study's and its number: the same in every attempt, another for each trial.
-
-    `more` tells apart several seeds of one trial.
-    """
-    return int(np.random.SeedSequence([study_seed, number, *more]).generate_state(1)[0] % 2**31)
 
 
 def reload_problems(config: Config, *, allow_changes: bool = False) -> list[Problem]:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.errors import Problem
-from aimlhpo.search.automatic import strategies
+from aimlhpo.search.building import strategies
 from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
 from aimlhpo.tracking.mlflow import MlflowTarget
 from aimlhpo.tracking.run import RunReader, StudyEntry, Target

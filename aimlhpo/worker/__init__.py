@@ -6,11 +6,9 @@ sends.
 
     fork_server     the process that imports the objective once, of which workers are forked
     worker          the main loop: load the objective, run one trial after another, hand the results back
-    channel         the worker's end of the pipe to its agent
-    ranks           one trial on several devices: the other ranks of a worker
-    rank_channels   what these ranks are told when they ask
+    channel         the worker's connections: to its agent, and to processes that user code starts
+    ranks           one trial on several devices: the other ranks, what they are told, and what frameworks are told
     nodes           the ranks, and workers, that run on other nodes of the job
-    process_group   the environment from which frameworks learn of ranks: torchrun's, or none
     device_guard    words for a training that asks for more devices than its slot has
     command         the objective of a study with `command`: runs a program for each trial
     process_guard   ends what a worker's programs have started when the worker is gone

@@ -1,22 +1,36 @@
-"""The worker's end of the pipe to its agent.
+"""A worker's connections: the pipe to its agent, and the socket at which processes that user code starts use its trial.
 
-Any thread of the worker may send and ask; a thread of the channel's own receives, and ends the process when the agent
-is gone.
+Any thread of the worker may send to the agent and ask it; a thread of the channel's own receives, and ends the process
+when the agent is gone.
+
+A trial belongs to one process: the worker, or one of its other ranks. Others may hold it, too, forked from that process
+or given a pickle. What they report, ask or suggest is done by the process that the trial belongs to, on its own trial,
+one call at a time for each of them; the answer goes back to the process that asked. There, a `RelayedChannel` of
+`aimlhpo.objective.trial` stands in the place of the channel to the agent.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import pickle
+import socket
 import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
 from aimlhpo.objective.messages import Answer, Assignment, Decision, ReadRequest, Stop, SuggestRequest
+from aimlhpo.objective.trial import Trial, peer_of
+
+_TRY_AGAIN_SECONDS = 0.1
+_BUSY = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
 
 
 def start_receiving(connection: Connection, take: Callable[[object], None]) -> None:
@@ -121,3 +135,74 @@ class PipeChannel:
                     if self._running is not None and self._running.number == message.number:
                         self._decision = message
                         self._decided.notify_all()
+
+
+class Relay:
+    """Serves the trial that runs in this process to those that this process has started.
+
+    Attributes:
+        name: of the socket, in Linux's abstract namespace, which the kernel has chosen: it is gone with the process.
+
+    Runs in: a thread that listens, and one for each process that has connected.
+    """
+
+    def __init__(self) -> None:
+        self._trial: Trial | None = None
+        self._connections: set[Connection] = set()
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind("")
+        self._socket.listen()
+        self.name: bytes = self._socket.getsockname()
+        os.register_at_fork(after_in_child=self._close)
+        threading.Thread(target=self._listen, name="relay", daemon=True).start()
+
+    @contextmanager
+    def serving(self, trial: Trial) -> Iterator[None]:
+        """Serve this trial for the time of the `with` block."""
+        self._trial = trial
+        try:
+            yield
+        finally:
+            self._trial = None
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._socket.accept()
+            except OSError as error:
+                if error.errno not in _BUSY:  # somebody has closed it: whoever connects is told that there is nobody
+                    return
+                time.sleep(_TRY_AGAIN_SECONDS)
+                continue
+            _, user = peer_of(accepted)
+            connection = Connection(accepted.detach())
+            if user == os.getuid():
+                with suppress(RuntimeError):  # there can be no more threads
+                    threading.Thread(target=self._serve, args=(connection,), name="relay", daemon=True).start()
+                    continue
+            connection.close()
+
+    def _serve(self, connection: Connection) -> None:
+        """Answer one process until it hangs up."""
+        self._connections.add(connection)
+        with connection, suppress(EOFError, OSError):
+            while True:
+                connection.send(self._answer(connection.recv_bytes()))
+        self._connections.discard(connection)
+
+    def _answer(self, call: bytes) -> Answer:
+        try:
+            address, message = pickle.loads(call)  # noqa: S301 -- from a process of the same user
+            trial = self._trial
+            if trial is None or (trial.number, trial.attempt) != (address.number, address.attempt):
+                return Answer(error=RuntimeError(f"trial {address.number} has ended: from now on it can only be read"))
+            return Answer(trial.take(message))
+        except BaseException as error:  # noqa: BLE001 -- raised where the call was made
+            return Answer(error=error)
+
+    def _close(self) -> None:
+        """In a forked process: leave the sockets to the parent alone, whose end they then tell of."""
+        self._socket.close()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.close()

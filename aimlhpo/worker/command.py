@@ -42,9 +42,8 @@ from aimlhpo.objective.outcome import MissingMetric, OutcomeError, Pruned
 from aimlhpo.objective.script import MARK
 from aimlhpo.objective.trial import LAST_STEP
 from aimlhpo.processes import adopt_orphans, children, descendants, kill_descendants, signal_descendants
-from aimlhpo.worker.process_group import free_port, without_process_group
 from aimlhpo.worker.process_guard import start_guard
-from aimlhpo.worker.rank_channels import FollowingChannel
+from aimlhpo.worker.ranks import FollowingChannel, free_port, without_process_group
 
 STEP_KEYS = ("step", "epoch", "iteration")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aimlhpo.errors import DeviceError
 from aimlhpo.objective.messages import NodeGroup
 from aimlhpo.processes import THREAD_VARIABLES
-from aimlhpo.worker.process_group import free_port, rank_environment
+from aimlhpo.worker.ranks import free_port, rank_environment
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config

@@ -22,7 +22,7 @@ from aimlhpo.objective.messages import (
     StudyInfo,
     SuggestRequest,
 )
-from aimlhpo.objective.relay import Relay
+from aimlhpo.worker.channel import Relay
 from aimlhpo.worker.worker import attempt, load
 
 CHECKPOINT = "checkpoint"  # in the directory; what is there already, the objective goes on from

@@ -37,12 +37,21 @@ from queue import Empty, SimpleQueue
 from typing import NoReturn
 
 from aimlhpo.errors import DeviceError
-from aimlhpo.objective.messages import NodeGroup, NodeLost
+from aimlhpo.objective.messages import NodeGroup, NodeLost, Setup
 from aimlhpo.processes import adopt_orphans, kill_descendants, module_command
 from aimlhpo.results.worker_log import WorkerLog
 from aimlhpo.worker.devices import SLOT_GPUS, visible_gpus
-from aimlhpo.worker.process_group import free_port, rank_environment, without_process_group
-from aimlhpo.worker.rank_channels import NodesJoined, RankEnded
+from aimlhpo.worker.ranks import (
+    NodesJoined,
+    RankEnded,
+    RankHandle,
+    cause_of_end,
+    free_port,
+    rank_environment,
+    ranks_here,
+    start_rank,
+    without_process_group,
+)
 
 LAUNCHER = "nodes"
 """The word for a launcher on the command line of `aimlhpo.worker`; a keeper has no words there."""
@@ -51,9 +60,6 @@ _ADDRESS, _KEY = "AIMLHPO_LAUNCHER", "AIMLHPO_LAUNCHER_KEY"  # variables of the 
 _JOIN_SECONDS = 180.0  # that the step has to start on all nodes
 _RETRY_SECONDS = 3.0  # between two tries to start it while SLURM is not there
 _HANDSHAKE_SECONDS = 20.0  # that whoever connects has to prove that it knows the secret
-_END_SECONDS = (
-    3.0  # that a process has to end once it has closed its pipe, and the step once its connections are closed
-)
 _DRAIN_SECONDS = 1.0  # that what a process has sent has to come out of its pipe once it has ended
 _TRIM_SECONDS = 5.0  # between two looks at the length of the logs
 _LAST_LINES = 6
@@ -94,6 +100,34 @@ class RemoteProcesses:
     pipes: Mapping[int, int]
     address: str
     port: int = 0
+
+
+def start_ranks(setup: Setup) -> list[RankHandle]:
+    """Start the other ranks of a worker, on this node and on others."""
+    here = ranks_here(setup)
+    return [
+        *(start_rank(setup, rank) for rank in range(1, here)),
+        *start_on_other_nodes(setup, range(here, setup.ranks)),
+    ]
+
+
+def start_on_other_nodes(setup: Setup, ranks: Sequence[int]) -> list[RankHandle]:
+    """Start the launcher that starts these ranks on other nodes."""
+    if setup.nodes is None or not ranks:
+        return []
+    pipes = {rank: Pipe() for rank in ranks}
+    theirs = {rank: far.fileno() for rank, (_, far) in pipes.items()}
+    first = pipes[ranks[0]][0]
+    subprocess.Popen(
+        module_command("aimlhpo.worker", theirs[ranks[0]], os.getpid(), LAUNCHER),
+        stdin=subprocess.DEVNULL,
+        pass_fds=list(theirs.values()),
+    )
+    order = RemoteProcesses(setup.nodes, theirs, setup.nodes.addresses[0], int(os.environ["MASTER_PORT"]))
+    first.send(order)
+    for _, far in pipes.values():
+        far.close()
+    return [RankHandle(setup, rank, near) for rank, (near, _) in pipes.items()]
 
 
 @dataclass(frozen=True)
@@ -472,17 +506,6 @@ class NodeKeeper:
             if process.poll() is None:  # else its process group's number may be somebody else's by now
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
-
-
-def cause_of_end(process: subprocess.Popen[bytes]) -> tuple[str, int | None]:
-    """How a process that has closed its pipe has ended, in words, and its exit code or minus its signal."""
-    try:
-        code = process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        return "its process closed its pipe", None
-    return (
-        f"its process was killed by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
-    ), code
 
 
 def _node_name() -> str:

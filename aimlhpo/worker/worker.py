@@ -38,14 +38,19 @@ from aimlhpo.objective.messages import (
 )
 from aimlhpo.objective.outcome import OutcomeError, Pruned, extract_values, scalars
 from aimlhpo.objective.provenance import provenance
-from aimlhpo.objective.relay import Relay
 from aimlhpo.objective.trial import Channel, Trial, plain
-from aimlhpo.worker.channel import PipeChannel
+from aimlhpo.worker.channel import PipeChannel, Relay
 from aimlhpo.worker.command import CommandObjective, tells_of_memory
 from aimlhpo.worker.device_guard import hint_for
-from aimlhpo.worker.process_group import ProcessGroupVariables, rank_environment
-from aimlhpo.worker.rank_channels import FollowingChannel, RankEnded, RankZeroIsDone
-from aimlhpo.worker.ranks import RankGroup
+from aimlhpo.worker.nodes import start_ranks
+from aimlhpo.worker.ranks import (
+    FollowingChannel,
+    ProcessGroupVariables,
+    RankEnded,
+    RankGroup,
+    RankZeroIsDone,
+    rank_environment,
+)
 
 _CHUNK = 4096
 _ERROR_LINES = 30  # of a traceback that are stored with a failed trial
@@ -58,7 +63,7 @@ def run_worker(connection: Connection, imported: type[BaseObjective] | None = No
     output = StandardOutput()
     setup: Setup = connection.recv()
     channel = PipeChannel(connection)
-    ranks = RankGroup(setup, channel)
+    ranks = RankGroup(setup, channel, start_ranks(setup))
     objective = load(setup, setup.device, imported)
     if isinstance(objective, LoadFailed):
         _print(f"{objective.detail}\n{objective.message}".lstrip())  # the agent may go on without this worker

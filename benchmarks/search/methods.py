@@ -13,9 +13,8 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from aimlhpo.check.settings import load_config
 from aimlhpo.config.schema import Config
-from aimlhpo.search.automatic import strategies
 from aimlhpo.search.bounded import bounded
-from aimlhpo.search.building import make_pruner, make_sampler
+from aimlhpo.search.building import make_pruner, make_sampler, strategies
 from benchmarks.search.simulation import Method
 from benchmarks.search.task import Task
 

@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
 from aimlhpo.agent.dispatcher import JUDGED, claims_ahead
-from aimlhpo.search.samplers import reseed
+from aimlhpo.search.sampling import reseed
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 from benchmarks.search.task import Task
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.agent import worker_process
+from aimlhpo.agent import worker_pool
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -34,7 +34,7 @@ def test_kills_are_counted_with_cgroups_of_version_1(tmp_path: Path) -> None:
     mine.write_text("9:name=systemd:/\n4:memory:/slurm/job_7\n1:cpu,cpuacct:/\n0::/\n")
     job.mkdir(parents=True)
     (job / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
-    assert worker_process.count_memory_kills(tmp_path, mine) == 3
+    assert worker_pool.count_memory_kills(tmp_path, mine) == 3
 
 
 def test_kills_are_counted_with_cgroups_of_version_2(tmp_path: Path) -> None:
@@ -43,14 +43,14 @@ def test_kills_are_counted_with_cgroups_of_version_2(tmp_path: Path) -> None:
     job.mkdir(parents=True)
     (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
     (job / "memory.events").write_text("low 0\noom 9\noom_kill 2\noom_group_kill 1\n")
-    assert worker_process.count_memory_kills(tmp_path, mine) == 2
+    assert worker_pool.count_memory_kills(tmp_path, mine) == 2
 
 
 def test_no_kills_are_counted_where_the_kernel_does_not_tell(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("4:memory:/gone\n")
     assert (
-        worker_process.count_memory_kills(tmp_path, tmp_path / "mine")
-        == worker_process.count_memory_kills(tmp_path, tmp_path / "nothing")
+        worker_pool.count_memory_kills(tmp_path, tmp_path / "mine")
+        == worker_pool.count_memory_kills(tmp_path, tmp_path / "nothing")
         == 0
     )
 
@@ -85,7 +85,7 @@ def test_trial_whose_worker_the_kernel_killed_has_out_of_memory_as_its_cause(
     join = f'echo $$ > {small_cgroup}/cgroup.procs && exec "$@"'
     subprocess.run(["sh", "-c", join, "sh", *project.command()], cwd=tmp_path, check=True, timeout=120)
     assert project.states() == {"COMPLETE": 2, "FAIL": 1}
-    assert project.records()[0]["cause"] == worker_process.KILLED_FOR_MEMORY
+    assert project.records()[0]["cause"] == worker_pool.KILLED_FOR_MEMORY
     assert project.records()[0]["infeasible"] is True
 
 
@@ -126,5 +126,5 @@ def test_samplers_learn_nothing_from_a_kill_for_memory_that_other_trials_may_hav
         running.kill()
         running.wait()
     record = project.records()[0]
-    assert record["cause"] == worker_process.KILLED_FOR_MEMORY
+    assert record["cause"] == worker_pool.KILLED_FOR_MEMORY
     assert "infeasible" not in record

@@ -19,10 +19,10 @@ HERE = Path(__file__).parent
 GIB = 1 << 30
 QUICKLY = """
 import itertools, sys
-from aimlhpo.agent import packing, worker_process
+from aimlhpo.agent import packing, worker_pool
 from aimlhpo.cli.main import main
 packing.INTERVAL = 0.02
-worker_process.count_memory_kills = itertools.count().__next__  # whoever dies of SIGKILL was short of memory
+worker_pool.count_memory_kills = itertools.count().__next__  # whoever dies of SIGKILL was short of memory
 sys.exit(main(sys.argv[1:]))
 """
 

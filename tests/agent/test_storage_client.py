@@ -8,14 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from aimlhpo.agent.executor import SerialExecutor
 from aimlhpo.agent.storage_client import PruningNotifier, StorageClient
 from aimlhpo.agent.trial_store import BatchResult, TrialStore
-from aimlhpo.agent.worker_process import WorkerProcess
+from aimlhpo.agent.worker_pool import WorkerProcess
 from aimlhpo.ledger.leases import Lease
-from aimlhpo.ledger.outbox import Outbox
-from aimlhpo.ledger.requests import LedgerAnswer
+from aimlhpo.ledger.requests import LedgerAnswer, Outbox
 from aimlhpo.objective.messages import Decision, Report
+from aimlhpo.storage.retry import SerialExecutor
 
 
 class BusyExecutor:

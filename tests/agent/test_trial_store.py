@@ -17,13 +17,13 @@ from aimlhpo.agent.agent import make_ledger, open_study
 from aimlhpo.agent.trial_store import TrialStore
 from aimlhpo.config.load import with_values
 from aimlhpo.config.schema import Config
-from aimlhpo.ledger.changes import BUDGET, CurrentConfig, change_study, current_config
+from aimlhpo.ledger.changes import BUDGET, change_study, current_config
 from aimlhpo.ledger.leases import Holder, Lease
-from aimlhpo.ledger.ledger import Ledger
-from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result, new_token
+from aimlhpo.ledger.ledger import CurrentConfig, Ledger
+from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result
 from aimlhpo.objective.messages import Report, SuggestRequest
 from aimlhpo.search.warm_start import begin_study
-from aimlhpo.storage.base import CLAIM
+from aimlhpo.storage.base import CLAIM, new_token
 from aimlhpo.storage.retry import RetryPolicy
 from tests.project import Project
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Holder, Lease, Registry
 from aimlhpo.ledger.requests import Beginning, Claim, ClaimRequest, LedgerBatch, NoTrial, Release, Result
-from aimlhpo.search.asha import ASHA, Promotion
+from aimlhpo.search.rungs import ASHA, Promotion
 from aimlhpo.search.stopping import ConsecutiveFailures, StoppingCriteria
 from aimlhpo.storage.attributes import STUDY_ATTR, record_of, set_study_attribute
 from aimlhpo.storage.base import CLAIM, backend_of, own

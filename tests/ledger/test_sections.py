@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from aimlhpo import open_study
 from aimlhpo.config.schema import Config
-from aimlhpo.ledger.changes import CurrentConfig
 from aimlhpo.ledger.leases import Registry
+from aimlhpo.ledger.ledger import CurrentConfig
 from aimlhpo.ledger.requests import Claim
 from aimlhpo.results.report.data import StudyReport, read_report
 from aimlhpo.results.report.figures import HoursFigure

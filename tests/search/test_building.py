@@ -23,7 +23,7 @@ from aimlhpo.search.building import (
     make_sampler,
     strategy_problems,
 )
-from aimlhpo.search.samplers import reseed
+from aimlhpo.search.sampling import reseed
 
 
 def section(type: str, **arguments: Any) -> StrategySection:

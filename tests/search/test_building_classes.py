@@ -17,7 +17,7 @@ from aimlhpo.check.json_schema import json_schema
 from aimlhpo.config.optuna_section import StrategySection
 from aimlhpo.search import building
 from aimlhpo.search.building import check_strategy, make_pruner, make_sampler
-from aimlhpo.search.samplers import reseed
+from aimlhpo.search.sampling import reseed
 from tests.project import Project
 
 SAMPLERS = """

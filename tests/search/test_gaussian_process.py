@@ -19,7 +19,7 @@ from optuna.trial import TrialState, create_trial
 
 from aimlhpo.search.gaussian_process import suggest
 from aimlhpo.search.rungs import RungSampler, RungTPESampler
-from aimlhpo.search.samplers import reseed
+from aimlhpo.search.sampling import reseed
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 
 SPACE: dict[str, BaseDistribution] = {

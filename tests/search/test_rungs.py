@@ -10,8 +10,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.search.asha import ASHA, WHOLE, LearnedLadder, correlation
-from aimlhpo.search.rungs import RungTPESampler
+from aimlhpo.search.rungs import ASHA, WHOLE, LearnedLadder, RungTPESampler, correlation
 
 X = FloatDistribution(0.0, 1.0)
 Curve = Callable[[float, int], float]

@@ -19,8 +19,7 @@ from aimlhpo.errors import StudyFailed
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.requests import Claim
 from aimlhpo.search.queues import FixedSampler
-from aimlhpo.search.samplers import needs_process
-from aimlhpo.search.sampling import MOST_DEATHS, SamplingProcess
+from aimlhpo.search.sampling import MOST_DEATHS, SamplingProcess, needs_process
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.base import own
 from tests.ledgers import SingleRequestLedger

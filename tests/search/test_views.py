@@ -9,7 +9,7 @@ from optuna.trial import TrialState, create_trial
 
 from aimlhpo.search.bounded import bounded
 from aimlhpo.search.rungs import RungTPESampler
-from aimlhpo.search.samplers import for_sampler
+from aimlhpo.search.sampling import for_sampler
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 from aimlhpo.storage.base import PAUSED
 

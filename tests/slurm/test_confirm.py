@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from aimlhpo.results.best import ranking
-from aimlhpo.search.confirmation import find_confirmation
+from aimlhpo.search.queues import find_confirmation
 from aimlhpo.storage.trials import CONFIRMED
 from tests.cli.studies import fill_study
 from tests.slurm.cluster import Cluster

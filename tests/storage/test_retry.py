@@ -1,15 +1,17 @@
-"""What counts as an outage, and how it is waited out."""
+"""What counts as an outage, and how it is waited out; a thread that does so tells of any error that ends a job."""
 
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
+from multiprocessing.connection import wait
 
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from aimlhpo.errors import StorageError
-from aimlhpo.storage.retry import RetryPolicy, is_outage
+from aimlhpo.errors import StorageError, StudyFailed
+from aimlhpo.storage.retry import RetryPolicy, SerialExecutor, is_outage
 
 
 def failing(times: int, error: Exception) -> Callable[[], str]:
@@ -78,3 +80,11 @@ def test_mistake_is_raised_at_once() -> None:
 def test_outage_that_lasts_too_long_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match="has not answered"):
         RetryPolicy(lambda line: None, lambda: 0.0).run(failing(10**6, AWAY))
+
+
+def test_job_that_asks_python_to_exit_is_a_failure_of_the_study() -> None:
+    with SerialExecutor("storage", RetryPolicy(print, lambda: 0.0)) as executor:
+        executor.submit(lambda: sys.exit(0))  # as a sampler of the user's own may
+        assert wait([executor.fileno()], timeout=60)
+        with pytest.raises(StudyFailed, match="SystemExit: 0"):
+            executor.deliver()

@@ -16,8 +16,8 @@ import pytest
 from aimlhpo.objective.messages import Assignment, NodeGroup, NodeLost, Setup, StudyInfo
 from aimlhpo.processes import children, module_command
 from aimlhpo.worker.devices import Slot, plan_slots, spread_over_nodes
-from aimlhpo.worker.rank_channels import Begin, NodesJoined, RankEnded
-from aimlhpo.worker.ranks import RankHandle, start_on_other_nodes
+from aimlhpo.worker.nodes import start_on_other_nodes
+from aimlhpo.worker.ranks import Begin, NodesJoined, RankEnded, RankHandle
 from tests.waiting import wait_until
 
 OBJECTIVE = """

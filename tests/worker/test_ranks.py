@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.worker import process_group
+from aimlhpo.worker import ranks
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -61,9 +61,9 @@ def test_ranks_meet_where_the_kernel_sends_no_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clients: str, free: int
 ) -> None:
     (tmp_path / "range").write_text(clients)
-    monkeypatch.setattr(process_group, "_CLIENTS", tmp_path / "range")
-    assert len(process_group._ports_of_no_client()) == free
-    assert process_group.free_port() in process_group._ports_of_no_client()
+    monkeypatch.setattr(ranks, "_CLIENTS", tmp_path / "range")
+    assert len(ranks._ports_of_no_client()) == free
+    assert ranks.free_port() in ranks._ports_of_no_client()
 
 
 def test_ranks_learn_of_pruning(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ from aimlhpo.results.confirmation import (
 )
 from aimlhpo.results.export import export_trial
 from aimlhpo.results.table import write_results
-from aimlhpo.search.confirmation import (
+from aimlhpo.search.queues import (
+    ConfirmationQueue,
     begin_confirmation,
     confirmation_config,
     count_trainings,
@@ -41,7 +42,6 @@ from aimlhpo.search.confirmation import (
     plan_of,
     seed_keys,
 )
-from aimlhpo.search.queues import ConfirmationQueue
 from aimlhpo.search.stopping import find_stop_reason
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count

@@ -23,8 +23,7 @@ from aimlhpo.launch.base import launcher_for
 from aimlhpo.ledger.changes import current_config, settle_start
 from aimlhpo.objective.provenance import has_changed
 from aimlhpo.results.table import write_results
-from aimlhpo.search.automatic import strategies, strategies_now
-from aimlhpo.search.building import check_strategy, class_named, options
+from aimlhpo.search.building import check_strategy, class_named, options, strategies, strategies_now
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
 from aimlhpo.space.grid import grid_of

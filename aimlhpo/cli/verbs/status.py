@@ -18,7 +18,7 @@ from aimlhpo.cli.verbs.results import show_best
 from aimlhpo.errors import ExitCode, show_duration, show_number, show_rate
 from aimlhpo.launch.base import launcher_of_jobs
 from aimlhpo.results.status import FailedTrial, Status, read_status
-from aimlhpo.search.confirmation import FOLDER
+from aimlhpo.search.queues import FOLDER
 from aimlhpo.storage.study import load_study
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from aimlhpo.errors import ConfigError, ExitCode, Problem, SubmissionError
 from aimlhpo.launch.base import Launcher, launcher_for, launcher_of_jobs, submit_command
 from aimlhpo.ledger.changes import BUDGET, ENQUEUED, change_study, current_config, refuse_unchangeable
 from aimlhpo.results.status import read_status
-from aimlhpo.search.confirmation import plan_of
+from aimlhpo.search.queues import plan_of
 from aimlhpo.storage.study import lines_of_new_study, load_study
 
 if TYPE_CHECKING:

@@ -26,17 +26,15 @@ from aimlhpo.errors import show, storage_kind
 from aimlhpo.results.best import BestTrial, describe_best
 from aimlhpo.results.confirmation import Confirmation, read_confirmation
 from aimlhpo.results.worker_log import WorkerLog
-from aimlhpo.search.asha import ASHA
-from aimlhpo.search.automatic import strategies
-from aimlhpo.search.building import make_pruner
+from aimlhpo.search.building import make_pruner, strategies
+from aimlhpo.search.rungs import ASHA
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import import_summaries
 from aimlhpo.space.constraints import holds
 from aimlhpo.space.grid import grid_of
 from aimlhpo.storage.attributes import PROVENANCE, STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import BY_SECTION, CLAIM, PAUSED, RELEASED, SECTION, Counts, has_begun, waits_at_rung
-from aimlhpo.storage.read_only import selected
-from aimlhpo.storage.trials import TrialRecord, count, origin, read_record
+from aimlhpo.storage.trials import TrialRecord, count, origin, read_record, selected
 
 if TYPE_CHECKING:
     from optuna.importance import BaseImportanceEvaluator

@@ -26,7 +26,7 @@ from aimlhpo.results.report.data import (
     StudyReport,
     thinned,
 )
-from aimlhpo.storage.read_only import selected
+from aimlhpo.storage.trials import selected
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

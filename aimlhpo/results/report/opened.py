@@ -16,9 +16,8 @@ from aimlhpo.results.best import best_model, best_or_proven, describe_best, show
 from aimlhpo.results.confirmation import read_confirmation
 from aimlhpo.results.report.data import StudyReport, read_report
 from aimlhpo.results.report.figures import figures_of, require_extra
-from aimlhpo.storage.read_only import selected
 from aimlhpo.storage.study import load_study
-from aimlhpo.storage.trials import read_record
+from aimlhpo.storage.trials import read_record, selected
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

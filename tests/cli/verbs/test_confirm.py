@@ -20,7 +20,7 @@ from aimlhpo import open_study
 from aimlhpo.cli.main import main
 from aimlhpo.config.load import load_target
 from aimlhpo.results.best import ranking
-from aimlhpo.search.confirmation import find_confirmation
+from aimlhpo.search.queues import find_confirmation
 from aimlhpo.storage.attributes import record_of
 from aimlhpo.storage.trials import CONFIRMED
 from tests.cli.studies import fill_study

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError
 from aimlhpo.search.bounded import ALL, BoundedSampler, bounded, choose, pareto_ranks
-from aimlhpo.search.samplers import reseed
+from aimlhpo.search.sampling import reseed
 from tests.project import Project
 
 

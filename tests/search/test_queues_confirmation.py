@@ -13,7 +13,8 @@ from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.requests import Claim
 from aimlhpo.results.best import ranking
 from aimlhpo.results.confirmation import read_confirmation
-from aimlhpo.search.confirmation import (
+from aimlhpo.search.queues import (
+    ConfirmationQueue,
     begin_confirmation,
     confirmation_config,
     confirmed_study,
@@ -24,9 +25,8 @@ from aimlhpo.search.confirmation import (
     plan_of,
     seed_keys,
 )
-from aimlhpo.search.queues import ConfirmationQueue
 from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
-from aimlhpo.storage.study import trial_seed
+from aimlhpo.storage.base import trial_seed
 from aimlhpo.storage.trials import CONFIRMED
 from tests.cli.studies import fill_study
 from tests.conftest import STORAGE_KINDS

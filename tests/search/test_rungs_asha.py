@@ -14,7 +14,7 @@ from aimlhpo.agent.trial_store import Pruning
 from aimlhpo.cli.verbs.status import screen
 from aimlhpo.errors import ConfigError
 from aimlhpo.results.status import read_status
-from aimlhpo.search.asha import ASHA, Ladder, Promotion, ranked
+from aimlhpo.search.rungs import ASHA, Ladder, Promotion, ranked
 from aimlhpo.storage.attributes import record_of
 from aimlhpo.storage.base import OpenTrial, own
 from tests.command_project import CommandProject

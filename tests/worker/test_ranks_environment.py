@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.worker.process_group import rank_environment
+from aimlhpo.worker.ranks import rank_environment
 from tests.project import Project
 
 # What a job with four tasks, a step in it, and a framework that had started processes have left.

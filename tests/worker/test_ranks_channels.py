@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.objective.messages import Assignment, ReadRequest, SuggestRequest
-from aimlhpo.worker.rank_channels import Begin, EndTrial, FollowingChannel, RankZeroIsDone, SharingChannel
+from aimlhpo.worker.ranks import Begin, EndTrial, FollowingChannel, RankZeroIsDone, SharingChannel
 from tests.waiting import wait_until
 
 ASSIGNMENT = Assignment(0, 1, {}, {}, {}, {}, [], 0, "")

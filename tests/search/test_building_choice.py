@@ -10,10 +10,9 @@ import pytest
 
 from aimlhpo.check.check import summarize
 from aimlhpo.cli.main import main
-from aimlhpo.search.asha import ASHA
-from aimlhpo.search.automatic import CHOSEN, choose, strategies
-from aimlhpo.search.rungs import RungSampler
-from aimlhpo.search.samplers import use_strategies
+from aimlhpo.search.building import CHOSEN, choose, strategies
+from aimlhpo.search.rungs import ASHA, RungSampler
+from aimlhpo.search.sampling import use_strategies
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.attributes import study_attributes
 from tests.project import Project
@@ -54,7 +53,7 @@ def test_conditional_parameters_are_sampled_in_groups(tmp_path: Path) -> None:
 def test_the_choice_is_kept_in_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Project(tmp_path, **AUTO).config
     study = begin_study(config)
-    monkeypatch.setattr("aimlhpo.search.automatic.choose", lambda config: {})
+    monkeypatch.setattr("aimlhpo.search.building.choose", lambda config: {})
     chosen = strategies(config, study)
     assert (chosen.sampler.type, chosen.pruner.type) == ("RungSampler", "ASHA")
     use_strategies(study, config)

@@ -10,8 +10,7 @@ from optuna.trial import TrialState
 
 from aimlhpo.config.paths import StudyPaths
 from aimlhpo.ledger.leases import Holder, Lease, Registry
-from aimlhpo.ledger.outbox import Outbox
-from aimlhpo.ledger.requests import Claim, Result
+from aimlhpo.ledger.requests import Claim, Outbox, Result
 from aimlhpo.storage.open import open_storage
 from tests.ledgers import SingleRequestLedger
 
