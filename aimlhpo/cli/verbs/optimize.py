@@ -15,8 +15,8 @@ from aimlhpo.check.samplers import warnings_for
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.loading import keys_given, number_of_workers
 from aimlhpo.cli.messages import bold, green, print_note, print_notes, print_nothing_to_do, print_rows
+from aimlhpo.cli.verbs.jobs import print_plan, submit_jobs
 from aimlhpo.cli.verbs.results import print_results
-from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 
-def run(config: Config, arguments: Namespace) -> int:
+def run_optimize(config: Config, arguments: Namespace) -> int:
     if arguments.show:
         return _show_strategy(config, arguments.show)
     storage = config.optuna.storage

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aimlhpo.cli.verbs.init import write_files
+from aimlhpo.cli.verbs.files import write_files
 from tests.results.report.browser import browse
 from tests.slurm.cluster import Cluster
 from tests.slurm.study import OBJECTIVE, SlurmStudy
