@@ -26,7 +26,7 @@ from aimlhpo.space.model_paths import exists, substitute
 from aimlhpo.storage.locks import lock_trouble, network
 from aimlhpo.storage.open import file_of, holds_studies, literal_password, longest_name
 from aimlhpo.storage.study import no_such_study, reload_problems
-from aimlhpo.tracking.targets import tracking_problems
+from aimlhpo.tracking.tracker import tracking_problems
 from aimlhpo.worker.devices import Slot, ranks_of
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from aimlhpo.storage.locks import locked
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
 from aimlhpo.tracking.sync import TrackingSync
-from aimlhpo.tracking.targets import TRACKERS, asked_trackers, make_targets, tracking_problems
+from aimlhpo.tracking.tracker import TRACKERS, asked_trackers, make_targets, tracking_problems
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
