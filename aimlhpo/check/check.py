@@ -21,8 +21,8 @@ from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show, s
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.search.automatic import strategies_now
 from aimlhpo.search.warm_start import default_trial, is_imported, summarize_import
-from aimlhpo.space.grid import grid_of
 from aimlhpo.space.model_paths import exists, substitute
+from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.locks import lock_trouble, network
 from aimlhpo.storage.open import file_of, holds_studies, literal_password, longest_name
 from aimlhpo.storage.study import no_such_study, reload_problems

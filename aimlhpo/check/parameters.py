@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.config.fields import AUTO
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
-from aimlhpo.space.grid import grid_of, is_grid, size
 from aimlhpo.space.model_paths import exists, missing, nearest
 from aimlhpo.space.parameter_types import is_number
-from aimlhpo.space.search_space import Parameter, SearchSpace
+from aimlhpo.space.search_space import Parameter, SearchSpace, grid_of, is_grid, size
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config

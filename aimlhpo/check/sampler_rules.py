@@ -21,8 +21,7 @@ from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
 from aimlhpo.search.building import as_entry, class_named, nested_kind, options
 from aimlhpo.search.rungs import RungSampler
 from aimlhpo.space.constraints import Constraint, parse_constraints
-from aimlhpo.space.grid import combinations
-from aimlhpo.space.search_space import Parameter, SearchSpace
+from aimlhpo.space.search_space import Parameter, SearchSpace, combinations
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config

@@ -23,8 +23,8 @@ from aimlhpo.check.sampler_rules import StudyContext, combination_problems, cons
 from aimlhpo.errors import Problem, did_you_mean, key_path, listing, show
 from aimlhpo.search.automatic import strategies
 from aimlhpo.search.building import check_strategy, class_named, in_one_line, make_pruner, make_sampler
-from aimlhpo.space.grid import grid_of
 from aimlhpo.space.parameter_types import is_number
+from aimlhpo.space.search_space import grid_of
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config

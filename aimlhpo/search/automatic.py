@@ -13,7 +13,7 @@ import optuna
 
 from aimlhpo.config.fields import AUTO
 from aimlhpo.config.optuna_section import PrunerSection, StrategySection
-from aimlhpo.space.grid import grid_of
+from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.attributes import set_study_attribute, study_attributes
 from aimlhpo.storage.open import disconnect_storage, holds_studies
 from aimlhpo.storage.study import find_study

@@ -24,8 +24,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from aimlhpo.space.grid import Grid, grid_of
-from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.space.search_space import Grid, SearchSpace, grid_of
 from aimlhpo.storage.attributes import CONFIRMATION, STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import backend_of
 from aimlhpo.storage.study import DRAWN, trial_seed

@@ -27,7 +27,7 @@ from aimlhpo.search.automatic import strategies, strategies_now
 from aimlhpo.search.building import check_strategy, class_named, options
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
-from aimlhpo.space.grid import grid_of
+from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.attributes import provenances
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
