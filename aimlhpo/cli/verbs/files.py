@@ -21,7 +21,7 @@ from typing import Any
 from aimlhpo.cli.arguments import UsageError
 from aimlhpo.cli.loading import load_files
 from aimlhpo.cli.messages import green, print_json, print_notes, print_rows
-from aimlhpo.config.edits import edit_text
+from aimlhpo.config.echo_opt import edit_text
 from aimlhpo.config.load import edits_of
 from aimlhpo.config.paths import replace_file
 from aimlhpo.config.yaml import read_text

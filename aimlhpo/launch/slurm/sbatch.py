@@ -1,4 +1,4 @@
-"""The batch script of a job array, a pure function of the submission; and the only step with a side effect, submitting it.
+"""The batch script of a job array, a pure function of the submission; and submitting it, the only side effect.
 
 The scripts go to sbatch through submitit, which keeps a copy of each and runs the command. What was submitted is
 recorded in save_path, one file for each array. submitit's own script does not serve here. It starts the command in
