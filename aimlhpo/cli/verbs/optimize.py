@@ -21,7 +21,7 @@ from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.ledger.changes import current_config, settle_start
-from aimlhpo.objective.provenance import has_changed
+from aimlhpo.objective.base import has_changed
 from aimlhpo.results.table import write_results
 from aimlhpo.search.automatic import strategies, strategies_now
 from aimlhpo.search.building import check_strategy, class_named, options
