@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.fork_server import ForkServer
-from aimlhpo.check.command import probe_command
+from aimlhpo.check.parameters import probe_command
 from aimlhpo.check.samplers import suitability_problems
 from aimlhpo.config.load import load_snapshot
 from aimlhpo.config.optuna_section import RULES

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from aimlhpo.check.command import command_problems
-from aimlhpo.check.parameters import grid_problems, space_problems, too_many_trials_problems
+from aimlhpo.check.parameters import command_problems, grid_problems, space_problems, too_many_trials_problems
 from aimlhpo.config.fields import AUTO
 from aimlhpo.config.load import Reading, Source, read_config
 from aimlhpo.config.optuna_section import RULES

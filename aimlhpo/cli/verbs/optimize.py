@@ -139,7 +139,7 @@ def begin(
 
 def _write_report(study: optuna.Study, config: Config) -> None:
     """Write the report and say where it is, or why it is not there: the results are, whatever happens here."""
-    from aimlhpo.results.report.page import write_report  # what it imports would keep every study waiting at its start
+    from aimlhpo.results.page import write_report  # what it imports would keep every study waiting at its start
 
     try:
         print(f"report: {write_report(study, config, config.paths.report)}")

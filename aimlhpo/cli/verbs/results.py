@@ -229,7 +229,7 @@ def run_report(config: Config, arguments: Namespace) -> int:
 
 
 def _write_report(study: optuna.Study, config: Config, arguments: Namespace, every: float | None) -> list[Path]:
-    from aimlhpo.results.report.page import write_figures, write_report  # no other verb should wait for it
+    from aimlhpo.results.page import write_figures, write_report  # no other verb should wait for it
 
     written, formats = [], [name for name in arguments.format if name != "html"]
     if "html" in arguments.format:

@@ -15,11 +15,11 @@ import optuna
 import pytest
 
 from aimlhpo.config.schema import Config
-from aimlhpo.results.report import figures
-from aimlhpo.results.report.data import read_report
-from aimlhpo.results.report.page import write_figures, write_report
-from tests.results.report.browser import browse
-from tests.results.report.studies import MARKUP, known_study
+from aimlhpo.results import figures
+from aimlhpo.results.page import write_figures, write_report
+from aimlhpo.results.report import read_report
+from tests.results.browser import browse
+from tests.results.studies import MARKUP, known_study
 
 
 def packed(page: str, name: str) -> str:

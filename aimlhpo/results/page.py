@@ -26,8 +26,8 @@ from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import show_number
 from aimlhpo.results.best import BestTrial, best_or_proven, best_text, compare_with_default, show_change, show_values
 from aimlhpo.results.confirmation import CELLS, confirmation_cells, confirmation_notes
-from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, read_report
-from aimlhpo.results.report.figures import Figure, figures_of, require_extra
+from aimlhpo.results.figures import Figure, figures_of, require_extra
+from aimlhpo.results.report import LEAST_COMPLETE, StudyReport, read_report
 from aimlhpo.storage.optuna_internals import collection_paused
 from aimlhpo.storage.trials import PEAKS
 
