@@ -130,7 +130,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     script = (
         "import sys; from aimlhpo.cli import main as cli;"
         "cli.import_module = lambda name: __import__('types').SimpleNamespace("
-        "schema=lambda arguments: [print('x' * 1000) for _ in range(1000)] and 0);"
+        "run_schema=lambda arguments: [print('x' * 1000) for _ in range(1000)] and 0);"
         "sys.exit(cli.main(['schema']))"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
