@@ -30,6 +30,8 @@ from aimlhpo.storage.study import lines_of_new_study, load_study
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
+_END_TIMEOUT = 120.0  # seconds until the jobs must be gone; SLURM's KillWait is 30 s by default
+_POLL = 1.0  # seconds
 
 
 def run_submit(config: Config, arguments: Namespace) -> int:
@@ -78,10 +80,6 @@ def submit_jobs(config: Config, launcher: Launcher, jobs: int | None = None, *, 
 def _require_jobs(launcher: Launcher) -> None:
     if not launcher.submits:
         raise ConfigError(Problem("slurm", "this section is missing", "a section with `jobs` and `batch`"))
-
-
-_END_TIMEOUT = 120.0  # seconds until the jobs must be gone; SLURM's KillWait is 30 s by default
-_POLL = 1.0  # seconds
 
 
 def run_stop(config: Config, arguments: Namespace) -> int:
