@@ -30,6 +30,7 @@ from aimlhpo.storage.study import lines_of_new_study, load_study
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
+
 _END_TIMEOUT = 120.0  # seconds until the jobs must be gone; SLURM's KillWait is 30 s by default
 _POLL = 1.0  # seconds
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from aimlhpo.config.schema import Config
+
 _HOST = "127.0.0.1"
 _PORT = 8080
 _LONGEST_BODY = 1 << 20  # bytes of a refused request that are read, so that its sender gets to read the answer
