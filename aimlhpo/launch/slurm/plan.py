@@ -13,18 +13,17 @@ import shlex
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from aimlhpo.config.sbatch_options import OptionValue
 from aimlhpo.errors import ConfigError, Problem
 from aimlhpo.launch.slurm.program import parse_signal_option, seconds_of_time_limit
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config, SlurmSection
-
-OptionValue = str | Sequence[str] | None
 
 _REFUSED = {
     "wait": "the command returns once the jobs are submitted; use `--wait` to follow the study to its end",
