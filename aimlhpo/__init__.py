@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from aimlhpo.config.command import add_to_argparse
     from aimlhpo.objective.base import BaseObjective
     from aimlhpo.objective.script import checkpoint_dir, report
-    from aimlhpo.results.report.opened import open_study
+    from aimlhpo.results.opened import open_study
 
 __version__ = "0.1.0"
 __all__ = ["BaseObjective", "__version__", "add_to_argparse", "checkpoint_dir", "open_study", "optimize", "report"]
@@ -20,7 +20,7 @@ _HOMES = {
     "BaseObjective": "aimlhpo.objective.base",
     "add_to_argparse": "aimlhpo.config.command",
     "checkpoint_dir": "aimlhpo.objective.script",
-    "open_study": "aimlhpo.results.report.opened",
+    "open_study": "aimlhpo.results.opened",
     "optimize": "aimlhpo.cli.notebook",
     "report": "aimlhpo.objective.script",
 }

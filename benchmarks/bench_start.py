@@ -42,8 +42,8 @@ class Objective(BaseObjective):
 AGENT = """
 import sys
 from pathlib import Path
-from aimlhpo.cli.arguments import load_target
 from aimlhpo.cli.live_view import make_view
+from aimlhpo.config.load import load_target
 from aimlhpo.launch.local import run_local
 
 config = load_target(Path(sys.argv[1]))

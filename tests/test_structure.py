@@ -158,7 +158,7 @@ def test_no_heavy_package_is_loaded_by(code: str) -> None:
 
 def test_what_draws_reports_is_loaded_by_reports_alone() -> None:
     """The others would wait for it at their start, and an agent would carry it in its memory."""
-    verbs = [name for name in modules() if name.startswith("aimlhpo.cli.verbs.") and not name.endswith(".report")]
+    verbs = [name for name in modules() if name.startswith("aimlhpo.cli.verbs.")]
     assert heavy_packages_after(f"import {', '.join(verbs)}") & DRAWING == set()
 
 

@@ -27,6 +27,7 @@ from aimlhpo.config.fields import AUTO
 from aimlhpo.errors import ObjectiveError, StudyFailed
 from aimlhpo.ledger.checkpoints import newest_file
 from aimlhpo.ledger.requests import NoTrial, Result
+from aimlhpo.objective.base import OutcomeError
 from aimlhpo.objective.messages import (
     COMPLETE,
     FAIL,
@@ -42,7 +43,6 @@ from aimlhpo.objective.messages import (
     SetAttribute,
     SuggestRequest,
 )
-from aimlhpo.objective.outcome import OutcomeError
 from aimlhpo.space.constraints import constraint_values, parse_constraints
 from aimlhpo.storage.attributes import INFEASIBLE
 from aimlhpo.storage.trials import CONSTRAINTS

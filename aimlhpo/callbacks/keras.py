@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from aimlhpo.callbacks.decision import Monitor
+from aimlhpo.callbacks import Monitor
 
 
 class KerasPruningCallback(keras.callbacks.Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from aimlhpo.callbacks.decision import Monitor
+from aimlhpo.callbacks import Monitor
 
 if TYPE_CHECKING or find_spec("lightning"):
     from lightning.pytorch.callbacks import Callback

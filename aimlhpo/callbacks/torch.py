@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from aimlhpo.callbacks.decision import is_due, prune
+from aimlhpo.callbacks import is_due, prune
 
 
 def report_or_prune(trial: Any, value: Any, step: int, interval: int = 1) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aimlhpo.agent.fork_server import ForkServer
-from aimlhpo.check.command import probe_command
+from aimlhpo.check.parameters import probe_command
 from aimlhpo.check.samplers import suitability_problems
 from aimlhpo.config.load import load_snapshot
 from aimlhpo.config.optuna_section import RULES
@@ -21,12 +21,12 @@ from aimlhpo.errors import AimlhpoError, ConfigError, Problem, key_path, show, s
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.search.building import strategies_now
 from aimlhpo.search.warm_start import default_trial, is_imported, summarize_import
-from aimlhpo.space.grid import grid_of
 from aimlhpo.space.model_paths import exists, substitute
+from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.locks import lock_trouble, network
 from aimlhpo.storage.open import file_of, holds_studies, literal_password, longest_name
 from aimlhpo.storage.study import no_such_study, reload_problems
-from aimlhpo.tracking.targets import tracking_problems
+from aimlhpo.tracking.tracker import tracking_problems
 from aimlhpo.worker.devices import Slot, ranks_of
 
 if TYPE_CHECKING:

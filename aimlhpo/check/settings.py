@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from aimlhpo.check.command import command_problems
-from aimlhpo.check.parameters import grid_problems, space_problems, too_many_trials_problems
+from aimlhpo.check.parameters import command_problems, grid_problems, space_problems, too_many_trials_problems
 from aimlhpo.config.fields import AUTO
 from aimlhpo.config.load import Reading, Source, read_config
 from aimlhpo.config.optuna_section import RULES
 from aimlhpo.config.resolve import RESOURCES, resolve_tracking, resource_at, variable_problems
 from aimlhpo.config.schema import Config, LogSection
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
-from aimlhpo.space.grid import grid_of
 from aimlhpo.space.model_paths import exists, lookup, nearest
 from aimlhpo.space.parameter_types import as_number
+from aimlhpo.space.search_space import grid_of
 
 STORAGE_SCHEMES = ("sqlite", "journal", "postgresql", "mysql", "redis", "rediss")
 LEGAL_STORAGE = (

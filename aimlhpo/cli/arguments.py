@@ -1,7 +1,7 @@
 """The command line: every verb with its arguments, its help and its examples.
 
 Nothing here imports more than the standard library and the configuration, so that `--help` and mistakes on the command
-line and in the YAML files appear at once. A new verb is a module in this room with a function `run`, and an entry in
+line and in the YAML files appear at once. A new verb is a function `run_VERB` in a module of `verbs`, and an entry in
 `VERBS`.
 """
 
@@ -63,22 +63,22 @@ class Verb:
     """One verb of the command.
 
     Attributes:
+        module: the module of `verbs` whose function run_VERB runs it and returns the exit code. The function takes the
+            configuration, where there is `load`, and the arguments.
         summary: what it does, in the list of verbs; empty for a verb that is not for users.
         description: what it does, in its own help.
         examples: whole command lines, one a line.
         arguments: what follows the verb; for verbs that read both files, the short flags are added.
         load: reads the configuration that the arguments name, before the verb's module is loaded; None for verbs
             that need none. What it starts meanwhile ends with the command. Raises ConfigError.
-        function: MODULE.FUNCTION of this room that runs the verb and returns the exit code; empty: `run` of the module
-            with the verb's name. It takes the configuration, where there is `load`, and the arguments.
     """
 
+    module: str
     summary: str
     description: str
     examples: str
     load: Callable[[Namespace, ExitStack], Config] | None
     arguments: tuple[Argument, ...] = ()
-    function: str = ""
 
 
 def find_verb(name: str) -> Verb:
@@ -184,6 +184,7 @@ _STUDY = argument(
 )
 VERBS = {
     "init": Verb(
+        "files",
         "write files to begin one's own study with",
         """\
 Write hyperparameters.yml, model.yml and objective.py (or a program), which run as they are, to put your own code into.
@@ -200,6 +201,7 @@ aimlhpo init command study
         ),
     ),
     "optimize": Verb(
+        "optimize",
         "search for the best configuration, here or on the SLURM cluster",
         """\
 Search for the best configuration.
@@ -234,6 +236,7 @@ aimlhpo optimize hyperparameters.yml model.yml --show sampler
         ),
     ),
     "check": Verb(
+        "files",
         "find every mistake before a GPU is spent",
         "Find every mistake without starting or changing anything.",
         """\
@@ -248,6 +251,7 @@ aimlhpo check hyperparameters.yml model.yml --json
         ),
     ),
     "status": Verb(
+        "status",
         "how a study stands",
         "How a study stands: trials, best value, agents, jobs, failures.",
         """\
@@ -263,6 +267,7 @@ aimlhpo status runs/digits --failed
         ),
     ),
     "watch": Verb(
+        "status",
         "the same, live, until the study ends",
         """\
 Follow a study until its budget is reached or nobody works on it any more.
@@ -279,9 +284,9 @@ aimlhpo watch hyperparameters.yml --every 30
                 "--every", type=_seconds, metavar="SECONDS", default=5.0, help="time between two looks (default: 5)"
             ),
         ),
-        "status.watch",
     ),
     "top": Verb(
+        "results",
         "the best trials, in a table",
         """\
 The best trials of a study that keep its constraints, best first, with their metrics and parameters.
@@ -308,6 +313,7 @@ aimlhpo top runs/digits -n 100 --csv > best.csv
         ),
     ),
     "submit": Verb(
+        "jobs",
         "more SLURM jobs for a study that is under way",
         """\
 Submit jobs for a study that was started before, with the files as they were then.
@@ -334,6 +340,7 @@ aimlhpo submit hyperparameters.yml --jobs 5 --dry-run
         ),
     ),
     "stop": Verb(
+        "jobs",
         "cancel a study's SLURM jobs",
         """\
 Cancel the jobs of a study; what they were running is given back, and can go on later.
@@ -359,6 +366,7 @@ aimlhpo stop runs/digits --jobs 5
         ),
     ),
     "change": Verb(
+        "jobs",
         "change the budget and other keys of a study, which may be running",
         """\
 Change keys of a study, while it runs or later: its budget, the rules that end it, time limits, its jobs.
@@ -373,9 +381,9 @@ aimlhpo change runs/digits 'optuna:enqueue=[{learning_rate: 0.01}]'
 """,
         load_study,
         (_STUDY, argument("changes", nargs="+", metavar="section:key=value", help="what to change")),
-        "stop.change",
     ),
     "results": Verb(
+        "results",
         "rebuild results.csv and best.yml from the storage",
         "Rebuild results.csv and best.yml from the storage, which alone is the truth.",
         """\
@@ -386,6 +394,7 @@ aimlhpo results hyperparameters.yml
         (_STUDY,),
     ),
     "report": Verb(
+        "results",
         "a page that shows what the search has found",
         """\
 Write a page with what the search has found: one HTML file that opens in any browser, without a network.
@@ -422,6 +431,7 @@ aimlhpo report runs/digits --watch
         ),
     ),
     "confirm": Verb(
+        "confirm",
         "train the best configurations again with fresh seeds",
         """\
 Train the best configurations of a study again, each with several fresh seeds, and tell which one is the best: the mean
@@ -447,6 +457,7 @@ aimlhpo confirm runs/digits --dry-run
         ),
     ),
     "export": Verb(
+        "confirm",
         "write what somebody else needs to train a configuration again",
         """\
 Write a directory from which the best configuration, or that of any complete trial, can be trained again elsewhere: the
@@ -462,9 +473,9 @@ aimlhpo export runs/digits trial-17 --trial 17
             argument("directory", type=Path, metavar="DIR", help="where to write"),
             argument("--trial", type=int, metavar="N", help="the trial's number (default: that of the best)"),
         ),
-        "confirm.export",
     ),
     "track": Verb(
+        "tools",
         "tell MLflow or TensorBoard of a study's trials",
         """\
 Tell MLflow and TensorBoard of a study's trials.
@@ -484,6 +495,7 @@ aimlhpo track runs/digits --tensorboard
         ),
     ),
     "dashboard": Verb(
+        "tools",
         "look at a study in Optuna's dashboard",
         """\
 Show a study in Optuna's dashboard, in a browser; it may be running.
@@ -498,6 +510,7 @@ aimlhpo dashboard runs/digits --port 8090
         (_STUDY, argument("--port", type=_port, metavar="N", help="TCP port (default: 8080, or a free one)")),
     ),
     "migrate": Verb(
+        "files",
         "write a hyperparameter file of echo-opt anew",
         """\
 Write a hyperparameter file of NCAR's echo-opt in the keys of this command, beside it, with its comments.
@@ -512,22 +525,21 @@ aimlhpo migrate hyperparameters.yml -o digits.yml
             argument("file", type=Path, metavar="HYPERPARAMETERS.yml", help="the file of echo-opt"),
             argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: FILE.new.yml)"),
         ),
-        "check.migrate",
     ),
     "schema": Verb(
+        "files",
         "print the JSON schema of the hyperparameter file",
         "Print the JSON schema of the hyperparameter file.",
         "aimlhpo schema > hyperparameters.schema.json",
         None,
-        function="check.schema",
     ),
     "agent": Verb(
+        "jobs",
         "",
         "Run one agent of a study; SLURM jobs do this.",
         "aimlhpo agent runs/digits",
         load_study,
         (argument("study", type=Path, metavar="SAVE_PATH", help="the study's directory"), _SECTION),
-        "submit.run_agent",
     ),
 }
 """Every verb, in the order in which help lists them."""

@@ -56,10 +56,10 @@ def _run(argv: list[str]) -> int:
         return ExitCode.DONE
     verb = find_verb(argv[0])
     arguments = parse_arguments(argv[0], argv[1:])
-    module, _, function = (verb.function or f"{argv[0]}.run").partition(".")
+    module = f"aimlhpo.cli.verbs.{verb.module}"
     with ExitStack() as resources:
         given = (arguments,) if verb.load is None else (verb.load(arguments, resources), arguments)
-        return int(getattr(import_module(f"aimlhpo.cli.verbs.{module}"), function)(*given))
+        return int(getattr(import_module(module), f"run_{argv[0]}")(*given))
 
 
 def _help() -> str:

@@ -32,7 +32,7 @@ from aimlhpo.errors import ConfigError, ObjectiveError, Problem, show
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.ledger.changes import current_config
 from aimlhpo.objective.base import being_imported
-from aimlhpo.results.report.opened import OpenedStudy, open_study
+from aimlhpo.results.opened import OpenedStudy, open_study
 from aimlhpo.results.table import write_results
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.storage.open import disconnect_storage

@@ -16,8 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from aimlhpo.config.echo_opt import echo_opt_edits, pbs_problem
-from aimlhpo.config.edits import Edit, edit_data
+from aimlhpo.config.echo_opt import Edit, echo_opt_edits, edit_data, pbs_problem
 from aimlhpo.config.fields import as_list
 from aimlhpo.config.optuna_section import OptunaSection
 from aimlhpo.config.overrides import Overridden, apply

@@ -1,6 +1,7 @@
-"""The class that users subclass in their objective.py, and loading it from that file.
+"""The class that users subclass in their objective.py, loading it from there, what it may return, and what it ran on.
 
 Runs in the processes that train, and in the fork server; user code may use `BaseObjective` outside of a study, too.
+Imports no framework: arrays and tensors are recognised by their attributes.
 """
 
 from __future__ import annotations
@@ -9,22 +10,129 @@ import copy
 import hashlib
 import importlib.util
 import inspect
+import math
+import platform
+import subprocess
 import sys
 import tempfile
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
+from importlib import metadata
+from numbers import Real
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, overload
 
-from aimlhpo.errors import ObjectiveError
-from aimlhpo.objective.outcome import extract_values
+from aimlhpo.errors import AimlhpoError, ObjectiveError
+from aimlhpo.objective.trial import one_element, plain
 
 _ARGUMENTS = ("study", "config", "metric", "device")
 _objectives: set[str] = set()  # the names of the objectives that this process has imported
 _being_imported: Path | None = None
+_GIT_TIMEOUT = 5  # seconds
+_owners = cache(metadata.packages_distributions)
+
+
+# --- what an objective returns ---
+
+
+class OutcomeError(AimlhpoError):
+    """A trial did not give what the study needs; `cause` is what is stored with the failed trial."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        self.cause = cause
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[OutcomeError], tuple[str, str]]:
+        return type(self), (self.cause, str(self))
+
+
+class Pruned(AimlhpoError):
+    """The trial is pruned: the same as `optuna.TrialPruned`, without loading Optuna."""
+
+
+class MissingMetric(OutcomeError):
+    """The returned dict lacks a metric of the study."""
+
+
+class BadValue(OutcomeError):
+    """A metric's value is not a finite real number."""
+
+
+def extract_values(results: Any, metrics: Sequence[str]) -> list[float]:
+    """The values of `metrics`, in their order, out of a dict, a number, or (several metrics) a list or tuple.
+
+    Scalars, arrays and tensors with one element, of any framework, count as the numbers they hold.
+    Raises MissingMetric or BadValue, naming what was returned.
+    """
+    if isinstance(results, Mapping):
+        for metric in metrics:
+            if metric not in results:
+                names = _shorten(", ".join(sorted(map(str, results))) or "nothing")
+                raise MissingMetric(
+                    f"missing metric: {metric}; returned: {names}",
+                    f"the returned dict has no metric {metric!r}; it holds: {names}",
+                )
+        values = [results[metric] for metric in metrics]
+    elif len(metrics) == 1:
+        values = [results]
+    elif isinstance(results, list | tuple) and len(results) == len(metrics):
+        values = list(results)
+    else:
+        expected = f"a dict or a list with the {len(metrics)} metrics {', '.join(metrics)}"
+        raise BadValue(f"bad value: {_describe(results)}", f"expected {expected}, got {_describe(results)}")
+    return [_number(metric, value) for metric, value in zip(metrics, values, strict=True)]
+
+
+def scalars(results: Any) -> dict[str, int | float | str | bool]:
+    """The scalar entries of a returned dict, as plain Python values: what is kept with the trial."""
+    if not isinstance(results, Mapping):
+        return {}
+    found = {str(name): one_element(value) for name, value in results.items()}
+    return {name: plain(value) for name, value in found.items() if isinstance(value, int | float | str)}
+
+
+def _number(metric: str, value: Any) -> float:
+    found = one_element(value)
+    if isinstance(found, bool) or not isinstance(found, Real):
+        raise _bad(metric, value, "a number is needed")
+    try:
+        number = float(found)
+    except OverflowError:
+        raise _bad(metric, value, "it does not fit into a float") from None
+    if math.isnan(number):
+        raise BadValue("nan", f"metric {metric!r} is nan")
+    if math.isinf(number):
+        raise _bad(metric, value, "a finite number is needed")
+    return number
+
+
+def _bad(metric: str, value: Any, need: str) -> BadValue:
+    what = _describe(value)
+    return BadValue(f"bad value: {metric} is {what}", f"metric {metric!r} is {what}; {need}")
+
+
+def _describe(value: Any) -> str:
+    if value is None:
+        return "None"
+    cls = type(value)
+    name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 -- a user's class may fail to describe itself
+        text = f"<no repr: {type(error).__name__}>"
+    return f"{_shorten(text)} ({name})"
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+# --- the class, and loading it ---
 
 
 class BaseObjective(ABC):
@@ -269,3 +377,57 @@ def _from_file(error: BaseException, file: Path) -> TracebackType | None:
     while tb is not None and tb.tb_frame.f_code.co_filename != str(file):
         tb = tb.tb_next
     return tb
+
+
+# --- what a trial ran on ---
+
+
+def provenance(objective: str) -> dict[str, Any]:
+    """Versions of the packages that are loaded, the hash of the objective's file, and its commit where it has one.
+
+    What is known of the file and of the installed packages is looked up once: workers that are forked of a process
+    which has called this have it already, and it describes the text that was imported.
+    """
+    owners = _owners()
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    names = {owner for module in loaded for owner in owners.get(module, [])}
+    packages = {name: metadata.version(name) for name in sorted(names)}
+    return {"python": platform.python_version(), "packages": packages, **_text(Path(objective))}
+
+
+@cache
+def _text(objective: Path) -> dict[str, str | None]:
+    """The file's hash, and the commit that is checked out, with `+` behind it where files differ from it."""
+    commit = _git(objective.parent, "rev-parse", "HEAD")
+    if commit is not None and _git(objective.parent, "status", "--porcelain", "--untracked-files=no"):
+        commit += "+"
+    return {"objective_sha256": sha256_of(objective), "git_commit": commit}
+
+
+def has_changed(source: str | None, provenances: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a file has another text than in all trials of a study, as far as what they ran on tells."""
+    known = {provenance.get("objective_sha256") for provenance in provenances}
+    return bool(known and source and sha256_of(Path(source)) not in known)
+
+
+def sha256_of(path: Path) -> str | None:
+    """The hash of a file's content; None for what cannot be read, as a program may be."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

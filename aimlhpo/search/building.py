@@ -49,7 +49,7 @@ from aimlhpo.config.optuna_section import PrunerSection, StrategySection
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, did_you_mean, key_path, listing, show
 from aimlhpo.objective.base import import_file, module_name
 from aimlhpo.search.rungs import ASHA, RungSampler, RungTPESampler
-from aimlhpo.space.grid import grid_of
+from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.attributes import set_study_attribute, study_attributes
 from aimlhpo.storage.open import disconnect_storage, holds_studies
 from aimlhpo.storage.study import find_study

@@ -41,8 +41,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from aimlhpo.config.load import config_of, load_snapshot
 from aimlhpo.config.optuna_section import RULES
 from aimlhpo.config.paths import StudyPaths
-from aimlhpo.space.grid import Grid, grid_of
-from aimlhpo.space.search_space import SearchSpace
+from aimlhpo.space.search_space import Grid, SearchSpace, grid_of
 from aimlhpo.storage.attributes import CONFIRMATION, STUDY_ATTR, set_study_attribute, study_attributes
 from aimlhpo.storage.base import backend_of, trial_seed
 from aimlhpo.storage.study import DRAWN, create_or_load_study

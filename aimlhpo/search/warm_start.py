@@ -30,9 +30,9 @@ from aimlhpo.config.paths import StudyPaths
 from aimlhpo.errors import ConfigError, Problem, did_you_mean, key_path, listing, show
 from aimlhpo.search.building import keep_choice
 from aimlhpo.search.queues import queue_of
-from aimlhpo.space.dependencies import NOTHING
 from aimlhpo.space.distributions import NearestInLog, Positions, Texts
 from aimlhpo.space.model_paths import SEARCH_MARK, exists, lookup
+from aimlhpo.space.search_space import NOTHING
 from aimlhpo.storage.attributes import STUDY_ATTR, set_study_attribute, study_attributes
 from aimlhpo.storage.open import file_of, holds_studies, literal_password, open_storage, without_experimental_warnings
 from aimlhpo.storage.study import create_or_load_study, find_study

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aimlhpo.errors import listing
-from aimlhpo.objective.outcome import BadValue, MissingMetric
+from aimlhpo.objective.base import BadValue, MissingMetric
 
 LONGEST = 200  # characters of one constraint: it is a key in the storage, too
 LEGAL = (

@@ -26,7 +26,7 @@ from aimlhpo.config.paths import StudyPaths
 from aimlhpo.config.resolve import is_same_directory
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import Problem, StudyError
-from aimlhpo.space.grid import grid_of
+from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.attributes import (
     CONFIRMATION,
     STUDY_ATTR,

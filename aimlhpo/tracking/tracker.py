@@ -1,4 +1,5 @@
-"""The agent's side of tracking: starts the child that does it, passes on what it says, and bounds its end.
+"""The tracking tools that there are, and the agent's side of tracking: starts the child that does it, passes on what it
+says, and bounds its end.
 
 Runs in the agent's main thread. The messages that go over the pipe to the child and back are here, too.
 """
@@ -7,24 +8,73 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from aimlhpo.errors import Problem
 from aimlhpo.ledger.leases import Election
 from aimlhpo.processes import module_command
-from aimlhpo.tracking.targets import TRACKERS, asked_trackers
+from aimlhpo.search.building import strategies
+from aimlhpo.storage.attributes import STUDY_ATTR, study_attributes
+from aimlhpo.tracking.mlflow import MlflowTarget
+from aimlhpo.tracking.run import RunReader, StudyEntry, Target
+from aimlhpo.tracking.tensorboard import TensorboardTarget
 
 if TYPE_CHECKING:
+    import optuna
+
     from aimlhpo.config.schema import Config
 
+TRACKERS: dict[str, type[Target]] = {
+    "mlflow": MlflowTarget,
+    "tensorboard": TensorboardTarget,
+}
+"""Each tool's class, by its section under `log`."""
 _RESTART = 60.0  # seconds until a child that has died is followed by another
 _HANDOVER = 5.0  # seconds that an agent waits for one that is about to end
 _END, _HURRIED_END = 60.0, 5.0  # seconds that the child has for what is left; the second where a signal has come
 _QUIET = 2.0  # seconds of waiting that the user is not told of
 _REMOTE_SILENCE, _LOCAL_SILENCE = 12.0, 60.0  # seconds without a delivery, to a server; to files, and until ready
+
+
+def asked_trackers(config: Config) -> dict[str, Any]:
+    """The sections under `log` that ask for a tool, by name."""
+    return {name: section for name in TRACKERS if (section := getattr(config.log, name, None)) is not None}
+
+
+def tracking_problems(config: Config) -> Iterator[Problem]:
+    """Tools that are asked for and not installed, and wrong sections. Whether a server answers is no condition."""
+    asked = asked_trackers(config)
+    for name in asked:
+        package = TRACKERS[name].package
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:  # a directory that only has the package's name has no origin
+            yield Problem(f"log: {name}", f"{package} is not installed", f"pip install 'aimlhpo[{package}]'")
+    for name, section in asked.items():
+        yield from TRACKERS[name].problems(section)
+
+
+def make_targets(config: Config, study: optuna.Study) -> list[Target]:
+    """A target for each tool that is asked for; nothing is opened or imported yet."""
+    section, chosen = config.optuna, strategies(config, study)
+    signature = study_attributes(study)[STUDY_ATTR]
+    parameters = {
+        "sampler": chosen.sampler.type,
+        "pruner": chosen.pruner.type,
+        "n_trials": section.n_trials,
+        "seed": signature["seed"],
+        "metric": section.metric,
+        "direction": section.direction,
+    }
+    program = section.objective or section.command or ""
+    tags = {"study": section.study_name, "save_path": section.save_path, "mlflow.source.name": program}
+    entry = StudyEntry(signature["id"], section.study_name, parameters, tags)
+    reported = RunReader(config).reported
+    return [TRACKERS[name].make(asked, entry, reported) for name, asked in asked_trackers(config).items()]
 
 
 @dataclass(frozen=True)
@@ -149,7 +199,7 @@ class Tracker:
         try:
             with theirs, open(self._output, "ab") as output:
                 self._child = subprocess.Popen(
-                    module_command("aimlhpo.tracking", theirs.fileno()),
+                    module_command("aimlhpo.tracking.sync", theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -36,9 +36,8 @@ from aimlhpo.config.command import (
     placeholders,
 )
 from aimlhpo.errors import ObjectiveError
-from aimlhpo.objective.base import BaseObjective
+from aimlhpo.objective.base import BaseObjective, MissingMetric, OutcomeError, Pruned
 from aimlhpo.objective.messages import CommandSpec, find_program
-from aimlhpo.objective.outcome import MissingMetric, OutcomeError, Pruned
 from aimlhpo.objective.script import MARK
 from aimlhpo.objective.trial import LAST_STEP
 from aimlhpo.processes import adopt_orphans, children, descendants, kill_descendants, signal_descendants

@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from aimlhpo.objective.outcome import OutcomeError
+from aimlhpo.objective.base import OutcomeError
 
 _HINT = "`slurm: gpus_per_worker: {}` gives each trial so many, with a process for each"
 _MISSING_DEVICE = re.compile(

@@ -31,9 +31,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from aimlhpo.errors import ObjectiveError
-from aimlhpo.objective.base import BaseObjective, load_objective
+from aimlhpo.objective.base import BaseObjective, load_objective, provenance
 from aimlhpo.objective.messages import LoadFailed, Started
-from aimlhpo.objective.provenance import provenance
 from aimlhpo.processes import die_with_parent
 from aimlhpo.worker.worker import run_worker
 

@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from aimlhpo.errors import ObjectiveError
-from aimlhpo.objective.base import BaseObjective, load_objective, make_objective
+from aimlhpo.objective.base import (
+    BaseObjective,
+    OutcomeError,
+    Pruned,
+    extract_values,
+    load_objective,
+    make_objective,
+    provenance,
+    scalars,
+)
 from aimlhpo.objective.messages import (
     COMPLETE,
     FAIL,
@@ -36,8 +45,6 @@ from aimlhpo.objective.messages import (
     Stop,
     StudyInfo,
 )
-from aimlhpo.objective.outcome import OutcomeError, Pruned, extract_values, scalars
-from aimlhpo.objective.provenance import provenance
 from aimlhpo.objective.trial import Channel, Trial, plain
 from aimlhpo.worker.channel import PipeChannel, Relay
 from aimlhpo.worker.command import CommandObjective, tells_of_memory

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import work
 
 from aimlhpo import BaseObjective
-from aimlhpo.objective.outcome import Pruned
+from aimlhpo.objective.base import Pruned
 
 
 class Objective(BaseObjective):

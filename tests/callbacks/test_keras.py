@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from aimlhpo.callbacks import KerasPruningCallback
-from aimlhpo.objective.outcome import MissingMetric
+from aimlhpo.objective.base import MissingMetric
 
 Reported = Callable[[], dict[int, float]]
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from aimlhpo.callbacks import LightningPruningCallback
-from aimlhpo.objective.outcome import MissingMetric
+from aimlhpo.objective.base import MissingMetric
 
 Reported = Callable[[], dict[int, float]]
 

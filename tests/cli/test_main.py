@@ -29,7 +29,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def with_verb(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     """Let `aimlhpo schema`, which needs no arguments, run something else."""
-    monkeypatch.setattr(cli, "import_module", lambda name: types.SimpleNamespace(schema=run))
+    monkeypatch.setattr(cli, "import_module", lambda name: types.SimpleNamespace(run_schema=run))
 
 
 def raising(error: BaseException) -> object:
@@ -130,7 +130,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     script = (
         "import sys; from aimlhpo.cli import main as cli;"
         "cli.import_module = lambda name: __import__('types').SimpleNamespace("
-        "schema=lambda arguments: [print('x' * 1000) for _ in range(1000)] and 0);"
+        "run_schema=lambda arguments: [print('x' * 1000) for _ in range(1000)] and 0);"
         "sys.exit(cli.main(['schema']))"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -153,9 +153,11 @@ def test_a_new_verb_is_a_module_and_an_entry(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = types.ModuleType("aimlhpo.cli.verbs.greet")
-    vars(module)["run"] = lambda arguments: print(f"hello {arguments.name}") or 0
+    vars(module)["run_greet"] = lambda arguments: print(f"hello {arguments.name}") or 0
     monkeypatch.setitem(sys.modules, "aimlhpo.cli.verbs.greet", module)
-    monkeypatch.setitem(cli.VERBS, "greet", Verb("say hello", "Say hello.", "greet you", None, (argument("name"),)))
+    monkeypatch.setitem(
+        cli.VERBS, "greet", Verb("greet", "say hello", "Say hello.", "greet you", None, (argument("name"),))
+    )
     assert cli.main(["greet", "you"]) == 0
     assert cli.main(["--help"]) == 0
     printed = capsys.readouterr().out

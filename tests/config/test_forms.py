@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aimlhpo.space.grid import grid_of
+from aimlhpo.space.search_space import grid_of
 
 if TYPE_CHECKING:
     from tests.files import Files

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aimlhpo.config.sweep import Sweep
+from aimlhpo.config.overrides import Sweep
 from aimlhpo.errors import ConfigError
 
 if TYPE_CHECKING:

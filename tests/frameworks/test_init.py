@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aimlhpo.cli.verbs.init import KINDS, write_files
+from aimlhpo.cli.verbs.files import KINDS, write_files
 from aimlhpo.config.yaml import load_yaml
 from aimlhpo.objective.base import load_objective, make_objective
 

@@ -16,9 +16,9 @@ from aimlhpo.config.schema import Config
 from aimlhpo.ledger.leases import Registry
 from aimlhpo.ledger.ledger import CurrentConfig
 from aimlhpo.ledger.requests import Claim
-from aimlhpo.results.report.data import StudyReport, read_report
-from aimlhpo.results.report.figures import HoursFigure
-from aimlhpo.results.report.page import write_report
+from aimlhpo.results.figures import HoursFigure
+from aimlhpo.results.page import write_report
+from aimlhpo.results.report import StudyReport, read_report
 from aimlhpo.results.table import write_results
 from aimlhpo.search.stopping import GpuHours, StoppingCriteria, make_rules
 from aimlhpo.search.warm_start import begin_study
@@ -26,7 +26,7 @@ from aimlhpo.storage.attributes import record_of
 from aimlhpo.storage.base import CLAIM, RELEASED, backend_of
 from tests.ledgers import SingleRequestLedger
 from tests.project import Project
-from tests.results.report.test_page import packed
+from tests.results.test_page import packed
 
 HOUR = 3600.0
 SECTIONS = [

@@ -13,8 +13,7 @@ import pytest
 
 from aimlhpo import BaseObjective
 from aimlhpo.errors import ObjectiveError
-from aimlhpo.objective.base import load_objective, make_objective
-from aimlhpo.objective.outcome import BadValue, MissingMetric
+from aimlhpo.objective.base import BadValue, MissingMetric, load_objective, make_objective
 
 CONFIG = {"lr": 0.1, "optuna": {"parameters": {}}}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from aimlhpo.objective.outcome import BadValue, MissingMetric, extract_values, scalars
+from aimlhpo.objective.base import BadValue, MissingMetric, extract_values, scalars
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,6 @@ def test_scalars_keeps_what_fits_into_a_table() -> None:
 
 
 def test_it_imports_no_framework() -> None:
-    code = "import sys, aimlhpo.objective.outcome; print({'numpy', 'torch', 'optuna'} & set(sys.modules))"
+    code = "import sys, aimlhpo.objective.base; print({'numpy', 'torch', 'optuna'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

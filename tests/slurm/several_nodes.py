@@ -48,7 +48,7 @@ COLLECTIVE = f"""
                 trial.report(conf["model"]["x"] + epoch, epoch)
                 if trial.should_prune():
                     note("pruned", number=trial.number, epoch=epoch)
-                    from aimlhpo.objective.outcome import Pruned
+                    from aimlhpo.objective.base import Pruned
                     raise Pruned
             return {{"val_loss": conf["model"]["x"], "sum": float(total)}}
 

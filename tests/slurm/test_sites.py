@@ -11,7 +11,7 @@ import pytest
 
 from aimlhpo.check.settings import load_config
 from aimlhpo.launch.slurm.plan import plan_submission
-from aimlhpo.launch.slurm.script import render_script
+from aimlhpo.launch.slurm.sbatch import render_script
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "torch"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimlhpo.objective.outcome import BadValue, MissingMetric
+from aimlhpo.objective.base import BadValue, MissingMetric
 from aimlhpo.space.constraints import Constraint, ConstraintError, constraint_values, holds, parse_constraint
 
 METRICS = {"millions": 12.5, "latency": 40, "batch": 8, "val/acc": 0.9, "ok": True, "word": "text", "zero": 0}

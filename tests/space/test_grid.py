@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aimlhpo.config.load import load_snapshot
-from aimlhpo.space.grid import Grid, grid_of
+from aimlhpo.space.search_space import Grid, grid_of
 
 if TYPE_CHECKING:
     from aimlhpo.config.schema import Config

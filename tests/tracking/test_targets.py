@@ -15,7 +15,7 @@ from aimlhpo.check.settings import load_config
 from aimlhpo.errors import Problem
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.tracking.run import Run, StudyEntry, StudyState, Target
-from aimlhpo.tracking.targets import TRACKERS, make_targets, tracking_problems
+from aimlhpo.tracking.tracker import TRACKERS, make_targets, tracking_problems
 from tests.project import Project
 
 

@@ -15,9 +15,9 @@ from aimlhpo.check.check import check
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.loading import import_objective, number_of_workers
 from aimlhpo.cli.messages import bold, green, print_json, print_note, print_notes
+from aimlhpo.cli.verbs.jobs import print_plan, submit_jobs
 from aimlhpo.cli.verbs.optimize import note_changed_objective
-from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
-from aimlhpo.cli.verbs.top import print_columns
+from aimlhpo.cli.verbs.results import print_columns
 from aimlhpo.errors import ConfigError, ExitCode, Interrupted, Problem
 from aimlhpo.launch.base import Launcher, launcher_for
 from aimlhpo.ledger.changes import current_config
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 
-def run(config: Config, arguments: Namespace) -> int:
+def run_confirm(config: Config, arguments: Namespace) -> int:
     _refuse_several_metrics(config)
     study = load_study(config)
     if plan_of(study) is not None:
@@ -91,7 +91,7 @@ def run(config: Config, arguments: Namespace) -> int:
     return _train(config, in_jobs, study, chosen, arguments, launcher)
 
 
-def export(config: Config, arguments: Namespace) -> int:
+def run_export(config: Config, arguments: Namespace) -> int:
     exported = export_trial(load_study(config), config, arguments.directory, arguments.trial)
     print_notes(exported.notes)
     print(f"trial {exported.number} of study {config.optuna.study_name}, to be trained again:")

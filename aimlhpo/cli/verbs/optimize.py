@@ -15,18 +15,18 @@ from aimlhpo.check.samplers import warnings_for
 from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.loading import keys_given, number_of_workers
 from aimlhpo.cli.messages import bold, green, print_note, print_notes, print_nothing_to_do, print_rows
+from aimlhpo.cli.verbs.jobs import print_plan, submit_jobs
 from aimlhpo.cli.verbs.results import print_results
-from aimlhpo.cli.verbs.submit import print_plan, submit_jobs
 from aimlhpo.config.command import command_spec
 from aimlhpo.errors import ConfigError, ExitCode, show
 from aimlhpo.launch.base import launcher_for
 from aimlhpo.ledger.changes import current_config, settle_start
-from aimlhpo.objective.provenance import has_changed
+from aimlhpo.objective.base import has_changed
 from aimlhpo.results.table import write_results
 from aimlhpo.search.building import check_strategy, class_named, options, strategies, strategies_now
 from aimlhpo.search.stopping import ended_already, find_stop_reason
 from aimlhpo.search.warm_start import begin_study, import_summaries
-from aimlhpo.space.grid import grid_of
+from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.attributes import provenances
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import count
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aimlhpo.config.schema import Config
 
 
-def run(config: Config, arguments: Namespace) -> int:
+def run_optimize(config: Config, arguments: Namespace) -> int:
     if arguments.show:
         return _show_strategy(config, arguments.show)
     storage = config.optuna.storage
@@ -138,7 +138,7 @@ def begin(
 
 def _write_report(study: optuna.Study, config: Config) -> None:
     """Write the report and say where it is, or why it is not there: the results are, whatever happens here."""
-    from aimlhpo.results.report.page import write_report  # what it imports would keep every study waiting at its start
+    from aimlhpo.results.page import write_report  # what it imports would keep every study waiting at its start
 
     try:
         print(f"report: {write_report(study, config, config.paths.report)}")

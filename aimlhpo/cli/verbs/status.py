@@ -29,7 +29,7 @@ _LAST_FAILURES = 3
 _LAST_CHANGES = 5
 
 
-def run(config: Config, arguments: Namespace) -> int:
+def run_status(config: Config, arguments: Namespace) -> int:
     status = read_status(load_study(config), config, launcher_of_jobs(config.paths).job_states(config.paths))
     if arguments.json:
         print_json(status.as_dict())
@@ -42,7 +42,7 @@ def run(config: Config, arguments: Namespace) -> int:
     return ExitCode.DONE
 
 
-def watch(config: Config, arguments: Namespace) -> int:
+def run_watch(config: Config, arguments: Namespace) -> int:
     try:
         return follow(config, arguments.every)
     except KeyboardInterrupt:

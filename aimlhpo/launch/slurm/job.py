@@ -26,7 +26,7 @@ from aimlhpo.agent.stop_requests import NODE_LOST, AgentJob
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import AimlhpoError, ConfigError, DeviceError, ExitCode, Interrupted, Problem, StudyFailed
 from aimlhpo.launch.slurm.keep import EndingJob, note_cancelled, submit_missing
-from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, parse_signal_option, run_program
+from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, STEP, nodes_of_job, parse_signal_option, run_program
 from aimlhpo.launch.slurm.queue import (
     JobArray,
     SlurmJobStates,
@@ -37,7 +37,6 @@ from aimlhpo.launch.slurm.queue import (
     query_jobs,
     write_array_if_missing,
 )
-from aimlhpo.launch.slurm.steps import STEP, nodes_of_job
 from aimlhpo.ledger.completion import STOPPED_BY_USER
 from aimlhpo.worker.devices import SLOT_GPUS, Slot, plan_slots, spread_over_nodes, visible_gpus
 

@@ -11,11 +11,9 @@ from aimlhpo.launch.base import Launcher, LaunchPlan, LaunchReport, LiveJobs, Ro
 from aimlhpo.launch.slurm.job import read_job_environment, run_agent
 from aimlhpo.launch.slurm.keep import take_away
 from aimlhpo.launch.slurm.plan import Submission, check_submission, plan_submission
-from aimlhpo.launch.slurm.program import seconds_of_time_limit
+from aimlhpo.launch.slurm.program import STEP, seconds_of_time_limit
 from aimlhpo.launch.slurm.queue import SlurmJobStates, cancel_jobs, live_jobs, recorded_arrays
-from aimlhpo.launch.slurm.sbatch import submit_sections
-from aimlhpo.launch.slurm.script import render_script
-from aimlhpo.launch.slurm.steps import STEP
+from aimlhpo.launch.slurm.sbatch import render_script, submit_sections
 
 if TYPE_CHECKING:
     from aimlhpo.agent.fork_server import ForkServer

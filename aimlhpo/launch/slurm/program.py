@@ -1,4 +1,6 @@
-"""SLURM's own programs and formats: running squeue and the like, lengths of time, and the option `--signal`."""
+"""SLURM's own programs and formats: running squeue and the like, lengths of time, the option `--signal`, and the nodes
+of a job with the step that starts processes on some of them.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,23 @@ _UNREACHABLE = re.compile(
 _SIGNAL_OPTION = re.compile(r"(?:[RB]+:)?(?:SIG)?([A-Za-z0-9]+)(?:@\d+)?", re.IGNORECASE)
 _NOT_FREE = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD})
 _TIME_LIMIT = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})$")
+STEP = (
+    "srun",
+    "--nodes={number}",
+    "--ntasks={number}",
+    "--ntasks-per-node=1",
+    "--nodelist={names}",
+    "--overlap",
+    "--mem=0",
+    "--cpu-bind=none",
+    "--mpi=none",
+    "--input=none",
+    "--export=ALL",
+    "--job-name=aimlhpo",
+)
+"""How one program is started on each of the nodes {names}: it gets all that the job has there, beside the steps of
+other trials, and the whole environment, which may hold a secret that the command line must not show."""
+_FIELD = re.compile(r"\b(NodeName|NodeAddr)=(\S+)")
 
 
 @dataclass(frozen=True)
@@ -114,3 +133,18 @@ def seconds_of_time_limit(text: str) -> int | None:
     # After days the first part is hours; without days, one or two parts begin with minutes.
     units = (3600, 60, 1) if match["days"] or len(parts) == 3 else (60, 1)
     return int(match["days"] or 0) * 86400 + sum(part * unit for part, unit in zip(parts, units, strict=False))
+
+
+def nodes_of_job(here: str) -> tuple[list[str], list[str]]:
+    """The names of the job's nodes, `here` first, and where each is reached by the others.
+
+    A node whose address SLURM does not say now is reached by its name. There are none where scontrol does not work.
+    """
+    listed = os.environ.get("SLURM_JOB_NODELIST", "")
+    names = run_program("scontrol", "show", "hostnames", listed).out.split()
+    names.sort(key=lambda name: name != here)
+    known: dict[str, str] = {}
+    for line in run_program("scontrol", "--oneliner", "show", "node", listed).out.splitlines():
+        fields = dict(_FIELD.findall(line))
+        known[fields.get("NodeName", "")] = fields.get("NodeAddr", "")
+    return names, [known.get(name) or name for name in names]

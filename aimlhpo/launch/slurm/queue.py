@@ -21,7 +21,7 @@ from urllib.parse import quote
 from aimlhpo.config.paths import StudyPaths, replace_file
 from aimlhpo.errors import SubmissionError
 from aimlhpo.launch.base import LiveJobs
-from aimlhpo.launch.slurm.options import log_of_job
+from aimlhpo.launch.slurm.plan import log_of_job
 from aimlhpo.launch.slurm.program import PROGRAM_TIMEOUT, cluster_option, run_program, seconds_of_time_limit
 from aimlhpo.ledger.leases import Holder
 from aimlhpo.results.status import ENDED_JOB_STATES, RUNNING_JOB_STATES, JobStatus

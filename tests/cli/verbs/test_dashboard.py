@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from aimlhpo.cli.main import main
-from aimlhpo.cli.verbs.dashboard import tunnel
+from aimlhpo.cli.verbs.tools import tunnel
 from tests.cli.studies import fill_study
 from tests.faults.test_secrets import command_lines
 from tests.project import Project

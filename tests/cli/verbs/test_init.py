@@ -11,7 +11,7 @@ import pytest
 
 from aimlhpo.check.settings import load_config
 from aimlhpo.cli.main import main
-from aimlhpo.cli.verbs.init import KINDS
+from aimlhpo.cli.verbs.files import KINDS
 
 
 def test_without_a_kind_the_kinds_are_listed_and_nothing_is_written(

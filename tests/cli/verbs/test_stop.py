@@ -44,8 +44,8 @@ def test_stopping_goes_on_where_slurm_is_silent_for_a_moment(
         def cancel_jobs(self, config: Config) -> LiveJobs:
             return running
 
-    monkeypatch.setattr("aimlhpo.cli.verbs.stop.launcher_of_jobs", lambda paths: SilentLauncher())
-    monkeypatch.setattr("aimlhpo.cli.verbs.stop._POLL", 0.0)
+    monkeypatch.setattr("aimlhpo.cli.verbs.jobs.launcher_of_jobs", lambda paths: SilentLauncher())
+    monkeypatch.setattr("aimlhpo.cli.verbs.jobs._POLL", 0.0)
     assert main(["stop", str(finished), "--yes"]) == 0
     assert "2 of 2 trials are finished" in capsys.readouterr().out
 
@@ -63,7 +63,7 @@ def test_taking_jobs_away_says_how_to_have_them_back(
         def take_away_jobs(self, config: Config, count: int) -> tuple[int, int]:
             return 1, count - 1
 
-    monkeypatch.setattr("aimlhpo.cli.verbs.stop.launcher_of_jobs", lambda paths: KeepingLauncher())
+    monkeypatch.setattr("aimlhpo.cli.verbs.jobs.launcher_of_jobs", lambda paths: KeepingLauncher())
     assert main(["stop", str(project.save_path), "--jobs", "5", "--yes"]) == 0
     assert f"aimlhpo submit {project.save_path} --jobs 5" in capsys.readouterr().out
 
@@ -86,7 +86,7 @@ def test_the_jobs_of_one_section_are_stopped_also_where_the_file_has_it_no_more(
             living.remove(str(config.section))
             return LiveJobs(running=1)
 
-    monkeypatch.setattr("aimlhpo.cli.verbs.stop.launcher_of_jobs", lambda paths: SectionsLauncher())
+    monkeypatch.setattr("aimlhpo.cli.verbs.jobs.launcher_of_jobs", lambda paths: SectionsLauncher())
     assert main(["stop", str(project.save_path), "--section", section, "--yes"]) == 0
     assert living == {"a100", "v100", "old"} - {section}
     said = capsys.readouterr().out

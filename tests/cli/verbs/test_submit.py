@@ -97,7 +97,7 @@ def test_a_job_of_a_section_that_is_gone_goes_by_the_first(
     several: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun: list[Config] = []
-    monkeypatch.setattr("aimlhpo.cli.verbs.submit.run_job", lambda config, view: begun.append(config) or 0)
+    monkeypatch.setattr("aimlhpo.cli.verbs.jobs.run_job", lambda config, view: begun.append(config) or 0)
     for section in ("gone", "old-GPUs"):
         assert main(["agent", str(several), "--section", section]) == 0
     assert capsys.readouterr().out.count("no section") == 1

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from aimlhpo.cli.main import main
-from aimlhpo.cli.verbs import top
+from aimlhpo.cli.verbs import results
 from tests.cli.studies import fill_study
 from tests.project import Project
 
@@ -45,7 +45,7 @@ def test_a_narrow_terminal_shows_whole_columns_and_names_the_others(
 ) -> None:
     project = Project(tmp_path)
     fill_study(project, 2)
-    monkeypatch.setattr(top, "Console", lambda: Console(width=width, force_terminal=True, color_system=None))
+    monkeypatch.setattr(results, "Console", lambda: Console(width=width, force_terminal=True, color_system=None))
     assert main(["top", str(project.save_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= width for line in lines[:-1])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.launch.slurm.plan import AgentPython, Submission
-from aimlhpo.launch.slurm.script import quote_for_sbatch, render_script
+from aimlhpo.launch.slurm.sbatch import quote_for_sbatch, render_script
 from tests.launch.slurm.requests import make_submission
 
 SCRIPTS = Path(__file__).parent / "scripts"

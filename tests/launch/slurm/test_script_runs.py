@@ -11,7 +11,7 @@ import pytest
 
 from aimlhpo.launch.slurm.plan import plan_submission
 from aimlhpo.launch.slurm.queue import JobArray, failures_of, write_array
-from aimlhpo.launch.slurm.script import render_script
+from aimlhpo.launch.slurm.sbatch import render_script
 from tests.launch.slurm.requests import make_config
 
 CAN_IMPORT, CANNOT_IMPORT = 0, 1

@@ -15,8 +15,7 @@ from aimlhpo.config.sbatch_options import WITH_VALUE, normalise
 from aimlhpo.errors import ConfigError, SubmissionError
 from aimlhpo.launch.slurm import queue
 from aimlhpo.launch.slurm.plan import plan_submission
-from aimlhpo.launch.slurm.sbatch import submit_from_job, submit_jobs
-from aimlhpo.launch.slurm.script import render_script
+from aimlhpo.launch.slurm.sbatch import render_script, submit_from_job, submit_jobs
 from tests.launch.slurm.requests import make_config
 from tests.slurm.cluster import Cluster
 

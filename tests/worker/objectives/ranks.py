@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aimlhpo import BaseObjective
-from aimlhpo.objective.outcome import Pruned
+from aimlhpo.objective.base import Pruned
 
 
 class Objective(BaseObjective):

@@ -14,8 +14,8 @@ from aimlhpo.errors import StudyError, show_number
 from aimlhpo.ledger.changes import current_config
 from aimlhpo.results.best import best_model, best_or_proven, describe_best, show_change, show_values
 from aimlhpo.results.confirmation import read_confirmation
-from aimlhpo.results.report.data import StudyReport, read_report
-from aimlhpo.results.report.figures import figures_of, require_extra
+from aimlhpo.results.figures import figures_of, require_extra
+from aimlhpo.results.report import StudyReport, read_report
 from aimlhpo.storage.study import load_study
 from aimlhpo.storage.trials import read_record, selected
 

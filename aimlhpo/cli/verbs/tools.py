@@ -1,4 +1,5 @@
-"""`aimlhpo dashboard`: Optuna's dashboard on a study's own storage, in this process, to look at and not to change.
+"""A study in other tools: `aimlhpo track` tells MLflow and TensorBoard of its trials, and `aimlhpo dashboard` shows
+it in Optuna's dashboard, on the study's own storage and in this process, to look at and not to change.
 
 The dashboard can also rename and delete studies and write to trials, which would break a study that runs: such
 requests are refused here.
@@ -17,9 +18,16 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from aimlhpo.check.settings import with_tracking
 from aimlhpo.cli.arguments import UsageError
-from aimlhpo.errors import ExitCode
+from aimlhpo.errors import ConfigError, ExitCode, Problem, StorageError, StudyError
+from aimlhpo.ledger.leases import Election
+from aimlhpo.search.stopping import find_stop_reason
+from aimlhpo.storage.locks import locked
 from aimlhpo.storage.study import load_study
+from aimlhpo.storage.trials import count
+from aimlhpo.tracking.sync import TrackingSync
+from aimlhpo.tracking.tracker import TRACKERS, asked_trackers, make_targets, tracking_problems
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -29,6 +37,33 @@ if TYPE_CHECKING:
 _HOST = "127.0.0.1"
 _PORT = 8080
 _LONGEST_BODY = 1 << 20  # bytes of a refused request that are read, so that its sender gets to read the answer
+
+
+def run_track(config: Config, arguments: Namespace) -> int:
+    given = {name: getattr(arguments, name, None) for name in TRACKERS}
+    config = with_tracking(config, {name: value for name, value in given.items() if value is not None})
+    problems = [*tracking_problems(config)]
+    if not asked_trackers(config):
+        problems.append(Problem("log", "the study asks for no tracking tool", "--mlflow [URI] or --tensorboard [DIR]"))
+    if problems:
+        raise ConfigError(problems)
+
+    study = load_study(config)
+    config.paths.create()
+    with Election(config.paths.state / "tracker.lock") as election:
+        if not election.won():
+            raise StudyError(f"an agent of study {config.optuna.study_name} runs, and tells the tools itself")
+        targets = make_targets(config, study)
+        with locked(config.paths.tracking_lock):
+            counts = count(study.get_trials(deepcopy=False))
+            reason = find_stop_reason(study, config, counts)
+            ended = "stopped" if reason is None or reason.is_failure else "finished"
+            missing = TrackingSync(config, study, targets, lambda line: None).finish(ended)
+    if missing:
+        raise StorageError("\n".join(missing))
+    for target in targets:
+        print(f"{target.name} has {counts.finished + counts.failed} finished trials of {config.optuna.study_name}")
+    return ExitCode.DONE
 
 
 class DashboardServer(ThreadingMixIn, WSGIServer):
@@ -51,7 +86,7 @@ class FirstLine(logging.Formatter):
         return super().format(record).splitlines()[0]
 
 
-def run(config: Config, arguments: Namespace) -> int:
+def run_dashboard(config: Config, arguments: Namespace) -> int:
     try:
         from optuna_dashboard import wsgi
     except ImportError as error:

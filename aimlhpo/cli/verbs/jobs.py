@@ -1,4 +1,6 @@
-"""`aimlhpo stop`: end a study's jobs, and no others. `aimlhpo change`: other values for a study that runs."""
+"""The jobs of a study that is under way: `aimlhpo submit` adds some, `aimlhpo stop` ends them and no others, `aimlhpo
+change` gives the study other values while they run, and `aimlhpo agent` is what each of them runs.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ from typing import TYPE_CHECKING
 
 from aimlhpo.check.settings import check_reading
 from aimlhpo.cli.arguments import UsageError
+from aimlhpo.cli.live_view import make_view
 from aimlhpo.cli.loading import about_section
-from aimlhpo.cli.verbs.status import describe_way_on
+from aimlhpo.cli.messages import print_nothing_to_do, print_rows
+from aimlhpo.cli.verbs.status import describe_way_on, follow
 from aimlhpo.config.load import differences, read_again
 from aimlhpo.errors import ConfigError, ExitCode, Problem, SubmissionError
-from aimlhpo.launch.base import Launcher, launcher_for, launcher_of_jobs, submit_command
+from aimlhpo.launch.base import Launcher, launcher_for, launcher_of_jobs, run_job, submit_command
 from aimlhpo.ledger.changes import BUDGET, ENQUEUED, change_study, current_config, refuse_unchangeable
 from aimlhpo.results.status import read_status
 from aimlhpo.search.queues import plan_of
+from aimlhpo.search.stopping import ended_already
 from aimlhpo.storage.study import lines_of_new_study, load_study
 
 if TYPE_CHECKING:
@@ -30,7 +35,55 @@ _END_TIMEOUT = 120.0  # seconds until the jobs must be gone; SLURM's KillWait is
 _POLL = 1.0  # seconds
 
 
-def run(config: Config, arguments: Namespace) -> int:
+def run_submit(config: Config, arguments: Namespace) -> int:
+    config = about_section(config, arguments)
+    launcher = launcher_for(config)
+    if arguments.dry_run:
+        print_plan(config, launcher, arguments.jobs)
+        return ExitCode.DONE
+    ended = ended_already(load_study(config), config)
+    if ended:
+        print_nothing_to_do(config, ended)
+        return ExitCode.NOTHING_TO_DO
+    return submit_jobs(config, launcher, arguments.jobs, wait=arguments.wait)
+
+
+def run_agent(config: Config, arguments: Namespace) -> int:
+    """The agent of this job, to its end."""
+    about = replace(config, section=arguments.section)
+    if about.section_is_gone:
+        first = next((f"section {each.name}" for each in config.sections if each.name), "slurm")
+        print(f"the study has no section {arguments.section} any more; this job goes by the settings of {first}")
+    else:
+        about = config.in_section(arguments.section)
+    return run_job(about, make_view(config))
+
+
+def print_plan(config: Config, launcher: Launcher, jobs: int | None = None) -> None:
+    """What would be submitted for each section: in words, then the script. Raises ConfigError."""
+    _require_jobs(launcher)
+    for number, plan in enumerate(launcher.plan(config, jobs)):
+        if number:
+            print()
+        print_rows(plan.rows)
+        print(f"\n{plan.script}", end="")
+
+
+def submit_jobs(config: Config, launcher: Launcher, jobs: int | None = None, *, wait: bool = False) -> int:
+    """Submit the jobs and say how to go on; with `wait`, follow the study to its end. Returns the exit code."""
+    _require_jobs(launcher)
+    report = launcher.start(config, make_view(config), jobs)
+    print(report.headline)
+    print_rows(report.rows)
+    return follow(config) if wait else ExitCode.DONE
+
+
+def _require_jobs(launcher: Launcher) -> None:
+    if not launcher.submits:
+        raise ConfigError(Problem("slurm", "this section is missing", "a section with `jobs` and `batch`"))
+
+
+def run_stop(config: Config, arguments: Namespace) -> int:
     name, launcher = config.optuna.study_name, launcher_of_jobs(config.paths)
     about = replace(config, section=arguments.section)  # its jobs may outlive the section in the file
     is_left_over = about.section_is_gone and launcher.live_jobs(about)
@@ -77,7 +130,7 @@ def _take_away(config: Config, launcher: Launcher, count: int) -> int:
     return ExitCode.DONE
 
 
-def change(config: Config, arguments: Namespace) -> int:
+def run_change(config: Config, arguments: Namespace) -> int:
     """`aimlhpo change`: give keys of the study other values, and say what was changed."""
     study = load_study(config)
     config = current_config(study, config)

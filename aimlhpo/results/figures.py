@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from aimlhpo.errors import ConfigError, Problem
-from aimlhpo.results.report.data import (
+from aimlhpo.results.report import (
     Hours,
     Importance,
     MetricHistory,

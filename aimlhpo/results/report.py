@@ -31,7 +31,7 @@ from aimlhpo.search.rungs import ASHA
 from aimlhpo.search.stopping import StopReason, find_stop_reason
 from aimlhpo.search.warm_start import import_summaries
 from aimlhpo.space.constraints import holds
-from aimlhpo.space.grid import grid_of
+from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.attributes import PROVENANCE, STUDY_ATTR, study_attributes
 from aimlhpo.storage.base import BY_SECTION, CLAIM, PAUSED, RELEASED, SECTION, Counts, has_begun, waits_at_rung
 from aimlhpo.storage.trials import TrialRecord, count, origin, read_record, selected

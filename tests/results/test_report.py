@@ -10,12 +10,12 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.results.report import data
-from aimlhpo.results.report.data import LOG_BYTES, Hours, read_report
-from aimlhpo.results.report.figures import HoursFigure
+from aimlhpo.results import report as module
+from aimlhpo.results.figures import HoursFigure
+from aimlhpo.results.report import LOG_BYTES, Hours, read_report
 from aimlhpo.storage.attributes import RECORD, record_of, set_study_attribute
 from aimlhpo.storage.base import CLAIM, PAUSED, RELEASED
-from tests.results.report.studies import START, known_study
+from tests.results.studies import START, known_study
 
 
 def test_hours_are_what_the_trials_took_by_how_they_ended(tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_what_was_chosen_for_the_study_is_told_as_that(tmp_path: Path) -> None:
 
 
 def test_what_is_drawn_is_thinned_and_what_is_counted_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "MOST_HISTORY", 20)
-    monkeypatch.setattr(data, "MOST_CURVES", 10)
+    monkeypatch.setattr(module, "MOST_HISTORY", 20)
+    monkeypatch.setattr(module, "MOST_CURVES", 10)
     study, config = known_study(tmp_path)
     trials = [create_trial(value=5.0, intermediate_values={0: 1.0}) for _ in range(88)]
     best = create_trial(value=-1.0, intermediate_values={0: 1.0})

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aimlhpo.cli.verbs.init import write_files
-from tests.results.report.browser import browse
+from aimlhpo.cli.verbs.files import write_files
+from tests.results.browser import browse
 from tests.slurm.cluster import Cluster
 from tests.slurm.study import OBJECTIVE, SlurmStudy
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = {"best", "search", "parameters", "cost", "failures", "origin", "all"}
 BAD = """
             if trial.number in (4, 5) and start == 0:

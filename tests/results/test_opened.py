@@ -12,7 +12,7 @@ import aimlhpo
 from aimlhpo.cli.main import main
 from aimlhpo.errors import ConfigError, StudyError
 from aimlhpo.storage.attributes import record_of
-from tests.results.report.studies import MARKUP, known_study
+from tests.results.studies import MARKUP, known_study
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -13,13 +13,15 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import create_trial
 
 from aimlhpo.config.schema import Config
-from aimlhpo.results.report import figures
-from aimlhpo.results.report.data import read_report
-from aimlhpo.results.report.page import write_figures, write_report
-from tests.results.report.browser import browse
-from tests.results.report.studies import MARKUP, known_study
+from aimlhpo.results import figures
+from aimlhpo.results import page as module
+from aimlhpo.results.page import write_figures, write_report
+from aimlhpo.results.report import read_report
+from tests.results.browser import browse
+from tests.results.studies import MARKUP, known_study
 
 
 def packed(page: str, name: str) -> str:
@@ -68,6 +70,24 @@ def test_the_page_shows_the_best_configuration_as_a_difference(made: tuple[optun
     page = made[2].read_text()
     assert '<span class="del">-  x: 0.9</span><span class="add">+  x: 0.0</span>' in page
     assert "# trial: 0" in html.unescape(page)  # the text that the button copies is best.yml
+
+
+def test_a_better_trial_that_ends_while_the_page_is_made_does_not_keep_it_from_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, config = known_study(tmp_path, trials=2)
+    drawn = module.figures_of
+
+    def figures_of(*arguments: Any) -> Any:
+        study.add_trial(
+            create_trial(value=-1.0, params=study.trials[0].params, distributions=config.space.distributions)
+        )
+        return drawn(*arguments)
+
+    monkeypatch.setattr(module, "figures_of", figures_of)
+    page = write_report(study, config, tmp_path / "report.html").read_text()
+    assert study.best_trial.number == 2
+    assert "# trial: 0" in html.unescape(page)
 
 
 @pytest.mark.parametrize("trials", [0, 1])

@@ -24,10 +24,10 @@ import optuna
 from aimlhpo.config.paths import replace_file
 from aimlhpo.config.yaml import dump_yaml
 from aimlhpo.errors import show_number
-from aimlhpo.results.best import BestTrial, best_or_proven, best_text, compare_with_default, show_change, show_values
+from aimlhpo.results.best import BestTrial, best_text, compare_with_default, show_change, show_values
 from aimlhpo.results.confirmation import CELLS, confirmation_cells, confirmation_notes
-from aimlhpo.results.report.data import LEAST_COMPLETE, StudyReport, read_report
-from aimlhpo.results.report.figures import Figure, figures_of, require_extra
+from aimlhpo.results.figures import Figure, figures_of, require_extra
+from aimlhpo.results.report import LEAST_COMPLETE, StudyReport, read_report
 from aimlhpo.storage.optuna_internals import collection_paused
 from aimlhpo.storage.trials import PEAKS
 
@@ -71,8 +71,9 @@ def write_report(study: optuna.Study, config: Config, path: Path, refresh: int |
         report = read_report(study, config)
         drawn = [_drawn(figure) for figure in figures_of(report, study)]
         table = _table(report)
-    best = best_or_proven(study, report.confirmation)[:MOST_BEST]
-    texts = {trial.number: best_text(trial, config, config.space, report.confirmation) for trial in best}
+    # Not those that are the best by now: trials may have ended since.
+    trials, best = study.get_trials(deepcopy=False), report.best[:MOST_BEST]
+    texts = [best_text(trials[trial.number], config, config.space, report.confirmation) for trial in best]
     plots = ",".join(f"{json.dumps(figure.name)}:{figure.json}" for figure in drawn if figure.problem is None)
     data = f'{{"figures":{{{plots}}},"table":{json.dumps(table, allow_nan=False)}}}'
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
@@ -82,7 +83,7 @@ def write_report(study: optuna.Study, config: Config, path: Path, refresh: int |
         report=report,
         tiles=list(_tiles(report)),
         sections=[(name, title) for name, title in _SECTIONS.items() if several or name != "tradeoffs"],
-        best=[_best(trial, texts[trial.number], config) for trial in report.best[:MOST_BEST]],
+        best=[_best(trial, text, config) for trial, text in zip(best, texts, strict=True)],
         confirmation=report.confirmation,
         confirmation_columns=CELLS,
         confirmed=list(confirmation_cells(report.confirmation)) if report.confirmation is not None else [],
