@@ -2,13 +2,15 @@
 
     python -m benchmarks.search --task FILE.npz [FILE.npz ...] --workers 8,64 --seeds 10 --json OUT
     python -m benchmarks.search --tables --json OUT
-    python -m benchmarks.search [--full] [--docs]
+    python -m benchmarks.search [--full] [--peers] [--docs]
 
 Without `--task`, all tasks that come with the benchmark are searched; with `--docs`, what came of it is written to
-docs/search.md. The budget is given in whole trainings. OUT is a list with an entry for each task, method and number of
-workers: "epochs_to_5_percent" and "epochs_to_1_percent" hold, for each seed, the epochs that all workers together had
-trained when the best trial so far came within so many percent of the way from the best value known to the median of
-random configurations, or null; "regret" holds that part of the way at the end of the budget.
+docs/search.md. With `--peers`, methods of other packages are run, too: each package is installed into an environment of
+its own in .venv-bench/, and one that cannot be is left out. The budget is given in whole trainings. OUT is a list with
+an entry for each task, method and number of workers: "epochs_to_5_percent" and "epochs_to_1_percent" hold, for each
+seed, the epochs that all workers together had trained when the best trial so far came within so many percent of the way
+from the best value known to the median of random configurations, or null; "regret" holds that part of the way at the
+end of the budget, "regret_at_25_percent" and "regret_at_50_percent" after so much of it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,8 +31,9 @@ import optuna
 
 from benchmarks.search.figures import Row, means, plot, row_of, table
 from benchmarks.search.functions import FUNCTIONS, LYING, WITH_FAILURES
-from benchmarks.search.methods import DEFAULT, METHODS, OPTUNA
-from benchmarks.search.simulation import Search, search
+from benchmarks.search.methods import DEFAULT, METHODS, OPTUNA, OPTUNAS_OTHERS
+from benchmarks.search.peers import PEERS, installed
+from benchmarks.search.simulation import Method, Search, search
 from benchmarks.search.tables import TABLES, load_table
 from benchmarks.search.task import TASKS, Task, load
 
@@ -44,6 +48,10 @@ def _task(name: str) -> Task:
     return (FUNCTIONS | LYING | WITH_FAILURES).get(name) or load(Path(name))
 
 
+def _method(name: str) -> Method:
+    return METHODS[name] if name in METHODS else PEERS[name].as_method()
+
+
 def trainings(workers: int) -> int:
     """The budget in whole trainings, where none is given: 60, and 300 with 64 workers."""
     return max(60, 300 * workers // 64)
@@ -54,7 +62,7 @@ def _search(job: tuple[str, str, int, int, int]) -> Search:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    return search(METHODS[method], _task(name), workers, budget, seed)
+    return search(_method(method), _task(name), workers, budget, seed)
 
 
 def run(
@@ -101,21 +109,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", default="8,64", help="numbers of asynchronous workers")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, help="whole trainings; 60, and 300 with 64 workers, where not given")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[DEFAULT, OPTUNA])
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *PEERS], default=[DEFAULT, OPTUNA])
     parser.add_argument("--json", type=Path, help="where the figures of each seed go")
     parser.add_argument("--full", action="store_true", help="20 seeds, all methods, and one worker, too")
+    parser.add_argument("--peers", action="store_true", help="also run the methods of other packages")
     parser.add_argument("--docs", action="store_true", help="write the figures to docs/search.md")
     parser.add_argument("--from", type=Path, nargs="+", dest="saved", help="take figures from files: search nothing")
     options = parser.parse_args(arguments)
     if options.full:
         options.seeds, options.workers, options.methods = 20, "1,8,64", list(METHODS)
+    if options.peers:
+        options.methods = list(dict.fromkeys([*options.methods, *OPTUNAS_OTHERS, *PEERS]))
     counts = [int(count) for count in options.workers.split(",")]
     if options.saved:
         rows = [row for file in options.saved for row in json.loads(file.read_text())]
     else:
+        there, missing = installed(name for name in options.methods if name in PEERS)
+        for reason in missing:
+            print(f"left out: {reason}", file=sys.stderr)
         rows = run(
             options.task or (list(TABLES) if options.tables else known),
-            options.methods,
+            [name for name in options.methods if name in METHODS or name in there],
             counts,
             options.seeds,
             options.budget,

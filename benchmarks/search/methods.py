@@ -20,6 +20,8 @@ from benchmarks.search.optuna_searcher import optuna_method
 from benchmarks.search.task import Task
 
 DEFAULT, OPTUNA = "aimlhpo default", "optuna default"
+OPTUNAS_OTHERS = ("optuna GP", "optuna CMA-ES")
+"""Run with `--peers`: Optuna's other samplers, with its median pruner."""
 
 
 @cache
@@ -81,8 +83,8 @@ METHODS = {
         optuna_method("on_oom: fail", _default, learns=False),
         optuna_method("TPE, no pruning", _default_unpruned),
         optuna_method("random, no pruning", _random),
-        optuna_method("optuna GP", _gaussian_process, as_aimlhpo=False),
-        optuna_method("optuna CMA-ES", _cma_es, as_aimlhpo=False),
+        optuna_method(OPTUNAS_OTHERS[0], _gaussian_process, as_aimlhpo=False),
+        optuna_method(OPTUNAS_OTHERS[1], _cma_es, as_aimlhpo=False),
     )
 }
 """Those that run in this environment, by name; the first two are always run."""
