@@ -22,17 +22,17 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import optuna
 
-from benchmarks.search.figures import Row, means, plot, row_of, table
+from benchmarks.search.figures import Row, by_method, means, plot, row_of, table
 from benchmarks.search.functions import FUNCTIONS, LYING, WITH_FAILURES
 from benchmarks.search.methods import DEFAULT, METHODS, OPTUNA, OPTUNAS_OTHERS
-from benchmarks.search.peers import PEERS, installed
+from benchmarks.search.peers import PEERS, installed, versions
 from benchmarks.search.simulation import Method, Search, search
 from benchmarks.search.tables import TABLES, load_table
 from benchmarks.search.task import TASKS, Task, load
@@ -67,9 +67,8 @@ def _search(job: tuple[str, str, int, int, int]) -> Search:
 
 def run(
     tasks: Sequence[str], methods: Sequence[str], workers: Sequence[int], seeds: int, budget: int | None
-) -> list[Row]:
+) -> Iterator[Row]:
     """Search each task with each method and number of workers, and print each result."""
-    rows = []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for name in tasks:
             task = _task(name)
@@ -77,21 +76,31 @@ def run(
                 epochs = task.epochs * (budget or trainings(count))
                 for method in methods:
                     jobs = [(name, method, count, epochs, seed) for seed in range(seeds)]
-                    rows.append(row_of(task.name, method, count, epochs, list(pool.map(_search, jobs))))
-                    print(json.dumps({key: rows[-1][key] for key in list(rows[-1])[:5]}), flush=True)
-    return rows
+                    row = row_of(task.name, method, count, epochs, list(pool.map(_search, jobs)))
+                    print(json.dumps({key: row[key] for key in list(row)[:5]}), flush=True)
+                    yield row
 
 
-def _write_docs(rows: Sequence[Row]) -> None:
-    """Put the tables, and the picture of the recorded tasks, into docs/search.md."""
+def _save(rows: Sequence[Row], file: Path | None) -> None:
+    if file:
+        file.write_text(json.dumps(rows, indent=1))
+
+
+def _write_docs(rows: Sequence[Row], peers: bool) -> None:
+    """Put the tables, and the picture of the recorded tasks, into docs/search.md; or those of the peers alone."""
     page = DOCS / "search.md"
     text = page.read_text()
     recorded, published = ([row for row in rows if (row["task"] in TABLES) == known] for known in (False, True))
     parts = {}
-    if recorded:
+    if peers:
+        names = [row["method"] for row in rows if row["method"] in PEERS]
+        parts["versions"] = ", ".join(versions(names))
+        parts |= {"peers on tasks": by_method(recorded)} if recorded else {}
+        parts |= {"peers on tables": by_method(published)} if published else {}
+    elif recorded:
         parts |= {"tasks": table(recorded), "means": means(recorded)}
         plot(recorded, DOCS / "search.svg")
-    if published:
+    if published and not peers:
         parts |= {"published": f"{table(published)}\n\n{means(published)}"}
     for name, part in parts.items():
         whole = f"<!-- {name} -->\n{part}\n<!-- end of {name} -->"
@@ -127,18 +136,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         there, missing = installed(name for name in options.methods if name in PEERS)
         for reason in missing:
             print(f"left out: {reason}", file=sys.stderr)
-        rows = run(
+        rows = []
+        for row in run(
             options.task or (list(TABLES) if options.tables else known),
             [name for name in options.methods if name in METHODS or name in there],
             counts,
             options.seeds,
             options.budget,
-        )
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+        ):
+            rows.append(row)
+            _save(rows, options.json)  # each time, as a whole run may take hours
+    _save(rows, options.json)
     if options.docs:
-        _write_docs(rows)
-    if {DEFAULT, OPTUNA} <= set(options.methods):
+        _write_docs(rows, options.peers)
+    if options.peers:
+        print(f"\n{by_method(rows)}")
+    elif {DEFAULT, OPTUNA} <= set(options.methods):
         print(f"\n{table(rows)}\n\n{means(rows)}")
 
 

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from benchmarks.peers.environment import PeerMissing, environment
 from benchmarks.peers.peer import variables
 from benchmarks.search.simulation import Asked, Method, Searcher
@@ -58,6 +60,12 @@ _SYNE = Package(
 )
 _RAY = Package("search-ray", PROGRAMS / "ray_tune_search.py", "ray[tune]>=2.60.0 optuna>=5.0", "ray")
 _SMAC = Package("search-smac", PROGRAMS / "smac_search.py", "smac>=2.4.1", "smac")
+_NEPS = Package(
+    "search-neps",
+    PROGRAMS / "neps_search.py",
+    "neural-pipeline-search>=0.17.0 torch==2.13.0",
+    "neural-pipeline-search",
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ PEERS = {
         Peer("syne tune ASHA, BORE", _SYNE, "bore"),
         Peer("smac Hyperband", _SMAC, "smac"),
         Peer("ray tune ASHA, Optuna", _RAY, "asha"),
+        Peer("neps PriorBand", _NEPS, "priorband"),
     )
 }
 """By name."""
@@ -100,6 +109,12 @@ def installed(names: Iterable[str]) -> tuple[list[str], list[str]]:
         except PeerMissing as error:
             missing.append(f"{name}: {error}")
     return there, missing
+
+
+def versions(names: Iterable[str]) -> list[str]:
+    """The packages behind these peers, with their versions here, and Optuna's."""
+    packages = dict.fromkeys(PEERS[name].package for name in names)
+    return [f"optuna {optuna.__version__}", *(package.version() for package in packages)]
 
 
 class PeerFailed(Exception):

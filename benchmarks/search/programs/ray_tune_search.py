@@ -1,7 +1,7 @@
 """Ray Tune's ASHA scheduler with OptunaSearch, called as its controller calls them, without a cluster.
 
-OptunaSearch gets a function that suggests, so that parameters depend on others. It is told the last value of a trial that
-the scheduler stops as if that were its result, as Ray Tune does.
+OptunaSearch gets a function that suggests, so that parameters depend on others. It is told the last value of a trial
+that the scheduler stops as if that were its result, as Ray Tune does.
 """
 
 from __future__ import annotations
