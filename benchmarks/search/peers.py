@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,7 +60,12 @@ _SYNE = Package(
     "syne-tune>=0.16.0 botorch>=0.18.1 torch==2.13.0",
     "syne-tune",
 )
-_RAY = Package("search-ray", PROGRAMS / "ray_tune_search.py", "ray[tune]>=2.60.0 optuna>=5.0", "ray")
+_RAY = Package(
+    "search-ray",
+    PROGRAMS / "ray_tune_search.py",
+    "ray[tune]>=2.60.0 optuna>=5.0 hpbandster>=0.7.4 ConfigSpace>=1.2.0",
+    "ray",
+)
 _SMAC = Package("search-smac", PROGRAMS / "smac_search.py", "smac>=2.4.1", "smac")
 _NEPS = Package(
     "search-neps",
@@ -93,6 +100,7 @@ PEERS = {
         Peer("syne tune ASHA, BORE", _SYNE, "bore"),
         Peer("smac Hyperband", _SMAC, "smac"),
         Peer("ray tune ASHA, Optuna", _RAY, "asha"),
+        Peer("ray tune BOHB", _RAY, "bohb"),
         Peer("neps PriorBand", _NEPS, "priorband"),
     )
 }
@@ -127,29 +135,27 @@ class _Program:
     def __init__(self, package: Package) -> None:
         self._package = package
         self._written = tempfile.TemporaryFile("w+")  # noqa: SIM115, it lives as long as the process
+        answers, into = os.pipe()  # not the standard output: packages print
         self._process = subprocess.Popen(
-            [package.python(), str(package.program)],
+            [package.python(), str(package.program), str(into)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=self._written,
             stderr=self._written,
+            pass_fds=[into],
             text=True,
-            env={**variables(""), "PYTHONPATH": ""},
+            env={**variables(""), "PYTHONPATH": str(PROGRAMS)},
         )
+        os.close(into)
+        self._answers = os.fdopen(answers)
         atexit.register(self._end)
 
     def answer(self, request: str, **more: Any) -> Any:
         """What the program says to the request. Raises PeerFailed where it has ended."""
-        process = self._process
-        if process.stdin is None or process.stdout is None:
-            raise PeerFailed(f"{self._package.name} has no pipe")
-        try:
-            process.stdin.write(json.dumps({"request": request, **more}) + "\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            pass  # its standard error, read below, says why
-        line = process.stdout.readline()
+        with suppress(BrokenPipeError):  # then there is no answer either, and what it has written says why
+            print(json.dumps({"request": request, **more}), file=self._process.stdin, flush=True)
+        line = self._answers.readline()
         if not line:
-            code = process.wait()
+            code = self._process.wait()
             self._written.seek(0)
             raise PeerFailed(
                 f"{self._package.program.name} ended with {code} at {request!r}:\n{self._written.read()[-_TOLD:]}"
@@ -157,9 +163,7 @@ class _Program:
         return json.loads(line)
 
     def _end(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()  # it ends when there are no more requests
-        self._process.wait()
+        self._process.communicate()  # it ends when there are no more requests
 
 
 @cache
@@ -212,9 +216,9 @@ def _labelled(entry: Mapping[str, Any], space: Space) -> dict[str, Any]:
     if entry["type"] == "categorical":
         told["choices"] = [_label(place) for place in range(len(entry["choices"]))]
     if "when" in entry:
-        choices = {other["name"]: other.get("choices") for other in space}
+        known = {other["name"]: [*other.get("choices", [])] for other in space}
         told["when"] = {
-            name: [value if choices[name] is None else _label(choices[name].index(value)) for value in allowed]
+            name: [_label(known[name].index(value)) if known[name] else value for value in allowed]
             for name, allowed in entry["when"].items()
         }
     return told

@@ -40,13 +40,16 @@ class Searcher(Protocol):
         """
 
     def report(self, asked: Asked, epoch: int, value: float) -> bool:
-        """Take the value after the epoch, counted from 0, of a trial that can go on; True stops it."""
+        """Take the value after the epoch, counted from 0, of a trial that can go on.
+
+        True frees its slot: the trial is stopped, or paused until it is asked for again.
+        """
 
     def finish(self, asked: Asked, epoch: int, value: float) -> None:
         """Take the value after the last of the epochs that were asked for."""
 
     def stopped(self, asked: Asked, epoch: int, value: float) -> None:
-        """Take note that the trial has ended, as `report` had said."""
+        """Take note that the slot is free, as `report` had said."""
 
     def failed(self, asked: Asked) -> None:
         """Take note that the trial has failed in its first epoch."""

@@ -24,22 +24,21 @@ class PeerSearcher(Protocol):
         """A trial's number, its values, and until which epoch it is to be trained; None: nothing at present."""
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Whether to stop the trial."""
+        """Whether to stop the trial, or to pause it until it is asked for again."""
 
     def finish(self, number: int, epoch: int, value: float) -> None:
         """The trial has got to the epoch that was asked for."""
 
     def stopped(self, number: int, epoch: int, value: float) -> None:
-        """The trial was stopped, as `report` had said."""
+        """The trial was stopped or paused, as `report` had said."""
 
     def failed(self, number: int) -> None:
         """The trial has failed."""
 
 
 def serve(start: Callable[[Request], PeerSearcher]) -> None:
-    """Answer requests until there are no more. What the peer prints goes to the standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    """Answer requests until there are no more, into the file whose number is the program's argument."""
+    answers = os.fdopen(int(sys.argv[1]), "w")
     searcher: Any = None
     for line in sys.stdin:
         request = json.loads(line)
