@@ -95,7 +95,7 @@ PEERS = {
     for peer in (
         Peer("syne tune ASHA", _SYNE, "asha"),
         Peer("syne tune BOHB", _SYNE, "bohb"),
-        Peer("syne tune ASHA, GP", _SYNE, "gp"),
+        Peer("syne tune GP, no pruning", _SYNE, "gp"),
         Peer("syne tune ASHA, CQR", _SYNE, "cqr"),
         Peer("syne tune ASHA, BORE", _SYNE, "bore"),
         Peer("smac Hyperband", _SMAC, "smac"),

@@ -1,7 +1,7 @@
 """NePS' optimizers, by ask and tell.
 
 Tasks with reports get PriorBand, without a prior: it samples at random and around the best configuration. One that is
-promoted goes on from where it was. A task of one epoch gets what NePS chooses by itself, Bayesian optimization.
+promoted goes on from where it was. A task of one epoch gets Bayesian optimization.
 Parameters that a configuration does not have are suggested all the same: the optimizers know of no conditional ones.
 """
 
@@ -32,7 +32,7 @@ class Neps:
         if self._epochs > 1:
             members[FIDELITY] = neps.IntegerFidelity(1, self._epochs)
         space = type("Space", (neps.PipelineSpace,), members)()
-        optimizer, _ = load_optimizer("priorband" if self._epochs > 1 else "auto", space)
+        optimizer, _ = load_optimizer("priorband" if self._epochs > 1 else "bayesian_optimization", space)
         self._optimizer = neps.AskAndTell(optimizer)
         self._numbers: dict[str, int] = {}  # of a configuration, whose trials are its number, _, and the rung
         self._asked: dict[int, Any] = {}
