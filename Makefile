@@ -12,7 +12,7 @@ STARTED := $(shell date +%Y%m%d-%H%M%S)
 # One more than there are processors: tests wait a quarter of their time.
 PYTEST := $(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadgroup
 
-.PHONY: help run keras test test-all check bench bench-search bench-full trace chaos wheel docs gpu-check slurm-demo clean
+.PHONY: help run keras test test-all check bench bench-search bench-search-full bench-full trace chaos wheel docs gpu-check slurm-demo clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ bench: $(VENV)/ready-bench servers ## measure what bookkeeping costs, beside Opt
 
 bench-search: $(VENV)/ready-test ## measure how fast the default search finds a good configuration, beside Optuna's, in virtual time
 	$(BIN)/python -m benchmarks.search --docs
+
+bench-search-full: $(VENV)/ready-test ## the same beside Optuna's other samplers, Syne Tune, Ray Tune, SMAC3 and NePS (hours)
+	$(BIN)/python -m benchmarks.search --peers --workers 8 --docs
+	$(BIN)/python -m benchmarks.search --peers --tables --workers 8 --docs
 
 bench-full: $(VENV)/ready-bench servers ## all cells of the benchmark (hours), and those of single parts
 	$(BIN)/python -m benchmarks.run --full

@@ -52,11 +52,17 @@ def spent(row: Row, percent: int = 5) -> float:
     )
 
 
-def ratio(rows: Iterable[Row], workers: int, tasks: frozenset[str] | None = None, percent: int = 5) -> float | None:
-    """What the default spends, as a part of what Optuna's spends: the geometric mean over tasks; None without any."""
+def ratio(
+    rows: Iterable[Row], workers: int, tasks: frozenset[str] | None = None, percent: int = 5, method: str = DEFAULT
+) -> float | None:
+    """What a method spends, as a part of what Optuna's default spends: the geometric mean over the tasks of both.
+
+    None where there are none.
+    """
     of = {(row["task"], row["method"]): spent(row, percent) for row in rows if row["workers"] == workers}
-    names = {task for task, method in of if method == OPTUNA and (tasks is None or task in tasks)}
-    return _geometric(of[task, DEFAULT] / of[task, OPTUNA] for task in names) if names else None
+    names = {task for task, other in of if other == OPTUNA and (tasks is None or task in tasks)}
+    both = [task for task in names if (task, method) in of]
+    return _geometric(of[task, method] / of[task, OPTUNA] for task in both) if both else None
 
 
 def _geometric(values: Iterable[float]) -> float:
@@ -103,9 +109,41 @@ def means(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _share(row: Row) -> str:
-    reached = [epochs for epochs in row["epochs_to_5_percent"] if epochs is not None]
-    return f"{len(reached)} of {len(row['epochs_to_5_percent'])}"
+def by_method(rows: Sequence[Row]) -> str:
+    """A row for each method and number of workers: the means over the tasks that it was run on."""
+    lines = [
+        "| method | workers | tasks, seeds | budgets until within 5 % | got there | to Optuna | within 1 % | to Optuna "
+        "| regret at 25, 50, 100 % |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method, workers in dict.fromkeys((row["method"], row["workers"]) for row in rows):
+        mine = [row for row in rows if (row["method"], row["workers"]) == (method, workers)]
+        seeds = sorted({len(row["regret"]) for row in mine})
+        cells = [method, str(workers), f"{len(mine)}, {' or '.join(map(str, seeds))}"]
+        for percent in (5, 1):
+            to_optuna = ratio(rows, workers, percent=percent, method=method)
+            cells.append(f"{_geometric(spent(row, percent) for row in mine):.2f}")
+            if percent == 5:
+                cells.append(_share(*mine))
+            cells.append("-" if to_optuna is None else f"{to_optuna:.2f}")
+        cells.append(", ".join(f"{_mean_regret(mine, key):.2f}" for key in _REGRETS))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+_REGRETS = ("regret_at_25_percent", "regret_at_50_percent", "regret")
+
+
+def _mean_regret(rows: Sequence[Row], key: str) -> float:
+    """The mean over tasks of the median over seeds; a search without a whole training counts as 1, as bad ones do."""
+    return statistics.mean(
+        statistics.median(1.0 if value is None else min(value, 1.0) for value in row[key]) for row in rows
+    )
+
+
+def _share(*rows: Row) -> str:
+    searches = [epochs for row in rows for epochs in row["epochs_to_5_percent"]]
+    return f"{sum(epochs is not None for epochs in searches)} of {len(searches)}"
 
 
 def _numbers(values: Iterable[float | None]) -> list[float]:

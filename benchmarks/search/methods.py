@@ -1,4 +1,4 @@
-"""What the benchmark compares: aimlhpo's default, as it is chosen for a real configuration, and Optuna's."""
+"""What the benchmark compares: aimlhpo's default, as it is chosen for a real configuration, and what Optuna has."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 
 import yaml
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 
 from aimlhpo.check.settings import load_config
 from aimlhpo.config.schema import Config
 from aimlhpo.search.bounded import bounded
 from aimlhpo.search.building import make_pruner, make_sampler, strategies
-from benchmarks.search.simulation import Method
+from benchmarks.search.optuna_searcher import optuna_method
 from benchmarks.search.task import Task
 
 DEFAULT, OPTUNA = "aimlhpo default", "optuna default"
+OPTUNAS_OTHERS = ("optuna GP", "optuna CMA-ES")
+"""Run with `--peers`: Optuna's other samplers, with its median pruner."""
 
 
 @cache
@@ -64,14 +66,24 @@ def _random(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampl
     return RandomSampler(seed=seed), NopPruner()
 
 
+def _gaussian_process(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampler, BasePruner]:
+    return GPSampler(seed=seed), MedianPruner()
+
+
+def _cma_es(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampler, BasePruner]:
+    return CmaEsSampler(seed=seed, warn_independent_sampling=False), MedianPruner()
+
+
 METHODS = {
     method.name: method
     for method in (
-        Method(DEFAULT, _default),
-        Method(OPTUNA, _optuna, ahead=False),
-        Method("on_oom: fail", _default, learns=False),
-        Method("TPE, no pruning", _default_unpruned),
-        Method("random, no pruning", _random),
+        optuna_method(DEFAULT, _default),
+        optuna_method(OPTUNA, _optuna, as_aimlhpo=False),
+        optuna_method("on_oom: fail", _default, learns=False),
+        optuna_method("TPE, no pruning", _default_unpruned),
+        optuna_method("random, no pruning", _random),
+        optuna_method(OPTUNAS_OTHERS[0], _gaussian_process, as_aimlhpo=False),
+        optuna_method(OPTUNAS_OTHERS[1], _cma_es, as_aimlhpo=False),
     )
 }
-"""By name; the first two are always run."""
+"""Those that run in this environment, by name; the first two are always run."""

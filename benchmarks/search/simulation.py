@@ -1,8 +1,9 @@
-"""A search by asynchronous workers on a virtual clock: real samplers and pruners, trainings from a task.
+"""A search by asynchronous workers on a virtual clock: a real searcher, trainings from a task.
 
-`search` runs one study. As aimlhpo does, each slot's next trial is sampled when its present one begins (a sampler then
-sees nothing of the present one), except for those that `claim_ahead: auto` leaves until the slot is free. Or all are
-sampled then, as in Optuna's own loop. Samplers of aimlhpo are seeded for each trial by its number.
+`search` runs one study. The searcher says what to train and what to stop; the clock says which result comes next. As
+aimlhpo does, each slot's next trial is sampled when its present one begins (a sampler then sees nothing of the present
+one), except for those that `claim_ahead: auto` leaves until the slot is free. Or all are sampled then, as in Optuna's
+own loop and in the other packages.
 """
 
 from __future__ import annotations
@@ -10,20 +11,48 @@ from __future__ import annotations
 import heapq
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import optuna
-from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BaseSampler
-from optuna.trial import Trial, TrialState
 
 from aimlhpo.agent.dispatcher import JUDGED, claims_ahead
-from aimlhpo.search.sampling import reseed
-from aimlhpo.storage.attributes import INFEASIBLE, RECORD
-from benchmarks.search.task import Task
+from benchmarks.search.task import Array, Task
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a searcher wants trained: the trial by that number, from where it stands, until it has so many epochs."""
+
+    number: int
+    values: Mapping[str, Any]
+    epochs: int
+
+
+class Searcher(Protocol):
+    """Decides what is trained."""
+
+    def ask(self) -> Asked | None:
+        """What a free slot trains next; a trial that was trained in part may be asked for again.
+
+        None: nothing until another trial has ended.
+        """
+
+    def report(self, asked: Asked, epoch: int, value: float) -> bool:
+        """Take the value after the epoch, counted from 0, of a trial that can go on.
+
+        True frees its slot: the trial is stopped, or paused until it is asked for again.
+        """
+
+    def finish(self, asked: Asked, epoch: int, value: float) -> None:
+        """Take the value after the last of the epochs that were asked for."""
+
+    def stopped(self, asked: Asked, epoch: int, value: float) -> None:
+        """Take note that the slot is free, as `report` had said."""
+
+    def failed(self, asked: Asked) -> None:
+        """Take note that the trial has failed in its first epoch."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +60,13 @@ class Method:
     """A way to search.
 
     Attributes:
-        make: the sampler and the pruner for (seed, task, number of whole trainings that the budget is worth, workers).
-        ahead: whether trials are sampled ahead as aimlhpo does it, and with seeds of their own.
-        learns: whether it is noted with trials that run out of memory, as `on_oom: learn` does.
+        start: a searcher for (seed, task, number of whole trainings that the budget is worth, workers).
+        ahead: whether trials are sampled ahead as aimlhpo does it.
     """
 
     name: str
-    make: Callable[[int, Task, int, int], tuple[BaseSampler, BasePruner]]
-    ahead: bool = True
-    learns: bool = True
+    start: Callable[[int, Task, int, int], Searcher]
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,120 +89,114 @@ class Search:
 
 
 def search(method: Method, task: Task, workers: int, budget: int, seed: int) -> Search:
-    """Search until `budget` epochs are spent."""
+    """Search until `budget` epochs are spent.
+
+    Raises RuntimeError where the searcher leaves all slots without work before that.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sampler, pruner = method.make(seed, task, budget // task.epochs, workers)
-        return _Clock(method, task, workers, budget, seed, sampler, pruner).run()
+        searcher = method.start(seed, task, budget // task.epochs, workers)
+        return _Clock(method, task, workers, budget, seed, searcher).run()
+
+
+@dataclass
+class _Training:
+    """A trial: its curve, how long an epoch takes, and how many it has behind it."""
+
+    values: Mapping[str, Any]
+    curve: Array
+    pace: float
+    epochs: int = 0
 
 
 class _Clock:
-    def __init__(
-        self,
-        method: Method,
-        task: Task,
-        workers: int,
-        budget: int,
-        seed: int,
-        sampler: BaseSampler,
-        pruner: BasePruner,
-    ) -> None:
-        self._method, self._task, self._workers, self._budget, self._seed = method, task, workers, budget, seed
-        self._study = optuna.create_study(sampler=sampler, pruner=pruner, study_name=f"search-{seed}")
-        self._prunes = not isinstance(pruner, NopPruner) and task.epochs > 1
+    def __init__(self, method: Method, task: Task, workers: int, budget: int, seed: int, searcher: Searcher) -> None:
+        self._method, self._task, self._workers, self._budget = method, task, workers, budget
+        self._searcher = searcher
         self._random = np.random.default_rng([seed, 1])
-        self._epochs = 0
+        self._events: list[tuple[float, int, int]] = []  # when an epoch ends, in which order, in which slot
+        self._order = 0
+        self._trainings: dict[int, _Training] = {}
+        self._running: dict[int, Asked] = {}  # by slot
+        self._ready: dict[int, Asked] = {}
+        self._numbers: set[int] = set()
+        self._ended = 0
+        self._durations: deque[float] = deque(maxlen=JUDGED)
 
     def run(self) -> Search:
-        storage, task = self._study._storage, self._task
-        ready: dict[int, Trial] = {}
-        events: list[tuple[float, int, int, int]] = []  # when, in which order, the slot, its trial's next epoch
-        running: dict[int, tuple[Trial, Any, float]] = {}
-        order = 0
-        best, seconds, complete, failed, ended = np.inf, 0.0, 0, 0, 0
-        durations: deque[float] = deque(maxlen=JUDGED)
+        searcher, task = self._searcher, self._task
+        best, seconds, spent, complete, failed = np.inf, 0.0, 0, 0, 0
         progress: list[Progress] = []
-
-        def begin(slot: int, now: float) -> None:
-            nonlocal order
-            trial = ready.pop(slot) if slot in ready else self._sample()
-            curve = task.curve(trial.params, int(self._random.integers(2**31)))
-            pace = task.epoch_seconds(trial.params)
-            running[slot] = trial, curve, pace
-            order += 1
-            heapq.heappush(events, (now + pace, order, slot, 0))
-            if self._method.ahead and claims_ahead(ended, self._workers, durations if self._workers > 1 else []):
-                ready[slot] = self._sample()
-
         for slot in range(self._workers):
-            begin(slot, 0.0)
-        while self._epochs < self._budget:
-            now, _, slot, epoch = heapq.heappop(events)
-            trial, curve, pace = running[slot]
-            self._epochs += 1
-            seconds += pace
-            value = float(curve[epoch])
-            last = epoch == task.epochs - 1
-            trial_id = trial._trial_id
-            if not task.is_feasible(trial.params):
-                if self._method.learns:
-                    storage.set_trial_system_attr(trial_id, RECORD, {INFEASIBLE: True})
-                self._end(trial, TrialState.FAIL, np.nan)
-                failed, ended = failed + 1, ended + 1
-                begin(slot, now)
-                continue
-            if task.epochs > 1:
-                storage.set_trial_intermediate_value(trial_id, epoch, value)
-            if last:
-                self._end(trial, TrialState.COMPLETE, value)
-                complete += 1
-                if value < best:
-                    best = value
-                    progress.append(Progress(self._epochs, seconds, task.regret(task.final(trial.params))))
-            elif self._prunes and self._study.pruner.prune(self._study, storage.get_trial(trial_id)):
-                self._end(trial, TrialState.PRUNED, value)
-                last = True
-            if last:
-                ended += 1
-                durations.append(pace * (epoch + 1))
-                begin(slot, now)
+            self._begin(slot, 0.0)
+        while spent < self._budget:
+            if not self._events:
+                raise RuntimeError(f"{self._method.name} has nothing to train after {spent} of {self._budget} epochs")
+            now, _, slot = heapq.heappop(self._events)
+            asked = self._running[slot]
+            training = self._trainings[asked.number]
+            epoch = training.epochs
+            training.epochs += 1
+            spent += 1
+            seconds += training.pace
+            value = float(training.curve[epoch])
+            if not task.is_feasible(training.values):
+                searcher.failed(asked)
+                failed += 1
+                self._end(slot, now)
+            elif training.epochs == asked.epochs:
+                searcher.finish(asked, epoch, value)
+                if training.epochs == task.epochs:
+                    complete += 1
+                    if value < best:
+                        best = value
+                        progress.append(Progress(spent, seconds, task.regret(task.final(training.values))))
+                self._end(slot, now, training)
+            elif searcher.report(asked, epoch, value):
+                searcher.stopped(asked, epoch, value)
+                self._end(slot, now, training)
             else:
-                order += 1
-                heapq.heappush(events, (now + pace, order, slot, epoch + 1))
-        return Search(progress, storage.get_n_trials(self._study._study_id), complete, failed)
+                self._go_on(slot, now, training)
+        return Search(progress, len(self._numbers), complete, failed)
 
-    def _sample(self) -> Trial:
-        study, storage = self._study, self._study._storage
-        if self._method.ahead:
-            trial_id = storage.create_new_trial(study._study_id)
-            number = storage.get_trial_number_from_id(trial_id)
-            own = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0] % 2**31)
-            reseed(study.sampler, own)
-            study._thread_local.cached_all_trials = None
-            trial = Trial(study, trial_id)
-        else:
-            trial = study.ask()
-        for entry in self._task.space:
-            _suggest(trial, entry)
-        return trial
+    def _ask(self) -> Asked | None:
+        asked = self._searcher.ask()
+        if asked is not None:
+            self._numbers.add(asked.number)
+        return asked
 
-    def _end(self, trial: Trial, state: TrialState, value: float) -> None:
-        if not self._method.ahead:
-            self._study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+    def _begin(self, slot: int, now: float) -> None:
+        """Give a free slot something to train, if there is anything."""
+        asked = self._ready.pop(slot) if slot in self._ready else self._ask()
+        if asked is None:
             return
-        frozen = self._study._storage.get_trial(trial._trial_id)
-        values = [value] if np.isfinite(value) else None
-        self._study.sampler.after_trial(self._study, frozen, state, values)
-        self._study._storage.set_trial_state_values(trial._trial_id, state=state, values=values)
+        if asked.number not in self._trainings:
+            curve = self._task.curve(asked.values, int(self._random.integers(2**31)))
+            self._trainings[asked.number] = _Training(asked.values, curve, self._task.epoch_seconds(asked.values))
+        training = self._trainings[asked.number]
+        if not training.epochs < asked.epochs <= self._task.epochs:
+            raise ValueError(
+                f"{self._method.name} asks for epoch {asked.epochs} of trial {asked.number}, which has "
+                f"{training.epochs} of {self._task.epochs}"
+            )
+        self._running[slot] = asked
+        self._go_on(slot, now, training)
+        durations = self._durations if self._workers > 1 else []
+        if self._method.ahead and claims_ahead(self._ended, self._workers, durations):
+            ahead = self._ask()
+            if ahead is not None:
+                self._ready[slot] = ahead
 
+    def _go_on(self, slot: int, now: float, training: _Training) -> None:
+        self._order += 1
+        heapq.heappush(self._events, (now + training.pace, self._order, slot))
 
-def _suggest(trial: Trial, entry: Any) -> None:
-    """Suggest one parameter, if this configuration has it."""
-    if not all(trial.params.get(name) in allowed for name, allowed in entry.get("when", {}).items()):
-        return
-    if entry["type"] == "categorical":
-        trial.suggest_categorical(entry["name"], entry["choices"])
-    elif entry["type"] == "int":
-        trial.suggest_int(entry["name"], entry["low"], entry["high"], log=bool(entry.get("log")))
-    else:
-        trial.suggest_float(entry["name"], entry["low"], entry["high"], log=bool(entry.get("log")))
+    def _end(self, slot: int, now: float, training: _Training | None = None) -> None:
+        """Free the slot, and begin in all that are free; the duration of a trial that failed is not counted."""
+        del self._running[slot]
+        self._ended += 1
+        if training is not None:
+            self._durations.append(training.pace * training.epochs)
+        for free in [slot, *(other for other in range(self._workers) if other != slot)]:
+            if free not in self._running:
+                self._begin(free, now)
