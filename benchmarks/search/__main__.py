@@ -91,17 +91,17 @@ def _write_docs(rows: Sequence[Row], peers: bool) -> None:
     page = DOCS / "search.md"
     text = page.read_text()
     recorded, published = ([row for row in rows if (row["task"] in TABLES) == known] for known in (False, True))
-    parts = {}
+    parts: dict[str, str] = {}
     if peers:
         names = [row["method"] for row in rows if row["method"] in PEERS]
         parts["versions"] = ", ".join(versions(names))
         parts |= {"peers on tasks": by_method(recorded)} if recorded else {}
         parts |= {"peers on tables": by_method(published)} if published else {}
-    elif recorded:
-        parts |= {"tasks": table(recorded), "means": means(recorded)}
-        plot(recorded, DOCS / "search.svg")
-    if published and not peers:
-        parts |= {"published": f"{table(published)}\n\n{means(published)}"}
+    else:
+        parts |= {"tasks": table(recorded), "means": means(recorded)} if recorded else {}
+        parts |= {"published": f"{table(published)}\n\n{means(published)}"} if published else {}
+        if recorded:
+            plot(recorded, DOCS / "search.svg")
     for name, part in parts.items():
         whole = f"<!-- {name} -->\n{part}\n<!-- end of {name} -->"
         text = re.sub(_PART.format(name), lambda match, whole=whole: whole, text, flags=re.DOTALL)
@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     counts = [int(count) for count in options.workers.split(",")]
     if options.saved:
         rows = [row for file in options.saved for row in json.loads(file.read_text())]
+        _save(rows, options.json)
     else:
         there, missing = installed(name for name in options.methods if name in PEERS)
         for reason in missing:
@@ -146,7 +147,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ):
             rows.append(row)
             _save(rows, options.json)  # each time, as a whole run may take hours
-    _save(rows, options.json)
     if options.docs:
         _write_docs(rows, options.peers)
     if options.peers:

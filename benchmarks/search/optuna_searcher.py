@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 from aimlhpo.search.sampling import reseed
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 from benchmarks.search.simulation import Asked, Method, Searcher
-from benchmarks.search.task import Task
+from benchmarks.search.task import Task, active
 
 Make = Callable[[int, Task, int, int], tuple[BaseSampler, BasePruner]]
 
@@ -66,14 +66,14 @@ class _OptunaSearcher:
     def report(self, asked: Asked, epoch: int, value: float) -> bool:
         trial_id = self._trials[asked.number]._trial_id
         self._keep(trial_id, epoch, value)
-        return self._prunes and self._study.pruner.prune(self._study, self._storage.get_trial(trial_id))
+        stops = self._prunes and self._study.pruner.prune(self._study, self._storage.get_trial(trial_id))
+        if stops:
+            self._end(asked, TrialState.PRUNED, value)
+        return stops
 
     def finish(self, asked: Asked, epoch: int, value: float) -> None:
         self._keep(self._trials[asked.number]._trial_id, epoch, value)
         self._end(asked, TrialState.COMPLETE, value)
-
-    def stopped(self, asked: Asked, epoch: int, value: float) -> None:
-        self._end(asked, TrialState.PRUNED, value)
 
     def failed(self, asked: Asked) -> None:
         if self._learns:
@@ -98,7 +98,7 @@ class _OptunaSearcher:
 
 def _suggest(trial: Trial, entry: Any) -> None:
     """Suggest one parameter, if this configuration has it."""
-    if not all(trial.params.get(name) in allowed for name, allowed in entry.get("when", {}).items()):
+    if not active(entry, trial.params):
         return
     if entry["type"] == "categorical":
         trial.suggest_categorical(entry["name"], entry["choices"])

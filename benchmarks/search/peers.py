@@ -197,9 +197,6 @@ class _PeerSearcher:
     def finish(self, asked: Asked, epoch: int, value: float) -> None:
         self._program.answer("finish", number=asked.number, epoch=epoch + 1, value=value)
 
-    def stopped(self, asked: Asked, epoch: int, value: float) -> None:
-        self._program.answer("stopped", number=asked.number, epoch=epoch + 1, value=value)
-
     def failed(self, asked: Asked) -> None:
         self._program.answer("failed", number=asked.number)
 

@@ -42,14 +42,11 @@ class Searcher(Protocol):
     def report(self, asked: Asked, epoch: int, value: float) -> bool:
         """Take the value after the epoch, counted from 0, of a trial that can go on.
 
-        True frees its slot: the trial is stopped, or paused until it is asked for again.
+        True frees its slot: the trial has been stopped, or is paused until it is asked for again.
         """
 
     def finish(self, asked: Asked, epoch: int, value: float) -> None:
         """Take the value after the last of the epochs that were asked for."""
-
-    def stopped(self, asked: Asked, epoch: int, value: float) -> None:
-        """Take note that the slot is free, as `report` had said."""
 
     def failed(self, asked: Asked) -> None:
         """Take note that the trial has failed in its first epoch."""
@@ -153,7 +150,6 @@ class _Clock:
                         progress.append(Progress(spent, seconds, task.regret(task.final(training.values))))
                 self._end(slot, now, training)
             elif searcher.report(asked, epoch, value):
-                searcher.stopped(asked, epoch, value)
                 self._end(slot, now, training)
             else:
                 self._go_on(slot, now, training)

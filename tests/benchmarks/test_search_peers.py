@@ -49,12 +49,13 @@ class Halving:
         self.number += 1
         return self.number - 1, values, 2
     def report(self, number, epoch, value):
-        return self.request["method"] == "stops" and epoch == 1
+        stops = self.request["method"] == "stops" and epoch == 1
+        if stops:
+            self.ended[number] = value
+            self.promoted.add(number)
+        return stops
     def finish(self, number, epoch, value):
         self.ended[number] = value
-    def stopped(self, number, epoch, value):
-        self.ended[number] = value
-        self.promoted.add(number)
     def failed(self, number):
         raise MemoryError(f"trial {number} failed")
 

@@ -49,9 +49,6 @@ class Neps:
     def finish(self, number: int, epoch: int, value: float) -> None:
         self._optimizer.tell(self._asked[number], value)
 
-    def stopped(self, number: int, epoch: int, value: float) -> None:
-        raise RuntimeError("stopped a trial that was to go on")
-
     def failed(self, number: int) -> None:
         self._optimizer.tell(self._asked[number], RuntimeError("out of memory"))
 

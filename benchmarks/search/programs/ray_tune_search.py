@@ -121,9 +121,6 @@ class RayTune:
         self._searcher.on_trial_complete(trial.trial_id, result)
         trial.status = RayTrial.TERMINATED
 
-    def stopped(self, number: int, epoch: int, value: float) -> None:
-        """There is nothing to do: `report` has done it."""
-
     def failed(self, number: int) -> None:
         trial = self._controller.trials[number]
         self._scheduler.on_trial_error(self._controller, trial)

@@ -24,13 +24,10 @@ class PeerSearcher(Protocol):
         """A trial's number, its values, and until which epoch it is to be trained; None: nothing at present."""
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Whether to stop the trial, or to pause it until it is asked for again."""
+        """Whether the trial has been stopped, or is paused until it is asked for again."""
 
     def finish(self, number: int, epoch: int, value: float) -> None:
         """The trial has got to the epoch that was asked for."""
-
-    def stopped(self, number: int, epoch: int, value: float) -> None:
-        """The trial was stopped or paused, as `report` had said."""
 
     def failed(self, number: int) -> None:
         """The trial has failed."""

@@ -78,9 +78,6 @@ class Smac:
     def finish(self, number: int, epoch: int, value: float) -> None:
         self._facade.tell(self._asked[number], TrialValue(cost=value, time=epoch), save=False)
 
-    def stopped(self, number: int, epoch: int, value: float) -> None:
-        raise RuntimeError("stopped a trial that was to go on")
-
     def failed(self, number: int) -> None:
         self._facade.tell(self._asked[number], TrialValue(cost=float("inf"), status=StatusType.CRASHED), save=False)
 

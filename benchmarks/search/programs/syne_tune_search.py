@@ -63,16 +63,13 @@ class SyneTune:
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         decision = self._scheduler.on_trial_result(self._trials[number], {"loss": value, "epoch": epoch})
+        if decision == SchedulerDecision.STOP:
+            self._scheduler.on_trial_remove(self._trials[number])
         return decision == SchedulerDecision.STOP
 
     def finish(self, number: int, epoch: int, value: float) -> None:
-        if self.report(number, epoch, value):
-            self._scheduler.on_trial_remove(self._trials[number])
-        else:
+        if not self.report(number, epoch, value):
             self._scheduler.on_trial_complete(self._trials[number], {"loss": value, "epoch": epoch})
-
-    def stopped(self, number: int, epoch: int, value: float) -> None:
-        self._scheduler.on_trial_remove(self._trials[number])
 
     def failed(self, number: int) -> None:
         self._scheduler.on_trial_error(self._trials[number])
