@@ -115,7 +115,8 @@ def model_of(page: Path, folder: Path) -> Path:
 def test_console(page: Path, tmp_path: Path) -> None:
     """All commands of a page, one after the other, in a copy of the sources; none may fail.
 
-    Each block begins in the same directory. What pip installs is tried in test_wheel.py.
+    Each block begins in the same directory. What pip installs is tried in test_wheel.py. A benchmark takes up to hours
+    and has tests of its own: pages name its command in their text.
     """
     snippets = read_snippets(page)
     for snippet in snippets:
@@ -127,6 +128,7 @@ def test_console(page: Path, tmp_path: Path) -> None:
     commands = [command for block in blocks for command in block]
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {command.split()[1] for command in commands if command.startswith("make ")} <= set(targets)
+    assert not [command for command in commands if "benchmarks" in command]
     if script := "\n".join(filter(None, map(block_script, blocks))):
         run_script(script, tmp_path)
 
