@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from aimlhpo.objective.messages import Assignment, NodeGroup, NodeLost, Setup, StudyInfo
-from aimlhpo.processes import children, module_command
+from aimlhpo.processes import children, descendants, module_command
 from aimlhpo.worker.devices import Slot, plan_slots, spread_over_nodes
 from aimlhpo.worker.nodes import start_on_other_nodes
 from aimlhpo.worker.ranks import Begin, NodesJoined, RankEnded, RankHandle
@@ -86,9 +86,14 @@ def meeting_point(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def listening_ports() -> set[int]:
-    """The ports on which this user's processes listen on all interfaces."""
+    """The ports on which processes of this test listen on all interfaces."""
+    opened: set[str] = set()
+    for pid in descendants():
+        with suppress(OSError):  # it has ended meanwhile
+            opened |= {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and row[1].startswith("00000000")}
+    listening = [row for row in rows if row[3] == "0A" and row[1].startswith("00000000")]
+    return {int(row[1].rpartition(":")[2], 16) for row in listening if f"socket:[{row[9]}]" in opened}
 
 
 def test_a_rank_trains_and_knows_no_secret(tmp_path: Path) -> None:
@@ -102,17 +107,16 @@ def test_a_rank_trains_and_knows_no_secret(tmp_path: Path) -> None:
 
 def test_who_does_not_know_the_secret_is_kept_out(tmp_path: Path) -> None:
     """Strangers that say nothing, or something wrong, keep nobody else waiting."""
-    before = listening_ports()
     script = 'until [ -e "$0/go" ]; do sleep 0.05; done; exec env SLURMD_NODENAME=b "$@"'
     with second_rank(tmp_path, ("sh", "-c", script, str(tmp_path))) as rank:
-        wait_until(lambda: bool(listening_ports() - before), "the launcher to listen")
+        wait_until(lambda: bool(listening_ports()), "the launcher to listen")
         strangers = []
-        for port in listening_ports() - before:
+        for port in listening_ports():
             strangers += [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
         strangers[0].sendall(b"\0\0\0\5hello" * 100)
         (tmp_path / "go").touch()
         assert rank.connection.recv() == NodesJoined()
-        assert not listening_ports() - before  # all are there
+        assert not listening_ports()  # all are there
         begin(rank, tmp_path)
         assert "rank 1 of 2" in rank.connection.recv().cause
     for stranger in strangers:
