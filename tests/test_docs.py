@@ -20,6 +20,10 @@ from aimlhpo.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COVERED = {
+    "coming-from", "configuration", "confirm", "index", "report", "search-space", "strategies", "warm-start",
+}  # fmt: skip
+"""Pages whose commands other tests run, or other pages: only `make test-all` runs them once more."""
 SECTIONS = {"log", "slurm", "optuna"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -111,7 +115,10 @@ def model_of(page: Path, folder: Path) -> Path:
     return ROOT / "examples/torch/model.yml"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.stem in COVERED else []) for page in PAGES],
+)
 def test_console(page: Path, tmp_path: Path) -> None:
     """All commands of a page, one after the other, in a copy of the sources; none may fail.
 

@@ -70,6 +70,7 @@ def test_torch(tmp_path: Path) -> None:
     assert rows(tmp_path) == trials
 
 
+@pytest.mark.slow
 def test_keras(tmp_path: Path) -> None:
     startup = "optuna:pruner:n_startup_trials=2"  # then trial 4 is pruned, whichever have ended before it
     result = optimize("keras", tmp_path, "--local", "2", "-t", "7", startup)

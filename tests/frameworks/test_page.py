@@ -23,8 +23,8 @@ IN_A_JOB = {
 
 @pytest.mark.parametrize(
     ("title", "ranks"),
-    [("Lightning", 1), ("Lightning", 2), ("Hugging Face", 1), ("Hugging Face", 2), ("torch", 2),
-     ("JAX", 2), ("Keras", 2)],
+    [("Lightning", 2), ("Hugging Face", 2), ("torch", 2), ("JAX", 2), ("Keras", 2),
+     *(pytest.param(title, 1, marks=pytest.mark.slow) for title in ("Lightning", "Hugging Face"))],
 )  # fmt: skip
 def test_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, title: str, ranks: int) -> None:
     for name, value in IN_A_JOB.items():
