@@ -53,8 +53,10 @@ class Stores:
     def _fill(self, kind: str, finished: int, reports: int) -> str:
         url = self._empty(kind)
         # In a process of its own: a database is copied only when nobody is connected to it.
-        command = [sys.executable, "-m", "benchmarks.big_study", tempfile.mkdtemp(dir=self.folder), url]
+        folder = tempfile.mkdtemp(dir=self.folder)
+        command = [sys.executable, "-m", "benchmarks.big_study", folder, url]
         subprocess.run([*command, f"--trials={finished}", f"--reports={reports}"], check=True, capture_output=True)
+        shutil.rmtree(folder)  # a copy of a study is refused where the directory that this one was run from is there
         self._made[kind, finished, reports] = url
         return url
 

@@ -53,6 +53,7 @@ def _commands(python: str, spec: Spec) -> Sequence[Sequence[str]]:
     }  # fmt: skip
     if "sampler" in spec:
         settings["sampler"] = {"type": SAMPLERS[spec["sampler"]]}
+        settings["claim_ahead"] = True  # `auto` begins with it later than most cells end
     if "pruner" in spec:
         settings["pruner"] = {"type": PRUNERS[spec["pruner"]]}
     (folder / "h.yml").write_text(yaml.safe_dump({"log": {"save_path": str(folder / "run")}, "optuna": settings}))
