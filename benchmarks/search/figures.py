@@ -150,6 +150,9 @@ def _numbers(values: Iterable[float | None]) -> list[float]:
     return [math.inf if value is None else value for value in values]
 
 
+_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+
+
 def plot(rows: Sequence[Row], file: Path) -> None:
     """Draw what each method spends on each task. Needs matplotlib."""
     import matplotlib
@@ -160,7 +163,9 @@ def plot(rows: Sequence[Row], file: Path) -> None:
 
     counts = sorted({row["workers"] for row in rows})
     tasks = list(dict.fromkeys(row["task"] for row in rows))[::-1]
-    figure, axes = pyplot.subplots(1, len(counts), figsize=(5 * len(counts), 0.35 * len(tasks) + 1.5), squeeze=False)
+    size = (5 * len(counts), 0.35 * len(tasks) + 1.5)
+    figure, axes = pyplot.subplots(1, len(counts), figsize=size, squeeze=False, sharex=True)
+    lowest = [interval(row)[0] for row in rows]
     for axis, workers in zip(axes[0], counts, strict=True):
         for method, colour, shift in ((DEFAULT, "#1b6ca8", 0.12), (OPTUNA, "#d1495b", -0.12)):
             mine = [row for row in rows if row["workers"] == workers and row["method"] == method]
@@ -170,6 +175,9 @@ def plot(rows: Sequence[Row], file: Path) -> None:
             axis.plot([spent(row) for row in mine], places, "o", color=colour, label=method)
         axis.set_yticks(range(len(tasks)), tasks if axis is axes[0][0] else [""] * len(tasks))
         axis.set(xscale="log", xlabel="budgets until within 5 % of the best", title=f"{workers} workers")
+        axis.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+        axis.minorticks_off()
+        axis.set_xlim(min([*lowest, 1.0]) / 1.1, NEVER * 1.1)
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].legend(loc="lower left")
     figure.tight_layout()
