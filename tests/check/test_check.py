@@ -37,7 +37,9 @@ def begun(project: Project, trials: int = 1) -> optuna.Study:
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """The content of all files, but for what Python keeps of a module that it has imported."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "__pycache__")
+    return {str(path): path.read_bytes() for path in files}
 
 
 def test_a_good_study_has_no_problems_and_leaves_no_trace(tmp_path: Path) -> None:
