@@ -107,16 +107,17 @@ def test_a_rank_trains_and_knows_no_secret(tmp_path: Path) -> None:
 
 def test_who_does_not_know_the_secret_is_kept_out(tmp_path: Path) -> None:
     """Strangers that say nothing, or something wrong, keep nobody else waiting."""
+    before = listening_ports()  # of an earlier test's launcher, which is about to end
     script = 'until [ -e "$0/go" ]; do sleep 0.05; done; exec env SLURMD_NODENAME=b "$@"'
     with second_rank(tmp_path, ("sh", "-c", script, str(tmp_path))) as rank:
-        wait_until(lambda: bool(listening_ports()), "the launcher to listen")
+        wait_until(lambda: bool(listening_ports() - before), "the launcher to listen")
         strangers = []
-        for port in listening_ports():
+        for port in listening_ports() - before:
             strangers += [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
         strangers[0].sendall(b"\0\0\0\5hello" * 100)
         (tmp_path / "go").touch()
         assert rank.connection.recv() == NodesJoined()
-        assert not listening_ports()  # all are there
+        assert not listening_ports() - before  # all are there
         begin(rank, tmp_path)
         assert "rank 1 of 2" in rank.connection.recv().cause
     for stranger in strangers:
