@@ -20,9 +20,7 @@ from aimlhpo.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COVERED = {
-    "coming-from", "configuration", "confirm", "index", "report", "search-space", "strategies", "warm-start",
-}  # fmt: skip
+COVERED = {"configuration", "confirm", "index", "report", "search-space", "strategies", "warm-start"}
 """Pages whose commands other tests run, or other pages: only `make test-all` runs them once more."""
 SECTIONS = {"log", "slurm", "optuna"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

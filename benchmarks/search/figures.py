@@ -165,7 +165,10 @@ def plot(rows: Sequence[Row], file: Path) -> None:
     tasks = list(dict.fromkeys(row["task"] for row in rows))[::-1]
     size = (5 * len(counts), 0.35 * len(tasks) + 1.5)
     figure, axes = pyplot.subplots(1, len(counts), figsize=size, squeeze=False, sharex=True)
-    lowest = [interval(row)[0] for row in rows]
+    axes[0][0].set_xscale("log")
+    axes[0][0].set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+    axes[0][0].minorticks_off()
+    axes[0][0].set_xlim(min(interval(row)[0] for row in rows) / 1.1, NEVER * 1.1)
     for axis, workers in zip(axes[0], counts, strict=True):
         for method, colour, shift in ((DEFAULT, "#1b6ca8", 0.12), (OPTUNA, "#d1495b", -0.12)):
             mine = [row for row in rows if row["workers"] == workers and row["method"] == method]
@@ -174,10 +177,7 @@ def plot(rows: Sequence[Row], file: Path) -> None:
             axis.hlines(places, lows, highs, color=colour, linewidth=2)
             axis.plot([spent(row) for row in mine], places, "o", color=colour, label=method)
         axis.set_yticks(range(len(tasks)), tasks if axis is axes[0][0] else [""] * len(tasks))
-        axis.set(xscale="log", xlabel="budgets until within 5 % of the best", title=f"{workers} workers")
-        axis.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
-        axis.minorticks_off()
-        axis.set_xlim(min([*lowest, 1.0]) / 1.1, NEVER * 1.1)
+        axis.set(xlabel="budgets until within 5 % of the best", title=f"{workers} workers")
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].legend(loc="lower left")
     figure.tight_layout()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -87,10 +88,10 @@ def meeting_point(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def listening_ports() -> set[int]:
     """The ports on which processes of this test listen on all interfaces."""
-    opened: set[str] = set()
-    for pid in descendants():
-        with suppress(OSError):  # it has ended meanwhile
-            opened |= {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    opened = set()
+    for entry in chain.from_iterable(Path("/proc").glob(f"{pid}/fd/*") for pid in descendants()):
+        with suppress(OSError):  # it was closed meanwhile
+            opened.add(os.readlink(entry))
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = [row for row in rows if row[3] == "0A" and row[1].startswith("00000000")]
     return {int(row[1].rpartition(":")[2], 16) for row in listening if f"socket:[{row[9]}]" in opened}
