@@ -12,9 +12,11 @@ one call at a time for each of them; the answer goes back to the process that as
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import pickle
+import select
 import socket
 import threading
 import time
@@ -30,7 +32,7 @@ from aimlhpo.objective.messages import Answer, Assignment, Decision, ReadRequest
 from aimlhpo.objective.trial import Trial, peer_of
 
 _TRY_AGAIN_SECONDS = 0.1
-_BUSY = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+_BUSY = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
 
 
 def start_receiving(connection: Connection, take: Callable[[object], None]) -> None:
@@ -150,6 +152,7 @@ class Relay:
         self._trial: Trial | None = None
         self._connections: set[Connection] = set()
         self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.setblocking(False)
         self._socket.bind("")
         self._socket.listen()
         self.name: bytes = self._socket.getsockname()
@@ -166,8 +169,13 @@ class Relay:
             self._trial = None
 
     def _listen(self) -> None:
+        # Linux's accept takes its descriptor before it waits: waiting in it could hold the place of a standard output
+        # that user code has closed.
+        arrivals = select.poll()
+        arrivals.register(self._socket, select.POLLIN)
         while True:
             try:
+                arrivals.poll()
                 accepted, _ = self._socket.accept()
             except OSError as error:
                 if error.errno not in _BUSY:  # somebody has closed it: whoever connects is told that there is nobody
@@ -175,7 +183,8 @@ class Relay:
                 time.sleep(_TRY_AGAIN_SECONDS)
                 continue
             _, user = peer_of(accepted)
-            connection = Connection(accepted.detach())
+            connection = Connection(fcntl.fcntl(accepted, fcntl.F_DUPFD_CLOEXEC, 3))  # beside the standard ones
+            accepted.close()
             if user == os.getuid():
                 with suppress(RuntimeError):  # there can be no more threads
                     threading.Thread(target=self._serve, args=(connection,), name="relay", daemon=True).start()

@@ -296,7 +296,10 @@ class StandardOutput:
             try:
                 os.fstat(number)
             except OSError:
-                os.dup2(self._log, number)
+                try:
+                    os.dup2(self._log, number)
+                except OSError:  # busy: a thread that user code has left is opening something in its place
+                    number = self._log
             stream = getattr(sys, name)
             if stream is None or getattr(stream, "closed", False):
                 writer = os.fdopen(number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)

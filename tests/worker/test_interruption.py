@@ -107,3 +107,46 @@ def test_next_trial_of_a_worker_starts_where_the_first_one_did(tmp_path: Path) -
     assert len({record["worker"] for record in project.records()}) == 1
     assert all((tmp_path / "run" / record["log"]).is_file() for record in project.records())
     assert len(list((tmp_path / "run" / "checkpoints").glob("*/state"))) == 2
+
+
+CLOSES_ITS_OUTPUT = """
+    import os, socket, sys, threading, time
+    from aimlhpo import BaseObjective
+
+    def close_output():
+        sys.stdout.close()
+        os.close(1)
+        os.close(2)
+
+    def report_in_child(trial):
+        close_output()
+        if os.fork() == 0:
+            trial.report(1.0, 0)
+            os._exit(0)
+        os.wait()
+
+    def leave_a_server(trial):
+        server = socket.create_server(("127.0.0.1", 0))
+        close_output()
+        threading.Thread(target=server.accept, daemon=True).start()
+        time.sleep(0.2)  # it takes the place at once
+
+    class Objective(BaseObjective):
+        def train(self, trial, conf):
+            if trial.number == 0:
+                DEED(trial)
+            else:
+                print(f"trial {trial.number} prints")
+            return {"val_loss": 1.0}
+"""
+
+
+@pytest.mark.parametrize("deed", ["report_in_child", "leave_a_server"])
+def test_trial_that_closes_its_output_leaves_the_next_one_its_own(tmp_path: Path, deed: str) -> None:
+    """Also where something else has been opened in its place meanwhile."""
+    objective = CLOSES_ITS_OUTPUT.replace("DEED", deed)
+    project = Project(tmp_path, objective, n_trials=2)
+    project.run("--local", "1")
+    assert project.states() == {"COMPLETE": 2}
+    (log,) = (project.save_path / "logs").glob("worker-*")
+    assert "trial 1 prints" in log.read_text().splitlines()
