@@ -38,6 +38,6 @@ const textBelow = (head) => {  // of a section, up to the next one
     cut: places.filter((place) => place.querySelector(".main-svg")?.getBoundingClientRect().width > place.clientWidth + 1)
       .map((place) => place.dataset.figure),
     too_wide: document.documentElement.scrollWidth - window.innerWidth,
-    ascending, descending, filtered, below_three: belowThree, alerts, copied,
+    errors: window.errors, ascending, descending, filtered, below_three: belowThree, alerts, copied,
   }), "*");
 })();

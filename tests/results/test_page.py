@@ -140,3 +140,16 @@ def test_a_real_browser_shows_all_of_it_without_an_error_or_a_request(keys: dict
     assert found["below_three"] == [0, 1, 2]
     assert found["alerts"] == 0
     assert found["copied"].startswith("# Best configuration of the study 's'")
+
+
+def test_the_browser_tells_of_errors_and_of_requests(tmp_path: Path) -> None:
+    study, config = known_study(tmp_path)
+    page = write_report(study, config, tmp_path / "report.html")
+    bad = """<img src="http://far.example/a.png"><script>
+    console.error("said", 1); Promise.reject("no"); setTimeout(() => { throw new Error("late"); });
+    </script><script>1 +</script></body>"""
+    page.write_text(page.read_text().replace("</body>", bad))
+    with pytest.raises(AssertionError) as raised:
+        browse(page, tmp_path)
+    told = ("said 1", "not handled: no", "Error: late", "SyntaxError", "requested: http://far.example/a.png")
+    assert [words for words in told if words not in str(raised.value)] == []
