@@ -64,6 +64,7 @@ def run(**keys):
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own directory, with Jupyter's files in it, too."""
+    gc.unfreeze()  # what another test in this process has left: as its objects end, their number would change
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
@@ -88,7 +89,6 @@ def test_a_study_runs_from_dicts_and_is_the_one_that_the_storage_holds(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     optuna.logging.set_verbosity(logging.INFO)
-    gc.unfreeze()  # what another test in this process has left
     before = states_and_settings()
     study = optimize(workers=2)
     assert states_and_settings() == before
