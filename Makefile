@@ -39,11 +39,9 @@ check: $(VENV)/ready-test ## lint, format and types
 bench: $(VENV)/ready-bench servers ## measure what bookkeeping costs, beside Optuna, echo-opt, Syne Tune and Ray Tune (15 minutes)
 	$(BIN)/python -m benchmarks.run
 
-bench-search: $(VENV)/ready-test ## measure how fast the default search finds a good configuration, beside Optuna's, in virtual time (half an hour)
-	mkdir -p runs
-	$(BIN)/python -m benchmarks.search --workers 8 --seeds 5 --json runs/search-8.json
-	$(BIN)/python -m benchmarks.search --task hartmann --workers 64 --seeds 2 --json runs/search-64.json
-	$(BIN)/python -m benchmarks.search --from runs/search-8.json runs/search-64.json --docs
+bench-search: $(VENV)/ready-test ## measure how fast the default search finds a good configuration, beside Optuna's, in virtual time
+	$(BIN)/python -m benchmarks.search --workers 8
+	$(BIN)/python -m benchmarks.search --task hartmann --workers 64 --seeds 2
 
 bench-search-full: $(VENV)/ready-test ## all tasks with 8 and 64 workers; beside Optuna's other samplers, Syne Tune, Ray Tune, SMAC3 and NePS (hours)
 	$(BIN)/python -m benchmarks.search --docs
