@@ -40,7 +40,7 @@ bench: $(VENV)/ready-bench servers ## measure what bookkeeping costs, beside Opt
 	$(BIN)/python -m benchmarks.run
 
 bench-search: $(VENV)/ready-test ## measure how fast the default search finds a good configuration, beside Optuna's, in virtual time
-	$(BIN)/python -m benchmarks.search --workers 8
+	$(BIN)/python -m benchmarks.search --workers 8 --seeds 20
 	$(BIN)/python -m benchmarks.search --task hartmann --workers 64 --seeds 2
 
 bench-search-full: $(VENV)/ready-test ## all tasks with 8 and 64 workers; beside Optuna's other samplers, Syne Tune, Ray Tune, SMAC3 and NePS (hours)
