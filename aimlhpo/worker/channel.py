@@ -177,14 +177,14 @@ class Relay:
             try:
                 arrivals.poll()
                 accepted, _ = self._socket.accept()
+                with accepted:
+                    _, user = peer_of(accepted)
+                    connection = Connection(fcntl.fcntl(accepted, fcntl.F_DUPFD_CLOEXEC, 3))  # no standard descriptor
             except OSError as error:
                 if error.errno not in _BUSY:  # somebody has closed it: whoever connects is told that there is nobody
                     return
                 time.sleep(_TRY_AGAIN_SECONDS)
                 continue
-            _, user = peer_of(accepted)
-            connection = Connection(fcntl.fcntl(accepted, fcntl.F_DUPFD_CLOEXEC, 3))  # beside the standard ones
-            accepted.close()
             if user == os.getuid():
                 with suppress(RuntimeError):  # there can be no more threads
                     threading.Thread(target=self._serve, args=(connection,), name="relay", daemon=True).start()

@@ -301,7 +301,7 @@ class StandardOutput:
                 except OSError:  # busy: a thread that user code has left is opening something in its place
                     number = self._log
             stream = getattr(sys, name)
-            if stream is None or getattr(stream, "closed", False):
+            if number == self._log or stream is None or getattr(stream, "closed", False):
                 writer = os.fdopen(number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
                 setattr(sys, name, writer)
 

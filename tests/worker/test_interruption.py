@@ -114,11 +114,11 @@ CLOSES_ITS_OUTPUT = """
     from aimlhpo import BaseObjective
 
     def close_output():
-        sys.stdout.close()
         os.close(1)
         os.close(2)
 
     def report_in_child(trial):
+        sys.stdout.close()
         close_output()
         if os.fork() == 0:
             trial.report(1.0, 0)
@@ -131,6 +131,10 @@ CLOSES_ITS_OUTPUT = """
         threading.Thread(target=server.accept, daemon=True).start()
         time.sleep(0.2)  # it takes the place at once
 
+    def close_all_and_leave_a_server(trial):
+        sys.stdout.close()
+        leave_a_server(trial)
+
     class Objective(BaseObjective):
         def train(self, trial, conf):
             if trial.number == 0:
@@ -141,7 +145,7 @@ CLOSES_ITS_OUTPUT = """
 """
 
 
-@pytest.mark.parametrize("deed", ["report_in_child", "leave_a_server"])
+@pytest.mark.parametrize("deed", ["report_in_child", "leave_a_server", "close_all_and_leave_a_server"])
 def test_trial_that_closes_its_output_leaves_the_next_one_its_own(tmp_path: Path, deed: str) -> None:
     """Also where something else has been opened in its place meanwhile."""
     objective = CLOSES_ITS_OUTPUT.replace("DEED", deed)
