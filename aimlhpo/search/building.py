@@ -48,7 +48,7 @@ from aimlhpo.config.fields import AUTO
 from aimlhpo.config.optuna_section import PrunerSection, StrategySection
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, did_you_mean, key_path, listing, show
 from aimlhpo.objective.base import import_file, module_name
-from aimlhpo.search.rungs import ASHA, RungSampler, RungTPESampler
+from aimlhpo.search.rungs import ASHA, RungGPSampler, RungSampler, RungTPESampler
 from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.attributes import set_study_attribute, study_attributes
 from aimlhpo.storage.open import disconnect_storage, holds_studies
@@ -71,7 +71,7 @@ BASE_CLASSES: dict[str, type] = {
 """The kinds of classes that a configuration can name, and what a class of each kind inherits from."""
 
 OWN_CLASSES: dict[str, dict[str, type]] = {
-    "sampler": {"RungSampler": RungSampler, "RungTPESampler": RungTPESampler},
+    "sampler": {"RungGPSampler": RungGPSampler, "RungSampler": RungSampler, "RungTPESampler": RungTPESampler},
     "pruner": {"ASHA": ASHA},
 }
 """aimlhpo's own classes, by kind and by the name that a configuration gives them."""
@@ -473,6 +473,7 @@ CHOSEN = "aimlhpo:chosen"
 
 _OPTUNAS = {"sampler": {"type": "TPESampler"}, "pruner": {"type": "MedianPruner"}}
 _IN_WORDS = {
+    "RungGPSampler": "a Gaussian process on all rungs",
     "RungSampler": "TPE on the highest rung with enough results; a Gaussian process where nothing is reported",
     "RungTPESampler": "TPE on the highest rung with enough results",
     "TPESampler": "TPE on complete and pruned trials",
@@ -542,5 +543,5 @@ def choose(config: Config) -> dict[str, dict[str, Any]]:
         # Samplers of Optuna rank pruned trials by the step they reached: pruning early and often misleads them.
         return _OPTUNAS
     conditional = any(d.type != "multiply" for p in config.space.parameters for d in p.dependencies)
-    sampler = {"type": "RungSampler", **({"group": True} if conditional else {})}
+    sampler = {"type": "RungSampler", "group": True} if conditional else {"type": "RungGPSampler"}
     return {"sampler": sampler, "pruner": {"type": "ASHA"}}

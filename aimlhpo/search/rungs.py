@@ -7,11 +7,12 @@ Rungs are not stored: they are read from the trials' reports, so that every agen
 `Promotion` decides which paused trial goes on in mode promotion; the ledger asks it at each claim, in the storage
 thread.
 
-`RungSampler` is the default sampler: TPE at the rungs, or a Gaussian process where trials report nothing before their
-end. At the rungs it does what BOHB does (Falkner et al. 2018), with multivariate TPE. Values of trials that were
-stopped at different steps cannot be compared. So the sampler looks at the highest rung that has enough results, the end
-of the training being the highest one, and takes each trial that has got there with its value there: complete, pruned
-and running ones alike. Early in a study that is a low rung, with many results; later the final values.
+`RungGPSampler` and `RungSampler` are the default samplers. Values of trials that were stopped at different steps cannot
+be compared. The first models all rungs and how trials go on from one to the next; it is used where all trials have the
+same parameters. The second does what BOHB does (Falkner et al. 2018), with multivariate TPE: it looks at the highest
+rung that has enough results, the end of the training being the highest one, and takes each trial that has got there
+with its value there: complete, pruned and running ones alike. Early in a study that is a low rung, with many results;
+later the final values.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -39,6 +40,9 @@ from aimlhpo.errors import ConfigError, Problem, did_you_mean, listing, show
 from aimlhpo.objective.messages import Pause
 from aimlhpo.search.bounded import MOST, BoundedSampler, BoundedStudy, is_infeasible
 from aimlhpo.storage.base import PAUSED, OpenTrial
+
+if TYPE_CHECKING:
+    from aimlhpo.search.gaussian_process import Suggester
 
 MODES = ("stopping", "promotion")
 
@@ -298,16 +302,11 @@ class RungSampler(BoundedSampler):
     have not reached the rung are left out, but for running ones, which TPE takes for bad ones so as not to suggest them
     again. The other arguments are those of Optuna's TPESampler.
 
-    While no trial has reported anything before its end, it is a Gaussian process (`aimlhpo.search.gaussian_process`),
-    which begins with FEWEST complete trials, and models the best and the newest ones. Parameters that only some trials
-    have are left to TPE; with `group`, all are.
+    While no trial has reported anything before its end, it is a Gaussian process, as RungGPSampler is.
     """
 
     FEWEST = 4
-    MOST_MODELLED = 100  # the time that it takes grows with their third power
-
-    has_process = True
-    """Whether it is a Gaussian process where nothing is reported."""
+    """Trials with a value at the lowest rung, or at the end where there are no reports, with which a process begins."""
 
     def __init__(
         self,
@@ -329,6 +328,8 @@ class RungSampler(BoundedSampler):
         self.enough, self._group = enough, group
         self._learned = ASHA()
         self._random = np.random.RandomState(seed)
+        self._suggester: Suggester | None = None
+        self._ended = _Ended()
 
     def __str__(self) -> str:
         return type(self).__name__
@@ -341,44 +342,70 @@ class RungSampler(BoundedSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         view = self._bounded(study, trial)
-        if self._group or not self.has_process or view.has_reports:
+        if self._group or not self._is_modelled(view):
             return super().sample_relative(study, trial, search_space)
-        complete = [other for other in view.get_trials(states=(TrialState.COMPLETE,)) if _has(other, search_space)]
-        if not search_space or len(complete) < self.FEWEST:
+        trials, losses = view.losses(search_space)
+        first = next((column for column in losses.T if not np.isnan(column).all()), losses[:0, 0])
+        if not search_space or np.count_nonzero(~np.isnan(first)) < self.FEWEST:
             return {}
-        from aimlhpo.search.gaussian_process import suggest  # SciPy takes a while to load
+        if self._suggester is None:
+            from aimlhpo.search.gaussian_process import Suggester  # SciPy takes a while to load
 
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        losses = np.array([sign * other.values[0] for other in complete])
-        places, half = np.arange(len(complete)), self.MOST_MODELLED // 2
-        if len(complete) > self.MOST_MODELLED:
-            places = np.union1d(places[-half:], np.argsort(losses, kind="stable")[:half])
-        finished = [complete[place].params for place in places]
-        running = [other.params for other in view.get_trials(states=(TrialState.RUNNING,)) if _has(other, search_space)]
-        return suggest(search_space, finished, losses[places], running[-self.MOST_MODELLED :], self._random)
+            self._suggester = Suggester()
+        configurations = [other.params for other in trials]
+        running = [other.state == TrialState.RUNNING for other in trials]
+        return self._suggester.suggest(search_space, configurations, losses, running, self._random)
+
+    def _is_modelled(self, view: _StudyAtRung) -> bool:
+        """Whether a Gaussian process suggests."""
+        return not view.has_reports
 
     def _view(self, study: optuna.Study) -> _StudyAtRung:
         pruner = study.pruner if isinstance(study.pruner, ASHA) else self._learned
-        return _StudyAtRung(study, self.most, self.enough, pruner)
+        return _StudyAtRung(study, self.most, self.enough, pruner, self._ended)
 
 
 class RungTPESampler(RungSampler):
     """RungSampler that is TPE in every case."""
 
-    has_process = False
+    def _is_modelled(self, view: _StudyAtRung) -> bool:
+        return False
 
 
-def _has(trial: FrozenTrial, space: Iterable[str]) -> bool:
-    """Whether the trial has a value for every parameter of the space."""
-    return all(name in trial.params for name in space)
+class RungGPSampler(RungSampler):
+    """A Gaussian process for each rung and one for the end (`aimlhpo.search.gaussian_process`).
+
+    It suggests what promises most at the end, from what all trials have reported at the rungs, pruned ones and running
+    ones among them. The rungs are those of the study's pruner where that is ASHA, and otherwise learned in the same
+    way; where trials report nothing, the end is all there is. It begins with FEWEST trials that have reached the lowest
+    rung, and models the best and the newest ones. Parameters that only some trials have are left to TPE, as in
+    RungSampler; with `group`, all are.
+    """
+
+    def _is_modelled(self, view: _StudyAtRung) -> bool:
+        return True
+
+
+class _Ended:
+    """What ended trials had reached at the rungs and at their end, so that it is looked up once for each."""
+
+    def __init__(self) -> None:
+        self._ladder: Ladder | None = None
+        self._rows: dict[int, Sequence[float]] = {}
+
+    def at(self, ladder: Ladder) -> dict[int, Sequence[float]]:
+        """By trial number; empty where the rungs are not those of the last call."""
+        if ladder != self._ladder:
+            self._ladder, self._rows = ladder, {}
+        return self._rows
 
 
 class _StudyAtRung(BoundedStudy):
     """A study whose trials have the values of one rung."""
 
-    def __init__(self, study: optuna.Study, most: int, enough: int, pruner: ASHA) -> None:
+    def __init__(self, study: optuna.Study, most: int, enough: int, pruner: ASHA, ended: _Ended) -> None:
         super().__init__(study, most)
-        self._enough, self._pruner = enough, pruner
+        self._enough, self._pruner, self._ended = enough, pruner, ended
 
     @cached_property
     def has_reports(self) -> bool:
@@ -389,7 +416,7 @@ class _StudyAtRung(BoundedStudy):
     @cached_property
     def shown(self) -> Sequence[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
-        values = self._values(trials)
+        values = self._values()
         kept = set(values)
         if len(values) > self.most:
             best = ranked(values, maximize=self.study.direction == StudyDirection.MAXIMIZE)[: self.most // 4]
@@ -407,21 +434,57 @@ class _StudyAtRung(BoundedStudy):
         shown += self._as_worst(infeasible, [[values[number]] for number in kept])
         return sorted(shown, key=lambda trial: trial.number)  # as what Optuna remembers of a search space relies on
 
-    def _values(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    def losses(self, space: Iterable[str]) -> tuple[list[FrozenTrial], np.ndarray[Any, Any]]:
+        """The trials that have all parameters of the space, and what they have reached, the lower the better.
+
+        A row for each trial: its value at each rung, from the lowest on, and at its end; NaN where it has not got.
+        Infeasible trials have the worst value everywhere.
+        """
+        trials, rows, names = [], [], set(space)
+        for trial, row in self.reached:
+            if trial.params.keys() >= names:
+                trials.append(trial)
+                rows.append(row)
+        sign = -1.0 if self.study.direction == StudyDirection.MAXIMIZE else 1.0
+        losses = sign * np.array(rows, float).reshape(len(rows), len(rows[0]) if rows else 1)
+        failed = [place for place, trial in enumerate(trials) if trial.state == TrialState.FAIL]
+        for column in losses.T:
+            if failed and not np.isnan(column).all():
+                column[failed] = np.nanmax(column)
+        return trials, losses
+
+    def _values(self) -> dict[int, float]:
         """What trials have reached at the highest rung with enough results, by trial number."""
-        # With one worker, at most the trial that runs and the one to sample are open. What the running one has reported
-        # by now is a matter of timing, and the same seed is to suggest the same values.
-        if sum(trial.state == TrialState.RUNNING for trial in trials) <= _OPEN_WITH_ONE_WORKER:
-            trials = [trial for trial in trials if trial.state != TrialState.RUNNING]
-        best = {trial.number: trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE}
-        ladder = self._pruner.ladder_of(trials)
-        for rung in reversed(ladder.resources):
+        best: dict[int, float] = {}
+        for column in reversed(range(len(self.reached[0][1]) if self.reached else 0)):
             if len(best) >= self._enough:
                 break
-            here: dict[int, float] = {}
-            for trial in trials:
-                value = ladder.value_at(rung, trial.intermediate_values) if trial.intermediate_values else None
-                if value is not None and not math.isnan(value) and trial.state != TrialState.FAIL:
-                    here[trial.number] = value
+            here = {trial.number: row[column] for trial, row in self.reached if row[column] == row[column]}
             best = here if len(here) > len(best) else best
         return best
+
+    @cached_property
+    def reached(self) -> list[tuple[FrozenTrial, Sequence[float]]]:
+        """Each trial that has not failed, or is infeasible, with its value at each rung and at its end, or NaN."""
+        trials = self.study.get_trials(deepcopy=False)
+        # With one worker, at most the trial that runs and the one to sample are open. What the running one has reported
+        # by now is a matter of timing, and the same seed is to suggest the same values.
+        timed = sum(trial.state == TrialState.RUNNING for trial in trials) <= _OPEN_WITH_ONE_WORKER
+        ladder = self._pruner.ladder_of([trial for trial in trials if trial.state != TrialState.RUNNING or not timed])
+        rungs, known = ladder.resources, self._ended.at(ladder)
+        reached = []
+        for trial in trials:
+            if trial.number in known:
+                reached.append((trial, known[trial.number]))
+                continue
+            is_running = trial.state == TrialState.RUNNING
+            if trial.state == TrialState.FAIL and not is_infeasible(trial):
+                continue
+            reports = {} if (is_running and timed) or trial.state == TrialState.FAIL else trial.intermediate_values
+            row = [ladder.value_at(rung, reports) if reports else None for rung in rungs]
+            row.append(trial.values[0] if trial.state == TrialState.COMPLETE else None)
+            values = [math.nan if value is None else value for value in row]
+            if trial.state.is_finished() and PAUSED not in trial.system_attrs:
+                known[trial.number] = values
+            reached.append((trial, values))
+        return reached

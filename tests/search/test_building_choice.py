@@ -11,7 +11,7 @@ import pytest
 from aimlhpo.check.check import summarize
 from aimlhpo.cli.main import main
 from aimlhpo.search.building import CHOSEN, choose, strategies
-from aimlhpo.search.rungs import ASHA, RungSampler
+from aimlhpo.search.rungs import ASHA, RungGPSampler
 from aimlhpo.search.sampling import use_strategies
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.attributes import study_attributes
@@ -33,8 +33,8 @@ def types(chosen: dict[str, dict[str, Any]]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("keys", "sampler", "pruner"),
     [
-        (AUTO, "RungSampler", "ASHA"),
-        ({**AUTO, "sampler": None, "pruner": None}, "RungSampler", "ASHA"),
+        (AUTO, "RungGPSampler", "ASHA"),
+        ({**AUTO, "sampler": None, "pruner": None}, "RungGPSampler", "ASHA"),
         ({**AUTO, "sampler": "RandomSampler"}, "TPESampler", "MedianPruner"),
         ({**AUTO, "constraints": "x_seen < 0.5"}, "TPESampler", "MedianPruner"),
         ({**AUTO, **TWO}, "TPESampler", "NopPruner"),
@@ -55,9 +55,9 @@ def test_the_choice_is_kept_in_the_study(tmp_path: Path, monkeypatch: pytest.Mon
     study = begin_study(config)
     monkeypatch.setattr("aimlhpo.search.building.choose", lambda config: {})
     chosen = strategies(config, study)
-    assert (chosen.sampler.type, chosen.pruner.type) == ("RungSampler", "ASHA")
+    assert (chosen.sampler.type, chosen.pruner.type) == ("RungGPSampler", "ASHA")
     use_strategies(study, config)
-    assert type(study.sampler) is RungSampler
+    assert type(study.sampler) is RungGPSampler
     assert isinstance(study.pruner, ASHA)
 
 
@@ -84,17 +84,17 @@ def test_an_explicit_class_means_what_it_says(tmp_path: Path) -> None:
 def test_the_choice_is_told_before_during_and_after_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = Project(tmp_path, **AUTO, n_trials=3)
     rows = dict(summarize(project.config))
-    assert rows["sampler"].startswith("auto: RungSampler")
+    assert rows["sampler"].startswith("auto: RungGPSampler")
     assert rows["pruner"].startswith("auto: ASHA")
     files = [str(project.hyperparameters), str(project.model)]
     main(["optimize", *files, "--show", "sampler"])
     told = capsys.readouterr().out
-    assert told.startswith("sampler: auto: RungSampler")
+    assert told.startswith("sampler: auto: RungGPSampler")
     assert "enough" in told
     assert main(["optimize", *files, "--local", "1"]) == 0
-    assert capsys.readouterr().out.startswith("sampler auto: RungSampler")
+    assert capsys.readouterr().out.startswith("sampler auto: RungGPSampler")
     assert main(["status", str(project.save_path)]) == 0
-    assert "search   sampler auto: RungSampler" in capsys.readouterr().out
+    assert "search   sampler auto: RungGPSampler" in capsys.readouterr().out
 
 
 def test_one_worker_repeats_itself_with_a_seed(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The default sampler where trials report nothing before their end."""
+"""The Gaussian process of the default sampler: on what trials end with, and on what they report before."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from optuna.distributions import (
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.search.gaussian_process import suggest
-from aimlhpo.search.rungs import RungSampler, RungTPESampler
+from aimlhpo.search.gaussian_process import Suggester, _Process
+from aimlhpo.search.rungs import ASHA, RungGPSampler, RungSampler, RungTPESampler
 from aimlhpo.search.sampling import reseed
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 
@@ -30,6 +31,19 @@ SPACE: dict[str, BaseDistribution] = {
     "kind": CategoricalDistribution([None, True, 1, "a"]),
 }
 PLANE: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)}
+
+
+def suggest(
+    space: dict[str, BaseDistribution],
+    finished: Sequence[dict[str, Any]],
+    losses: Sequence[float] | np.ndarray[Any, Any],
+    running: Sequence[dict[str, Any]],
+    random: np.random.RandomState,
+) -> dict[str, Any]:
+    """What is suggested where trials have final values alone."""
+    reached = np.append(losses, [np.nan] * len(running))[:, None]
+    runs = [False] * len(finished) + [True] * len(running)
+    return Suggester().suggest(space, [*finished, *running], reached, runs, random)
 
 
 def at_random(space: dict[str, BaseDistribution], count: int) -> list[dict[str, Any]]:
@@ -163,11 +177,131 @@ def test_parameters_whose_range_has_changed_are_still_learned() -> None:
 
 def test_a_bounded_part_of_a_large_study_is_modelled(monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of(1500, RungSampler(seed=1))
-    modelled: list[float] = []
-    monkeypatch.setattr(
-        "aimlhpo.search.gaussian_process.suggest",
-        lambda space, finished, losses, running, random: modelled.extend(losses) or finished[0],
+    modelled: list[int] = []
+    usual = _Process.condition
+
+    def condition(self: _Process, rows: Any, *arguments: Any) -> None:
+        modelled.append(len(rows))
+        usual(self, rows, *arguments)
+
+    monkeypatch.setattr(_Process, "condition", condition)
+    drawn = [study.ask(PLANE).params for _ in range(5)]
+    assert modelled
+    assert max(modelled) <= 80 + 5  # and those that run
+    assert loss(min(drawn, key=loss)) <= 10 * study.best_value
+
+
+# --- on what trials report ---
+
+LINE: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, 1.0)}
+
+
+def slow_starter(x: float, epoch: int) -> float:
+    """Best at 0.8 in the end, and at 0.3 after the first epochs, as where a small step size learns slowly."""
+    return (x - 0.8) ** 2 + (x - 0.3) ** 2 * 4 * max(0, 8 - epoch) + 2 / (epoch + 1)
+
+
+def reporting_study(sampler: optuna.samplers.BaseSampler, *, sign: float = 1.0) -> optuna.Study:
+    """Eight trials that were trained to the end, and sixteen that were stopped after the first or the third epoch."""
+    direction = "minimize" if sign > 0 else "maximize"
+    study = optuna.create_study(study_name="s", sampler=sampler, pruner=ASHA(9), direction=direction)
+    for place, x in enumerate(np.random.RandomState(0).permutation(24) / 24):
+        epochs = 9 if place < 8 else (3 if place % 4 == 0 else 1)
+        add(study, float(x), [sign * slow_starter(x, epoch) for epoch in range(epochs)])
+    return study
+
+
+def add(study: optuna.Study, x: float, reports: Sequence[float], end: float | None = None) -> None:
+    """A trial with these reports; complete where it has an `end` or nine reports, otherwise pruned."""
+    if len(reports) == 9:
+        end = reports[-1]
+    state = TrialState.PRUNED if end is None else TrialState.COMPLETE
+    known = dict(enumerate(reports))
+    study.add_trial(
+        create_trial(state=state, params={"x": x}, distributions=LINE, value=end, intermediate_values=known)
     )
-    study.ask(PLANE)
-    assert len(modelled) <= 100
-    assert min(modelled) == study.best_value
+
+
+def drawn_from(study: optuna.Study, count: int) -> list[float]:
+    """What is suggested for trials that all run."""
+    drawn = []
+    for number in range(count):
+        reseed(study.sampler, number)
+        drawn.append(study.ask(LINE).params["x"])
+    return drawn
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_it_learns_which_configurations_begin_slowly(sign: float) -> None:
+    """TPE looks at the rung that enough trials have reached, and suggests what is good there."""
+    good = {
+        type(sampler): sum(0.65 < x < 0.95 for x in drawn_from(reporting_study(sampler, sign=sign), 5))
+        for sampler in (RungGPSampler(seed=1), RungTPESampler(seed=1))
+    }
+    assert good[RungGPSampler] >= 4
+    assert good[RungTPESampler] <= 2
+
+
+def test_a_sampler_that_begins_anew_suggests_the_same() -> None:
+    """As after the sampling process was killed: what one has suggested and found before changes nothing."""
+    study = reporting_study(RungGPSampler(seed=1))
+    for x in drawn_from(study, 12):
+        add(study, x, [slow_starter(x, epoch) for epoch in range(9)])
+    for trial in study.trials[24:36]:
+        study.tell(trial.number, state=TrialState.FAIL)
+    used = study.sampler
+    reseed(used, 99)
+    first = study.ask(LINE)
+    suggested = first.params
+    study.tell(first, state=TrialState.FAIL)
+    study.sampler = RungGPSampler(seed=5)
+    reseed(study.sampler, 99)
+    assert study.ask(LINE).params == suggested
+
+
+def test_what_running_trials_have_reported_counts_where_there_are_several() -> None:
+    """Three that have just found the best place, far from all others."""
+    study = optuna.create_study(study_name="s", sampler=RungGPSampler(seed=1), pruner=ASHA(9))
+    for x in np.linspace(0, 0.5, 9):
+        add(study, float(x), [1 - 0.1 * x] * 9)
+    for x in (0.88, 0.9, 0.92):
+        study.enqueue_trial({"x": x})
+        trial = study.ask(LINE)
+        for epoch in range(3):
+            trial.report(0.1, epoch)
+    assert sum(0.7 < x < 1 for x in drawn_from(study, 4)) >= 2
+
+
+def test_reports_that_are_not_numbers_do_not_end_the_search() -> None:
+    study = reporting_study(RungGPSampler(seed=1))
+    for value in (float("nan"), float("inf")):
+        add(study, 0.1, [value] * 3)
+        add(study, 0.1, [value] * 3, end=1.0)
+    assert all(0 <= x <= 1 for x in drawn_from(study, 3))
+
+
+def test_it_keeps_away_from_what_does_not_fit_into_memory() -> None:
+    study = reporting_study(RungGPSampler(seed=1))
+    failed = {RECORD: {"cause": "out of memory", INFEASIBLE: True}}
+    for x in (0.72, 0.76, 0.8, 0.84, 0.88):
+        trial = create_trial(state=TrialState.FAIL, system_attrs=failed, params={"x": x}, distributions=LINE)
+        study.add_trial(trial)
+    assert not any(0.74 < x < 0.86 for x in drawn_from(study, 4))
+
+
+def test_it_is_tpe_where_parameters_are_conditional() -> None:
+    """With `group`, as the default has it there."""
+    suggested = []
+    for sampler in (RungGPSampler(seed=1, group=True), RungTPESampler(seed=1, group=True)):
+        suggested.append(drawn_from(reporting_study(sampler), 3))
+    assert suggested[0] == suggested[1]
+
+
+@pytest.mark.parametrize("reports", [{}, {0: 1.0}])
+def test_it_begins_where_nothing_has_ended(reports: dict[int, float]) -> None:
+    study = optuna.create_study(study_name="s", sampler=RungGPSampler(seed=1), pruner=ASHA())
+    for _ in range(6):
+        trial = study.ask(LINE)
+        for epoch, value in reports.items():
+            trial.report(value, epoch)
+    assert len({trial.params["x"] for trial in study.trials}) == 6

@@ -59,6 +59,7 @@ SAMPLERS = {
     ),
     "QMCSampler": Case({"scramble": True}),
     "RandomSampler": Case(),
+    "RungGPSampler": Case({"n_startup_trials": 4}, two_metrics=False),
     "RungSampler": Case({"n_startup_trials": 4}, two_metrics=False),
     "RungTPESampler": Case({"n_startup_trials": 4}, two_metrics=False),
     "TPESampler": Case({"n_startup_trials": 4}),
