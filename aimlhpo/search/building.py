@@ -473,7 +473,7 @@ CHOSEN = "aimlhpo:chosen"
 
 _OPTUNAS = {"sampler": {"type": "TPESampler"}, "pruner": {"type": "MedianPruner"}}
 _IN_WORDS = {
-    "RungGPSampler": "a Gaussian process on all rungs",
+    "RungGPSampler": "a Gaussian process on all rungs and TPE by turns",
     "RungSampler": "TPE on the highest rung with enough results; a Gaussian process where nothing is reported",
     "RungTPESampler": "TPE on the highest rung with enough results",
     "TPESampler": "TPE on complete and pruned trials",

@@ -8,11 +8,11 @@ Rungs are not stored: they are read from the trials' reports, so that every agen
 thread.
 
 `RungGPSampler` and `RungSampler` are the default samplers. Values of trials that were stopped at different steps cannot
-be compared. The first models all rungs and how trials go on from one to the next; it is used where all trials have the
-same parameters. The second does what BOHB does (Falkner et al. 2018), with multivariate TPE: it looks at the highest
-rung that has enough results, the end of the training being the highest one, and takes each trial that has got there
-with its value there: complete, pruned and running ones alike. Early in a study that is a low rung, with many results;
-later the final values.
+be compared. The first models all rungs, and how trials go on from one to the next, for every other trial; it is used
+where all trials have the same parameters. The second, and the first for the other trials, does what BOHB does (Falkner
+et al. 2018), with multivariate TPE: it looks at the highest rung that has enough results, the end of the training being
+the highest one, and takes each trial that has got there with its value there: complete, pruned and running ones alike.
+Early in a study that is a low rung, with many results; later the final values.
 """
 
 from __future__ import annotations
@@ -342,7 +342,7 @@ class RungSampler(BoundedSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         view = self._bounded(study, trial)
-        if self._group or not self._is_modelled(view):
+        if self._group or not self._is_modelled(view, trial.number):
             return super().sample_relative(study, trial, search_space)
         trials, losses = view.losses(search_space)
         first = next((column for column in losses.T if not np.isnan(column).all()), losses[:0, 0])
@@ -356,8 +356,8 @@ class RungSampler(BoundedSampler):
         running = [other.state == TrialState.RUNNING for other in trials]
         return self._suggester.suggest(search_space, configurations, losses, running, self._random)
 
-    def _is_modelled(self, view: _StudyAtRung) -> bool:
-        """Whether a Gaussian process suggests."""
+    def _is_modelled(self, view: _StudyAtRung, number: int) -> bool:
+        """Whether a Gaussian process suggests the trial of that number."""
         return not view.has_reports
 
     def _view(self, study: optuna.Study) -> _StudyAtRung:
@@ -368,22 +368,23 @@ class RungSampler(BoundedSampler):
 class RungTPESampler(RungSampler):
     """RungSampler that is TPE in every case."""
 
-    def _is_modelled(self, view: _StudyAtRung) -> bool:
+    def _is_modelled(self, view: _StudyAtRung, number: int) -> bool:
         return False
 
 
 class RungGPSampler(RungSampler):
-    """A Gaussian process for each rung and one for the end (`aimlhpo.search.gaussian_process`).
+    """By turns a Gaussian process for each rung and one for the end (`aimlhpo.search.gaussian_process`), and TPE.
 
-    It suggests what promises most at the end, from what all trials have reported at the rungs, pruned ones and running
-    ones among them. The rungs are those of the study's pruner where that is ASHA, and otherwise learned in the same
-    way; where trials report nothing, the end is all there is. It begins with FEWEST trials that have reached the lowest
-    rung, and models the best and the newest ones. Parameters that only some trials have are left to TPE, as in
-    RungSampler; with `group`, all are.
+    The process suggests what promises most at the end, from what all trials have reported at the rungs, pruned ones and
+    running ones among them. The rungs are those of the study's pruner where that is ASHA, and otherwise learned in the
+    same way. It begins with FEWEST trials that have reached the lowest rung, and models the best and the newest ones.
+    Trials with an odd number are suggested by TPE as in RungSampler: each finds what the other misses, and both learn
+    from it. Where trials report nothing, the end is all there is, and the process suggests all trials. Parameters that
+    only some trials have are left to TPE; with `group`, all are.
     """
 
-    def _is_modelled(self, view: _StudyAtRung) -> bool:
-        return True
+    def _is_modelled(self, view: _StudyAtRung, number: int) -> bool:
+        return number % 2 == 0 or not view.has_reports
 
 
 class _Ended:

@@ -222,12 +222,16 @@ def add(study: optuna.Study, x: float, reports: Sequence[float], end: float | No
     )
 
 
-def drawn_from(study: optuna.Study, count: int) -> list[float]:
-    """What is suggested for trials that all run."""
+def drawn_from(study: optuna.Study, count: int, *, of_tpe: bool = False) -> list[float]:
+    """What is suggested for trials that all run, by the process, or for those between them, by TPE."""
     drawn = []
-    for number in range(count):
-        reseed(study.sampler, number)
-        drawn.append(study.ask(LINE).params["x"])
+    while len(drawn) < count:
+        reseed(study.sampler, len(study.trials))
+        trial = study.ask(LINE)
+        if trial.number % 2 == of_tpe:
+            drawn.append(trial.params["x"])
+        else:
+            study.tell(trial, state=TrialState.FAIL)
     return drawn
 
 
@@ -247,16 +251,16 @@ def test_a_sampler_that_begins_anew_suggests_the_same() -> None:
     study = reporting_study(RungGPSampler(seed=1))
     for x in drawn_from(study, 12):
         add(study, x, [slow_starter(x, epoch) for epoch in range(9)])
-    for trial in study.trials[24:36]:
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
-    used = study.sampler
-    reseed(used, 99)
-    first = study.ask(LINE)
-    suggested = first.params
-    study.tell(first, state=TrialState.FAIL)
-    study.sampler = RungGPSampler(seed=5)
-    reseed(study.sampler, 99)
-    assert study.ask(LINE).params == suggested
+    anew = optuna.create_study(study_name="s", sampler=RungGPSampler(seed=5), pruner=ASHA(9))
+    anew.add_trials(study.trials)
+    assert drawn_from(study, 2) == drawn_from(anew, 2)
+
+
+def test_every_other_trial_is_suggested_by_tpe() -> None:
+    studies = [reporting_study(RungGPSampler(seed=1)), reporting_study(RungTPESampler(seed=1))]
+    assert drawn_from(studies[0], 3, of_tpe=True) == drawn_from(studies[1], 3, of_tpe=True)
 
 
 def test_what_running_trials_have_reported_counts_where_there_are_several() -> None:
