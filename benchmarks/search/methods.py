@@ -55,6 +55,10 @@ def _default(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSamp
 
 
 def _default_unpruned(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampler, BasePruner]:
+    return _default(seed, task, trials, workers)[0], NopPruner()
+
+
+def _tpe_unpruned(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampler, BasePruner]:
     return bounded(TPESampler(seed=seed)), NopPruner()
 
 
@@ -80,7 +84,8 @@ METHODS = {
         optuna_method(DEFAULT, _default),
         optuna_method(OPTUNA, _optuna, as_aimlhpo=False),
         optuna_method("on_oom: fail", _default, learns=False),
-        optuna_method("TPE, no pruning", _default_unpruned),
+        optuna_method("default, no pruning", _default_unpruned),
+        optuna_method("TPE, no pruning", _tpe_unpruned),
         optuna_method("random, no pruning", _random),
         optuna_method(OPTUNAS_OTHERS[0], _gaussian_process, as_aimlhpo=False),
         optuna_method(OPTUNAS_OTHERS[1], _cma_es, as_aimlhpo=False),
