@@ -40,8 +40,8 @@ _GROWTH = 1.3  # how many times as many results there are when a process is fitt
 _REMEMBERED = 100  # fitted processes
 
 
-class Suggester:
-    """Suggests trials, and remembers the parameters of its processes for as long as they hold.
+class ProcessModel:
+    """Models trials, suggests others, and remembers the parameters of its processes for as long as they hold.
 
     They are fitted anew when the number of results has grown by a third. What is suggested depends on what is known and
     on `random`, never on what was suggested before.

@@ -42,7 +42,7 @@ from aimlhpo.search.bounded import MOST, BoundedSampler, BoundedStudy, is_infeas
 from aimlhpo.storage.base import PAUSED, OpenTrial
 
 if TYPE_CHECKING:
-    from aimlhpo.search.gaussian_process import Suggester
+    from aimlhpo.search.gaussian_process import ProcessModel
 
 MODES = ("stopping", "promotion")
 
@@ -328,8 +328,8 @@ class RungSampler(BoundedSampler):
         self.enough, self._group = enough, group
         self._learned = ASHA()
         self._random = np.random.RandomState(seed)
-        self._suggester: Suggester | None = None
-        self._ended = _Ended()
+        self._model: ProcessModel | None = None
+        self._ended = _EndedRows()
 
     def __str__(self) -> str:
         return type(self).__name__
@@ -348,13 +348,13 @@ class RungSampler(BoundedSampler):
         first = next((column for column in losses.T if not np.isnan(column).all()), losses[:0, 0])
         if not search_space or np.count_nonzero(~np.isnan(first)) < self.FEWEST:
             return {}
-        if self._suggester is None:
-            from aimlhpo.search.gaussian_process import Suggester  # SciPy takes a while to load
+        if self._model is None:
+            from aimlhpo.search.gaussian_process import ProcessModel  # SciPy takes a while to load
 
-            self._suggester = Suggester()
+            self._model = ProcessModel()
         configurations = [other.params for other in trials]
         running = [other.state == TrialState.RUNNING for other in trials]
-        return self._suggester.suggest(search_space, configurations, losses, running, self._random)
+        return self._model.suggest(search_space, configurations, losses, running, self._random)
 
     def _is_modelled(self, view: _StudyAtRung, number: int) -> bool:
         """Whether a Gaussian process suggests the trial of that number."""
@@ -387,7 +387,7 @@ class RungGPSampler(RungSampler):
         return number % 2 == 0 or not view.has_reports
 
 
-class _Ended:
+class _EndedRows:
     """What ended trials had reached at the rungs and at their end, so that it is looked up once for each."""
 
     def __init__(self) -> None:
@@ -404,7 +404,7 @@ class _Ended:
 class _StudyAtRung(BoundedStudy):
     """A study whose trials have the values of one rung."""
 
-    def __init__(self, study: optuna.Study, most: int, enough: int, pruner: ASHA, ended: _Ended) -> None:
+    def __init__(self, study: optuna.Study, most: int, enough: int, pruner: ASHA, ended: _EndedRows) -> None:
         super().__init__(study, most)
         self._enough, self._pruner, self._ended = enough, pruner, ended
 

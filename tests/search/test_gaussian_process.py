@@ -18,7 +18,7 @@ from optuna.distributions import (
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from aimlhpo.search.gaussian_process import Suggester, _Process
+from aimlhpo.search.gaussian_process import ProcessModel, _Process
 from aimlhpo.search.rungs import ASHA, RungGPSampler, RungSampler, RungTPESampler
 from aimlhpo.search.sampling import reseed
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
@@ -43,7 +43,7 @@ def suggest(
     """What is suggested where trials have final values alone."""
     reached = np.append(losses, [np.nan] * len(running))[:, None]
     runs = [False] * len(finished) + [True] * len(running)
-    return Suggester().suggest(space, [*finished, *running], reached, runs, random)
+    return ProcessModel().suggest(space, [*finished, *running], reached, runs, random)
 
 
 def at_random(space: dict[str, BaseDistribution], count: int) -> list[dict[str, Any]]:

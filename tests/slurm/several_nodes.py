@@ -43,7 +43,9 @@ COLLECTIVE = f"""
                 dist.all_reduce(total)
                 self.hold(trial.number, epoch)
                 if dist.get_rank() == 0:
-                    checkpoint.write_text(str(epoch))
+                    written = checkpoint.with_suffix(".new")
+                    written.write_text(str(epoch))
+                    written.replace(checkpoint)  # whole at any time, as the trial may be killed at any time
                     note("epoch", number=trial.number, epoch=epoch)
                 trial.report(conf["model"]["x"] + epoch, epoch)
                 if trial.should_prune():

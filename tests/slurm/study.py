@@ -32,7 +32,9 @@ OBJECTIVE = f"""
             note("start", trial.number, start, *place, os.environ["OMP_NUM_THREADS"])
             for epoch in range(start, {EPOCHS}):
                 trial.report(conf["model"]["x"] + epoch, epoch)
-                checkpoint.write_text(str(epoch))
+                written = checkpoint.with_suffix(".new")
+                written.write_text(str(epoch))
+                written.replace(checkpoint)  # whole at any time, as the trial may be killed at any time
                 note("epoch", trial.number, epoch)
                 while epoch == {STILL} and start == 0 and trial.number < int(os.environ.get("STILL", 0)):
                     time.sleep(0.05)
