@@ -43,8 +43,8 @@ _REMEMBERED = 100  # fitted processes
 class ProcessModel:
     """Models trials, suggests others, and remembers the parameters of its processes for as long as they hold.
 
-    They are fitted anew when the number of results has grown by a third. What is suggested depends on what is known and
-    on `random`, never on what was suggested before.
+    They are fitted anew when the number of results has grown by about a third. What is suggested depends on what is
+    known and on `random`, never on what was suggested before.
     """
 
     def __init__(self) -> None:
@@ -323,10 +323,10 @@ def _modelled(losses: Array, places: Array) -> Array:
 def _fit(categorical: Array, rows: Array, scores: Array, below: Array | None) -> Array:
     """The most probable parameters of a process."""
     width = rows.shape[1]
-    variance, noise = (1.0, 0.02) if below is None else (0.5, 0.02)
-    mean = np.append(np.full(width, 0.5 * math.log(width)), [math.log(variance), math.log(noise)])
+    variance = 1.0 if below is None else 0.5  # of the function; the line explains some of it
+    mean = np.append(np.full(width, 0.5 * math.log(width)), [math.log(variance), math.log(_EXPECTED_NOISE)])
     deviation = np.append(np.where(categorical, 1.0, math.sqrt(3)), [1.0, 1.5])
-    squares = _squares(categorical, rows, rows)
+    squares = _squares(categorical, rows)
     if below is None:
         line: Array | float = 0.0
     else:
@@ -357,6 +357,7 @@ def _fit(categorical: Array, rows: Array, scores: Array, below: Array | None) ->
 
 _ITERATIONS = 40
 _JITTER = 1e-6
+_EXPECTED_NOISE = 0.02  # its variance, where scores have one of 1
 _SLOPE, _SLOPE_DEVIATION, _SHIFT_DEVIATION = 0.7, 0.7, 1.0
 """The prior of the line from the scores of one rung to those of the next."""
 
@@ -417,9 +418,9 @@ class _Process:
         return _matern(np.maximum(square, 0.0), self._theta)[0]
 
 
-def _squares(categorical: Array, rows: Array, others: Array) -> Array:
-    """The squares of differences: rows by others by columns."""
-    difference = rows[:, None, :] - others[None, :, :]
+def _squares(categorical: Array, rows: Array) -> Array:
+    """The squares of differences: rows by rows by columns."""
+    difference = rows[:, None, :] - rows[None, :, :]
     different: Array = difference[:, :, categorical] != 0
     squares: Array = difference**2
     squares[:, :, categorical] = different
