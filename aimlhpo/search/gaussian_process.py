@@ -18,7 +18,7 @@ distribution has one; categorical values are alike or not, at a distance of 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class ProcessModel:
     def suggest(
         self,
         space: Mapping[str, BaseDistribution],
-        configurations: Sequence[Mapping[str, Any]],
+        configuration: Callable[[int], Mapping[str, Any]],
         losses: Array,
         running: Sequence[bool] | Array,
         random: np.random.RandomState,
@@ -62,10 +62,10 @@ class ProcessModel:
 
         Args:
             space: the parameters, with more than one value each.
-            configurations: the values of trials, in the order of their numbers.
-            losses: a row for each of them, the lower the better: what it reported at each rung, from the lowest on, and
-                how it ended. NaN where it has not got, and at a rung for a trial that reported nothing. At least two
-                trials have a value in the first column that has any.
+            configuration: gives the values of the trial in a row; asked for those alone that are modelled.
+            losses: a row for each trial, in the order of their numbers, the lower the better: what it reported at each
+                rung, from the lowest on, and how it ended. NaN where it has not got, and at a rung for a trial that
+                reported nothing. At least two trials have a value in the first column that has any.
             running: which of them run.
             random: what candidates are drawn with.
         """
@@ -74,7 +74,8 @@ class ProcessModel:
         levels = _levels(losses)
         needed = np.unique(np.concatenate([open_places, *(np.append(level.now, level.then) for level in levels)]))
         rows = np.full((len(losses), len(space)), np.nan)
-        rows[needed] = cube.rows([[configurations[place][name] for name in space] for place in needed])
+        known_values = map(configuration, needed)
+        rows[needed] = cube.rows([[values[name] for name in space] for values in known_values])
         chain = _Chain(cube.categorical, rows, levels, self._fitted)
         expected, _ = chain.predict(rows[known := np.unique(np.concatenate([level.now for level in levels]))])
         best = float(expected[np.isin(known, levels[-1].now)].min())

@@ -21,6 +21,7 @@ import binascii
 import copy
 import math
 import sys
+from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,6 +44,8 @@ from aimlhpo.storage.base import PAUSED, OpenTrial
 
 if TYPE_CHECKING:
     from aimlhpo.search.gaussian_process import ProcessModel
+
+Array = np.ndarray[Any, Any]
 
 MODES = ("stopping", "promotion")
 
@@ -137,11 +140,13 @@ class LearnedLadder:
         self._factor = reduction_factor
         self._known: tuple[int, Ladder] | None = None  # how many trials were complete, and the rungs then
 
-    def of(self, trials: Sequence[FrozenTrial]) -> Ladder:
-        """The rungs, as far as a study's trials tell."""
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.intermediate_values]
+    def of(self, trials: Sequence[FrozenTrial], *, running: bool = True) -> Ladder:
+        """The rungs, as far as a study's trials tell; `running`: whether those that run may tell, too."""
+        ended = TrialState.COMPLETE  # looked up once, as there may be ten thousand trials
+        complete = [trial for trial in trials if trial.state is ended and trial.intermediate_values]
         if self._known is None or not complete or self._known[0] != len(complete):
-            self._known = len(complete), self._learn(complete or trials, whole=bool(complete))
+            heard = complete or [trial for trial in trials if running or trial.state != TrialState.RUNNING]
+            self._known = len(complete), self._learn(heard, whole=bool(complete))
         return self._known[1]
 
     def _learn(self, trials: Sequence[FrozenTrial], *, whole: bool) -> Ladder:
@@ -167,6 +172,60 @@ def correlation(pairs: Sequence[tuple[float, float]]) -> float:
     """Kendall's rank correlation (tau-a): 1 for the same order, -1 for the opposite one; 0 without two pairs."""
     signs = [np.sign((a[0] - b[0]) * (a[1] - b[1])) for a, b in combinations(pairs, 2)]
     return float(np.nan_to_num(signs).mean()) if signs else 0.0
+
+
+class RungTable:
+    """What the trials of a study have reached at its rungs and at their end; an ended trial is read once.
+
+    Attributes:
+        rows: one for each trial, by its number. `values`: what it had at each rung, from the lowest on, and at its end,
+            if it is COMPLETE; NaN where it has not got. `reached`: where it has got. `failed`: whether it has failed.
+            `space`: the number of the set of its parameters' names.
+        has_reports: whether any trial that does not run has reported something.
+        infeasible: the numbers of the trials that have failed for what their configuration needs.
+    """
+
+    rows: Array
+    has_reports: bool
+    infeasible: list[int]
+
+    def __init__(self) -> None:
+        self._of: tuple[str, Ladder] | None = None
+
+    def read(self, study: str, ladder: Ladder, trials: Sequence[FrozenTrial], *, running: bool = True) -> None:
+        """Take in what is new in a study; `running`: whether the reports of trials that run count."""
+        if self._of != (study, ladder):
+            self._rungs = ladder.resources
+            width = len(self._rungs) + 1
+            columns = [("values", float, width), ("reached", bool, width), ("failed", bool), ("space", int)]
+            self._of, self._all, self._spaces = (study, ladder), np.zeros(0, columns), dict[frozenset[str], int]()
+            self._read, self._open, self._ended_reported, self.infeasible = 0, list[int](), False, []
+        if len(trials) > len(self._all):
+            self._all = np.concatenate([self._all, np.zeros(len(trials), self._all.dtype)])
+        self.rows, self.has_reports = self._all[: len(trials)], self._ended_reported
+        unread, self._open, self._read = [*self._open, *range(self._read, len(trials))], [], len(trials)
+        for number in unread:
+            trial = trials[number]
+            is_running, failed = trial.state == TrialState.RUNNING, trial.state == TrialState.FAIL
+            reports = trial.intermediate_values if running or not is_running else {}
+            values = [ladder.value_at(rung, reports) for rung in self._rungs]
+            values.append(trial.values[0] if trial.state == TrialState.COMPLETE else None)
+            space = self._spaces.setdefault(frozenset(trial.params), len(self._spaces))
+            reached = [value is not None for value in values]
+            self.rows[number] = [math.nan if value is None else value for value in values], reached, failed, space
+            self.has_reports |= bool(trial.intermediate_values) and not is_running
+            # One that is paused at a rung is shown to samplers as PRUNED, and may go on.
+            if not trial.state.is_finished() or (trial.state == TrialState.PRUNED and PAUSED in trial.system_attrs):
+                self._open.append(number)
+                continue
+            self._ended_reported |= bool(trial.intermediate_values)
+            if is_infeasible(trial):
+                insort(self.infeasible, number)
+
+    def has(self, names: Iterable[str]) -> Array:
+        """Which trials have all of these parameters."""
+        needed = frozenset(names)
+        return np.isin(self.rows["space"], [space for known, space in self._spaces.items() if known >= needed])
 
 
 class ASHA(BasePruner):
@@ -208,10 +267,11 @@ class ASHA(BasePruner):
         if problems:
             raise ConfigError(problems)
         self._learned = LearnedLadder(reduction_factor) if learned else None
+        self._table = RungTable()
 
-    def ladder_of(self, trials: Sequence[FrozenTrial]) -> Ladder:
-        """The rungs of a study that has these trials."""
-        return self.ladder if self._learned is None else self._learned.of(trials)
+    def ladder_of(self, trials: Sequence[FrozenTrial], *, running: bool = True) -> Ladder:
+        """The rungs of a study that has these trials; `running`: whether those that run may tell them."""
+        return self.ladder if self._learned is None else self._learned.of(trials, running=running)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial is not among the best at the highest rung that its last report is the first to reach."""
@@ -220,15 +280,26 @@ class ASHA(BasePruner):
             return False
         last = max(reports)
         before = max((step for step in reports if step != last), default=-1)
-        ladder = self.ladder_of(study.get_trials(deepcopy=False) if self._learned is not None else ())
+        trials = study.get_trials(deepcopy=False)
+        ladder = self.ladder_of(trials)
         bracket = ladder.bracket(study.study_name, trial.number)
         reached = [rung for rung in ladder.rungs(bracket) if before < ladder.step(rung) <= last]
         if not reached:
             return False
-        brackets = ladder.values_at(reached[-1], study.study_name, study.get_trials(deepcopy=False))
-        values = brackets.get(bracket, {}) | {trial.number: reports[last]}
-        best = ranked(values, maximize=study.direction == StudyDirection.MAXIMIZE)
-        return trial.number not in best[: max(1, len(best) // ladder.reduction_factor)]
+        self._table.read(study.study_name, ladder, trials)
+        column, rows = ladder.resources.index(reached[-1]), self._table.rows
+        others = rows["reached"][:, column].copy()
+        others[trial.number] = False
+        if ladder.brackets > 1:
+            numbers = np.flatnonzero(others)
+            others[numbers] = [ladder.bracket(study.study_name, number) == bracket for number in numbers.tolist()]
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        values, own = sign * rows["values"][others, column], sign * reports[last]
+        # Of equal values the older trial is the better one, and NaN is worse than any other.
+        older = np.flatnonzero(others) < trial.number
+        equal = (values == own) | (np.isnan(values) & math.isnan(own))
+        better = (values < own) | (~np.isnan(values) & math.isnan(own)) | (equal & older)
+        return int(np.count_nonzero(better)) >= max(1, (len(values) + 1) // ladder.reduction_factor)
 
 
 def _problems(ladder: Ladder, mode: str) -> Iterator[Problem]:
@@ -329,7 +400,7 @@ class RungSampler(BoundedSampler):
         self._learned = ASHA()
         self._random = np.random.RandomState(seed)
         self._model: ProcessModel | None = None
-        self._ended = _EndedRows()
+        self._table = RungTable()
 
     def __str__(self) -> str:
         return type(self).__name__
@@ -344,7 +415,7 @@ class RungSampler(BoundedSampler):
         view = self._bounded(study, trial)
         if self._group or not self._is_modelled(view, trial.number):
             return super().sample_relative(study, trial, search_space)
-        trials, losses = view.losses(search_space)
+        numbers, losses = view.losses(search_space)
         first = next((column for column in losses.T if not np.isnan(column).all()), losses[:0, 0])
         if not search_space or np.count_nonzero(~np.isnan(first)) < self.FEWEST:
             return {}
@@ -352,9 +423,12 @@ class RungSampler(BoundedSampler):
             from aimlhpo.search.gaussian_process import ProcessModel  # SciPy takes a while to load
 
             self._model = ProcessModel()
-        configurations = [other.params for other in trials]
-        running = [other.state == TrialState.RUNNING for other in trials]
-        return self._model.suggest(search_space, configurations, losses, running, self._random)
+
+        def configuration(row: int) -> Mapping[str, Any]:
+            values: Mapping[str, Any] = view.trials[numbers[row]].params
+            return values
+
+        return self._model.suggest(search_space, configuration, losses, view.running[numbers], self._random)
 
     def _is_modelled(self, view: _StudyAtRung, number: int) -> bool:
         """Whether a Gaussian process suggests the trial of that number."""
@@ -362,7 +436,7 @@ class RungSampler(BoundedSampler):
 
     def _view(self, study: optuna.Study) -> _StudyAtRung:
         pruner = study.pruner if isinstance(study.pruner, ASHA) else self._learned
-        return _StudyAtRung(study, self.most, self.enough, pruner, self._ended)
+        return _StudyAtRung(study, self.most, self.enough, pruner, self._table)
 
 
 class RungTPESampler(RungSampler):
@@ -387,105 +461,61 @@ class RungGPSampler(RungSampler):
         return number % 2 == 0 or not view.has_reports
 
 
-class _EndedRows:
-    """What ended trials had reached at the rungs and at their end, so that it is looked up once for each."""
-
-    def __init__(self) -> None:
-        self._ladder: Ladder | None = None
-        self._rows: dict[int, Sequence[float]] = {}
-
-    def at(self, ladder: Ladder) -> dict[int, Sequence[float]]:
-        """By trial number; empty where the rungs are not those of the last call."""
-        if ladder != self._ladder:
-            self._ladder, self._rows = ladder, {}
-        return self._rows
-
-
 class _StudyAtRung(BoundedStudy):
     """A study whose trials have the values of one rung."""
 
-    def __init__(self, study: optuna.Study, most: int, enough: int, pruner: ASHA, ended: _EndedRows) -> None:
+    def __init__(self, study: optuna.Study, most: int, enough: int, pruner: ASHA, table: RungTable) -> None:
         super().__init__(study, most)
-        self._enough, self._pruner, self._ended = enough, pruner, ended
-
-    @cached_property
-    def has_reports(self) -> bool:
-        """Whether any trial that does not run has reported something before its end."""
-        trials = self.study.get_trials(deepcopy=False)
-        return any(trial.intermediate_values for trial in trials if trial.state != TrialState.RUNNING)
+        self._enough = enough
+        self.trials = study.get_trials(deepcopy=False)
+        runs = TrialState.RUNNING  # looked up once, as there may be ten thousand trials
+        self.running = np.array([trial.state is runs for trial in self.trials], bool)
+        # With one worker, at most the trial that runs and the one to sample are open. What the running one has reported
+        # by now is a matter of timing, and the same seed is to suggest the same values.
+        asked = int(self.running.sum()) > _OPEN_WITH_ONE_WORKER
+        table.read(study.study_name, pruner.ladder_of(self.trials, running=asked), self.trials, running=asked)
+        self._table, self.has_reports = table, table.has_reports
+        self._values = np.where(table.rows["failed"][:, None], math.nan, table.rows["values"])
 
     @cached_property
     def shown(self) -> Sequence[FrozenTrial]:
-        trials = self.study.get_trials(deepcopy=False)
-        values = self._values()
-        kept = set(values)
-        if len(values) > self.most:
-            best = ranked(values, maximize=self.study.direction == StudyDirection.MAXIMIZE)[: self.most // 4]
-            newest = sorted(values.keys() - set(best), reverse=True)
-            kept = {*best, *newest[: self.most - len(best)]}
-        shown = []
-        for trial in trials:
-            if trial.number in kept:
-                trial = copy.copy(trial)
-                trial.state, trial.values = TrialState.COMPLETE, [values[trial.number]]
-                shown.append(trial)
-            elif trial.state == TrialState.RUNNING and trial.number not in values:
-                shown.append(trial)
-        infeasible = [trial for trial in trials if is_infeasible(trial)]
-        shown += self._as_worst(infeasible, [[values[number]] for number in kept])
+        values = self._at_rung()
+        numbers = np.flatnonzero(~np.isnan(values))
+        if len(numbers) > self.most:
+            best = numbers[np.argsort(self._sign * values[numbers], kind="stable")[: self.most // 4]]
+            newest = np.setdiff1d(numbers, best)
+            numbers = np.union1d(best, newest[len(best) - self.most :])
+        shown = [self.trials[number] for number in np.flatnonzero(self.running & np.isnan(values))]
+        for number in numbers:
+            trial = copy.copy(self.trials[number])
+            trial.state, trial.values = TrialState.COMPLETE, [float(values[number])]
+            shown.append(trial)
+        infeasible = [self.trials[number] for number in self._table.infeasible]
+        shown += self._as_worst(infeasible, [[float(value)] for value in values[numbers]])
         return sorted(shown, key=lambda trial: trial.number)  # as what Optuna remembers of a search space relies on
 
-    def losses(self, space: Iterable[str]) -> tuple[list[FrozenTrial], np.ndarray[Any, Any]]:
-        """The trials that have all parameters of the space, and what they have reached, the lower the better.
+    def losses(self, space: Iterable[str]) -> tuple[Array, Array]:
+        """The numbers of the trials with all parameters of the space, and what these have reached: lower is better.
 
         A row for each trial: its value at each rung, from the lowest on, and at its end; NaN where it has not got.
         Infeasible trials have the worst value everywhere.
         """
-        trials, rows, names = [], [], set(space)
-        for trial, row in self.reached:
-            if trial.params.keys() >= names:
-                trials.append(trial)
-                rows.append(row)
-        sign = -1.0 if self.study.direction == StudyDirection.MAXIMIZE else 1.0
-        losses = sign * np.array(rows, float).reshape(len(rows), len(rows[0]) if rows else 1)
-        failed = [place for place, trial in enumerate(trials) if trial.state == TrialState.FAIL]
+        infeasible = np.isin(np.arange(len(self.trials)), self._table.infeasible)
+        kept = self._table.has(space) & (infeasible | ~self._table.rows["failed"])
+        losses = self._sign * self._values[kept]
         for column in losses.T:
-            if failed and not np.isnan(column).all():
-                column[failed] = np.nanmax(column)
-        return trials, losses
+            if infeasible.any() and not np.isnan(column).all():
+                column[infeasible[kept]] = np.nanmax(column)
+        return np.flatnonzero(kept), losses
 
-    def _values(self) -> dict[int, float]:
-        """What trials have reached at the highest rung with enough results, by trial number."""
-        best: dict[int, float] = {}
-        for column in reversed(range(len(self.reached[0][1]) if self.reached else 0)):
-            if len(best) >= self._enough:
-                break
-            here = {trial.number: row[column] for trial, row in self.reached if row[column] == row[column]}
-            best = here if len(here) > len(best) else best
-        return best
+    def _at_rung(self) -> Array:
+        """What trials have reached at the highest rung with enough results, by trial number; or NaN."""
+        counts = np.count_nonzero(~np.isnan(self._values), axis=0)
+        enough = np.flatnonzero(counts >= self._enough)
+        # Without enough at any rung, the one with the most, the highest of these.
+        column = enough[-1] if len(enough) else len(counts) - 1 - int(np.argmax(counts[::-1]))
+        return self._values[:, column]
 
     @cached_property
-    def reached(self) -> list[tuple[FrozenTrial, Sequence[float]]]:
-        """Each trial that has not failed, or is infeasible, with its value at each rung and at its end, or NaN."""
-        trials = self.study.get_trials(deepcopy=False)
-        # With one worker, at most the trial that runs and the one to sample are open. What the running one has reported
-        # by now is a matter of timing, and the same seed is to suggest the same values.
-        timed = sum(trial.state == TrialState.RUNNING for trial in trials) <= _OPEN_WITH_ONE_WORKER
-        ladder = self._pruner.ladder_of([trial for trial in trials if trial.state != TrialState.RUNNING or not timed])
-        rungs, known = ladder.resources, self._ended.at(ladder)
-        reached = []
-        for trial in trials:
-            if trial.number in known:
-                reached.append((trial, known[trial.number]))
-                continue
-            is_running = trial.state == TrialState.RUNNING
-            if trial.state == TrialState.FAIL and not is_infeasible(trial):
-                continue
-            reports = {} if (is_running and timed) or trial.state == TrialState.FAIL else trial.intermediate_values
-            row = [ladder.value_at(rung, reports) if reports else None for rung in rungs]
-            row.append(trial.values[0] if trial.state == TrialState.COMPLETE else None)
-            values = [math.nan if value is None else value for value in row]
-            if trial.state.is_finished() and PAUSED not in trial.system_attrs:
-                known[trial.number] = values
-            reached.append((trial, values))
-        return reached
+    def _sign(self) -> float:
+        return -1.0 if self.study.direction == StudyDirection.MAXIMIZE else 1.0

@@ -43,7 +43,7 @@ def suggest(
     """What is suggested where trials have final values alone."""
     reached = np.append(losses, [np.nan] * len(running))[:, None]
     runs = [False] * len(finished) + [True] * len(running)
-    return ProcessModel().suggest(space, [*finished, *running], reached, runs, random)
+    return ProcessModel().suggest(space, [*finished, *running].__getitem__, reached, runs, random)
 
 
 def at_random(space: dict[str, BaseDistribution], count: int) -> list[dict[str, Any]]:

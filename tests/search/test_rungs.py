@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
@@ -12,7 +14,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.search.bounded import MOST
-from aimlhpo.search.rungs import ASHA, WHOLE, LearnedLadder, RungTPESampler, correlation
+from aimlhpo.search.rungs import ASHA, WHOLE, Ladder, LearnedLadder, RungTable, RungTPESampler, correlation
 
 X = FloatDistribution(0.0, 1.0)
 Curve = Callable[[float, int], float]
@@ -94,6 +96,40 @@ def test_objectives_that_never_report_have_no_rungs() -> None:
     assert not pruned(study, 0)
     shown = RungTPESampler()._view(study).get_trials()
     assert [trial.value for trial in shown] == XS
+
+
+def test_what_trials_have_reached_is_the_same_however_often_it_was_read() -> None:
+    random = np.random.RandomState(0)
+    study, ladder = study_of([]), Ladder(1, 27, 3)
+    often = RungTable()
+    open_trials: list[int] = []
+    for _ in range(300):
+        number = random.choice(open_trials) if open_trials and random.rand() < 0.8 else running(study, 0.5, [])
+        trial_id = study.trials[number]._trial_id
+        reported = len(study.trials[number].intermediate_values)
+        study._storage.set_trial_intermediate_value(trial_id, reported, random.choice([random.rand(), np.nan]))
+        if random.rand() < 0.3:
+            state = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)[random.randint(3)]
+            study._storage.set_trial_state_values(trial_id, state, [random.rand()] if state == state.COMPLETE else None)
+        open_trials = [trial.number for trial in study.trials if trial.state == TrialState.RUNNING]
+        if random.rand() < 0.5:
+            often.read(study.study_name, ladder, study.trials)
+            once = RungTable()
+            once.read(study.study_name, ladder, study.trials)
+            for column in ("values", "reached", "failed"):
+                np.testing.assert_array_equal(often.rows[column], once.rows[column])
+            assert often.has_reports == once.has_reports
+    often.read(study.study_name, ladder, study.trials)
+    assert len(study.trials) > 40
+    assert often.rows["reached"][:, 2].tolist() == [len(trial.intermediate_values) >= 9 for trial in study.trials]
+
+
+def test_a_pruner_may_serve_several_studies() -> None:
+    pruner = ASHA(max_resource=27)
+    for name, values in ("first", [1.0, 2.0, 3.0]), ("second", [3.0, 2.0, 1.0, math.nan]):
+        study = optuna.create_study(study_name=name, pruner=pruner)
+        numbers = [running(study, 0.5, [value]) for value in values]
+        assert [pruned(study, number) for number in numbers] == [value != 1.0 for value in values]
 
 
 def test_rank_correlation() -> None:
