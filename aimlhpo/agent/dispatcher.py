@@ -72,25 +72,25 @@ _SIGNAL_DELAY = 1.0  # seconds for a signal that has reached a worker to reach t
 _SIGNAL_DELAY_OF_NODES = 3.0  # the same, for one that has reached another node
 _MOST_EARLY_DEATHS = 3  # in a row, of the workers of one slot, while none of the agent's has ever been ready
 _MOST_LATER_DEATHS = 20  # the same, where one has: then the objective can be loaded, and the deaths may be chance
-_FEWEST_ENDED = 2  # trials in each slot, before the next ones are claimed ahead
+_FEWEST_COMPLETE = 2  # trials in each slot, before the next ones are claimed ahead
 _LONG = 20.0  # seconds
 
 JUDGED = 16
 """Trials, the last ones to end, whose durations say how long a trial is."""
 
 
-def claims_ahead(ended: int, slots: int, durations: Sequence[float]) -> bool:
+def claims_ahead(complete: int, slots: int, durations: Sequence[float]) -> bool:
     """Whether trials are claimed while others train, with `claim_ahead: auto`.
 
     A trial that is sampled later knows more results, but its slot is empty for some milliseconds. That is worth it at
     first, when samplers have little to go by, and for long trials, of which it is less than a hundredth.
 
     Args:
-        ended: trials that have ended in the agent.
+        complete: trials that are COMPLETE, of those that have ended in the agent.
         slots: how many the agent has.
-        durations: seconds that the last of these trials took; none where they are not to count.
+        durations: seconds that the last trials took that have ended; none where they are not to count.
     """
-    return ended >= _FEWEST_ENDED * slots and median(durations or [0.0]) < _LONG
+    return complete >= _FEWEST_COMPLETE * slots and median(durations or [0.0]) < _LONG
 
 
 class TrialDispatcher:
@@ -128,7 +128,7 @@ class TrialDispatcher:
         self._holder, self._pool, self._storage = holder, pool, storage
         self._stop, self._trap, self._walltime, self._waiter = stop, trap, walltime, waiter
         self._packing = packing
-        self._ended, self._durations = 0, deque[float](maxlen=JUDGED)
+        self._complete, self._durations = 0, deque[float](maxlen=JUDGED)
         self._ready: deque[PreparedTrial] = deque()
         self._asked_ahead, self._has_started = 0, False
         self._next_share = self._next_death_check = 0.0
@@ -233,7 +233,7 @@ class TrialDispatcher:
             return bool(self._options.claim_ahead)
         alone = len(self._pool.slots) == 1 and self._holder.job is None
         # What one worker suggests must not depend on how long its trials happen to take.
-        return claims_ahead(self._ended, len(self._pool.slots), [] if alone else self._durations)
+        return claims_ahead(self._complete, len(self._pool.slots), [] if alone else self._durations)
 
     def _start_ready(self, slot: WorkerSlot) -> bool:
         """Start a trial that was claimed ahead, where there is one."""
@@ -412,7 +412,7 @@ class TrialDispatcher:
         running = slot.clear()
         if running is None:
             return
-        self._ended += 1
+        self._complete += outcome.state == COMPLETE
         self._durations.append(outcome.seconds)
         cause = _cause_in_rank(outcome)
         out_of_memory = cause == OUT_OF_MEMORY

@@ -349,8 +349,8 @@ class OptunaSection(Section):
     claim_ahead: FlagOrAuto = Field(
         default=AUTO,
         description="Whether each slot's next trial is claimed and sampled while it trains, so that it starts at once; "
-        "with false, each suggestion sees the last result. auto: once two trials have ended in each slot, if they took "
-        "less than 20 s (the median of the last ones).",
+        "with false, each suggestion sees the last result. auto: once two trials are complete for each slot, if trials "
+        "take less than 20 s (the median of the last ones).",
     )
     on_oom: Annotated[str, one_of(*ON_OOM), in_editors({"enum": ON_OOM})] = Field(
         default="learn",

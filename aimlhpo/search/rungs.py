@@ -149,6 +149,12 @@ class LearnedLadder:
             self._known = len(complete), self._learn(heard, whole=bool(complete))
         return self._known[1]
 
+    def are_judged(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether it is known if reports say something about the end, or will not be known from the first trials."""
+        first = [trial.state for trial in trials[:WHOLE]]
+        ended = len(first) == WHOLE and all(state.is_finished() for state in first)
+        return ended or first.count(TrialState.COMPLETE) >= _FEWEST_WHOLE
+
     def _learn(self, trials: Sequence[FrozenTrial], *, whole: bool) -> Ladder:
         first = min((min(trial.intermediate_values) for trial in trials if trial.intermediate_values), default=0)
         if not whole:
@@ -273,6 +279,10 @@ class ASHA(BasePruner):
         """The rungs of a study that has these trials; `running`: whether those that run may tell them."""
         return self.ladder if self._learned is None else self._learned.of(trials, running=running)
 
+    def are_judged(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the rungs of a study that has these trials can be relied on; see LearnedLadder."""
+        return self._learned is None or self._learned.are_judged(trials)
+
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial is not among the best at the highest rung that its last report is the first to reach."""
         reports = trial.intermediate_values
@@ -369,7 +379,8 @@ _OPEN_WITH_ONE_WORKER = 2
 class RungSampler(BoundedSampler):
     """TPE, fitted on the highest rung that at least `enough` trials have reached; on the lowest where none has so many.
 
-    The rungs are those of the study's pruner where that is ASHA, and otherwise learned in the same way. Trials that
+    The rungs are those of the study's pruner where that is ASHA, and otherwise learned in the same way. Until three of
+    the first trials have shown whether reports say something about the end, trials are sampled at random. Trials that
     have not reached the rung are left out, but for running ones, which TPE takes for bad ones so as not to suggest them
     again. The other arguments are those of Optuna's TPESampler.
 
@@ -476,9 +487,12 @@ class _StudyAtRung(BoundedStudy):
         table.read(study.study_name, pruner.ladder_of(self.trials, running=asked), self.trials, running=asked)
         self._table, self.has_reports = table, table.has_reports
         self._values = np.where(table.rows["failed"][:, None], math.nan, table.rows["values"])
+        self._is_early = bool(table.rows["reached"].any()) and not pruner.are_judged(self.trials)
 
     @cached_property
     def shown(self) -> Sequence[FrozenTrial]:
+        if self._is_early:
+            return []
         values = self._at_rung()
         numbers = np.flatnonzero(~np.isnan(values))
         if len(numbers) > self.most:

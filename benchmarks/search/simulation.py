@@ -117,7 +117,7 @@ class _Clock:
         self._running: dict[int, Asked] = {}  # by slot
         self._ready: dict[int, Asked] = {}
         self._numbers: set[int] = set()
-        self._ended = 0
+        self._complete = 0
         self._durations: deque[float] = deque(maxlen=JUDGED)
 
     def run(self) -> Search:
@@ -178,7 +178,7 @@ class _Clock:
         self._running[slot] = asked
         self._go_on(slot, now, training)
         durations = self._durations if self._workers > 1 else []
-        if self._method.ahead and claims_ahead(self._ended, self._workers, durations):
+        if self._method.ahead and claims_ahead(self._complete, self._workers, durations):
             ahead = self._ask()
             if ahead is not None:
                 self._ready[slot] = ahead
@@ -190,8 +190,8 @@ class _Clock:
     def _end(self, slot: int, now: float, training: _Training | None = None) -> None:
         """Free the slot, and begin in all that are free; the duration of a trial that failed is not counted."""
         del self._running[slot]
-        self._ended += 1
         if training is not None:
+            self._complete += training.epochs == self._task.epochs
             self._durations.append(training.pace * training.epochs)
         for free in [slot, *(other for other in range(self._workers) if other != slot)]:
             if free not in self._running:

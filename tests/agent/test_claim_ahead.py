@@ -148,7 +148,7 @@ def test_nothing_is_claimed_ahead_where_that_is_not_wanted(tmp_path: Path) -> No
     assert project.states() == {"COMPLETE": 3}
 
 
-def test_by_itself_it_begins_when_two_trials_have_ended_in_each_slot(tmp_path: Path) -> None:
+def test_by_itself_it_begins_when_two_trials_are_complete_for_each_slot(tmp_path: Path) -> None:
     project = held(tmp_path, claim_ahead="auto", n_trials=5)
     with running(project) as command:
         for number in (0, 1):
@@ -161,7 +161,7 @@ def test_by_itself_it_begins_when_two_trials_have_ended_in_each_slot(tmp_path: P
 
 
 def test_of_long_trials_each_is_sampled_when_its_slot_is_free() -> None:
-    assert [claims_ahead(ended, 8, [1.0] * ended) for ended in (0, 15, 16, 100)] == [False, False, True, True]
+    assert [claims_ahead(complete, 8, [1.0] * complete) for complete in (0, 15, 16, 100)] == [False, False, True, True]
     assert not claims_ahead(100, 8, [3600.0] * 100)
     assert claims_ahead(100, 8, [3600.0, *([1.0] * 15)]), "one of them may have taken long"
 

@@ -14,7 +14,17 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.search.bounded import MOST
-from aimlhpo.search.rungs import ASHA, WHOLE, Ladder, LearnedLadder, RungTable, RungTPESampler, correlation
+from aimlhpo.search.rungs import (
+    ASHA,
+    WHOLE,
+    Ladder,
+    LearnedLadder,
+    RungGPSampler,
+    RungSampler,
+    RungTable,
+    RungTPESampler,
+    correlation,
+)
 
 X = FloatDistribution(0.0, 1.0)
 Curve = Callable[[float, int], float]
@@ -141,6 +151,7 @@ def test_rank_correlation() -> None:
 
 def test_the_sampler_takes_every_trial_with_its_value_at_the_highest_rung_with_enough_results() -> None:
     study = study_of([0.9, 0.1])
+    study.pruner = ASHA(max_resource=27)
     stopped = running(study, 0.4, [3.0, 2.0, 2.5], TrialState.PRUNED)
     further = running(study, 0.5, [1.5] * 5)
     begun = running(study, 0.6, [1.0])
@@ -155,8 +166,31 @@ def test_the_sampler_takes_every_trial_with_its_value_at_the_highest_rung_with_e
     assert study.trials[stopped].state == TrialState.PRUNED
 
 
+@pytest.mark.parametrize("sampler", [RungTPESampler, RungGPSampler])
+def test_trials_are_sampled_at_random_until_the_rungs_are_judged(sampler: type[RungSampler]) -> None:
+    study = study_of([0.9, 0.1])
+    first = [running(study, 0.5, [1.0] * 9) for _ in range(WHOLE - 2)]
+    for place in range(20):
+        running(study, place / 20, [place / 20] * 3, TrialState.PRUNED)
+    study.sampler = sampler(seed=0)
+    assert sampler()._view(study).get_trials() == []
+    spread = [study.ask({"x": X}).params["x"] for _ in range(20)]
+    assert sum(x > 0.5 for x in spread) > 5, "the best trials so far lie at 0"
+    study._storage.set_trial_state_values(study.trials[first[0]]._trial_id, TrialState.COMPLETE, [1.0])
+    assert len(sampler()._view(study).get_trials()) > 20
+
+
+def test_the_sampler_does_not_wait_for_first_trials_that_have_failed() -> None:
+    study = study_of([0.9, 0.1])
+    for _ in range(WHOLE - 2):
+        running(study, 0.5, [1.0] * 9, TrialState.FAIL)
+    running(study, 0.5, [1.0] * 9)
+    assert len(RungTPESampler()._view(study).get_trials()) == 3
+
+
 def test_with_one_worker_it_waits_for_the_end_of_the_running_trial() -> None:
     study = study_of([0.9])
+    study.pruner = ASHA(max_resource=27)
     running(study, 0.4, [1.0])
     running(study, 0.5, [])
     seen = RungTPESampler()._view(study).get_trials()
