@@ -475,7 +475,7 @@ def rung_correlation(complete: Sequence[FrozenTrial], pruner: BasePruner) -> Run
     if len(curves) < LEAST_PAIRS:
         return None
     columns: dict[str, list[float | None]] = {}
-    ladder = pruner.ladder_of(complete) if isinstance(pruner, ASHA) else None
+    ladder = pruner.ladder_of("", complete) if isinstance(pruner, ASHA) else None
     if ladder is not None and ladder.resources:
         for rung in ladder.resources:
             columns[f"rung {rung}"] = [ladder.value_at(rung, curve) for curve in curves]

@@ -138,16 +138,30 @@ class LearnedLadder:
 
     def __init__(self, reduction_factor: int) -> None:
         self._factor = reduction_factor
-        self._known: tuple[int, Ladder] | None = None  # how many trials were complete, and the rungs then
+        self._study: str | None = None
 
-    def of(self, trials: Sequence[FrozenTrial], *, running: bool = True) -> Ladder:
+    def of(self, study: str, trials: Sequence[FrozenTrial], *, running: bool = True) -> Ladder:
         """The rungs, as far as a study's trials tell; `running`: whether those that run may tell, too."""
+        if study != self._study:
+            self._study, self._complete = study, set[int]()  # their numbers
+            self._first, self._last, self._early = sys.maxsize, 0, list[FrozenTrial]()
         ended = TrialState.COMPLETE  # looked up once, as there may be ten thousand trials
-        complete = [trial for trial in trials if trial.state is ended and trial.intermediate_values]
-        if self._known is None or not complete or self._known[0] != len(complete):
-            heard = complete or [trial for trial in trials if running or trial.state != TrialState.RUNNING]
-            self._known = len(complete), self._learn(heard, whole=bool(complete))
-        return self._known[1]
+        complete = (trial for trial in trials if trial.state is ended and trial.number not in self._complete)
+        new = [trial for trial in complete if trial.intermediate_values]
+        for trial in new:
+            self._complete.add(trial.number)
+            self._first = min(self._first, *trial.intermediate_values)
+            self._last = max(self._last, *trial.intermediate_values)
+            if trial.number < WHOLE:
+                self._early.append(trial)
+        if new:
+            self._ladder = self._learn()
+        if self._complete:
+            return self._ladder
+        heard = (trial.intermediate_values for trial in trials if running or trial.state != TrialState.RUNNING)
+        return Ladder(
+            1, sys.maxsize, self._factor, first_step=min((min(reports) for reports in heard if reports), default=0)
+        )
 
     def are_judged(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether it is known if reports say something about the end, or will not be known from the first trials."""
@@ -155,19 +169,16 @@ class LearnedLadder:
         ended = len(first) == WHOLE and all(state.is_finished() for state in first)
         return ended or first.count(TrialState.COMPLETE) >= _FEWEST_WHOLE
 
-    def _learn(self, trials: Sequence[FrozenTrial], *, whole: bool) -> Ladder:
-        first = min((min(trial.intermediate_values) for trial in trials if trial.intermediate_values), default=0)
-        if not whole:
-            return Ladder(1, sys.maxsize, self._factor, first_step=first)
-        longest = max(max(trial.intermediate_values) for trial in trials) - first + 1
+    def _learn(self) -> Ladder:
+        """The rungs that those trials tell which are complete."""
+        longest = self._last - self._first + 1
         lowest = max(1, math.ceil(longest / self._factor**_MOST_RUNGS))
-        ladder = Ladder(lowest, longest, self._factor, first_step=first)
-        proven = [trial for trial in trials if trial.number < WHOLE]
-        if len(proven) < _FEWEST_WHOLE:
+        ladder = Ladder(lowest, longest, self._factor, first_step=self._first)
+        if len(self._early) < _FEWEST_WHOLE:
             return ladder
         lowest = longest
         for rung in reversed(ladder.resources):
-            early = ((ladder.value_at(rung, trial.intermediate_values), trial.values[0]) for trial in proven)
+            early = ((ladder.value_at(rung, trial.intermediate_values), trial.values[0]) for trial in self._early)
             if correlation([(value, end) for value, end in early if value is not None]) < _LEAST_CORRELATION:
                 break
             lowest = rung
@@ -275,9 +286,9 @@ class ASHA(BasePruner):
         self._learned = LearnedLadder(reduction_factor) if learned else None
         self._table = RungTable()
 
-    def ladder_of(self, trials: Sequence[FrozenTrial], *, running: bool = True) -> Ladder:
-        """The rungs of a study that has these trials; `running`: whether those that run may tell them."""
-        return self.ladder if self._learned is None else self._learned.of(trials, running=running)
+    def ladder_of(self, study: str, trials: Sequence[FrozenTrial], *, running: bool = True) -> Ladder:
+        """The rungs of the study of that name; `running`: whether those of its trials that run may tell them."""
+        return self.ladder if self._learned is None else self._learned.of(study, trials, running=running)
 
     def are_judged(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the rungs of a study that has these trials can be relied on; see LearnedLadder."""
@@ -291,7 +302,7 @@ class ASHA(BasePruner):
         last = max(reports)
         before = max((step for step in reports if step != last), default=-1)
         trials = study.get_trials(deepcopy=False)
-        ladder = self.ladder_of(trials)
+        ladder = self.ladder_of(study.study_name, trials)
         bracket = ladder.bracket(study.study_name, trial.number)
         reached = [rung for rung in ladder.rungs(bracket) if before < ladder.step(rung) <= last]
         if not reached:
@@ -484,7 +495,8 @@ class _StudyAtRung(BoundedStudy):
         # With one worker, at most the trial that runs and the one to sample are open. What the running one has reported
         # by now is a matter of timing, and the same seed is to suggest the same values.
         asked = int(self.running.sum()) > _OPEN_WITH_ONE_WORKER
-        table.read(study.study_name, pruner.ladder_of(self.trials, running=asked), self.trials, running=asked)
+        ladder = pruner.ladder_of(study.study_name, self.trials, running=asked)
+        table.read(study.study_name, ladder, self.trials, running=asked)
         self._table, self.has_reports = table, table.has_reports
         self._values = np.where(table.rows["failed"][:, None], math.nan, table.rows["values"])
         self._is_early = bool(table.rows["reached"].any()) and not pruner.are_judged(self.trials)

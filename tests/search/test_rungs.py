@@ -55,7 +55,7 @@ def running(study: optuna.Study, x: float, reports: list[float], state: TrialSta
 
 
 def resources(study: optuna.Study) -> list[int]:
-    return LearnedLadder(3).of(study.trials).resources
+    return LearnedLadder(3).of("s", study.trials).resources
 
 
 def pruned(study: optuna.Study, number: int) -> bool:
@@ -70,7 +70,7 @@ def test_the_longest_complete_trial_tells_where_the_rungs_are() -> None:
     assert resources(study_of(XS, steps=1000)) == [13, 39, 117, 351]
     assert resources(study_of(XS, steps=2)) == [1]
     assert resources(study_of(XS, steps=1)) == []
-    ladder = LearnedLadder(3).of(study_of(XS, first=1).trials)
+    ladder = LearnedLadder(3).of("s", study_of(XS, first=1).trials)
     assert [ladder.step(resource) for resource in ladder.resources] == [1, 3, 9]
 
 
@@ -135,6 +135,10 @@ def test_what_trials_have_reached_is_the_same_however_often_it_was_read() -> Non
 
 
 def test_a_pruner_may_serve_several_studies() -> None:
+    learning = ASHA()
+    lengths = {f"of {steps} steps": study_of(XS, steps=steps).trials for steps in (27, 3, 27)}
+    found = {name: learning.ladder_of(name, trials).resources for name, trials in lengths.items()}
+    assert found == {"of 27 steps": [1, 3, 9], "of 3 steps": [1]}
     pruner = ASHA(max_resource=27)
     for name, values in ("first", [1.0, 2.0, 3.0]), ("second", [3.0, 2.0, 1.0, math.nan]):
         study = optuna.create_study(study_name=name, pruner=pruner)
