@@ -386,14 +386,17 @@ class Promotion:
 
 _OPEN_WITH_ONE_WORKER = 2
 
+_MOST_AT_RANDOM = 32
+"""Trials that a study has when its rungs are relied on before they are judged; many workers may have more by then."""
+
 
 class RungSampler(BoundedSampler):
     """TPE, fitted on the highest rung that at least `enough` trials have reached; on the lowest where none has so many.
 
     The rungs are those of the study's pruner where that is ASHA, and otherwise learned in the same way. Until three of
-    the first trials have shown whether reports say something about the end, trials are sampled at random. Trials that
-    have not reached the rung are left out, but for running ones, which TPE takes for bad ones so as not to suggest them
-    again. The other arguments are those of Optuna's TPESampler.
+    the first trials have shown whether reports say something about the end, the first 32 are sampled at random. Those
+    that have not reached the rung are left out, but for running ones, which TPE takes for bad ones so as not to suggest
+    them again. The other arguments are those of Optuna's TPESampler.
 
     While no trial has reported anything before its end, it is a Gaussian process, as RungGPSampler is.
     """
@@ -499,7 +502,8 @@ class _StudyAtRung(BoundedStudy):
         table.read(study.study_name, ladder, self.trials, running=asked)
         self._table, self.has_reports = table, table.has_reports
         self._values = np.where(table.rows["failed"][:, None], math.nan, table.rows["values"])
-        self._is_early = bool(table.rows["reached"].any()) and not pruner.are_judged(self.trials)
+        may_wait = len(self.trials) <= _MOST_AT_RANDOM and bool(table.rows["reached"].any())
+        self._is_early = may_wait and not pruner.are_judged(self.trials)
 
     @cached_property
     def shown(self) -> Sequence[FrozenTrial]:

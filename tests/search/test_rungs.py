@@ -174,14 +174,21 @@ def test_the_sampler_takes_every_trial_with_its_value_at_the_highest_rung_with_e
 def test_trials_are_sampled_at_random_until_the_rungs_are_judged(sampler: type[RungSampler]) -> None:
     study = study_of([0.9, 0.1])
     first = [running(study, 0.5, [1.0] * 9) for _ in range(WHOLE - 2)]
-    for place in range(20):
-        running(study, place / 20, [place / 20] * 3, TrialState.PRUNED)
+    for place in range(12):
+        running(study, place / 12, [place / 12] * 3, TrialState.PRUNED)
     study.sampler = sampler(seed=0)
     assert sampler()._view(study).get_trials() == []
-    spread = [study.ask({"x": X}).params["x"] for _ in range(20)]
-    assert sum(x > 0.5 for x in spread) > 5, "the best trials so far lie at 0"
+    spread = [study.ask({"x": X}).params["x"] for _ in range(14)]
+    assert sum(x > 0.5 for x in spread) > 3, "the best trials so far lie at 0"
     study._storage.set_trial_state_values(study.trials[first[0]]._trial_id, TrialState.COMPLETE, [1.0])
-    assert len(sampler()._view(study).get_trials()) > 20
+    assert len(sampler()._view(study).get_trials()) > 12
+
+
+def test_of_many_workers_the_first_trials_alone_are_sampled_at_random() -> None:
+    study = study_of([])
+    for place in range(40):
+        running(study, place / 40, [place / 40])
+    assert len(RungTPESampler()._view(study).get_trials()) == 40
 
 
 def test_the_sampler_does_not_wait_for_first_trials_that_have_failed() -> None:
