@@ -159,9 +159,8 @@ class LearnedLadder:
         if self._complete:
             return self._ladder
         heard = (trial.intermediate_values for trial in trials if running or trial.state != TrialState.RUNNING)
-        return Ladder(
-            1, sys.maxsize, self._factor, first_step=min((min(reports) for reports in heard if reports), default=0)
-        )
+        first = min((min(reports) for reports in heard if reports), default=0)
+        return Ladder(1, sys.maxsize, self._factor, first_step=first)
 
     def are_judged(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether it is known if reports say something about the end, or will not be known from the first trials."""
