@@ -501,7 +501,7 @@ class _StudyAtRung(BoundedStudy):
         table.read(study.study_name, ladder, self.trials, running=asked)
         self._table, self.has_reports = table, table.has_reports
         self._values = np.where(table.rows["failed"][:, None], math.nan, table.rows["values"])
-        may_wait = len(self.trials) <= _MOST_AT_RANDOM and bool(table.rows["reached"].any())
+        may_wait = len(self.trials) <= _MOST_AT_RANDOM and bool(table.rows["reached"][:, :-1].any())
         self._is_early = may_wait and not pruner.are_judged(self.trials)
 
     @cached_property

@@ -184,6 +184,13 @@ def test_trials_are_sampled_at_random_until_the_rungs_are_judged(sampler: type[R
     assert len(sampler()._view(study).get_trials()) > 12
 
 
+def test_where_nothing_is_reported_nothing_is_waited_for() -> None:
+    study = study_of([])
+    study.add_trial(create_trial(params={"x": 0.5}, distributions={"x": X}, value=1.0))
+    running(study, 0.5, [])
+    assert [trial.value for trial in RungTPESampler()._view(study).get_trials()] == [1.0, None]
+
+
 def test_of_many_workers_the_first_trials_alone_are_sampled_at_random() -> None:
     study = study_of([])
     for place in range(40):
