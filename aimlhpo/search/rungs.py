@@ -195,8 +195,8 @@ class RungTable:
 
     Attributes:
         rows: one for each trial, by its number. `values`: what it had at each rung, from the lowest on, and at its end,
-            if it is COMPLETE; NaN where it has not got. `reached`: where it has got. `failed`: whether it has failed.
-            `space`: the number of the set of its parameters' names.
+            if it is COMPLETE; NaN where it has not got so far. `reached`: whether it has got so far. `failed`: whether
+            it has failed. `space`: which set of parameters it has, as a number.
         has_reports: whether any trial that does not run has reported something.
         infeasible: the numbers of the trials that have failed for what their configuration needs.
     """
@@ -314,12 +314,11 @@ class ASHA(BasePruner):
             numbers = np.flatnonzero(others)
             others[numbers] = [ladder.bracket(study.study_name, number) == bracket for number in numbers.tolist()]
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        values, own = sign * rows["values"][others, column], sign * reports[last]
-        # Of equal values the older trial is the better one, and NaN is worse than any other.
-        older = np.flatnonzero(others) < trial.number
-        equal = (values == own) | (np.isnan(values) & math.isnan(own))
-        better = (values < own) | (~np.isnan(values) & math.isnan(own)) | (equal & older)
-        return int(np.count_nonzero(better)) >= max(1, (len(values) + 1) // ladder.reduction_factor)
+        losses = sign * np.append(rows["values"][others, column], reports[last])
+        losses[np.isnan(losses)] = math.inf
+        older = np.flatnonzero(others) < trial.number  # of equal trials the older one is the better one
+        better = (losses[:-1] < losses[-1]) | ((losses[:-1] == losses[-1]) & older)
+        return int(np.count_nonzero(better)) >= max(1, len(losses) // ladder.reduction_factor)
 
 
 def _problems(ladder: Ladder, mode: str) -> Iterator[Problem]:
@@ -386,7 +385,7 @@ class Promotion:
 _OPEN_WITH_ONE_WORKER = 2
 
 _MOST_AT_RANDOM = 32
-"""Trials that a study has when its rungs are relied on before they are judged; many workers may have more by then."""
+"""The most trials that are sampled at random until the rungs are judged, so that no small budget is spent on them."""
 
 
 class RungSampler(BoundedSampler):
