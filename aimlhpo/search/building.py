@@ -471,13 +471,17 @@ def _outer_types(annotation: str) -> list[str]:
 CHOSEN = "aimlhpo:chosen"
 """The study's attribute that keeps the choice: a sampler and a pruner, each as in a configuration."""
 
+_FEW_TRIALS = 50
+_FACTOR_OF_FEW = 2
+"""ASHA's reduction factor in a study of no more trials than that: one in three would leave too few whole ones."""
+
 _OPTUNAS = {"sampler": {"type": "TPESampler"}, "pruner": {"type": "MedianPruner"}}
 _IN_WORDS = {
     "RungGPSampler": "a Gaussian process on all rungs and TPE by turns",
     "RungSampler": "TPE on the highest rung with enough results; a Gaussian process where nothing is reported",
     "RungTPESampler": "TPE on the highest rung with enough results",
     "TPESampler": "TPE on complete and pruned trials",
-    "ASHA": "the best third goes on at each rung",
+    "ASHA": "the best {} goes on at each rung",
     "MedianPruner": "what is worse than the median ends",
     "NopPruner": "nothing is pruned",
 }
@@ -493,8 +497,11 @@ class Strategies:
 
     def in_words(self, kind: str) -> str:
         """One of them for people; kind is "sampler" or "pruner"."""
-        name = (self.sampler if kind == "sampler" else self.pruner).type
-        return f"auto: {name} ({_IN_WORDS[name]})" if kind in self.automatic else name
+        section: StrategySection = self.sampler if kind == "sampler" else self.pruner
+        if kind not in self.automatic:
+            return section.type
+        share = "half" if section.arguments.get("reduction_factor") == _FACTOR_OF_FEW else "third"
+        return f"auto: {section.type} ({_IN_WORDS[section.type].format(share)})"
 
     def __str__(self) -> str:
         """In one line, with its reasons where they were chosen."""
@@ -544,4 +551,5 @@ def choose(config: Config) -> dict[str, dict[str, Any]]:
         return _OPTUNAS
     conditional = any(d.type != "multiply" for p in config.space.parameters for d in p.dependencies)
     sampler = {"type": "RungSampler", "group": True} if conditional else {"type": "RungGPSampler"}
-    return {"sampler": sampler, "pruner": {"type": "ASHA"}}
+    few = {"reduction_factor": _FACTOR_OF_FEW} if section.n_trials <= _FEW_TRIALS else {}
+    return {"sampler": sampler, "pruner": {"type": "ASHA", **few}}

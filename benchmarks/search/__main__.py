@@ -6,7 +6,8 @@
 
 Without `--task`, all tasks that come with the benchmark are searched; with `--docs`, what came of it is written to
 docs/search.md. With `--peers`, methods of other packages are run, too: each package is installed into an environment of
-its own in .venv-bench/, and one that cannot be is left out. The budget is given in whole trainings. OUT is a list with
+its own in .venv-bench/, and one that cannot be is left out. The budget is given in whole trainings; or, with --trials,
+as a number of trials. OUT is a list with
 an entry for each task, method and number of workers: "epochs_to_5_percent" and "epochs_to_1_percent" hold, for each
 seed, the epochs that all workers together had trained when the best trial so far came within so many percent of the way
 from the best value known to the median of random configurations, or null; "regret" holds that part of the way at the
@@ -29,7 +30,7 @@ from pathlib import Path
 
 import optuna
 
-from benchmarks.search.figures import Row, by_method, means, plot, row_of, table
+from benchmarks.search.figures import Row, by_method, by_trials, means, plot, row_of, table
 from benchmarks.search.functions import FUNCTIONS, LYING, WITH_FAILURES
 from benchmarks.search.methods import DEFAULT, METHODS, OPTUNA, OPTUNAS_OTHERS
 from benchmarks.search.peers import PEERS, installed, versions
@@ -57,25 +58,30 @@ def trainings(workers: int) -> int:
     return max(60, 300 * workers // 64)
 
 
-def _search(job: tuple[str, str, int, int, int]) -> Search:
-    name, method, workers, budget, seed = job
+def _search(job: tuple[str, str, int, int, int, int | None]) -> Search:
+    name, method, *rest = job
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    return search(_method(method), _task(name), workers, budget, seed)
+    return search(_method(method), _task(name), *rest)
 
 
 def run(
-    tasks: Sequence[str], methods: Sequence[str], workers: Sequence[int], seeds: int, budget: int | None
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    workers: Sequence[int],
+    seeds: int,
+    budget: int | None,
+    trials: int | None = None,
 ) -> Iterator[Row]:
     """Search each task with each method and number of workers, and print each result."""
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for name in tasks:
             task = _task(name)
             for count in workers:
-                epochs = task.epochs * (budget or trainings(count))
+                epochs = task.epochs * (trials or budget or trainings(count))
                 for method in methods:
-                    jobs = [(name, method, count, epochs, seed) for seed in range(seeds)]
+                    jobs = [(name, method, count, epochs, seed, trials) for seed in range(seeds)]
                     row = row_of(task.name, method, count, epochs, list(pool.map(_search, jobs)))
                     print(json.dumps({key: row[key] for key in list(row)[:5]}), flush=True)
                     yield row
@@ -118,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", default="8,64", help="numbers of asynchronous workers")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, help="whole trainings; 60, and 300 with 64 workers, where not given")
+    parser.add_argument("--trials", type=int, help="end each search after so many trials, whatever they cost")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *PEERS], default=[DEFAULT, OPTUNA])
     parser.add_argument("--json", type=Path, help="where the figures of each seed go")
     parser.add_argument("--full", action="store_true", help="20 seeds, all methods, and one worker, too")
@@ -129,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.seeds, options.workers, options.methods = 20, "1,8,64", list(METHODS)
     if options.peers:
         options.methods = list(dict.fromkeys([*options.methods, *OPTUNAS_OTHERS, *PEERS]))
+    if options.trials and set(options.methods) & set(PEERS):
+        parser.error("--trials cannot be given with methods of other packages, which may pause trials")
     counts = [int(count) for count in options.workers.split(",")]
     if options.saved:
         rows = [row for file in options.saved for row in json.loads(file.read_text())]
@@ -144,12 +153,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             counts,
             options.seeds,
             options.budget,
+            options.trials,
         ):
             rows.append(row)
             _save(rows, options.json)  # each time, as a whole run may take hours
     if options.docs:
         _write_docs(rows, options.peers)
-    if options.peers:
+    if options.trials:
+        print(f"\n{by_trials(rows)}")
+    elif options.peers:
         print(f"\n{by_method(rows)}")
     elif {DEFAULT, OPTUNA} <= set(options.methods):
         print(f"\n{table(rows)}\n\n{means(rows)}")

@@ -36,6 +36,7 @@ def row_of(task: str, method: str, workers: int, budget: int, searches: Sequence
         ]
     row["trials"] = [search.trials for search in searches]
     row["failed"] = [search.failed for search in searches]
+    row["epochs"] = [search.epochs for search in searches]
     row["whole_trainings"] = [search.complete for search in searches]
     return row
 
@@ -127,6 +128,23 @@ def by_method(rows: Sequence[Row]) -> str:
                 cells.append(_share(*mine))
             cells.append("-" if to_optuna is None else f"{to_optuna:.2f}")
         cells.append(", ".join(f"{_mean_regret(mine, key):.2f}" for key in _REGRETS))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def by_trials(rows: Sequence[Row]) -> str:
+    """A row for each method and number of workers, of searches that ended after a number of trials."""
+    lines = [
+        "| method | workers | trials | regret | trained, in whole trainings | complete |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, workers in dict.fromkeys((row["method"], row["workers"]) for row in rows):
+        mine = [row for row in rows if (row["method"], row["workers"]) == (method, workers)]
+        regrets = [min(value, 1.0) for row in mine for value in _numbers(row["regret"])]
+        whole = [epochs / row["budget_epochs"] * row["trials"][0] for row in mine for epochs in row["epochs"]]
+        complete = [number for row in mine for number in row["whole_trainings"]]
+        cells = [method, str(workers), str(mine[0]["trials"][0]), f"{statistics.mean(regrets):.3f}"]
+        cells += [f"{statistics.mean(figures):.0f}" for figures in (whole, complete)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

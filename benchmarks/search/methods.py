@@ -15,7 +15,8 @@ from aimlhpo.check.settings import load_config
 from aimlhpo.config.schema import Config
 from aimlhpo.search.bounded import bounded
 from aimlhpo.search.building import make_pruner, make_sampler, strategies
-from benchmarks.search.optuna_searcher import optuna_method
+from aimlhpo.search.rungs import ASHA
+from benchmarks.search.optuna_searcher import Make, optuna_method
 from benchmarks.search.task import Task
 
 DEFAULT, OPTUNA = "aimlhpo default", "optuna default"
@@ -54,6 +55,11 @@ def _default(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSamp
     return bounded(make_sampler(chosen.sampler, seed)), make_pruner(chosen.pruner)
 
 
+def _one_in(factor: int) -> Make:
+    """The default's sampler with one trial in `factor` going on at each rung."""
+    return lambda seed, task, trials, workers: (_default(seed, task, trials, workers)[0], ASHA(reduction_factor=factor))
+
+
 def _default_unpruned(seed: int, task: Task, trials: int, workers: int) -> tuple[BaseSampler, BasePruner]:
     return _default(seed, task, trials, workers)[0], NopPruner()
 
@@ -84,6 +90,8 @@ METHODS = {
         optuna_method(DEFAULT, _default),
         optuna_method(OPTUNA, _optuna, as_aimlhpo=False),
         optuna_method("on_oom: fail", _default, learns=False),
+        optuna_method("default, one in two", _one_in(2)),
+        optuna_method("default, one in three", _one_in(3)),
         optuna_method("default, no pruning", _default_unpruned),
         optuna_method("TPE, no pruning", _tpe_unpruned),
         optuna_method("random, no pruning", _random),

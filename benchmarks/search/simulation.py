@@ -77,23 +77,25 @@ class Progress:
 
 @dataclass(frozen=True)
 class Search:
-    """One search: each trial that was better than those before it, and how many trials there were."""
+    """One search: each trial that was better than those before it, how many trials there were, and their epochs."""
 
     progress: list[Progress]
     trials: int
     complete: int
     failed: int = 0
+    epochs: int = 0
 
 
-def search(method: Method, task: Task, workers: int, budget: int, seed: int) -> Search:
-    """Search until `budget` epochs are spent.
+def search(method: Method, task: Task, workers: int, budget: int, seed: int, trials: int | None = None) -> Search:
+    """Search until `budget` epochs are spent, or until so many trials have ended where their number is given.
 
-    Raises RuntimeError where the searcher leaves all slots without work before that.
+    With a number of trials, no searcher may pause any. Raises RuntimeError where the searcher leaves all slots without
+    work before the end.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        searcher = method.start(seed, task, budget // task.epochs, workers)
-        return _Clock(method, task, workers, budget, seed, searcher).run()
+        searcher = method.start(seed, task, trials or budget // task.epochs, workers)
+        return _Clock(method, task, workers, budget, seed, searcher, trials).run()
 
 
 @dataclass
@@ -107,9 +109,18 @@ class _Training:
 
 
 class _Clock:
-    def __init__(self, method: Method, task: Task, workers: int, budget: int, seed: int, searcher: Searcher) -> None:
+    def __init__(
+        self,
+        method: Method,
+        task: Task,
+        workers: int,
+        budget: int,
+        seed: int,
+        searcher: Searcher,
+        most: int | None,
+    ) -> None:
         self._method, self._task, self._workers, self._budget = method, task, workers, budget
-        self._searcher = searcher
+        self._searcher, self._most = searcher, most
         self._random = np.random.default_rng([seed, 1])
         self._events: list[tuple[float, int, int]] = []  # when an epoch ends, in which order, in which slot
         self._order = 0
@@ -127,6 +138,8 @@ class _Clock:
         for slot in range(self._workers):
             self._begin(slot, 0.0)
         while spent < self._budget:
+            if not self._events and len(self._numbers) == self._most:
+                break
             if not self._events:
                 raise RuntimeError(f"{self._method.name} has nothing to train after {spent} of {self._budget} epochs")
             now, _, slot = heapq.heappop(self._events)
@@ -153,9 +166,11 @@ class _Clock:
                 self._end(slot, now, training)
             else:
                 self._go_on(slot, now, training)
-        return Search(progress, len(self._numbers), complete, failed)
+        return Search(progress, len(self._numbers), complete, failed, spent)
 
     def _ask(self) -> Asked | None:
+        if len(self._numbers) == self._most:
+            return None
         asked = self._searcher.ask()
         if asked is not None:
             self._numbers.add(asked.number)

@@ -75,6 +75,17 @@ def test_a_search_repeats_itself_and_ends_with_the_budget(tmp_path: Path) -> Non
     assert one.trials > 8
 
 
+def test_a_search_ends_with_a_number_of_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.json"
+    main(["--task", str(task_file(tmp_path, 5)), "--workers", "3", "--seeds", "2", "--trials", "20", "--json", str(out)])
+    rows = json.loads(out.read_text())
+    for row in rows:
+        assert row["trials"] == [20, 20]
+        for epochs, complete in zip(row["epochs"], row["whole_trainings"], strict=True):
+            assert 5 * complete <= epochs < 5 * 20
+    assert f"| {DEFAULT} | 3 | 20 |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("file", sorted(TASKS.glob("*.npz")), ids=lambda file: file.stem)
 def test_recorded_tasks_can_be_replayed(file: Path) -> None:
     task = load(file)

@@ -45,6 +45,16 @@ def test_what_is_chosen(keys: dict[str, Any], sampler: str, pruner: str, tmp_pat
     assert types(choose(Project(tmp_path, **keys).config)) == (sampler, pruner)
 
 
+@pytest.mark.parametrize(("n_trials", "factor", "share"), [(50, 2, "half"), (51, 3, "third")])
+def test_more_trials_go_on_in_a_small_study(n_trials: int, factor: int, share: str, tmp_path: Path) -> None:
+    config = Project(tmp_path, **AUTO, n_trials=n_trials).config
+    study = begin_study(config)
+    use_strategies(study, config)
+    assert isinstance(study.pruner, ASHA)
+    assert study.pruner.ladder.reduction_factor == factor
+    assert f"the best {share} goes on" in str(strategies(config, study))
+
+
 def test_conditional_parameters_are_sampled_in_groups(tmp_path: Path) -> None:
     chosen = choose(Project(tmp_path, **AUTO, parameters=CONDITIONAL).config)
     assert chosen["sampler"] == {"type": "RungSampler", "group": True}
