@@ -77,7 +77,8 @@ def test_a_search_repeats_itself_and_ends_with_the_budget(tmp_path: Path) -> Non
 
 def test_a_search_ends_with_a_number_of_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.json"
-    main(["--task", str(task_file(tmp_path, 5)), "--workers", "3", "--seeds", "2", "--trials", "20", "--json", str(out)])
+    file = task_file(tmp_path, 5)
+    main(["--task", str(file), "--workers", "3", "--seeds", "2", "--trials", "20", "--json", str(out)])
     rows = json.loads(out.read_text())
     for row in rows:
         assert row["trials"] == [20, 20]
