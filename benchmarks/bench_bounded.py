@@ -24,7 +24,7 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.search.bounded import ALL, bounded
-from aimlhpo.search.rungs import RungGPSampler, RungSampler
+from aimlhpo.search.rung_samplers import RungGPSampler, RungSampler
 from benchmarks.big_study import DISTRIBUTIONS, ended_trials
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

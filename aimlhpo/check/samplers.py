@@ -48,7 +48,7 @@ from aimlhpo.search.building import (
     options,
     strategies,
 )
-from aimlhpo.search.rungs import RungSampler
+from aimlhpo.search.rung_samplers import RungSampler
 from aimlhpo.space.constraints import Constraint, parse_constraints
 from aimlhpo.space.parameter_types import is_number
 from aimlhpo.space.search_space import Parameter, SearchSpace, combinations, grid_of

@@ -4,7 +4,8 @@ It may import errors, processes, objective, space, config and storage. Most of i
 thread; sampling that takes long runs in a child process of the agent.
 
 In reading order: `building` (from a section of the configuration to a sampler or a pruner, and what a study gets that
-names none), `bounded` and `rungs` (what samplers see; ASHA, and the default sampler), `gaussian_process`; `sampling`
-(the study's sampler, the parameters of a trial, and the process that samples them); `queues` (studies whose trials are
-fixed beforehand: grids and confirmations); `warm_start` (the trials that a study starts with); `stopping`.
+names none), `bounded` (what samplers see), `rungs` (ASHA), `rung_samplers` and `gaussian_process` (the samplers of a
+study that names none); `sampling` (the study's sampler, the parameters of a trial, and the process that samples them);
+`queues` (studies whose trials are fixed beforehand: grids and confirmations); `warm_start` (the trials that a study
+starts with); `stopping`.
 """

@@ -48,7 +48,8 @@ from aimlhpo.config.fields import AUTO
 from aimlhpo.config.optuna_section import PrunerSection, StrategySection
 from aimlhpo.errors import ConfigError, ObjectiveError, Problem, did_you_mean, key_path, listing, show
 from aimlhpo.objective.base import import_file, module_name
-from aimlhpo.search.rungs import ASHA, RungGPSampler, RungSampler, RungTPESampler
+from aimlhpo.search.rung_samplers import RungGPSampler, RungSampler, RungTPESampler
+from aimlhpo.search.rungs import ASHA
 from aimlhpo.space.search_space import grid_of
 from aimlhpo.storage.attributes import set_study_attribute, study_attributes
 from aimlhpo.storage.open import disconnect_storage, holds_studies

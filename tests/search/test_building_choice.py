@@ -11,7 +11,8 @@ import pytest
 from aimlhpo.check.check import summarize
 from aimlhpo.cli.main import main
 from aimlhpo.search.building import CHOSEN, choose, strategies
-from aimlhpo.search.rungs import ASHA, RungGPSampler
+from aimlhpo.search.rung_samplers import RungGPSampler
+from aimlhpo.search.rungs import ASHA
 from aimlhpo.search.sampling import use_strategies
 from aimlhpo.search.warm_start import begin_study
 from aimlhpo.storage.attributes import study_attributes

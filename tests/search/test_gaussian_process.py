@@ -19,7 +19,8 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.search.gaussian_process import ProcessModel, _Process
-from aimlhpo.search.rungs import ASHA, RungGPSampler, RungSampler, RungTPESampler
+from aimlhpo.search.rung_samplers import RungGPSampler, RungSampler, RungTPESampler
+from aimlhpo.search.rungs import ASHA
 from aimlhpo.search.sampling import reseed
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 

@@ -14,17 +14,8 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.search.bounded import MOST
-from aimlhpo.search.rungs import (
-    ASHA,
-    WHOLE,
-    Ladder,
-    LearnedLadder,
-    RungGPSampler,
-    RungSampler,
-    RungTable,
-    RungTPESampler,
-    correlation,
-)
+from aimlhpo.search.rung_samplers import RungGPSampler, RungSampler, RungTPESampler
+from aimlhpo.search.rungs import ASHA, WHOLE, Ladder, LearnedLadder, RungTable, correlation
 
 X = FloatDistribution(0.0, 1.0)
 Curve = Callable[[float, int], float]

@@ -8,7 +8,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 
 from aimlhpo.search.bounded import bounded
-from aimlhpo.search.rungs import RungTPESampler
+from aimlhpo.search.rung_samplers import RungTPESampler
 from aimlhpo.search.sampling import for_sampler
 from aimlhpo.storage.attributes import INFEASIBLE, RECORD
 from aimlhpo.storage.base import PAUSED
