@@ -6,12 +6,13 @@
 
 Without `--task`, all tasks that come with the benchmark are searched; with `--docs`, what came of it is written to
 docs/search.md. With `--peers`, methods of other packages are run, too: each package is installed into an environment of
-its own in .venv-bench/, and one that cannot be is left out. The budget is given in whole trainings; or, with --trials,
-as a number of trials. OUT is a list with
-an entry for each task, method and number of workers: "epochs_to_5_percent" and "epochs_to_1_percent" hold, for each
-seed, the epochs that all workers together had trained when the best trial so far came within so many percent of the way
-from the best value known to the median of random configurations, or null; "regret" holds that part of the way at the
-end of the budget, "regret_at_25_percent" and "regret_at_50_percent" after so much of it.
+its own in .venv-bench/, and one that cannot be is left out. The budget is given in whole trainings or, with `--trials`,
+as a number of trials, whatever these cost; what is printed at the end is then the regret and what was trained for it.
+
+OUT is a list with an entry for each task, method and number of workers: "epochs_to_5_percent" and "epochs_to_1_percent"
+hold, for each seed, the epochs that all workers together had trained when the best trial so far came within so many
+percent of the way from the best value known to the median of random configurations, or null; "regret" holds that part
+of the way at the end of the budget, "regret_at_25_percent" and "regret_at_50_percent" after so much of it.
 """
 
 from __future__ import annotations
@@ -136,8 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.seeds, options.workers, options.methods = 20, "1,8,64", list(METHODS)
     if options.peers:
         options.methods = list(dict.fromkeys([*options.methods, *OPTUNAS_OTHERS, *PEERS]))
-    if options.trials and set(options.methods) & set(PEERS):
-        parser.error("--trials cannot be given with methods of other packages, which may pause trials")
+    if options.trials and (options.docs or set(options.methods) & set(PEERS)):
+        parser.error("--trials goes neither with --docs nor with methods of other packages, which may pause trials")
     counts = [int(count) for count in options.workers.split(",")]
     if options.saved:
         rows = [row for file in options.saved for row in json.loads(file.read_text())]

@@ -85,6 +85,9 @@ def test_a_search_ends_with_a_number_of_trials(tmp_path: Path, capsys: pytest.Ca
         for epochs, complete in zip(row["epochs"], row["whole_trainings"], strict=True):
             assert 5 * complete <= epochs < 5 * 20
     assert f"| {DEFAULT} | 3 | 20 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):  # the page has figures of whole budgets
+        main(["--task", str(file), "--trials", "20", "--docs"])
+    assert "--trials goes neither with --docs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", sorted(TASKS.glob("*.npz")), ids=lambda file: file.stem)
