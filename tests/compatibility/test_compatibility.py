@@ -38,7 +38,8 @@ class Stored:
         self.folder, self.save_path = folder, folder / "run"
         self.made_in = ROOT / name
         with tarfile.open(DATA / f"{name}.tar.gz") as archive:
-            archive.extractall(folder, filter="tar")
+            archive.extraction_filter = getattr(tarfile, "tar_filter", None)  # which Debian 12's Python 3.11.2 lacks
+            archive.extractall(folder)
         for file in folder.glob("*/.aimlhpo/config/*.yml"):  # the only files that are found by an absolute path
             file.write_text(file.read_text().replace(str(self.made_in), str(folder)))
         self.told: dict[str, Any] = json.loads((folder / "status.json").read_text())
