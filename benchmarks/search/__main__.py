@@ -30,6 +30,7 @@ from functools import cache
 from pathlib import Path
 
 import optuna
+from threadpoolctl import threadpool_limits
 
 from benchmarks.search.figures import Row, by_method, by_trials, means, plot, row_of, table
 from benchmarks.search.functions import FUNCTIONS, LYING, WITH_FAILURES
@@ -64,7 +65,8 @@ def _search(job: tuple[str, str, int, int, int, int | None]) -> Search:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    return search(_method(method), _task(name), *rest)
+    with threadpool_limits(1):  # there is a process for each processor
+        return search(_method(method), _task(name), *rest)
 
 
 def run(
