@@ -138,9 +138,9 @@ class _Clock:
         for slot in range(self._workers):
             self._begin(slot, 0.0)
         while spent < self._budget:
-            if not self._events and len(self._numbers) == self._most:
-                break
             if not self._events:
+                if len(self._numbers) == self._most:
+                    break
                 raise RuntimeError(f"{self._method.name} has nothing to train after {spent} of {self._budget} epochs")
             now, _, slot = heapq.heappop(self._events)
             asked = self._running[slot]
